@@ -1,0 +1,396 @@
+"""The VAVL network: one model for speech, for faces, and for both.
+
+Each modality has frame-wise projections and conformer layers of its own. Both
+then pass through the same shared conformer layers, with a residual around
+them. A clip's representation is the mean over its frames; heads on it predict
+the emotion and reconstruct the time mean of the input features, and an
+audio-visual head reads the two representations side by side.
+
+Source: Goncalves et al., "Versatile audiovisual learning for handling single
+and multi modalities in emotion regression and classification tasks",
+https://arxiv.org/abs/2305.07216, section 3.
+
+Authors
+ * The vavl_sb authors 2026
+"""
+
+import contextlib
+from dataclasses import dataclass
+
+import torch
+from speechbrain.dataio.dataio import length_to_mask
+from torch import nn
+
+from vavl_sb.lobes.conformer import MaskedConformerEncoder
+
+MODALITIES = ("audio", "visual")
+
+
+@dataclass
+class VAVLOutput:
+    """What :class:`VAVL` says about a batch of B clips.
+
+    A tensor is None where no clip of the batch has what it needs. Rows of
+    clips that lack the modality hold 0 and are False in the ``has_*`` masks.
+
+    Arguments
+    ---------
+    audio, visual, audiovisual : torch.Tensor
+        Predictions of the three heads, shape (B, num_outputs): logits for
+        classes, values for attributes.
+    has_audio, has_visual : torch.Tensor
+        Which clips have the modality, bool, shape (B,).
+    audio_embedding, visual_embedding : torch.Tensor
+        Representations r_m, shape (B, d_model).
+    audio_reconstruction, visual_reconstruction : torch.Tensor
+        Reconstructed time mean of the features, shape (B, feature size).
+    audio_target, visual_target : torch.Tensor
+        The time mean of the features itself, shape (B, feature size).
+    """
+
+    audio: torch.Tensor | None = None
+    visual: torch.Tensor | None = None
+    audiovisual: torch.Tensor | None = None
+    has_audio: torch.Tensor | None = None
+    has_visual: torch.Tensor | None = None
+    audio_embedding: torch.Tensor | None = None
+    visual_embedding: torch.Tensor | None = None
+    audio_reconstruction: torch.Tensor | None = None
+    visual_reconstruction: torch.Tensor | None = None
+    audio_target: torch.Tensor | None = None
+    visual_target: torch.Tensor | None = None
+
+
+def masked_mean(x, padding_mask):
+    """Mean over the valid frames of each clip.
+
+    Arguments
+    ---------
+    x : torch.Tensor
+        Frames, shape (B, T, D).
+    padding_mask : torch.Tensor
+        True where a frame is padding, shape (B, T).
+
+    Returns
+    -------
+    torch.Tensor
+        Shape (B, D).
+
+    Example
+    -------
+    >>> x = torch.tensor([[[1.0], [3.0], [100.0]]])
+    >>> masked_mean(x, torch.tensor([[False, False, True]]))
+    tensor([[2.]])
+    """
+    valid = ~padding_mask.unsqueeze(-1)
+    total = x.masked_fill(~valid, 0.0).sum(dim=1)
+    return total / valid.sum(dim=1).clamp(min=1)
+
+
+def mlp(sizes, dropout):
+    """Linear layers with ReLU and dropout between them.
+
+    Arguments
+    ---------
+    sizes : list
+        Widths, from input to output.
+    dropout : float
+        Dropout rate after each hidden layer.
+
+    Returns
+    -------
+    nn.Sequential
+
+    Example
+    -------
+    >>> mlp([8, 4, 2], dropout=0.2)(torch.rand(3, 8)).shape
+    torch.Size([3, 2])
+    """
+    layers = []
+    for size_in, size_out in zip(sizes[:-2], sizes[1:-1]):
+        layers += [nn.Linear(size_in, size_out), nn.ReLU(), nn.Dropout(dropout)]
+    return nn.Sequential(*layers, nn.Linear(sizes[-2], sizes[-1]))
+
+
+class VAVL(nn.Module):
+    """Versatile audio-visual network.
+
+    Defaults are the paper's. Hidden widths of the heads follow ``d_model``
+    (512-512-256-n at 512).
+
+    Arguments
+    ---------
+    audio_dim : int
+        Size of an audio feature vector.
+    visual_dim : int
+        Size of a visual feature vector.
+    num_outputs : int
+        Number of classes or attributes.
+    d_model : int
+        Width of the conformer layers; a multiple of ``nhead``.
+    projection_dim : int
+        Width between the two frame-wise projections.
+    encoder_layers : int
+        Conformer layers of each modality's own, at least 1.
+    shared_layers : int
+        Conformer layers that both modalities pass through; 0 for none.
+    residual : bool
+        Whether the shared layers' input is added to their output.
+    nhead, d_ffn, kernel_size, dropout
+        See :class:`vavl_sb.lobes.conformer.MaskedConformerEncoder`.
+    head_dropout : float
+        Dropout rate in the heads.
+
+    Attributes
+    ----------
+    settings : dict
+        The arguments, by name: ``VAVL(**net.settings)`` has the same shape.
+
+    Example
+    -------
+    >>> net = VAVL(audio_dim=10, visual_dim=12, num_outputs=6, d_model=16)
+    >>> audio, lens = torch.rand(2, 7, 10), torch.tensor([1.0, 0.5])
+    >>> net(audio=audio, audio_lens=lens).audio.shape
+    torch.Size([2, 6])
+    >>> out = net(audio, lens, torch.rand(2, 5, 12), torch.tensor([1.0, 0.0]))
+    >>> out.audiovisual.shape, out.has_visual.tolist()
+    (torch.Size([2, 6]), [True, False])
+    """
+
+    def __init__(
+        self,
+        audio_dim=1024,
+        visual_dim=1408,
+        num_outputs=6,
+        d_model=512,
+        projection_dim=50,
+        encoder_layers=3,
+        shared_layers=2,
+        residual=True,
+        nhead=8,
+        d_ffn=2048,
+        kernel_size=31,
+        dropout=0.1,
+        head_dropout=0.2,
+    ):
+        super().__init__()
+        self.settings = {
+            name: value
+            for name, value in locals().items()
+            if name not in ("self", "__class__")
+        }
+        self.num_outputs = num_outputs
+        self.residual = residual
+        conformer = dict(
+            d_model=d_model,
+            nhead=nhead,
+            d_ffn=d_ffn,
+            kernel_size=kernel_size,
+            dropout=dropout,
+        )
+        half = max(d_model // 2, 1)
+        hidden = [d_model, half]
+        for modality, dim in zip(MODALITIES, (audio_dim, visual_dim)):
+            branch = {
+                "projection": nn.Sequential(
+                    nn.Linear(dim, projection_dim),
+                    nn.Linear(projection_dim, d_model),
+                ),
+                "encoder": MaskedConformerEncoder(encoder_layers, **conformer),
+                "prediction_head": mlp(
+                    [d_model, *hidden, num_outputs], head_dropout
+                ),
+                "reconstruction_head": mlp(
+                    [d_model, *hidden, dim], head_dropout
+                ),
+            }
+            self.add_module(f"{modality}_branch", nn.ModuleDict(branch))
+        self.shared = (
+            MaskedConformerEncoder(shared_layers, **conformer)
+            if shared_layers > 0
+            else None
+        )
+        self.shared_norm = nn.LayerNorm(d_model)
+        self.audiovisual_head = mlp(
+            [2 * d_model, *hidden, num_outputs], head_dropout
+        )
+
+    def forward(
+        self,
+        audio=None,
+        audio_lens=None,
+        visual=None,
+        visual_lens=None,
+        freeze_backbone=False,
+    ):
+        """Predicts from whatever the batch has.
+
+        Arguments
+        ---------
+        audio : torch.Tensor
+            Audio features, shape (B, Ta, audio_dim), or None.
+        audio_lens : torch.Tensor
+            Relative lengths in [0, 1], shape (B,); 0 marks a clip without
+            sound. None: every clip fills its row.
+        visual : torch.Tensor
+            Visual features, shape (B, Tv, visual_dim), or None.
+        visual_lens : torch.Tensor
+            As ``audio_lens``.
+        freeze_backbone : bool
+            Compute everything below the audio-visual head without gradients
+            and in eval mode, whatever mode the network is in: the setting in
+            which that head is trained (section 3.3). Only ``audiovisual``
+            then has a gradient.
+
+        Returns
+        -------
+        VAVLOutput
+        """
+        inputs = {
+            "audio": _Rows(audio, audio_lens),
+            "visual": _Rows(visual, visual_lens),
+        }
+        found = {}
+        with self._frozen_backbone() if freeze_backbone else _nothing():
+            for modality, rows in inputs.items():
+                found.update(self._one_modality(modality, rows))
+        found["audiovisual"] = self._both(found, inputs)
+        return VAVLOutput(**found)
+
+    def encode(self, modality, x, padding_mask):
+        """Representation of clips that all have the modality.
+
+        Arguments
+        ---------
+        modality : str
+            "audio" or "visual".
+        x : torch.Tensor
+            Features, shape (B, T, feature size).
+        padding_mask : torch.Tensor
+            True where a frame is padding, shape (B, T).
+
+        Returns
+        -------
+        torch.Tensor
+            r_m, shape (B, d_model).
+        """
+        branch = self.get_submodule(f"{modality}_branch")
+        own = branch["encoder"](branch["projection"](x), padding_mask)
+        return masked_mean(self.apply_shared(own, padding_mask), padding_mask)
+
+    def apply_shared(self, x, padding_mask=None):
+        """Shared layers with the residual: h = LayerNorm(shared(x) + x).
+
+        Arguments
+        ---------
+        x : torch.Tensor
+            Frames of one modality's encoder, shape (B, T, d_model).
+        padding_mask : torch.Tensor
+            True where a frame is padding, shape (B, T); None for none.
+
+        Returns
+        -------
+        torch.Tensor
+            Shape (B, T, d_model).
+        """
+        if self.shared is None:
+            return self.shared_norm(x)
+        shared = self.shared(x, padding_mask)
+        return self.shared_norm(shared + x if self.residual else shared)
+
+    def _one_modality(self, modality, rows):
+        """Fields of VAVLOutput that belong to one modality."""
+        if rows.count == 0:
+            return {f"has_{modality}": rows.present}
+        branch = self.get_submodule(f"{modality}_branch")
+        embedding = self.encode(modality, rows.features, rows.padding_mask)
+        target = masked_mean(rows.features, rows.padding_mask)
+        reconstruction = branch["reconstruction_head"](embedding)
+        return {
+            modality: rows.scatter(branch["prediction_head"](embedding)),
+            f"has_{modality}": rows.present,
+            f"{modality}_embedding": rows.scatter(embedding),
+            f"{modality}_reconstruction": rows.scatter(reconstruction),
+            f"{modality}_target": rows.scatter(target),
+        }
+
+    def _both(self, found, inputs):
+        """Prediction of the audio-visual head, for clips that have both."""
+        if any(rows.count == 0 for rows in inputs.values()):
+            return None
+        present = inputs["audio"].present & inputs["visual"].present
+        if not present.any():
+            return None
+        pair = torch.cat(
+            [found[f"{modality}_embedding"] for modality in MODALITIES], dim=-1
+        )
+        out = self.audiovisual_head(pair[present])
+        full = out.new_zeros(len(present), self.num_outputs)
+        return full.masked_scatter(present.unsqueeze(-1), out)
+
+    @contextlib.contextmanager
+    def _frozen_backbone(self):
+        """Backbone in eval mode and without gradients, then as it was."""
+        backbone = [
+            module
+            for name, module in self.named_children()
+            if name != "audiovisual_head"
+        ]
+        modes = [(m, m.training) for part in backbone for m in part.modules()]
+        for part in backbone:
+            part.eval()
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            for module, training in modes:
+                module.training = training
+
+
+@contextlib.contextmanager
+def _nothing():
+    """A context that changes nothing."""
+    yield
+
+
+class _Rows:
+    """The rows of a batch that have a modality, and the way back.
+
+    Rows without it are dropped before the encoder: they cost nothing and no
+    all-padding row ever meets a softmax.
+
+    Arguments
+    ---------
+    features : torch.Tensor
+        Shape (B, T, D), or None.
+    lens : torch.Tensor
+        Relative lengths, shape (B,); 0 for an absent row; None for all 1.
+    """
+
+    def __init__(self, features, lens):
+        self.features, self.padding_mask, self.present = None, None, None
+        self.count = 0
+        if features is None:
+            return
+        if lens is None:
+            lens = torch.ones(len(features), device=features.device)
+        self.present = lens > 0
+        self.count = int(self.present.sum())
+        if self.count == 0:
+            return
+        self.all_present = self.count == len(features)
+        if not self.all_present:
+            features, lens = features[self.present], lens[self.present]
+        # Relative lengths are float: truncating loses a frame a third of the
+        # time, rounding never does.
+        frames = torch.round(lens * features.shape[1]).long().clamp(min=1)
+        longest = int(frames.max())
+        self.features = features[:, :longest]
+        self.padding_mask = ~length_to_mask(frames, longest).bool()
+
+    def scatter(self, x):
+        """Puts rows back to their places: (count, D) to (B, D)."""
+        if self.all_present:
+            return x
+        full = x.new_zeros(len(self.present), x.shape[-1])
+        return full.masked_scatter(self.present.unsqueeze(-1), x)

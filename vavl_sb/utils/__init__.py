@@ -1,0 +1,1 @@
+"""Metrics, errors and small helpers."""

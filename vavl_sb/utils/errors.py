@@ -1,0 +1,58 @@
+"""Errors that are written for the person who meets them.
+
+Every error that a user can cause (a broken file, a wrong option, a missing
+package) is a :class:`VAVLError` whose text is one line: what is wrong, where,
+and what to do. Programs print that line and exit with status 1; see
+:func:`exit_on_error`.
+
+Authors
+ * The vavl_sb authors 2026
+"""
+
+import contextlib
+import sys
+
+from speechbrain.utils.logger import get_logger
+
+logger = get_logger(__name__)
+
+
+class VAVLError(Exception):
+    """Base of all errors whose one-line text is meant for the user."""
+
+
+class MediaError(VAVLError):
+    """A media file cannot be used (missing, empty, truncated, no streams)."""
+
+
+class ManifestError(VAVLError):
+    """A manifest lacks a field, or a field has a value it cannot have."""
+
+
+class CorpusError(VAVLError):
+    """A corpus on disk, its labels or its split cannot be used."""
+
+
+class EncoderError(VAVLError):
+    """An encoder or its weights cannot be had or do not fit."""
+
+
+@contextlib.contextmanager
+def exit_on_error():
+    """Turns a :class:`VAVLError` into one logged line and exit status 1.
+
+    Any other exception passes through with its traceback: that is a fault of
+    the program, and its author needs the traceback.
+
+    Example
+    -------
+    >>> with exit_on_error():
+    ...     total = 1 + 1
+    >>> total
+    2
+    """
+    try:
+        yield
+    except VAVLError as error:
+        logger.error("%s", error)
+        sys.exit(1)

@@ -1,0 +1,203 @@
+"""Scores of emotion recognition, computed once over a whole set.
+
+SpeechBrain's ``MetricStats`` averages scores over items. A concordance
+coefficient or a macro F1 cannot be averaged that way, so the classes here
+collect predictions and targets and compute each score from all of them.
+
+Authors
+ * The vavl_sb authors 2026
+"""
+
+import numpy as np
+import torch
+from speechbrain.utils.metric_stats import MetricStats
+
+
+class _SetStats(MetricStats):
+    """Collects (id, prediction, target) and scores them together.
+
+    Arguments
+    ---------
+    labels : list
+        Names of the outputs, in their order.
+    """
+
+    def __init__(self, labels):
+        self.labels = list(labels)
+        self.clear()
+
+    def clear(self):
+        """Forgets everything collected so far."""
+        self.ids, self.predictions, self.targets = [], [], []
+        self.summary = {}
+
+    def append(self, ids, predictions, targets):
+        """Collects one batch.
+
+        Arguments
+        ---------
+        ids : list
+            Names of the B clips.
+        predictions : torch.Tensor
+            Shape (B, n): logits or attribute values.
+        targets : torch.Tensor
+            Class indices, shape (B,), or attribute values, shape (B, n).
+        """
+        self.ids.extend(ids)
+        self.predictions.append(predictions.detach().float().cpu())
+        self.targets.append(targets.detach().cpu())
+
+    def __len__(self):
+        return len(self.ids)
+
+    def stacked(self):
+        """All predictions and all targets, as two numpy arrays."""
+        return (
+            torch.cat(self.predictions).double().numpy(),
+            torch.cat(self.targets).numpy(),
+        )
+
+    def write_stats(self, filestream, verbose=False):
+        """Writes the summary, a score a line.
+
+        Arguments
+        ---------
+        filestream : file-like object
+            Where to write.
+        verbose : bool
+            Whether to print it as well.
+        """
+        text = "".join(f"{k}: {v}\n" for k, v in self.summarize().items())
+        filestream.write(text)
+        if verbose:
+            print(text)
+
+
+class ConcordanceStats(_SetStats):
+    """Concordance correlation coefficient (CCC) of each attribute.
+
+    Arguments
+    ---------
+    labels : list
+        Names of the attributes.
+
+    Example
+    -------
+    >>> stats = ConcordanceStats(["valence"])
+    >>> x = torch.tensor([[1.0], [2.0], [3.0]])
+    >>> stats.append(["a", "b", "c"], x, x + 1)
+    >>> round(stats.summarize("ccc_mean"), 4)  # 2 * 2/3 / (2/3 + 2/3 + 1)
+    0.5714
+    """
+
+    def summarize(self, field=None):
+        """Scores over all clips collected.
+
+        Arguments
+        ---------
+        field : str
+            One score only: "ccc", "ccc_mean" or "score" (= ccc_mean).
+
+        Returns
+        -------
+        dict or the value of ``field``
+            "ccc" maps each attribute to its CCC. A CCC is in [-1, 1]; where
+            predictions and targets do not vary at all it is 0.
+        """
+        predictions, targets = self.stacked()
+        ccc = concordance(predictions, targets)
+        self.summary = {
+            "ccc": {
+                name: float(value) for name, value in zip(self.labels, ccc)
+            },
+            "ccc_mean": float(ccc.mean()),
+        }
+        if field is None:
+            return self.summary
+        return self.summary["ccc_mean" if field == "score" else field]
+
+
+class EmotionStats(_SetStats):
+    """Macro and micro F1, unweighted average recall, and confusion.
+
+    Arguments
+    ---------
+    labels : list
+        Names of the classes, in the order of the logits.
+
+    Example
+    -------
+    >>> stats = EmotionStats(["angry", "happy"])
+    >>> logits = torch.tensor([[2.0, 0.0], [0.0, 1.0], [3.0, 1.0]])
+    >>> stats.append(["a", "b", "c"], logits, torch.tensor([0, 1, 1]))
+    >>> stats.summarize("uar")
+    0.75
+    """
+
+    def confusion(self):
+        """Counts, shape (n, n): rows are true classes, columns predicted."""
+        predictions, targets = self.stacked()
+        n = len(self.labels)
+        pairs = targets.astype(int) * n + predictions.argmax(axis=1)
+        return np.bincount(pairs, minlength=n * n).reshape(n, n)
+
+    def summarize(self, field=None):
+        """Scores over all clips collected.
+
+        Arguments
+        ---------
+        field : str
+            One score only: "f1_macro", "f1_micro", "uar", "confusion" or
+            "score" (= f1_macro).
+
+        Returns
+        -------
+        dict or the value of ``field``
+            Scores in [0, 1]. f1_macro is the mean over the classes that occur
+            among targets or predictions, uar over those among the targets.
+        """
+        confusion = self.confusion()
+        hits = np.diag(confusion)
+        true, predicted = confusion.sum(axis=1), confusion.sum(axis=0)
+        seen = true + predicted > 0
+        f1 = 2 * hits[seen] / (true + predicted)[seen]
+        self.summary = {
+            "f1_macro": float(f1.mean()),
+            "f1_micro": float(hits.sum() / true.sum()),
+            "uar": float((hits[true > 0] / true[true > 0]).mean()),
+            "confusion": confusion.tolist(),
+        }
+        if field is None:
+            return self.summary
+        return self.summary["f1_macro" if field == "score" else field]
+
+
+def concordance(predictions, targets):
+    """Concordance correlation coefficient of each column, in float64.
+
+    Arguments
+    ---------
+    predictions : np.ndarray
+        Shape (N, n).
+    targets : np.ndarray
+        Shape (N, n).
+
+    Returns
+    -------
+    np.ndarray
+        Shape (n,), in [-1, 1]; 0 where neither column varies.
+
+    Example
+    -------
+    >>> concordance(np.array([[0.0], [2.0]]), np.array([[0.0], [2.0]]))
+    array([1.])
+    """
+    predictions = np.asarray(predictions, dtype=np.float64)
+    targets = np.asarray(targets, dtype=np.float64)
+    mean_p, mean_t = predictions.mean(axis=0), targets.mean(axis=0)
+    covariance = ((predictions - mean_p) * (targets - mean_t)).mean(axis=0)
+    spread = predictions.var(axis=0) + targets.var(axis=0)
+    spread = spread + (mean_p - mean_t) ** 2
+    return np.divide(
+        2 * covariance, spread, out=np.zeros_like(spread), where=spread > 0
+    )
