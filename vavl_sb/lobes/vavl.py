@@ -22,6 +22,7 @@ from speechbrain.dataio.dataio import length_to_mask
 from torch import nn
 
 from vavl_sb.lobes.conformer import MaskedConformerEncoder
+from vavl_sb.utils.errors import VAVLError
 
 MODALITIES = ("audio", "visual")
 
@@ -136,8 +137,15 @@ class VAVL(nn.Module):
         Conformer layers that both modalities pass through; 0 for none.
     residual : bool
         Whether the shared layers' input is added to their output.
-    nhead, d_ffn, kernel_size, dropout
-        See :class:`vavl_sb.lobes.conformer.MaskedConformerEncoder`.
+    nhead : int
+        Attention heads.
+    d_ffn : int
+        Width of the feed-forward modules; None for 4 ``d_model``, which is
+        the paper's 2048 at 512.
+    kernel_size : int
+        Frames that a depthwise convolution spans; odd.
+    dropout : float
+        Dropout rate in the conformer layers.
     head_dropout : float
         Dropout rate in the heads.
 
@@ -168,12 +176,16 @@ class VAVL(nn.Module):
         shared_layers=2,
         residual=True,
         nhead=8,
-        d_ffn=2048,
+        d_ffn=None,
         kernel_size=31,
         dropout=0.1,
         head_dropout=0.2,
     ):
         super().__init__()
+        if d_model % nhead:
+            raise VAVLError(
+                f"d_model: must be a multiple of nhead ({nhead}), not {d_model}"
+            )
         self.settings = {
             name: value
             for name, value in locals().items()
@@ -184,7 +196,7 @@ class VAVL(nn.Module):
         conformer = dict(
             d_model=d_model,
             nhead=nhead,
-            d_ffn=d_ffn,
+            d_ffn=d_ffn or 4 * d_model,
             kernel_size=kernel_size,
             dropout=dropout,
         )

@@ -1,0 +1,1 @@
+"""Everything that touches media, manifests and cached features."""
