@@ -1,6 +1,6 @@
 """The VAVL network: one model for speech, for faces, and for both.
 
-Each modality has frame-wise projections and conformer layers of its own. Both
+Each modality has features standardized, frame-wise projections and conformer layers of its own. Both
 then pass through the same shared conformer layers, with a residual around
 them. A clip's representation is the mean over its frames; heads on it predict
 the emotion and reconstruct the time mean of the input features, and an
@@ -18,10 +18,10 @@ import contextlib
 from dataclasses import dataclass
 
 import torch
-from speechbrain.dataio.dataio import length_to_mask
 from torch import nn
 
 from vavl_sb.lobes.conformer import MaskedConformerEncoder
+from vavl_sb.lobes.rows import Rows, Standardize, masked_mean
 from vavl_sb.utils.errors import VAVLError
 
 MODALITIES = ("audio", "visual")
@@ -60,32 +60,6 @@ class VAVLOutput:
     visual_reconstruction: torch.Tensor | None = None
     audio_target: torch.Tensor | None = None
     visual_target: torch.Tensor | None = None
-
-
-def masked_mean(x, padding_mask):
-    """Mean over the valid frames of each clip.
-
-    Arguments
-    ---------
-    x : torch.Tensor
-        Frames, shape (B, T, D).
-    padding_mask : torch.Tensor
-        True where a frame is padding, shape (B, T).
-
-    Returns
-    -------
-    torch.Tensor
-        Shape (B, D).
-
-    Example
-    -------
-    >>> x = torch.tensor([[[1.0], [3.0], [100.0]]])
-    >>> masked_mean(x, torch.tensor([[False, False, True]]))
-    tensor([[2.]])
-    """
-    valid = ~padding_mask.unsqueeze(-1)
-    total = x.masked_fill(~valid, 0.0).sum(dim=1)
-    return total / valid.sum(dim=1).clamp(min=1)
 
 
 def mlp(sizes, dropout):
@@ -204,6 +178,7 @@ class VAVL(nn.Module):
         hidden = [d_model, half]
         for modality, dim in zip(MODALITIES, (audio_dim, visual_dim)):
             branch = {
+                "standardize": Standardize(dim),
                 "projection": nn.Sequential(
                     nn.Linear(dim, projection_dim),
                     nn.Linear(projection_dim, d_model),
@@ -259,8 +234,8 @@ class VAVL(nn.Module):
         VAVLOutput
         """
         inputs = {
-            "audio": _Rows(audio, audio_lens),
-            "visual": _Rows(visual, visual_lens),
+            "audio": Rows(audio, audio_lens),
+            "visual": Rows(visual, visual_lens),
         }
         found = {}
         with self._frozen_backbone() if freeze_backbone else _nothing():
@@ -277,7 +252,7 @@ class VAVL(nn.Module):
         modality : str
             "audio" or "visual".
         x : torch.Tensor
-            Features, shape (B, T, feature size).
+            Standardized features, shape (B, T, feature size).
         padding_mask : torch.Tensor
             True where a frame is padding, shape (B, T).
 
@@ -315,8 +290,9 @@ class VAVL(nn.Module):
         if rows.count == 0:
             return {f"has_{modality}": rows.present}
         branch = self.get_submodule(f"{modality}_branch")
-        embedding = self.encode(modality, rows.features, rows.padding_mask)
-        target = masked_mean(rows.features, rows.padding_mask)
+        features = branch["standardize"](rows.features)
+        embedding = self.encode(modality, features, rows.padding_mask)
+        target = masked_mean(features, rows.padding_mask)
         reconstruction = branch["reconstruction_head"](embedding)
         return {
             modality: rows.scatter(branch["prediction_head"](embedding)),
@@ -363,46 +339,3 @@ class VAVL(nn.Module):
 def _nothing():
     """A context that changes nothing."""
     yield
-
-
-class _Rows:
-    """The rows of a batch that have a modality, and the way back.
-
-    Rows without it are dropped before the encoder: they cost nothing and no
-    all-padding row ever meets a softmax.
-
-    Arguments
-    ---------
-    features : torch.Tensor
-        Shape (B, T, D), or None.
-    lens : torch.Tensor
-        Relative lengths, shape (B,); 0 for an absent row; None for all 1.
-    """
-
-    def __init__(self, features, lens):
-        self.features, self.padding_mask, self.present = None, None, None
-        self.count = 0
-        if features is None:
-            return
-        if lens is None:
-            lens = torch.ones(len(features), device=features.device)
-        self.present = lens > 0
-        self.count = int(self.present.sum())
-        if self.count == 0:
-            return
-        self.all_present = self.count == len(features)
-        if not self.all_present:
-            features, lens = features[self.present], lens[self.present]
-        # Relative lengths are float: truncating loses a frame a third of the
-        # time, rounding never does.
-        frames = torch.round(lens * features.shape[1]).long().clamp(min=1)
-        longest = int(frames.max())
-        self.features = features[:, :longest]
-        self.padding_mask = ~length_to_mask(frames, longest).bool()
-
-    def scatter(self, x):
-        """Puts rows back to their places: (count, D) to (B, D)."""
-        if self.all_present:
-            return x
-        full = x.new_zeros(len(self.present), x.shape[-1])
-        return full.masked_scatter(self.present.unsqueeze(-1), x)

@@ -1,0 +1,289 @@
+"""The recipe of CREMA-D, run as users run it, on a small synthetic corpus."""
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+from conftest import REPOSITORY, SMALL, run_recipe
+
+from vavl_sb.inference import EmotionRecognizer
+
+
+@pytest.fixture(scope="module")
+def features(tmp_path_factory):
+    """A feature cache that the runs of this module share."""
+    return tmp_path_factory.mktemp("features")
+
+
+def arguments(corpus, folder, features):
+    return [
+        *("--data_folder", corpus),
+        *("--output_folder", folder),
+        *("--feature_folder", features),
+        *("--partition", corpus / "partition.json"),
+        *SMALL,
+    ]
+
+
+@pytest.fixture(scope="module")
+def finished(small_corpus, tmp_path_factory, features):
+    """A finished run of each task."""
+    folders = {}
+    for hparams in ("vavl_cls.yaml", "vavl_reg.yaml"):
+        folder = tmp_path_factory.mktemp("run") / "out"
+        run_recipe(
+            "CREMA-D",
+            *arguments(small_corpus, folder, features),
+            hparams=hparams,
+        )
+        folders[hparams] = folder
+    return folders
+
+
+def predictions(folder):
+    """Rows of predictions_test.csv."""
+    with open(folder / "predictions_test.csv", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_run_leaves_what_the_readme_says(finished):
+    folder = finished["vavl_cls.yaml"]
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["task"] == "classification"
+    heads = ["audio", "visual", "audiovisual"]
+    assert list(metrics["test"]) == heads and list(metrics["n_test"]) == heads
+    for scores in metrics["test"].values():
+        assert {"f1_macro", "f1_micro", "uar"} <= set(scores)
+    for name in (
+        "predictions_test.csv",
+        "scores.txt",
+        "learning_curves.png",
+        "train_log.txt",
+        "inference/hyperparams.yaml",
+        *(f"confusion_{head}.png" for head in heads),
+    ):
+        assert (folder / name).stat().st_size > 0
+    report = json.loads((folder / "prepare_report.json").read_text())
+    assert report
+    metrics = json.loads(
+        (finished["vavl_reg.yaml"] / "metrics.json").read_text()
+    )
+    assert metrics["task"] == "regression"
+    assert set(metrics["test"]["audio"]) == {"ccc", "ccc_mean"}
+    assert set(metrics["test"]["audio"]["ccc"]) == {
+        "angry",
+        "disgust",
+        "fear",
+        "happy",
+        "neutral",
+        "sad",
+    }
+
+
+def test_the_scores_are_those_of_the_predictions(finished):
+    from sklearn.metrics import f1_score
+
+    folder = finished["vavl_cls.yaml"]
+    metrics = json.loads((folder / "metrics.json").read_text())
+    for head, scores in metrics["test"].items():
+        rows = [r for r in predictions(folder) if r["modality"] == head]
+        assert len(rows) == metrics["n_test"][head]
+        expected = f1_score(
+            [row["label"] for row in rows],
+            [row["prediction"] for row in rows],
+            average="macro",
+        )
+        assert scores["f1_macro"] == pytest.approx(expected)
+
+
+def test_clips_without_one_file_are_scored_on_the_other(finished):
+    n_test = json.loads(
+        (finished["vavl_cls.yaml"] / "metrics.json").read_text()
+    )["n_test"]
+    assert n_test["audiovisual"] < min(n_test["audio"], n_test["visual"])
+
+
+def test_the_same_seed_gives_the_same_metrics(
+    small_corpus, tmp_path, finished, features
+):
+    # The files of the second corpus come in another order, and its features
+    # are computed anew.
+    corpus = tmp_path / "CREMA-D"
+    corpus.mkdir()
+    files = sorted(p for p in small_corpus.rglob("*") if p.is_file())
+    for path in reversed(files):
+        target = corpus / path.relative_to(small_corpus)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+    if os.listdir(corpus / "AudioWAV") == os.listdir(small_corpus / "AudioWAV"):
+        shutil.move(corpus / "AudioWAV", tmp_path / "elsewhere")
+        (corpus / "AudioWAV").mkdir()
+        for path in (tmp_path / "elsewhere").iterdir():
+            shutil.move(path, corpus / "AudioWAV")
+    run_recipe(
+        "CREMA-D", *arguments(corpus, tmp_path / "out", tmp_path / "features")
+    )
+    for name in ("metrics.json", "predictions_test.csv"):
+        first = (finished["vavl_cls.yaml"] / name).read_bytes()
+        assert (tmp_path / "out" / name).read_bytes() == first
+
+
+@pytest.mark.parametrize("hparams", ["vavl_cls.yaml", "vavl_reg.yaml"])
+def test_the_exported_model_repeats_the_test_from_raw_media(
+    small_corpus, tmp_path, finished, hparams
+):
+    # Copied elsewhere: nothing may point back to the run.
+    model_folder = tmp_path / "model"
+    shutil.copytree(finished[hparams] / "inference", model_folder)
+    model = EmotionRecognizer.from_hparams(model_folder)
+    rows = predictions(finished[hparams])
+    clips = sorted({row["id"] for row in rows})
+    assert len(clips) >= 10
+    checked = 0
+    for id in clips:
+        wav = small_corpus / "AudioWAV" / f"{id}.wav"
+        video = small_corpus / "VideoFlash" / f"{id}.flv"
+        if video.exists():
+            # Sound in the container is not that of the wav: name the wav.
+            sound = wav if wav.exists() else video
+            answer = model.predict_file(video, audio_path=sound)
+        else:
+            answer = model.predict_file(wav)
+        for row in (r for r in rows if r["id"] == id):
+            if row["modality"] != "visual" and not wav.exists():
+                continue
+            found = answer.per_modality[row["modality"]]
+            values = found.get("probabilities") or found["attributes"]
+            prefix = "prob_" if "probabilities" in found else "prediction_"
+            for name, value in values.items():
+                assert value == pytest.approx(
+                    float(row[prefix + name]), abs=2e-5
+                )
+            checked += 1
+    assert checked == len(rows)
+
+
+def test_vavl_predict_prints_what_the_model_says(small_corpus, finished):
+    clips = sorted((small_corpus / "VideoFlash").glob("*.flv"))[:2]
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "vavl_sb.cli",
+            "predict",
+            str(finished["vavl_cls.yaml"] / "inference"),
+            *map(str, clips),
+            "nowhere.mp4",
+            "--json",
+        ],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1  # One clip failed, the others did not.
+    answers = json.loads(done.stdout)
+    assert [a["file"] for a in answers] == [str(clip) for clip in clips]
+    for answer in answers:
+        assert answer["modality"] == "audiovisual"
+        assert sum(answer["probabilities"].values()) == pytest.approx(1)
+        best = max(answer["probabilities"], key=answer["probabilities"].get)
+        assert answer["label"] == best
+        assert set(answer["per_modality"]) == {"audio", "visual", "audiovisual"}
+    assert "Traceback" not in done.stderr and "nowhere.mp4" in done.stderr
+
+
+def test_starting_from_the_other_task(
+    small_corpus, tmp_path, finished, features
+):
+    source = finished["vavl_reg.yaml"] / "inference"
+    done = run_recipe(
+        "CREMA-D",
+        *arguments(small_corpus, tmp_path / "out", features),
+        *("--pretrained_from", source),
+    )
+    assert "Started from" in done.stdout + done.stderr
+
+
+def test_withheld_clips_are_recorded_and_not_used(
+    small_corpus, tmp_path, features
+):
+    folder = tmp_path / "out"
+    run_recipe(
+        "CREMA-D",
+        *arguments(small_corpus, folder, features),
+        *("--withhold_audio", "0.3", "--withhold_visual", "0.3"),
+    )
+    train = json.loads((folder / "train.json").read_text())
+    withheld = [
+        clip["withheld"] for clip in train.values() if "withheld" in clip
+    ]
+    assert {"audio", "visual"} == set(withheld)
+    index = json.loads((folder / "features.json").read_text())
+    for id, clip in train.items():
+        if "withheld" in clip:
+            assert index[id][clip["withheld"]] is None
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (["--partition", "9"], ["partition", "9"]),
+        (["--data_folder", "/nowhere/CREMA-D"], ["/nowhere/CREMA-D"]),
+        (["--audio_encoder_source", "/nowhere/model"], ["/nowhere/model"]),
+        (["--audio_encoder_source", "some/model"], ["some/model", "logmel"]),
+        (["--visual_encoder_weights", "/no.pt"], ["/no.pt"]),
+        (["--visual_encoder_weights", "imagenet"], ["imagenet"]),
+        (["--pretrained_from", "/nowhere"], ["pretrained_from", "/nowhere"]),
+        (["--face_detector", "eagle"], ["face_detector", "eagle"]),
+    ],
+)
+def test_wrong_options_get_one_line(
+    small_corpus, tmp_path, features, change, words
+):
+    done = run_recipe(
+        "CREMA-D",
+        *arguments(small_corpus, tmp_path / "out", features),
+        *change,
+        check=False,
+    )
+    output = done.stdout + done.stderr
+    assert done.returncode == 1, output
+    assert "Traceback" not in output
+    (line,) = [x for x in output.splitlines() if "ERROR" in x]
+    assert all(word in line for word in words), line
+
+
+def listed_rows():
+    with open(REPOSITORY / "tests/recipes/CREMA-D.csv", encoding="utf-8") as f:
+        return list(csv.DictReader(f))
+
+
+@pytest.mark.parametrize("row", listed_rows(), ids=lambda r: r["Hparam_file"])
+def test_listed_recipes_run_with_their_debug_flags(small_corpus, tmp_path, row):
+    # As SpeechBrain's recipe tests: from the repository's root, the flags of
+    # the list, an output folder, then the files that must exist.
+    data = REPOSITORY / "tests" / "tmp" / "CREMA-D"
+    data.parent.mkdir(exist_ok=True)
+    if data.is_symlink():
+        data.unlink()
+    data.symlink_to(small_corpus)
+    folder = tmp_path / "out"
+    done = subprocess.run(
+        [
+            sys.executable,
+            row["Script_file"],
+            row["Hparam_file"],
+            *row["test_debug_flags"].split(),
+            f"--output_folder={folder}",
+        ],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    names = row["test_debug_checks"].split("[")[1].rstrip("]").split(",")
+    missing = [name for name in names if not (folder / name).is_file()]
+    assert missing == []

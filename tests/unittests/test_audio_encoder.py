@@ -1,0 +1,578 @@
+"""Tests of the speech encoders.
+
+The truths are transformers itself, run on one clip at a time without padding
+and cut at the layer after the fact, and closed forms for log-mel.
+
+Authors
+ * The vavl_sb authors 2026
+"""
+
+import json
+import math
+import pickle
+import subprocess
+import sys
+
+import pytest
+import soundfile
+import torch
+
+from vavl_sb.lobes.audio_encoder import AudioEncoder
+from vavl_sb.utils.errors import EncoderError
+
+# model_type, norm of the feature extractor, final LayerNorm, do_normalize
+KINDS = [
+    ("wav2vec2", "layer", True, True),
+    ("wav2vec2", "group", False, True),
+    ("hubert", "layer", True, True),
+    ("wavlm", "layer", True, True),
+    ("wavlm", "group", False, False),
+]
+CUT = 2
+
+
+def _shake(model):
+    """Random values everywhere: a fresh model's biases and norms are blind."""
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def ssl_folder(tmp_path_factory):
+    """Makes the folder of a small random model, once per kind."""
+    made = {}
+
+    def make(kind, norm="layer", stable=True, normalize=True):
+        import transformers
+
+        key = (kind, norm, stable, normalize)
+        if key in made:
+            return made[key]
+        names = {"wav2vec2": "Wav2Vec2", "hubert": "Hubert", "wavlm": "WavLM"}
+        config = getattr(transformers, f"{names[kind]}Config")(
+            hidden_size=32,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            intermediate_size=48,
+            conv_dim=(16,) * 7,
+            num_conv_pos_embeddings=16,
+            num_conv_pos_embedding_groups=4,
+            feat_extract_norm=norm,
+            do_stable_layer_norm=stable,
+            layerdrop=0.5,
+            mask_time_prob=0.5,
+        )
+        model = _shake(getattr(transformers, f"{names[kind]}Model")(config))
+        folder = tmp_path_factory.mktemp(f"{kind}-{norm}")
+        model.save_pretrained(folder)
+        transformers.Wav2Vec2FeatureExtractor(
+            do_normalize=normalize
+        ).save_pretrained(folder)
+        made[key] = str(folder)
+        return made[key]
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def small_whisper(tmp_path_factory):
+    """A small random Whisper whose window is one second."""
+    import transformers
+
+    config = transformers.WhisperConfig(
+        d_model=32,
+        encoder_layers=3,
+        encoder_attention_heads=4,
+        encoder_ffn_dim=48,
+        decoder_layers=1,
+        decoder_attention_heads=4,
+        decoder_ffn_dim=48,
+        vocab_size=40,
+        max_source_positions=50,
+        max_target_positions=8,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+        decoder_start_token_id=1,
+    )
+    folder = tmp_path_factory.mktemp("whisper")
+    _shake(transformers.WhisperModel(config)).save_pretrained(folder)
+    transformers.WhisperFeatureExtractor(chunk_length=1).save_pretrained(folder)
+    return str(folder)
+
+
+def _clips(*lengths, seed=0):
+    """Noise with a level and an offset of its own for each clip."""
+    generator = torch.Generator().manual_seed(seed)
+    return [
+        0.03 * (i + 1) * torch.randn(n, generator=generator) + 0.02 * i
+        for i, n in enumerate(lengths)
+    ]
+
+
+def _batch(clips, garbage=0.7):
+    """Pads clips with garbage, which no feature may see."""
+    longest = max(len(clip) for clip in clips)
+    wavs = torch.full((len(clips), longest), garbage)
+    for row, clip in zip(wavs, clips, strict=True):
+        row[: len(clip)] = clip
+    return wavs, torch.tensor([len(clip) / longest for clip in clips])
+
+
+def _transformers_truth(folder, clip, stable, normalize):
+    """Hidden state at the cut, by transformers alone, of one clip."""
+    import transformers
+
+    model = transformers.AutoModel.from_pretrained(folder).eval()
+    extractor = transformers.Wav2Vec2FeatureExtractor(do_normalize=normalize)
+    values = extractor(
+        clip.numpy(), sampling_rate=16000, return_tensors="pt"
+    ).input_values
+    with torch.no_grad():
+        states = model(values, output_hidden_states=True).hidden_states
+        assert len(states) == 4
+        state = states[CUT]
+        return (model.encoder.layer_norm(state) if stable else state)[0]
+
+
+@pytest.mark.parametrize("kind,norm,stable,normalize", KINDS)
+def test_equals_transformers_alone_and_in_a_batch(
+    ssl_folder, kind, norm, stable, normalize
+):
+    folder = ssl_folder(kind, norm, stable, normalize)
+    encoder = AudioEncoder(folder, num_layers=CUT)
+    assert encoder.output_dim == 32
+    assert encoder.frame_rate == 50.0
+    # 7999, 8000: either side of a frame's beginning (400 + 320 k).
+    clips = _clips(16000, 7999, 8080, 8079, 401)
+    features, lens = encoder(*_batch(clips))
+    frames = (lens * features.shape[1]).round().long().tolist()
+    assert frames == [49, 24, 25, 24, 1]
+    for clip, padded, length in zip(clips, features, frames, strict=True):
+        truth = _transformers_truth(folder, clip, stable, normalize)
+        assert len(truth) == length
+        assert torch.allclose(padded[:length], truth, atol=1e-5)
+        assert not padded[length:].any()
+        alone, full = encoder(clip[None])
+        assert torch.allclose(alone[0], truth, atol=1e-5)
+        assert full.tolist() == [1.0]
+
+
+@pytest.mark.parametrize("kind,norm,stable,normalize", KINDS)
+def test_a_clip_shorter_than_a_frame_gives_one_frame(
+    ssl_folder, kind, norm, stable, normalize
+):
+    encoder = AudioEncoder(ssl_folder(kind, norm, stable, normalize))
+    (clip,) = _clips(100)
+    alone, _ = encoder(clip[None])
+    batch, lens = encoder(*_batch([*_clips(4000), clip]))
+    assert alone.shape == (1, 1, 32)
+    assert torch.allclose(batch[1, :1], alone[0], atol=1e-5)
+    assert round(float(lens[1]) * batch.shape[1]) == 1
+    assert torch.isfinite(encoder(torch.zeros(2, 0))[0]).all()
+
+
+@pytest.mark.parametrize("kind,norm,stable,normalize", KINDS)
+def test_frozen_is_deterministic_in_train_mode(
+    ssl_folder, kind, norm, stable, normalize
+):
+    encoder = AudioEncoder(ssl_folder(kind, norm, stable, normalize))
+    wavs, _ = _batch(_clips(8000, 8000))
+    before, _ = encoder(wavs)
+    # As a Brain does: train() on a container.
+    torch.nn.ModuleDict({"audio": encoder}).train()
+    assert not any(module.training for module in encoder.modules())
+    after, _ = encoder(wavs)
+    assert torch.equal(before, after)
+    assert not after.requires_grad
+    assert not any(p.requires_grad for p in encoder.parameters())
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(before, encoder(wavs)[0])
+
+
+@pytest.mark.parametrize("kind,norm,stable,normalize", KINDS)
+def test_fine_tuning_learns_the_transformer_only(
+    ssl_folder, kind, norm, stable, normalize
+):
+    folder = ssl_folder(kind, norm, stable, normalize)
+    encoder = AudioEncoder(folder, freeze=False)
+    assert encoder.encoder.model.encoder.training
+    features, _ = encoder(*_batch(_clips(8000, 5000)))
+    features.square().sum().backward()
+    model = encoder.encoder.model
+    for name, parameter in model.named_parameters():
+        learns = not name.startswith(("feature_extractor", "masked_spec"))
+        assert parameter.requires_grad == learns, name
+        assert (parameter.grad is not None) == learns, name
+    # Without dropout nothing random is left: no SpecAugment, no layer drop.
+    for module in encoder.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    for layer in model.encoder.layers:
+        layer.attention.dropout = 0.0
+    wavs, _ = _batch(_clips(8000, 8000))
+    frozen = AudioEncoder(folder)
+    assert torch.allclose(encoder(wavs)[0], frozen(wavs)[0], atol=1e-5)
+    whole = AudioEncoder(folder, freeze=False, freeze_feature_extractor=False)
+    whole(wavs)[0].sum().backward()
+    convolutions = whole.encoder.model.feature_extractor.parameters()
+    assert all(p.grad is not None for p in convolutions)
+
+
+def test_spec_augment_masks_in_training_and_spares_short_clips(ssl_folder):
+    folder = ssl_folder("wav2vec2")
+    encoder = AudioEncoder(folder, freeze=False, spec_augment=True)
+    for module in encoder.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    wavs, _ = _batch(_clips(16000))
+    plain, _ = AudioEncoder(folder)(wavs)
+    assert not torch.allclose(encoder(wavs)[0], plain, atol=1e-2)
+    # Five frames are fewer than the ten of a mask.
+    encoder(wavs[:, :2000])
+    encoder.eval()
+    assert torch.allclose(encoder(wavs)[0], plain, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind,norm,stable,normalize", KINDS)
+def test_export_gives_the_same_features_and_digest(
+    ssl_folder, tmp_path, kind, norm, stable, normalize
+):
+    folder = ssl_folder(kind, norm, stable, normalize)
+    encoder = AudioEncoder(folder, num_layers=CUT)
+    copy = AudioEncoder(encoder.export(tmp_path / "encoder"))
+    wavs, lens = _batch(_clips(9000, 5000))
+    assert torch.equal(encoder(wavs, lens)[0], copy(wavs, lens)[0])
+    assert encoder.digest() == copy.digest()
+    assert encoder.settings() == copy.settings()
+    config = json.loads((tmp_path / "encoder" / "config.json").read_text())
+    assert config["num_hidden_layers"] == CUT
+    assert folder not in json.dumps(config)
+    assert AudioEncoder(folder).digest() != encoder.digest()
+
+
+def test_export_is_taken_whole(ssl_folder, tmp_path):
+    # The default of 12 layers must not cut an exported encoder of 13.
+    encoder = AudioEncoder(ssl_folder("wav2vec2"), num_layers=None)
+    folder = encoder.export(tmp_path / "encoder")
+    assert AudioEncoder(folder, 1).digest() == encoder.digest()
+
+
+def test_digest_follows_weights_and_settings(ssl_folder, tmp_path):
+    folder = ssl_folder("wav2vec2")
+    encoder = AudioEncoder(folder, freeze=False)
+    first = encoder.digest()
+    assert len(bytes.fromhex(first)) == 32
+    # How it is trained is no part of it.
+    assert AudioEncoder(folder).digest() == first
+    optimizer = torch.optim.SGD(encoder.parameters(), lr=0.1)
+    encoder(torch.rand(1, 4000))[0].sum().backward()
+    optimizer.step()
+    second = encoder.digest()
+    assert second != first
+    encoder.load_state_dict(AudioEncoder(folder).state_dict())
+    assert encoder.digest() == first
+    # do_normalize changes features and no weight.
+    copy = encoder.export(tmp_path / "encoder")
+    path = tmp_path / "encoder" / "preprocessor_config.json"
+    settings = json.loads(path.read_text())
+    path.write_text(json.dumps({**settings, "do_normalize": False}))
+    assert AudioEncoder(copy).digest() != first
+
+
+def test_more_layers_than_there_are_takes_all(ssl_folder, caplog):
+    folder = ssl_folder("wav2vec2")
+    with caplog.at_level("INFO"):
+        encoder = AudioEncoder(folder, num_layers=12)
+    assert "3 layers, not 12" in caplog.text
+    assert encoder.digest() == AudioEncoder(folder, None).digest()
+
+
+def _whisper_truth(folder, clip, cut=None):
+    """Encoder output by transformers alone, window by window, trimmed."""
+    import transformers
+
+    model = transformers.WhisperModel.from_pretrained(folder).float().eval()
+    extract = transformers.WhisperFeatureExtractor.from_pretrained(folder)
+    parts = []
+    for piece in clip.split(extract.n_samples):
+        mel = extract(
+            piece.numpy(), sampling_rate=16000, return_tensors="pt"
+        ).input_features
+        with torch.no_grad():
+            out = model.encoder(mel, output_hidden_states=True)
+            state = out.last_hidden_state
+            if cut is not None:
+                state = model.encoder.layer_norm(out.hidden_states[cut])
+        parts.append(state[0, : math.ceil(len(piece) / 320)])
+    return torch.cat(parts)
+
+
+def test_whisper_equals_transformers_in_windows(small_whisper):
+    encoder = AudioEncoder(small_whisper, num_layers=CUT)
+    # One, two and three windows; one ends with a window; 1 sample.
+    clips = _clips(8000, 40001, 32000, 321, 1)
+    features, lens = encoder(*_batch(clips))
+    frames = (lens * features.shape[1]).round().long().tolist()
+    assert frames == [25, 126, 100, 2, 1]
+    for clip, padded, length in zip(clips, features, frames, strict=True):
+        truth = _whisper_truth(small_whisper, clip, CUT)
+        assert len(truth) == length
+        assert torch.allclose(padded[:length], truth, atol=1e-4)
+        assert not padded[length:].any()
+        assert torch.allclose(encoder(clip[None])[0][0], truth, atol=1e-4)
+
+
+def test_whisper_fine_tuning_and_export(small_whisper, tmp_path):
+    encoder = AudioEncoder(small_whisper, num_layers=CUT, freeze=False)
+    encoder(torch.rand(1, 4000))[0].square().sum().backward()
+    model = encoder.encoder.model
+    assert model.decoder is None
+    for name, parameter in model.named_parameters():
+        fixed = ("encoder.conv", "encoder.embed_positions")
+        assert (parameter.grad is not None) != name.startswith(fixed), name
+    torch.optim.SGD(encoder.parameters(), lr=1e-3).step()
+    encoder.eval()
+    copy = AudioEncoder(encoder.export(tmp_path / "encoder"))
+    wavs, lens = _batch(_clips(9000, 20000))
+    assert torch.equal(encoder(wavs, lens)[0], copy(wavs, lens)[0])
+    assert encoder.digest() == copy.digest()
+    # It is a Hugging Face folder like any other.
+    truth = _whisper_truth(copy.source, _clips(9000)[0])
+    assert torch.allclose(copy(wavs[:1, :9000])[0][0], truth, atol=1e-4)
+
+
+@pytest.mark.real
+def test_pretrained_whisper_on_real_clips(whisper_folder, real_data, tmp_path):
+    encoder = AudioEncoder(whisper_folder)
+    assert encoder.output_dim == 384
+    paths = sorted((real_data / "crema_d_mini" / "AudioWAV").glob("*.wav"))
+    clips = [
+        torch.from_numpy(soundfile.read(path, dtype="float32")[0])
+        for path in paths[:2]
+    ]
+    clips.append(torch.cat(clips * 9)[: 35 * 16000])
+    features, lens = encoder(*_batch(clips))
+    frames = (lens * features.shape[1]).round().long().tolist()
+    assert frames == [math.ceil(len(clip) / 320) for clip in clips]
+    assert frames[-1] == 1750
+    for clip, padded, length in zip(clips, features, frames, strict=True):
+        truth = _whisper_truth(whisper_folder, clip)
+        # float32 rounding of a deep network with large inner values.
+        assert torch.allclose(padded[:length], truth, atol=2e-3)
+        assert (padded[:length] - truth).abs().mean() < 1e-5
+    copy = AudioEncoder(encoder.export(tmp_path / "encoder"))
+    assert torch.equal(copy(clips[0][None])[0], encoder(clips[0][None])[0])
+    assert copy.digest() == encoder.digest()
+
+
+@pytest.mark.parametrize("hop_ms", [10, 20])
+def test_logmel_has_the_level_of_theory(hop_ms):
+    """White noise of variance s: band power s * sum(w^2) * band / bin."""
+    encoder = AudioEncoder("logmel", hop_ms=hop_ms)
+    assert encoder.frame_rate == 1000 / hop_ms
+    torch.manual_seed(0)
+    features, _ = encoder(0.1 * torch.randn(1, 160000))
+    assert features.shape == (1, 10000 // hop_ms + 1, 80)
+    power = (10 ** ((features[0] * 20 - 35) / 10)).mean(0)
+    mel = torch.linspace(0, 2595 * math.log10(1 + 8000 / 700), 82)
+    edges = 700 * (10 ** (mel / 2595) - 1)
+    band = (edges[1:] - edges[:-1])[:-1]
+    window = torch.hamming_window(400).square().sum()
+    theory = 0.01 * window * band / (16000 / 1024)
+    error = 10 * (power / theory).log10()
+    assert error.abs().max() < 1.0
+    assert error.abs().mean() < 0.3
+
+
+def test_logmel_is_local_and_bounded():
+    encoder = AudioEncoder("logmel")
+    silence = encoder(torch.zeros(1, 16000))[0]
+    assert torch.allclose(silence, torch.tensor(-2.25))
+    square = torch.ones(1, 16000)
+    square[:, ::2] = -1
+    for loud in (square, torch.ones(1, 16000)):
+        assert encoder(loud)[0].max() < 4.1
+    # A loud end leaves the quiet beginning as it is.
+    quiet = 1e-3 * torch.randn(1, 16000)
+    late = quiet.clone()
+    late[:, 8000:] = 0.9 * torch.sign(torch.randn(1, 8000))
+    assert torch.equal(encoder(quiet)[0][:, :24], encoder(late)[0][:, :24])
+    clips = _clips(16000, 9001, 319, 1)
+    features, lens = encoder(*_batch(clips))
+    for clip, padded, length in zip(clips, features, lens, strict=True):
+        alone, _ = encoder(clip[None])
+        frames = round(float(length) * features.shape[1])
+        assert frames == 1 + len(clip) // 320 == alone.shape[1]
+        assert torch.allclose(padded[:frames], alone[0], atol=1e-5)
+        assert not padded[frames:].any()
+
+
+def test_logmel_is_frozen_and_exports(tmp_path):
+    encoder = AudioEncoder("logmel", freeze=False, hop_ms=10)
+    assert encoder.freeze
+    copy = AudioEncoder(encoder.export(tmp_path / "encoder"))
+    wavs = torch.rand(2, 5000)
+    assert torch.equal(copy(wavs)[0], encoder(wavs)[0])
+    assert copy.digest() == encoder.digest()
+    assert AudioEncoder("logmel").digest() != encoder.digest()
+
+
+def _broken(folder, what):
+    """Makes a copy of a folder that has one fault."""
+    config = folder / "config.json"
+    weights = folder / "model.safetensors"
+    if what == "no config":
+        config.unlink()
+    elif what == "config":
+        config.write_text("{")
+    elif what == "no type":
+        config.write_text("[]")
+    elif what == "model_type":
+        config.write_text(json.dumps({"model_type": "llama"}))
+    elif what == "no weights":
+        weights.unlink()
+    elif what == "truncated":
+        weights.write_bytes(weights.read_bytes()[:5000])
+    elif what == "preprocessor":
+        (folder / "preprocessor_config.json").unlink()
+    elif what == "shape":
+        content = json.loads(config.read_text())
+        config.write_text(json.dumps({**content, "hidden_size": 64}))
+    elif what == "rate":
+        path = folder / "preprocessor_config.json"
+        content = json.loads(path.read_text())
+        path.write_text(json.dumps({**content, "sampling_rate": 8000}))
+    elif what == "missing":
+        from safetensors.torch import load_file, save_file
+
+        state = load_file(weights)
+        state.pop("encoder.layers.1.attention.k_proj.weight")
+        save_file(state, weights, metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize(
+    "what,says",
+    [
+        ("no config", "has no config.json"),
+        ("config", "is not the configuration of a model"),
+        ("no type", "is not the configuration of a model"),
+        ("model_type", "llama is not supported; give one of wav2vec2, hubert"),
+        ("no weights", "has no weights"),
+        ("truncated", "cannot be read"),
+        ("preprocessor", "cannot be read"),
+        ("shape", "cannot be read"),
+        ("rate", "8000 Hz"),
+        ("missing", "encoder.layers.1.attention.k_proj.weight"),
+    ],
+)
+def test_a_broken_folder_is_one_line(ssl_folder, tmp_path, what, says):
+    folder = tmp_path / "encoder"
+    AudioEncoder(ssl_folder("wav2vec2")).export(folder)
+    _broken(folder, what)
+    with pytest.raises(EncoderError) as error:
+        AudioEncoder(folder)
+    assert says in str(error.value)
+    assert str(folder) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "source,says",
+    [
+        ("facebook/wav2vec2-large-robust", "cannot be downloaded"),
+        ("wavlm", "cannot be downloaded"),
+        ("/nowhere/encoder", "no such folder"),
+        ("../nowhere", "no such folder"),
+        (__file__, "is a file"),
+    ],
+)
+def test_a_source_that_is_not_here_is_one_line(tmp_path, source, says):
+    with pytest.raises(EncoderError) as error:
+        AudioEncoder(source, save_path=tmp_path)
+    assert says in str(error.value)
+    assert "logmel" in str(error.value) or says == "is a file"
+    assert "\n" not in str(error.value)
+
+
+def test_bad_settings_are_one_line():
+    with pytest.raises(EncoderError, match="num_layers is 0"):
+        AudioEncoder("facebook/wav2vec2-large-robust", num_layers=0)
+    with pytest.raises(EncoderError, match="hop of 5 ms"):
+        AudioEncoder("logmel", hop_ms=5)
+
+
+def test_hub_name_is_loaded_from_its_download(
+    ssl_folder, tmp_path, monkeypatch
+):
+    import huggingface_hub
+
+    asked = []
+
+    def download(name, cache_dir, allow_patterns):
+        asked.append((name, cache_dir, tuple(allow_patterns)))
+        return ssl_folder("wavlm")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    encoder = AudioEncoder("microsoft/wavlm-large", save_path=tmp_path)
+    assert encoder.digest() == AudioEncoder(ssl_folder("wavlm")).digest()
+    # Safetensors were there: the pickled weights were not asked for.
+    assert [(name, folder) for name, folder, _ in asked] == [
+        ("microsoft/wavlm-large", tmp_path)
+    ]
+    assert not any("bin" in pattern for pattern in asked[0][2])
+
+
+class _Malicious:
+    """Unpickled by a careless loader, it makes a file."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return open, (self.path, "w")
+
+
+def test_pickled_weights_run_no_code(ssl_folder, tmp_path):
+    folder, trace = tmp_path / "encoder", tmp_path / "trace"
+    AudioEncoder(ssl_folder("wav2vec2")).export(folder)
+    (folder / "model.safetensors").unlink()
+    path = folder / "pytorch_model.bin"
+    torch.save({"a": _Malicious(trace)}, path, pickle_module=pickle)
+    with pytest.raises(EncoderError, match="cannot be read"):
+        AudioEncoder(folder)
+    assert not trace.exists()
+
+
+def test_plain_pickled_weights_are_read(ssl_folder, tmp_path):
+    from safetensors.torch import load_file
+
+    folder = tmp_path / "encoder"
+    encoder = AudioEncoder(ssl_folder("wav2vec2"))
+    encoder.export(folder)
+    state = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    torch.save(state, folder / "pytorch_model.bin")
+    assert AudioEncoder(folder).digest() == encoder.digest()
+
+
+def test_without_transformers_is_one_line(ssl_folder, monkeypatch):
+    folder = ssl_folder("wav2vec2")
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(EncoderError, match=r"vavl_sb\[ssl\]"):
+        AudioEncoder(folder)
+    AudioEncoder("logmel")
+
+
+def test_logmel_imports_no_transformers():
+    code = (
+        "import sys; from vavl_sb.lobes.audio_encoder import AudioEncoder; "
+        "AudioEncoder('logmel'); print('transformers' in sys.modules)"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True
+    )
+    assert found.stdout.strip() == "False", found.stderr

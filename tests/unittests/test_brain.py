@@ -1,0 +1,318 @@
+"""VAVLBrain: which update moves what, with rows that lack a modality."""
+
+import json
+from functools import partial
+
+import pytest
+import speechbrain as sb
+import torch
+from speechbrain.dataio.batch import PaddedBatch
+from speechbrain.dataio.dataset import DynamicItemDataset
+from speechbrain.utils.checkpoints import Checkpointer
+from speechbrain.utils.data_pipeline import provides, takes
+from speechbrain.utils.epoch_loop import EpochCounterWithStopper
+from speechbrain.utils.train_logger import FileTrainLogger
+
+from vavl_sb.lobes.vavl import VAVL
+from vavl_sb.nnet.losses import ccc_loss, classification_loss
+from vavl_sb.training.brain import VAVLBrain
+from vavl_sb.utils.errors import VAVLError
+
+LABELS = ["angry", "happy", "sad"]
+AUDIO_DIM, VISUAL_DIM = 10, 8
+
+
+def network(**changes):
+    """A small network."""
+    torch.manual_seed(0)
+    return VAVL(
+        **{
+            "audio_dim": AUDIO_DIM,
+            "visual_dim": VISUAL_DIM,
+            "num_outputs": len(LABELS),
+            "d_model": 16,
+            "d_ffn": 32,
+            "nhead": 2,
+            "encoder_layers": 1,
+            "shared_layers": 1,
+            **changes,
+        }
+    )
+
+
+def items(has, task="classification", seed=0, signal=0.0):
+    """Clips with random features; ``has`` is "av", "a" or "v" for each."""
+    random = torch.Generator().manual_seed(seed)
+    clips = {}
+    for index, which in enumerate(has):
+        label = index % len(LABELS)
+        clip = {"id": f"clip{index}"}
+        for name, letter, dim in (
+            ("audio", "a", AUDIO_DIM),
+            ("visual", "v", VISUAL_DIM),
+        ):
+            frames = 4 + int(torch.randint(8, (), generator=random))
+            values = torch.randn(frames, dim, generator=random)
+            values[:, label] += signal
+            clip[f"has_{name}"] = letter in which
+            clip[name] = values if letter in which else torch.zeros(1, dim)
+        if task == "classification":
+            clip["label"] = torch.tensor([label])
+        else:
+            clip["label"] = torch.rand(len(LABELS), generator=random)
+        clips[clip["id"]] = clip
+    return clips
+
+
+def make_brain(folder, task="classification", net=None, **changes):
+    """A brain as a recipe makes it."""
+    net = net or network()
+    loss = classification_loss if task == "classification" else ccc_loss
+    options = {
+        "prediction_loss": loss,
+        "reconstruction_weight": 2.0,
+        "select_by": changes.pop("select_by", "mean"),
+        "train_loggers": [FileTrainLogger(str(folder / "train_log.txt"))],
+    }
+    hparams = {
+        "task": task,
+        "labels": LABELS,
+        "output_folder": str(folder),
+        "epoch_counter": EpochCounterWithStopper(3, 3, 0, "max"),
+        **changes,
+    }
+    checkpointer = Checkpointer(
+        str(folder / "save"),
+        {"vavl": net, "counter": hparams["epoch_counter"]},
+    )
+    return VAVLBrain(
+        modules={"vavl": net},
+        opt_class=partial(torch.optim.Adam, lr=1e-2, weight_decay=5e-7),
+        hparams=hparams,
+        run_opts={"device": "cpu", "noprogressbar": True},
+        checkpointer=checkpointer,
+        **options,
+    )
+
+
+def ready(brain):
+    """A brain just before its first batch."""
+    brain.on_fit_start()
+    brain.on_stage_start(sb.Stage.TRAIN, 1)
+    brain.nonfinite_count = 0
+    brain.modules.train()
+    return brain
+
+
+def one_update(brain, batch, update):
+    """Runs a single one of the three updates."""
+    brain.update = update
+    out = brain.compute_forward(batch, sb.Stage.TRAIN, update=update)
+    loss = brain.compute_objectives(out, batch, sb.Stage.TRAIN, update=update)
+    if loss is None:
+        return None
+    loss.backward()
+    brain.optimizers_step()
+    return loss
+
+
+def moved(net, before):
+    """Names of the tensors that differ from a copy of the state."""
+    after = net.state_dict()
+    return {
+        name for name in after if not torch.equal(after[name], before[name])
+    }
+
+
+def copy(net):
+    return {name: value.clone() for name, value in net.state_dict().items()}
+
+
+@pytest.mark.parametrize("task", ["classification", "regression"])
+@pytest.mark.parametrize("update", ["visual", "audio", "audiovisual"])
+def test_each_update_moves_exactly_its_parameters(tmp_path, task, update):
+    brain = ready(make_brain(tmp_path, task))
+    net = brain.modules.vavl
+    batch = PaddedBatch(list(items(["av"] * 6, task).values()))
+    # Twice with every update before, so that Adam's moments are not zero:
+    # a momentum must not move what this update leaves alone.
+    brain.fit_batch(batch)
+    before = copy(net)
+    assert one_update(brain, batch, update) is not None
+    parts = {
+        "visual": ("visual_branch.", "shared"),
+        "audio": ("audio_branch.", "shared"),
+        "audiovisual": ("audiovisual_head.",),
+    }[update]
+    parameters = {name for name, _ in net.named_parameters()}
+    expected = {name for name in parameters if name.startswith(parts)}
+    assert moved(net, before) == expected
+
+
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_rows_without_a_modality_take_no_part(tmp_path, task):
+    kinds = ["av", "a", "v", "av", "a", "v", "av", "av"]
+    clips = items(kinds, task)
+    brain = ready(make_brain(tmp_path / "1", task))
+    out = brain.fit_batch(PaddedBatch(list(clips.values())))
+    assert torch.isfinite(out)
+
+    # The audio update on all rows is that on the rows with sound alone.
+    states = []
+    for kept in (clips, {k: c for k, c in clips.items() if c["has_audio"]}):
+        net = network(dropout=0.0, head_dropout=0.0)
+        brain = ready(make_brain(tmp_path / f"{len(kept)}", task, net=net))
+        one_update(brain, PaddedBatch(list(kept.values())), "audio")
+        states.append(copy(net))
+    # Adam's first step is lr * sign(gradient): compare up to lr where the
+    # gradient itself is numerically zero, and tightly nearly everywhere.
+    gaps = torch.cat(
+        [(states[0][n] - states[1][n]).abs().flatten() for n in states[0]]
+    )
+    assert (gaps < 1e-5).float().mean() > 0.99
+
+
+@pytest.mark.parametrize(
+    "kinds, untouched",
+    [
+        (["a", "a", "a"], ("visual_branch.", "audiovisual_head.")),
+        (["v", "v", "v"], ("audio_branch.", "audiovisual_head.")),
+        (["a", "v", "a"], ("audiovisual_head.",)),
+    ],
+)
+def test_a_batch_may_lack_a_modality_entirely(tmp_path, kinds, untouched):
+    brain = ready(make_brain(tmp_path))
+    net = brain.modules.vavl
+    brain.fit_batch(PaddedBatch(list(items(["av"] * 3).values())))
+    before = copy(net)
+    loss = brain.fit_batch(PaddedBatch(list(items(kinds).values())))
+    assert torch.isfinite(loss)
+    changed = moved(net, before)
+    assert changed
+    assert not any(name.startswith(untouched) for name in changed)
+    assert all(torch.isfinite(v).all() for v in net.state_dict().values())
+
+
+def test_a_batch_with_nan_is_skipped_and_named(tmp_path, caplog):
+    brain = ready(make_brain(tmp_path))
+    net = brain.modules.vavl
+    clips = items(["a", "a"])
+    clips["clip1"]["audio"][0, 0] = float("nan")
+    before = copy(net)
+    brain.nonfinite_patience = 1
+    batch = PaddedBatch(list(clips.values()))
+    brain.fit_batch(batch)
+    assert not moved(net, before)
+    with pytest.raises(VAVLError, match="clip0, clip1"):
+        brain.fit_batch(batch)
+
+
+def dataset(clips):
+    """A SpeechBrain dataset over in-memory clips."""
+    keys = ["audio", "has_audio", "visual", "has_visual", "label"]
+
+    @takes("id")
+    @provides(*keys)
+    def load(id):
+        yield from (clips[id][key] for key in keys)
+
+    entries = {id: {"n": 0} for id in clips}
+    return DynamicItemDataset(
+        entries, dynamic_items=[load], output_keys=["id", *keys]
+    )
+
+
+def fit_and_test(
+    folder, task="classification", epochs=3, clips=None, **changes
+):
+    clips = clips or items(["av", "a", "v", "av"] * 6, task, signal=2.0)
+    counter = EpochCounterWithStopper(epochs, epochs, 0, "max")
+    brain = make_brain(folder, task, epoch_counter=counter, **changes)
+    options = {"batch_size": 8, "shuffle": True}
+    brain.fit(
+        counter,
+        dataset(clips),
+        dataset(clips),
+        train_loader_kwargs=dict(options),
+        valid_loader_kwargs={"batch_size": 8},
+    )
+    brain.evaluate(
+        dataset(clips), max_key="score", test_loader_kwargs={"batch_size": 8}
+    )
+    return json.loads((folder / "metrics.json").read_text())
+
+
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_fit_and_test_leave_their_results(tmp_path, task):
+    metrics = fit_and_test(tmp_path, task, epochs=2)
+    assert metrics["task"] == task
+    assert metrics["n_test"] == {"audio": 18, "visual": 18, "audiovisual": 12}
+    keys = {
+        "classification": {"f1_macro", "f1_micro", "uar", "confusion"},
+        "regression": {"ccc", "ccc_mean"},
+    }[task]
+    for scores in metrics["test"].values():
+        assert set(scores) == keys
+    rows = (tmp_path / "predictions_test.csv").read_text().splitlines()
+    assert len(rows) == 1 + 18 + 18 + 12
+    curves = json.loads((tmp_path / "learning_curves.json").read_text())
+    assert [entry["epoch"] for entry in curves] == [1, 2]
+    assert (tmp_path / "learning_curves.png").stat().st_size > 1000
+
+
+def test_it_learns_and_reconstruction_falls(tmp_path):
+    metrics = fit_and_test(tmp_path, epochs=15)
+    assert all(s["f1_macro"] == 1.0 for s in metrics["test"].values())
+    curves = json.loads((tmp_path / "learning_curves.json").read_text())
+    for name in ("audio_reconstruction_loss", "visual_reconstruction_loss"):
+        losses = [entry["train"][name] for entry in curves]
+        assert losses[-1] < 0.5 * losses[0]
+
+
+def test_a_stopped_run_resumes_to_the_same_end(tmp_path):
+    torch.manual_seed(0)
+    whole = fit_and_test(tmp_path / "whole", epochs=2)
+    assert whole["n_test"]["audio"] == 18
+    fit_and_test(tmp_path / "parts", epochs=1)
+    fit_and_test(tmp_path / "parts", epochs=2)
+    curves = json.loads((tmp_path / "parts/learning_curves.json").read_text())
+    assert [entry["epoch"] for entry in curves] == [1, 2]
+
+
+def test_without_validation_the_last_epoch_is_kept(tmp_path):
+    clips = items(["av"] * 6)
+    brain = make_brain(tmp_path)
+    brain.fit(
+        brain.hparams.epoch_counter,
+        dataset(clips),
+        None,
+        train_loader_kwargs={"batch_size": 3},
+    )
+    last = copy(brain.modules.vavl)
+    brain.evaluate(
+        dataset(clips), max_key="score", test_loader_kwargs={"batch_size": 3}
+    )
+    assert not moved(brain.modules.vavl, last)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"grad_accumulation_factor": 2}, "grad_accumulation_factor"),
+        ({"select_by": "loudness"}, "select_by"),
+    ],
+)
+def test_options_that_cannot_be_meant_are_refused(tmp_path, change, message):
+    with pytest.raises(VAVLError, match=message):
+        make_brain(tmp_path, **change)
+
+
+def test_selection_by_a_modality(tmp_path):
+    brain = make_brain(tmp_path, select_by="visual")
+    scores = {"audio": {"score": 0.2}, "visual": {"score": 0.6}}
+    assert brain._selected(scores) == 0.6
+    brain.select_by = "mean"
+    assert brain._selected(scores) == pytest.approx(0.4)
+    brain.select_by = "audiovisual"
+    with pytest.raises(VAVLError, match="select_by"):
+        brain._selected(scores)

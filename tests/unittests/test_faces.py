@@ -1,0 +1,700 @@
+"""Faces: geometry in closed form, following by script, and real clips.
+
+Authors
+ * The vavl_sb authors 2026
+"""
+
+import json
+import sys
+import tracemalloc
+
+import numpy as np
+import pytest
+import torch
+
+from vavl_sb.dataio.face_alignment import EYE_DISTANCE, EYE_HEIGHT, align_face
+from vavl_sb.dataio.face_detection import Detection, MTCNNDetector
+from vavl_sb.dataio.faces import FaceTracker
+from vavl_sb.dataio.media import FrameBatch, decode
+from vavl_sb.utils.errors import EncoderError, VAVLError
+
+EYES = np.array(
+    [
+        [0.5 - EYE_DISTANCE / 2, EYE_HEIGHT],
+        [0.5 + EYE_DISTANCE / 2, EYE_HEIGHT],
+    ]
+)
+
+
+def face(x, y, side=40.0, score=1.0):
+    """A detection whose box starts at (x, y), with level eyes."""
+    box = np.array([x, y, x + side, y + side], np.float64)
+    eyes = np.array([x, y]) + side * np.array([[0.33, 0.4], [0.67, 0.4]])
+    return Detection(box, eyes, score)
+
+
+class Scripted:
+    """A detector that reads a frame's number and looks its faces up."""
+
+    def __init__(self, script):
+        self.script = script
+        self.searched = []
+
+    def settings(self):
+        return {"name": "scripted"}
+
+    def detect(self, frames):
+        numbers = [int(f[0, 0, 0]) + 256 * int(f[0, 0, 1]) for f in frames]
+        self.searched += numbers
+        return [self.script(number) for number in numbers]
+
+
+def numbered(count, rate=10.0, height=90, width=120, batch=32):
+    """Frames that carry their number, in batches."""
+    frames = np.zeros((count, height, width, 3), np.uint8)
+    frames[:, 0, 0, 0] = np.arange(count) % 256
+    frames[:, 0, 0, 1] = np.arange(count) // 256
+    times = np.arange(count) / rate
+    return [
+        FrameBatch(frames[i : i + batch], times[i : i + batch])
+        for i in range(0, count, batch)
+    ]
+
+
+def track(script, batches, **options):
+    """(times, boxes, crops) of all that a tracker gives."""
+    tracker = FaceTracker(Scripted(script), size=16, **options)
+    return joined(tracker.crops(batches))
+
+
+def joined(batches):
+    batches = list(batches)
+    if not batches:
+        return np.zeros(0), np.zeros((0, 4)), torch.zeros(0)
+    return (
+        np.concatenate([batch.times for batch in batches]),
+        np.concatenate([batch.boxes for batch in batches]),
+        torch.cat([batch.crops for batch in batches]),
+    )
+
+
+# Geometry
+
+
+def test_eyes_come_to_their_places():
+    """Discs at the eyes of tilted faces of several sizes."""
+    for tilt, distance, side in [(0, 60, 224), (25, 90, 224), (-40, 170, 112)]:
+        turn = np.exp(1j * np.deg2rad(tilt))
+        points = (260 + 190j) + np.array([-0.5, 0.5]) * distance * turn
+        yy, xx = np.mgrid[:400, :500]
+        frame = np.zeros((400, 500, 3), np.uint8)
+        for channel, point in enumerate(points):
+            near = np.abs(xx + 1j * yy - point) < distance / 10
+            frame[near, channel] = 255
+        eyes = np.stack([points.real, points.imag], axis=1)
+
+        crop = align_face(frame, eyes, np.array([0.0, 0, 9, 9]), side)
+
+        assert crop.shape == (3, side, side) and crop.dtype == torch.uint8
+        for channel in (0, 1):
+            mass = crop[channel].double()
+            at = (np.arange(side) + 0.5) / side
+            where = [
+                float((mass.sum(0) * torch.from_numpy(at)).sum() / mass.sum()),
+                float((mass.sum(1) * torch.from_numpy(at)).sum() / mass.sum()),
+            ]
+            assert where == pytest.approx(EYES[channel], abs=0.003)
+
+
+def test_each_pixel_is_where_the_similarity_puts_it():
+    """A frame that holds its own coordinates, against complex numbers."""
+    yy, xx = np.mgrid[:200, :250]
+    frame = np.stack([xx, yy, 0 * xx], axis=2).astype(np.uint8)
+    left, right = 100 + 90j, 140 + 110j
+    crop = align_face(
+        frame,
+        np.array([[left.real, left.imag], [right.real, right.imag]]),
+        np.array([0.0, 0, 9, 9]),
+        64,
+    ).numpy()
+
+    v, u = np.mgrid[:64, :64] + 0.5
+    step = (right - left) / (EYE_DISTANCE * 64)
+    place = (left + right) / 2 + step * (u - 32 + 1j * (v - EYE_HEIGHT * 64))
+    # Shrinking by 2 averages four samples, which are symmetric.
+    assert np.abs(crop[0] - place.real.clip(0, 249)).max() <= 0.51
+    assert np.abs(crop[1] - place.imag.clip(0, 199)).max() <= 0.51
+
+
+def test_a_fine_pattern_does_not_alias():
+    frame = np.zeros((720, 1280, 3), np.uint8)
+    frame[:, ::2] = 255  # stripes of one pixel
+    eyes = np.array([[500.0, 300.0], [810.0, 300.0]])
+    crop = align_face(frame, eyes, np.array([0.0, 0, 9, 9]), 224)
+    inside = crop[0, 20:-20, 20:-20].float()
+    assert abs(inside.mean() - 127.5) < 3 and inside.std() < 25
+
+
+def test_beyond_the_frame_its_border_is_repeated():
+    frame = np.full((90, 120, 3), 77, np.uint8)
+    frame[:, -1] = 200
+    for x, y in [(0, 0), (105, 80)]:
+        eyes = np.array([[x, y], [x + 14.0, y]])
+        crop = align_face(frame, eyes, np.array([0.0, 0, 9, 9]), 64)
+        assert set(crop[:, :, 0].unique().tolist()) == {77}
+        if x:
+            assert set(crop[:, :, -1].unique().tolist()) == {200}
+
+
+def test_a_turned_head_is_not_taken_for_a_far_one():
+    """Eyes as close as 5 % of the box do not blow the nose up."""
+    yy, xx = np.mgrid[:200, :250]
+    frame = np.stack([xx, yy, 0 * xx], axis=2).astype(np.uint8)
+    eyes = np.array([[120.0, 80.0], [125.0, 80.0]])
+    crop = align_face(frame, eyes, np.array([80.0, 40, 160, 140]), 100)
+    # A quarter of the box's height counts as the distance: 25 / 0.32 = 78.
+    row = crop[0, 40].float()
+    assert (row[-1] - row[0]).item() == pytest.approx(78, abs=2)
+
+
+def test_coinciding_eyes_do_no_harm():
+    frame = np.full((90, 120, 3), 50, np.uint8)
+    eyes = np.array([[60.0, 40.0], [60.0, 40.0]])
+    crop = align_face(frame, eyes, np.array([40.0, 20, 80, 70]), 32)
+    assert (crop == 50).all()
+
+
+def test_whole_frames_match_pillows_resize():
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    small = rng.integers(0, 256, (18, 24, 3), dtype=np.uint8)
+    for height, width in [(360, 480), (480, 360), (100, 100), (721, 1281)]:
+        image = Image.fromarray(small).resize((width, height), Image.BICUBIC)
+        side = min(height, width)
+        x, y = (width - side) // 2, (height - side) // 2
+        truth = image.crop((x, y, x + side, y + side)).resize(
+            (224, 224), Image.BILINEAR
+        )
+        batch = FrameBatch(np.asarray(image)[None], np.array([0.5]))
+
+        times, boxes, crops = joined(FaceTracker(None).crops([batch]))
+
+        assert times.tolist() == [0.5]
+        assert boxes.tolist() == [[x, y, x + side, y + side]]
+        difference = crops[0].permute(1, 2, 0).int() - np.asarray(truth, int)
+        assert difference.abs().max() <= 2
+
+
+# Following
+
+
+def line(number):
+    return [face(10 + 0.5 * number, 20, side=30 + 0.1 * number)]
+
+
+@pytest.mark.parametrize("rate", [10.0, 29.97, 4.0])
+def test_between_searches_boxes_are_on_the_line(rate):
+    batches = numbered(100, rate)
+    detector = Scripted(line)
+    tracker = FaceTracker(detector, size=16, detection_rate=5.0)
+    times, boxes, crops = joined(tracker.crops(batches))
+
+    assert times == pytest.approx(np.arange(100) / rate)
+    truth = np.stack([line(number)[0].box for number in range(100)])
+    assert np.allclose(boxes, truth, atol=1e-9)
+    assert crops.shape == (100, 3, 16, 16)
+    step = np.diff(detector.searched[:-1]) / rate  # the last is the clip's end
+    assert detector.searched[0] == 0 and detector.searched[-1] == 99
+    assert step.min() >= min(0.2, 1 / rate) - 0.04
+    assert step.max() <= max(0.2, 1 / rate) + 0.04
+
+
+def test_eyes_are_interpolated_as_well():
+    """The crops of a moving face are those of a search at each frame."""
+    rng = np.random.default_rng(0)
+    batches = numbered(30)
+    for batch in batches:
+        batch.frames[:, 1:] = rng.integers(0, 256, batch.frames[:, 1:].shape)
+    sparse = track(line, batches, detection_rate=2.0)
+    dense = track(line, batches, detection_rate=None)
+    assert torch.equal(sparse[2], dense[2])
+    assert dense[2].float().std() > 20
+
+
+def test_which_frames_a_gap_leaves_out():
+    """At 10 frames and 5 searches a second (even frames are searched)."""
+
+    def hidden(*numbers):
+        return lambda n: [] if n in numbers else [face(30, 20)]
+
+    def shown(*numbers):
+        times, _, _ = track(hidden(*numbers), numbered(21))
+        return np.round(times * 10).astype(int).tolist()
+
+    everything = list(range(21))
+    assert shown() == everything
+    # One search in vain: the face is known 0.4 s apart, which is bridged.
+    assert shown(10) == everything
+    # Two: 0.6 s apart, more than 0.5.
+    assert shown(10, 12) == [*range(9), *range(14, 21)]
+    # At either end there is nothing to interpolate from.
+    assert shown(0, 2) == list(range(4, 21))
+    assert shown(18, 20) == list(range(17))
+    assert shown(20) == list(range(19))
+    assert shown(*range(0, 21, 2)) == []
+
+
+def test_neighbouring_searches_are_joined_however_far_apart():
+    times, _, _ = track(
+        lambda n: [face(30, 20)], numbered(31), detection_rate=1.0
+    )
+    assert len(times) == 31
+
+
+def test_the_largest_face_is_followed_though_another_grows():
+    def script(number):
+        return [
+            face(60, 20, side=20 + number),  # 40 is passed at frame 21
+            face(5 + 0.2 * number, 30, side=40),
+        ][:: 1 if number % 4 else -1]
+
+    _, boxes, _ = track(script, numbered(41))
+    assert boxes[:, 0] == pytest.approx(5 + 0.2 * np.arange(41))
+
+
+def test_a_quick_face_is_followed_without_overlap():
+    def script(number):
+        return [face(2 * number, 10), face(90, 45, side=30)]
+
+    def leap(number):
+        return [face(24 * (number // 4), 10, side=36), face(0, 60, side=24)]
+
+    _, boxes, _ = track(script, numbered(20))
+    assert np.all(np.diff(boxes[:, 0]) > 0)
+    _, boxes, _ = track(leap, numbered(9), detection_rate=2.5)
+    assert boxes[[0, 4, 8], 0].tolist() == [0, 24, 48]
+
+
+def test_a_lost_face_is_given_up_after_a_while():
+    def script(number):
+        first = [face(10, 20, side=40)] if number <= 10 else []
+        return [*first, face(70, 20, side=30)]
+
+    times, boxes, _ = track(script, numbered(41))
+    number = np.round(times * 10).astype(int)
+    left = boxes[:, 0] < 40
+    assert number[left].tolist() == list(range(11))
+    # Searched in vain at 1.2, 1.4 ... 2.0 s; at 2.2 s it is away for 1.2 s.
+    assert number[~left].tolist() == list(range(22, 41))
+    # Nothing in between is drawn from one face to the other.
+    assert set(boxes[:, 0]) == {10.0, 70.0}
+
+
+def test_a_face_that_returns_in_time_is_the_same():
+    def script(number):
+        first = [face(10, 20)] if not 10 < number < 18 else []
+        return [*first, face(70, 20, side=60)]
+
+    def start(number):
+        return script(number) if number else [face(10, 20)]
+
+    _, boxes, _ = track(start, numbered(41))
+    assert set(boxes[:, 0]) == {10.0}
+
+
+def test_between_two_people_nothing_is_drawn():
+    """Though the second is taken up before the gap is too long."""
+
+    def script(number):
+        return [face(10, 20)] if number <= 4 else [face(70, 20)] * (number > 6)
+
+    times, boxes, _ = track(script, numbered(21), max_gap=1.0, lost_after=0.3)
+    assert set(boxes[:, 0]) == {10.0, 70.0}
+    assert np.round(times * 10).tolist() == [*range(5), *range(8, 21)]
+
+
+def test_searches_far_apart_and_a_face_that_is_missed_once():
+    """One search in vain is no loss, and does not mar later intervals."""
+    other = face(70, 20, side=30)
+
+    def script(number):
+        # Searched at 0, 1.8 (an interval starts a tenth early), 3.8 s, ...
+        return [other] if number == 18 else [face(10, 20), other]
+
+    times, boxes, _ = track(script, numbered(81), detection_rate=0.5)
+    assert np.round(times * 10).tolist() == [0, *range(38, 81)]
+    assert set(boxes[:, 0]) == {10.0}
+
+
+def test_the_closest_of_two_that_could_be_the_face_is_taken():
+    """Others: a larger box around the same head, and a neighbour."""
+
+    def script(number):
+        return [face(0, 10, side=52), face(10, 20), face(36, 20, side=44)][
+            (1 if number == 0 else 0) : (2 if number == 0 else 3)
+        ]
+
+    _, boxes, _ = track(script, numbered(9))
+    assert set(boxes[:, 0]) == {10.0}
+
+
+def test_the_size_of_batches_changes_nothing():
+    rng = np.random.default_rng(0)
+    whole = numbered(75, rate=25.0, batch=75)[0]
+    whole.frames[:, 1:] = rng.integers(0, 256, whole.frames[:, 1:].shape)
+    results = []
+    for count in (1, 7, 64, 75):
+        batches = [
+            FrameBatch(whole.frames[i : i + count], whole.times[i : i + count])
+            for i in range(0, 75, count)
+        ]
+        results.append(track(line, batches))
+    for other in results[1:]:
+        assert all(
+            np.array_equal(a, b) for a, b in zip(results[0], other, strict=True)
+        )
+
+
+def test_one_tracker_serves_many_clips():
+    tracker = FaceTracker(Scripted(line), size=16)
+    first = joined(tracker.crops(numbered(20)))
+    between = tracker.crops(numbered(9))
+    next(between)  # and is left in the middle
+    again = joined(tracker.crops(numbered(20)))
+    assert np.array_equal(first[1], again[1])
+    assert torch.equal(first[2], again[2])
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_the_shortest_clips(count):
+    times, _, _ = track(line, numbered(count))
+    assert len(times) == count
+
+
+def test_no_frames_or_no_face_give_nothing():
+    tracker = FaceTracker(Scripted(lambda number: []))
+    assert list(tracker.crops([])) == []
+    assert list(tracker.crops(numbered(50))) == []
+    assert list(FaceTracker(None).crops([])) == []
+
+
+def test_a_change_of_size_ends_the_interpolation():
+    """Pixels of frames of two sizes are not the same places."""
+    first = numbered(10)
+    second = numbered(10, height=180, width=240)
+    for batch in second:
+        batch.times += 1.0
+
+    def script(number):
+        return [face(10, 10)]
+
+    detector = Scripted(script)
+    tracker = FaceTracker(detector, size=16, detection_batch=3)
+    times, _, _ = joined(tracker.crops([*first, *second]))
+    assert len(times) == 20
+    assert detector.searched == [0, 2, 4, 6, 8, 9] * 2
+
+
+@pytest.mark.parametrize(
+    "detector",
+    [
+        Scripted(lambda number: [face(50, 20)]),
+        Scripted(lambda number: [face(50, 20)] if number == 0 else []),
+        None,
+    ],
+    ids=["always", "hardly", "whole"],
+)
+def test_memory_does_not_grow_with_a_clips_length(detector):
+    def frames(count):
+        for number in range(count):
+            image = np.zeros((1, 240, 320, 3), np.uint8)
+            image[0, 0, 0, 0] = number % 150
+            yield FrameBatch(image, np.array([number / 30]))
+
+    tracker = FaceTracker(detector, size=64)
+    peaks = []
+    for count in (150, 600):
+        tracemalloc.start()
+        try:
+            given = sum(len(b.times) for b in tracker.crops(frames(count)))
+            peaks.append(tracemalloc.get_traced_memory()[1])
+        finally:
+            tracemalloc.stop()
+        assert given > 0
+    # 8 searches at 5 a second are 1.6 s, or 48 frames of 0.23 MB; of each
+    # frame that is searched there is a copy.
+    assert peaks[1] < 60 * 240 * 320 * 3 * 1.5
+    assert peaks[1] < 1.2 * peaks[0]
+
+
+# Settings and errors
+
+
+def test_settings_tell_all_that_changes_the_crops():
+    trackers = [
+        FaceTracker(),
+        FaceTracker(None),
+        FaceTracker(None, size=112),
+        FaceTracker(size=112),
+        FaceTracker(detection_rate=10),
+        FaceTracker(max_gap=1.0),
+        FaceTracker(lost_after=2.0),
+        FaceTracker(MTCNNDetector(longest_side=320)),
+        FaceTracker(MTCNNDetector(min_face=0.2)),
+        FaceTracker(MTCNNDetector(min_score=0.5)),
+        FaceTracker(Scripted(line)),
+    ]
+    texts = {json.dumps(t.settings(), sort_keys=True) for t in trackers}
+    assert len(texts) == len(trackers)
+    assert (
+        json.loads(json.dumps(trackers[0].settings()))
+        == FaceTracker(device="meta", detection_batch=2).settings()
+    )
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        ({"detector": "retinaface"}, "'retinaface': give mtcnn, or null"),
+        ({"detector": ""}, "'': give mtcnn, or null"),
+        ({"detection_rate": 0}, "detection_rate is 0"),
+    ],
+)
+def test_options_that_cannot_be(options, words):
+    with pytest.raises(VAVLError, match=words) as error:
+        FaceTracker(**options)
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_package_is_told_when_it_is_needed(monkeypatch):
+    monkeypatch.setitem(sys.modules, "facenet_pytorch", None)
+    tracker = FaceTracker()  # audio-only use must not need it
+    for use in (tracker.load, lambda: list(tracker.crops(numbered(1)))):
+        with pytest.raises(EncoderError) as error:
+            use()
+        assert "pip install --no-deps facenet-pytorch==2.6.0" in str(
+            error.value
+        )
+        assert "\n" not in str(error.value)
+
+
+class Stumbling:
+    """Stands for MTCNN's network; fails on a batch with a bright frame."""
+
+    def __init__(self, error, score=0.99):
+        self.error, self.score = error, score
+
+    def detect(self, images, landmarks):
+        if images.max() > 100:
+            raise self.error
+        box = np.array([[10.0, 10, 50, 50]])
+        points = np.array(
+            [[[20.0, 20], [40, 20], [30, 30], [25, 40], [35, 40]]]
+        )
+        count = len(images)
+        return [box] * count, [np.array([self.score])] * count, [points] * count
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        IndexError("The shape of the mask [3] at index 0 does not match"),
+        RuntimeError("torch.cat(): expected a non-empty list of Tensors"),
+    ],
+)
+def test_one_frame_that_mtcnn_trips_over_does_not_cost_its_batch(error):
+    detector = MTCNNDetector()
+    detector.network = Stumbling(error)
+    frames = np.zeros((4, 90, 120, 3), np.uint8)
+    frames[2] = 200
+    found = detector.detect(frames)
+    assert [len(faces) for faces in found] == [1, 1, 0, 1]
+    assert found[0][0].eyes.tolist() == [[20, 20], [40, 20]]
+
+    detector.network = Stumbling(RuntimeError("CUDA out of memory"))
+    with pytest.raises(RuntimeError, match="out of memory"):
+        detector.detect(frames)
+
+
+def test_doubtful_faces_are_dropped():
+    frames = np.zeros((1, 90, 120, 3), np.uint8)
+    for score, count in ((0.89, 0), (0.91, 1)):
+        detector = MTCNNDetector()
+        detector.network = Stumbling(None, score)
+        assert len(detector.detect(frames)[0]) == count
+
+
+# MTCNN, without and with real faces
+
+
+@pytest.fixture(scope="module")
+def mtcnn():
+    pytest.importorskip("facenet_pytorch")
+    torch.set_num_threads(1)  # more only get into each other's way
+    detector = MTCNNDetector()
+    detector.load()
+    return detector
+
+
+@pytest.fixture(scope="module")
+def clips(real_data):
+    """Frames of each CREMA-D clip at 10 a second: name to FrameBatches."""
+    folder = real_data / "crema_d_mini" / "VideoFlash"
+    return {
+        path.stem: list(decode(path, frame_rate=10, audio=False))
+        for path in sorted(folder.glob("*.flv"))
+    }
+
+
+def eyes_in(mtcnn, crops):
+    """Where MTCNN sees the eyes of each crop, in shares of its side."""
+    found = mtcnn.detect(crops.permute(0, 2, 3, 1).numpy())
+    assert sum(len(faces) != 1 for faces in found) <= 0.05 * len(crops)
+    return np.array([faces[0].eyes for faces in found if faces]) / len(
+        crops[0, 0]
+    )
+
+
+@pytest.mark.parametrize("height, width", [(8, 8), (47, 480), (240, 320)])
+def test_pictures_without_a_face_give_nothing(mtcnn, height, width, caplog):
+    rng = np.random.default_rng(0)
+    tracker = FaceTracker(mtcnn)
+    for frames in (
+        np.full((9, height, width, 3), 128, np.uint8),
+        rng.integers(0, 256, (9, height, width, 3), dtype=np.uint8),
+    ):
+        clip = [FrameBatch(frames, np.arange(9) / 10)]
+        assert list(tracker.crops(clip)) == []
+    assert not caplog.records
+
+
+@pytest.mark.real
+def test_every_clip_shows_its_face_with_the_eyes_in_place(mtcnn, clips):
+    assert len(clips) == 6
+    for name, batches in clips.items():
+        times, boxes, crops = joined(FaceTracker(mtcnn).crops(batches))
+        wanted = np.concatenate([batch.times for batch in batches])
+        assert len(times) >= 0.98 * len(wanted), name
+        assert np.all(np.diff(times) > 0) and set(times) <= set(wanted)
+        sides = boxes[:, 2:] - boxes[:, :2]
+        assert sides.min() > 80 and sides.max() < 300
+        eyes = eyes_in(mtcnn, crops)
+        assert np.abs(eyes.mean(axis=0) - EYES).max() < 0.035, name
+        assert np.abs(eyes - EYES).max() < 0.1, name
+
+
+@pytest.mark.real
+def test_a_tilted_frame_gives_the_same_crop(mtcnn, clips):
+    from PIL import Image
+
+    batches = next(iter(clips.values()))
+    frames = np.concatenate([batch.frames for batch in batches])[::4]
+    times = np.arange(len(frames)) / 2.5
+    tracker = FaceTracker(mtcnn)
+    _, _, straight = joined(tracker.crops([FrameBatch(frames, times)]))
+    for angle in (-20, 20):
+        tilted = np.stack(
+            [
+                np.asarray(
+                    Image.fromarray(f).rotate(angle, Image.BICUBIC, expand=True)
+                )
+                for f in frames
+            ]
+        )
+        _, _, crops = joined(tracker.crops([FrameBatch(tilted, times)]))
+        assert len(crops) == len(straight) == len(frames)
+        # Inside of the face; corners show what the rotation made black.
+        inner = (slice(None), slice(None), slice(60, 200), slice(50, 174))
+        off = (crops[inner].float() - straight[inner].float()).abs().mean()
+        other = (
+            (straight[inner].float() - straight[inner].float().flip(-1))
+            .abs()
+            .mean()
+        )
+        assert off < 12 and off < 0.6 * other
+        assert np.abs(eyes_in(mtcnn, crops) - EYES).max() < 0.1
+
+
+@pytest.mark.real
+def test_interpolated_boxes_are_near_those_of_a_search(mtcnn, clips):
+    for batches in list(clips.values())[:2]:
+        _, sparse, _ = joined(FaceTracker(mtcnn).crops(batches))
+        dense_tracker = FaceTracker(mtcnn, detection_rate=None)
+        _, dense, _ = joined(dense_tracker.crops(batches))
+        low = np.maximum(sparse[:, :2], dense[:, :2])
+        high = np.minimum(sparse[:, 2:], dense[:, 2:])
+        shared = (high - low).clip(0).prod(axis=1)
+        areas = [np.prod(b[:, 2:] - b[:, :2], axis=1) for b in (sparse, dense)]
+        overlap = shared / (areas[0] + areas[1] - shared)
+        assert overlap.mean() > 0.95 and overlap.min() > 0.85
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("large_on_the_left", [True, False])
+def test_the_larger_of_two_people_is_followed(mtcnn, clips, large_on_the_left):
+    from PIL import Image
+
+    batches = list(clips.values())[3]
+    large = np.concatenate([batch.frames for batch in batches])[:12]
+    small = np.zeros_like(large[:, :, :300])
+    for target, frame in zip(small, large[::-1], strict=True):
+        shrunk = Image.fromarray(frame).resize((288, 216), Image.BILINEAR)
+        target[:216, :288] = np.asarray(shrunk)
+    pair = [large, small] if large_on_the_left else [small, large]
+    both = FrameBatch(np.concatenate(pair, axis=2), np.arange(12) / 10)
+    assert all(len(faces) == 2 for faces in mtcnn.detect(both.frames[:2]))
+
+    _, boxes, _ = joined(FaceTracker(mtcnn).crops([both]))
+
+    assert len(boxes) == 12
+    middle = boxes[:, ::2].mean(axis=1)
+    assert np.all(middle < 480) if large_on_the_left else np.all(middle > 300)
+    _, alone, _ = joined(
+        FaceTracker(mtcnn).crops([FrameBatch(large, both.times)])
+    )
+    shift = 0 if large_on_the_left else 300
+    assert np.abs(boxes - alone - [shift, 0, shift, 0]).mean() < 6
+
+
+@pytest.mark.real
+def test_batches_of_any_size_give_identical_crops(mtcnn, clips):
+    batches = list(clips.values())[1]
+    frames = np.concatenate([batch.frames for batch in batches])
+    times = np.concatenate([batch.times for batch in batches])
+    results = [
+        joined(
+            FaceTracker(mtcnn).crops(
+                FrameBatch(frames[i : i + count], times[i : i + count])
+                for i in range(0, len(times), count)
+            )
+        )
+        for count in (1, 64)
+    ]
+    assert np.array_equal(results[0][1], results[1][1])
+    assert torch.equal(results[0][2], results[1][2])
+
+
+@pytest.mark.real
+def test_large_pictures_are_searched_small(mtcnn, clips):
+    """Three times the size gives three times the box and the same crop."""
+    frames = next(iter(clips.values()))[0].frames[:2]
+    times = np.array([0.0, 0.1])
+    _, boxes, crops = joined(
+        FaceTracker(mtcnn).crops([FrameBatch(frames, times)])
+    )
+    enlarged = frames.repeat(3, axis=1).repeat(3, axis=2)
+    _, large, same = joined(
+        FaceTracker(mtcnn).crops([FrameBatch(enlarged, times)])
+    )
+    assert np.abs(large / 3 - boxes).max() < 3
+    assert (same.float() - crops.float()).abs().mean() < 4
+
+
+@pytest.mark.real
+def test_ravdess_faces(mtcnn, real_data):
+    for path in sorted((real_data / "ravdess_clips").glob("*.mp4")):
+        batches = list(decode(path, frame_rate=5, audio=False))
+        _, _, crops = joined(FaceTracker(mtcnn).crops(batches))
+        assert len(crops) == sum(len(batch.times) for batch in batches)
+        assert np.abs(eyes_in(mtcnn, crops) - EYES).max() < 0.06

@@ -1,0 +1,835 @@
+"""Decoding against media written here with known pictures, times and tones.
+
+Authors
+ * The vavl_sb authors 2026
+"""
+
+import io
+import logging
+import os
+import tracemalloc
+import wave
+from fractions import Fraction
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from vavl_sb.dataio.containers import Timeline, open_media
+from vavl_sb.dataio.durations import promised_duration, riff_duration
+from vavl_sb.dataio.media import (
+    AudioChunk,
+    FrameBatch,
+    decode,
+    is_silent,
+    probe,
+    read_audio,
+)
+from vavl_sb.utils.errors import MediaError, VAVLError
+
+av = pytest.importorskip("av")
+
+# name: (video codec, audio codec, audio rate, options)
+CONTAINERS = {
+    "clip.mp4": ("libx264", "aac", 44100, {"movflags": "faststart"}),
+    "clip.mkv": ("libx264", "aac", 48000, {}),
+    "clip.flv": ("flv1", "aac", 44100, {}),
+    "clip.avi": ("mpeg4", "libmp3lame", 44100, {}),
+    "pcm.avi": ("mjpeg", "pcm_s16le", 16000, {}),
+    "clip.ts": ("libx264", "aac", 48000, {}),
+    "clip.webm": ("libvpx", "libopus", 48000, {}),
+    "clip.mov": ("mjpeg", "pcm_s16le", 8000, {}),
+}
+FPS = 25
+TONE = 440.0
+
+
+def write(
+    path,
+    images=None,
+    sound=None,
+    times=None,
+    codecs=("libx264", "aac"),
+    rate=16000,
+    fps=FPS,
+    offset=0.0,
+    options=None,
+    setup=None,
+):
+    """Writes images (at times, or at a fixed rate) and mono sound."""
+    with av.open(str(path), "w", options=options or {}) as out:
+        video = audio = None
+        if images is not None:
+            video = out.add_stream(codecs[0], rate=fps)
+            video.height, video.width = images[0].shape[:2]
+            video.pix_fmt = {
+                "mjpeg": "yuvj420p",
+                "ffv1": "bgr0",
+                "png": "rgb24",
+            }.get(codecs[0], "yuv420p")
+            video.time_base = Fraction(1, fps if times is None else 1000)
+            video.codec_context.time_base = video.time_base
+            if setup is not None:
+                setup(video)
+        if sound is not None:
+            audio = out.add_stream(codecs[1], rate=rate, layout="mono")
+        packets = []
+        if video is not None:
+            if times is None:
+                times = np.arange(len(images)) / fps
+            for image, time in zip(images, times, strict=True):
+                frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+                frame.time_base = video.codec_context.time_base
+                frame.pts = round((time + offset) / frame.time_base)
+                packets += video.encode(frame)
+            packets += video.encode(None)
+        if audio is not None:
+            block = rate // 10
+            pcm = np.round(sound * 32767).astype(np.int16)
+            for start in range(0, len(pcm), block):
+                frame = av.AudioFrame.from_ndarray(
+                    pcm[None, start : start + block], "s16", "mono"
+                )
+                frame.sample_rate = rate
+                frame.time_base = Fraction(1, rate)
+                frame.pts = start + round(offset * rate)
+                packets += audio.encode(frame)
+            packets += audio.encode(None)
+        for packet in sorted(packets, key=lambda p: p.dts * p.time_base):
+            out.mux(packet)
+    return path
+
+
+def grays(levels, height=48, width=64):
+    """One even picture for each level."""
+    return [np.full((height, width, 3), g, np.uint8) for g in levels]
+
+
+def sine(seconds, rate, frequency=TONE, level=0.3):
+    time = np.arange(int(seconds * rate)) / rate
+    return (level * np.sin(2 * np.pi * frequency * time)).astype(np.float32)
+
+
+def collect(path, **options):
+    """(samples, start of sound, frames, times) of everything decoded."""
+    sound, frames = [], []
+    for item in decode(path, **options):
+        (sound if isinstance(item, AudioChunk) else frames).append(item)
+    samples = [c.samples for c in sound] or [np.zeros(0, np.float32)]
+    return (
+        np.concatenate(samples),
+        sound[0].start if sound else None,
+        [frame for batch in frames for frame in batch.frames],
+        np.concatenate([b.times for b in frames] or [np.zeros(0)]),
+    )
+
+
+def correlate(a, b):
+    """Lag of a behind b (samples) and the correlation there."""
+    size = len(a) + len(b)
+    spectrum = np.fft.rfft(a, size) * np.conj(np.fft.rfft(b, size))
+    curve = np.fft.irfft(spectrum, size)
+    lag = int(np.argmax(curve))
+    value = curve[lag] / (np.linalg.norm(a) * np.linalg.norm(b))
+    return (lag if lag < size // 2 else lag - size), float(value)
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    """3 s in each container: a ramp of grays, and 440 Hz."""
+    folder = tmp_path_factory.mktemp("clips")
+    levels = np.linspace(20, 230, 3 * FPS).round()
+    for name, (video, audio, rate, options) in CONTAINERS.items():
+        write(
+            folder / name,
+            grays(levels),
+            sine(3, rate),
+            codecs=(video, audio),
+            rate=rate,
+            options=options,
+        )
+    return folder, levels
+
+
+@pytest.mark.parametrize("name", CONTAINERS)
+def test_every_container_gives_pictures_times_and_tone(clips, name):
+    folder, levels = clips
+    samples, start, frames, times = collect(folder / name)
+
+    assert len(frames) == len(levels)
+    assert all(f.dtype == np.uint8 and f.shape == (48, 64, 3) for f in frames)
+    shown = np.array([f.mean(axis=(0, 1)) for f in frames])
+    assert np.abs(shown - levels[:, None]).max() < 6
+    # One step of a container's clock is 1 ms; avi repeats its first frame.
+    steps = np.diff(times)
+    assert np.median(steps) == pytest.approx(1 / FPS, abs=1e-3)
+    assert np.allclose(times - times[0], np.arange(75) / FPS, atol=0.041)
+    assert -1e-6 <= times[0] < 0.1 and abs(start) < 0.1
+
+    assert samples.dtype == np.float32
+    assert len(samples) / 16000 == pytest.approx(3.0, abs=0.06)
+    middle = samples[4000:-4000]
+    spectrum = np.abs(np.fft.rfft(middle * np.hanning(len(middle))))
+    peak = np.argmax(spectrum) * 16000 / len(middle)
+    assert peak == pytest.approx(TONE, abs=0.5)
+    # LAME writes about 5 % less than it is given.
+    assert np.sqrt(np.mean(middle**2)) == pytest.approx(
+        0.3 / np.sqrt(2), rel=0.06 if "mp3" in CONTAINERS[name][1] else 0.03
+    )
+
+
+@pytest.mark.parametrize("offset", [0.0, 5.0])
+@pytest.mark.parametrize(
+    "name", ["clip.mp4", "clip.mkv", "clip.flv", "clip.ts"]
+)
+def test_a_flash_and_a_beep_stay_together(tmp_path, name, offset):
+    """Whatever the container adds at the start, and wherever it starts."""
+    video, audio, rate, _ = CONTAINERS[name]
+    levels = np.full(50, 30)
+    levels[30:] = 220  # the flash, at 1.2 s
+    sound = sine(2, rate, frequency=1000)
+    sound[: int(1.2 * rate)] = 0  # the beep, at 1.2 s
+    path = write(
+        tmp_path / name,
+        grays(levels),
+        sound,
+        codecs=(video, audio),
+        rate=rate,
+        offset=offset,
+    )
+
+    samples, start, frames, times = collect(path)
+
+    flash = times[np.argmax([frame.mean() > 125 for frame in frames])]
+    beep = start + np.argmax(np.abs(samples) > 0.15) / 16000
+    assert abs(flash - beep) < 0.025
+    assert flash == pytest.approx(1.2, abs=0.1)  # from the start, not from 5 s
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 6])
+@pytest.mark.parametrize("rate", [8000, 11025, 22050, 44100, 48000])
+def test_resampling_and_downmix_match_the_closed_form(tmp_path, rate, channels):
+    """The mean of channels that hold 1, 2, 3... tenths of one sine."""
+    weights = np.arange(1, channels + 1) / 10
+    sound = sine(1.5, rate, level=1.0)[:, None] * weights
+    path = tmp_path / "tone.wav"
+    soundfile.write(path, sound, rate, subtype="FLOAT")
+
+    samples = read_audio(path).numpy()
+
+    assert abs(len(samples) - 24000) <= 1
+    truth = weights.mean() * sine(1.5, 16000, level=1.0)[: len(samples)]
+    assert np.abs(samples - truth)[800:-800].max() < 1e-4
+
+
+def test_sound_at_16_khz_is_passed_on_unchanged(tmp_path):
+    sound = np.random.default_rng(0).integers(-9000, 9000, 40001)
+    path = tmp_path / "noise.wav"
+    soundfile.write(path, sound.astype(np.int16), 16000)
+
+    samples = read_audio(path)
+
+    assert isinstance(samples, torch.Tensor) and samples.dtype == torch.float32
+    assert np.array_equal(samples.numpy() * 32768, sound)
+
+
+@pytest.mark.parametrize(
+    "name, codec", [("a.mp3", "libmp3lame"), ("a.flac", "flac")]
+)
+def test_coded_sound_matches_another_librarys_decoder(tmp_path, name, codec):
+    rng = np.random.default_rng(0)
+    sound = sine(2, 16000, 300) + sine(2, 16000, 1234, rng.uniform(0.1, 0.2))
+    path = write(tmp_path / name, sound=sound, codecs=(None, codec))
+    truth, rate = soundfile.read(path, dtype="float32")
+    samples = read_audio(path).numpy()
+    assert rate == 16000 and abs(len(samples) - len(truth)) <= 1
+    count = min(len(samples), len(truth))
+    assert np.abs(samples[:count] - truth[:count]).max() < 2e-3
+
+
+def test_chunks_are_one_second_and_follow_each_other(tmp_path):
+    path = tmp_path / "tone.wav"
+    soundfile.write(path, sine(3.4, 22050), 22050)
+    chunks = list(decode(path))
+    lengths = [len(chunk.samples) for chunk in chunks]
+    assert lengths[:3] == [16000] * 3 and abs(sum(lengths) - 54400) <= 1
+    starts = [chunk.start for chunk in chunks]
+    assert starts == pytest.approx([0.0, 1.0, 2.0, 3.0], abs=1e-6)
+
+
+def test_a_gap_in_the_sound_shows_in_the_starts(tmp_path, caplog):
+    path = tmp_path / "gap.mkv"
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("pcm_s16le", rate=16000, layout="mono")
+        for index in range(20):
+            pcm = np.full((1, 1600), index * 100 + 100, np.int16)
+            frame = av.AudioFrame.from_ndarray(pcm, "s16", "mono")
+            frame.sample_rate, frame.time_base = 16000, Fraction(1, 16000)
+            frame.pts = index * 1600 + (40000 if index >= 13 else 0)
+            for packet in stream.encode(frame):
+                out.mux(packet)
+    with caplog.at_level(logging.WARNING):
+        chunks = list(decode(path))
+    assert [(c.start, len(c.samples)) for c in chunks] == [
+        (0.0, 16000),
+        (pytest.approx(1.0), 4800),
+        (pytest.approx(3.8), 11200),
+    ]
+    assert chunks[2].samples[0] == pytest.approx(1400 / 32768)
+    assert "2.50 s of sound are missing at 1.30 s" in caplog.text
+
+
+def test_lossless_frames_come_back_exact_at_odd_sizes(tmp_path):
+    rng = np.random.default_rng(0)
+    images = list(rng.integers(0, 256, (5, 77, 101, 3), dtype=np.uint8))
+    path = write(tmp_path / "odd.mkv", images, codecs=("ffv1", None))
+    _, start, frames, times = collect(path)
+    assert start is None
+    assert np.array_equal(frames, images)
+    assert times == pytest.approx(np.arange(5) / FPS, abs=1e-3)
+
+
+@pytest.mark.parametrize("rate", [None, 2.0, 10.0, 30.0])
+def test_frames_are_picked_by_time_at_a_variable_rate(tmp_path, rate):
+    rng = np.random.default_rng(1)
+    times = np.cumsum(rng.uniform(0.005, 0.3, 40)).round(3)
+    levels = np.arange(40) * 6
+    path = write(
+        tmp_path / "vfr.mkv",
+        grays(levels),
+        times=times,
+        codecs=("ffv1", None),
+        fps=30,
+    )
+    # Independent of the picker: group the times by interval, take each first.
+    first = times[0]
+    groups = {}
+    for index, time in enumerate(times):
+        key = index if rate is None else int((time - first) * rate + 0.1)
+        groups.setdefault(key, index)
+    wanted = sorted(groups.values())
+
+    _, _, frames, found = collect(path, frame_rate=rate)
+
+    assert [int(f[0, 0, 0]) for f in frames] == levels[wanted].tolist()
+    assert found == pytest.approx(times[wanted] - first, abs=1.1e-3)
+    if rate is not None:
+        assert len(found) <= (found[-1] - found[0]) * rate + 1.2
+
+
+def test_a_rate_equal_to_the_files_keeps_each_frame(tmp_path):
+    """Though matroska rounds 1/30 s down to 33 ms."""
+    images = grays(range(90))
+    path = write(tmp_path / "c.mkv", images, codecs=("ffv1", None), fps=30)
+    _, _, frames, _ = collect(path, frame_rate=30)
+    assert [int(f[0, 0, 0]) for f in frames] == list(range(90))
+
+
+@pytest.mark.parametrize(
+    "turn, flip", [(0, 0), (90, 0), (180, 0), (-90, 0), (0, 1), (90, 1)]
+)
+def test_the_display_matrix_makes_frames_upright(tmp_path, turn, flip):
+    image = np.zeros((96, 128, 3), np.uint8)  # four quadrants of four colours
+    image[:48, :64], image[:48, 64:] = (200, 40, 40), (40, 200, 40)
+    image[48:, :64], image[48:, 64:] = (40, 40, 200), (220, 220, 220)
+    if not hasattr(av.video.stream.VideoStream, "set_display_rotation"):
+        pytest.skip("this PyAV cannot write a display matrix")
+    path = write(
+        tmp_path / "turned.mp4",
+        [image] * 5,
+        setup=lambda s: s.set_display_rotation(turn, hflip=bool(flip)),
+    )
+
+    _, _, frames, _ = collect(path)
+
+    truth = np.rot90(image, turn // 90)  # counter-clockwise, then mirrored
+    truth = truth[:, ::-1] if flip else truth
+    assert frames[0].shape == truth.shape
+    height, width = truth.shape[:2]
+    for y in (height // 4, 3 * height // 4):
+        for x in (width // 4, 3 * width // 4):
+            difference = frames[0][y, x].astype(int) - truth[y, x]
+            assert np.abs(difference).max() < 20
+
+
+def test_pixels_are_made_square(tmp_path):
+    """As in the HDV recordings of MSP-IMPROV: 1440x1080 shown as 16:9."""
+
+    def anamorphic(stream):
+        stream.codec_context.sample_aspect_ratio = Fraction(4, 3)
+
+    image = np.full((108, 144, 3), 90, np.uint8)
+    image[:, 72:] = 200
+    path = write(tmp_path / "hdv.mp4", [image] * 3, setup=anamorphic)
+    _, _, frames, _ = collect(path)
+    assert frames[0].shape == (108, 192, 3)
+    assert frames[0][50, 90].mean() < 110 and frames[0][50, 102].mean() > 180
+
+
+def test_a_change_of_size_starts_a_new_batch(tmp_path):
+    """Two transport streams one after the other are one."""
+    parts = []
+    for index, (height, width) in enumerate([(48, 64), (96, 128)]):
+        images = grays([60 + 100 * index] * 10, height, width)
+        path = write(tmp_path / f"{index}.ts", images, offset=index * 0.4)
+        parts.append(path.read_bytes())
+    both = tmp_path / "both.ts"
+    both.write_bytes(b"".join(parts))
+    batches = list(decode(both))
+    assert [b.frames.shape for b in batches] == [
+        (10, 48, 64, 3),
+        (10, 96, 128, 3),
+    ]
+    assert np.all(np.diff(np.concatenate([b.times for b in batches])) >= 0)
+
+
+def test_batches_have_the_wanted_size_and_the_same_frames(clips):
+    folder, _ = clips
+    reference = collect(folder / "clip.mp4")
+    for count in (1, 7, 64):
+        batches = [
+            item
+            for item in decode(folder / "clip.mp4", batch_frames=count)
+            if isinstance(item, FrameBatch)
+        ]
+        sizes = [len(batch.times) for batch in batches]
+        assert sizes[:-1] == [count] * (len(sizes) - 1) and sum(sizes) == 75
+        frames = np.concatenate([batch.frames for batch in batches])
+        assert np.array_equal(frames, reference[2])
+
+
+def test_one_kind_alone_and_the_order_of_the_file(clips):
+    path = clips[0] / "clip.mkv"
+    kinds = [type(item) for item in decode(path, batch_frames=10)]
+    switches = sum(a is not b for a, b in zip(kinds, kinds[1:], strict=False))
+    assert switches >= 4  # interleaved, not one kind after the other
+    assert {type(i) for i in decode(path, video=False)} == {AudioChunk}
+    assert {type(i) for i in decode(path, audio=False)} == {FrameBatch}
+    both, alone = collect(path), collect(path, audio=False)
+    assert np.array_equal(both[3], alone[3])
+
+
+def test_memory_does_not_grow_with_the_clip(tmp_path):
+    images = (np.full((240, 320, 3), i % 200, np.uint8) for i in range(600))
+    images = [next(images)] * 600  # 138 MB once decoded
+    path = write(
+        tmp_path / "long.mp4", images, sine(24, 16000), codecs=("mpeg4", "aac")
+    )
+    del images
+    for _ in decode(path):  # imports and caches
+        break
+    tracemalloc.start()
+    try:
+        count = 0
+        for item in decode(path, batch_frames=8):
+            count += isinstance(item, FrameBatch)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert count == 75
+    assert peak < 10 * 2**20
+
+
+def cover_mp3(path):
+    """An mp3 with a picture in an ID3v2 tag, put together by hand."""
+    from PIL import Image
+
+    sound = write(
+        path, sound=sine(2, 44100), codecs=(None, "libmp3lame"), rate=44100
+    ).read_bytes()
+    picture = io.BytesIO()
+    Image.new("RGB", (64, 64), (200, 0, 0)).save(picture, "JPEG")
+    body = b"\x00image/jpeg\x00\x03\x00" + picture.getvalue()
+    tag = b"APIC" + len(body).to_bytes(4, "big") + b"\0\0" + body
+    size = bytes(len(tag) >> shift & 0x7F for shift in (21, 14, 7, 0))
+    path.write_bytes(b"ID3\x03\0\0" + size + tag + sound)
+    return path
+
+
+def test_cover_art_is_no_video(tmp_path):
+    path = cover_mp3(tmp_path / "song.mp3")
+    info = probe(path)
+    assert (info.has_audio, info.has_video) == (True, False)
+    assert info.duration == pytest.approx(2.0, abs=0.06)
+    assert {type(item) for item in decode(path)} == {AudioChunk}
+
+
+@pytest.mark.parametrize("name", CONTAINERS)
+def test_probe_knows_durations_without_decoding(clips, name, monkeypatch):
+    folder, _ = clips
+    info = probe(folder / name)
+    assert info.has_audio and info.has_video and not info.truncated
+    for seconds in (info.duration, info.audio_duration, info.video_duration):
+        assert seconds == pytest.approx(3.0, abs=0.09)
+    assert info.frame_rate == pytest.approx(FPS, abs=0.5)
+    assert info.sample_rate == CONTAINERS[name][2]
+
+
+def test_probe_of_streams_of_unlike_lengths(tmp_path):
+    path = write(
+        tmp_path / "c.mp4", grays([99] * 25), sine(3, 16000), rate=16000
+    )
+    info = probe(path)
+    assert info.video_duration == pytest.approx(1.0, abs=0.05)
+    assert info.audio_duration == pytest.approx(3.0, abs=0.09)
+    assert info.duration == pytest.approx(3.0, abs=0.09)
+    assert not info.truncated
+    assert len(collect(path)[2]) == 25  # and decoding does not complain
+
+
+def test_packets_without_a_duration_last_as_long_as_the_others():
+    container = SimpleNamespace(start_time=2_000_000)
+    timeline = Timeline(container)
+    stream = SimpleNamespace(index=0, type="audio")
+    for stamp in (20, 22, 24, 26, 28):
+        timeline.add(
+            SimpleNamespace(
+                pts=stamp,
+                dts=stamp,
+                size=9,
+                duration=0,
+                time_base=Fraction(1, 10),
+                stream=stream,
+            )
+        )
+    assert timeline.duration(stream) == pytest.approx(1.0)
+    # The promise may count from 2 s or from 0; the last packet may last long.
+    assert not timeline.ends_before(3.1) and timeline.ends_before(3.5)
+
+
+def test_text_that_is_not_utf8_does_no_harm(tmp_path):
+    path = tmp_path / "named.wav"
+    soundfile.write(path, sine(1, 16000), 16000)
+    name = b"INAM\x04\0\0\0\xff\xfe\xe9\0"
+    with open(path, "ab") as file:
+        file.write(b"LIST" + bytes([4 + len(name), 0, 0, 0]) + b"INFO" + name)
+    assert probe(path).duration == pytest.approx(1.0)
+    assert len(read_audio(path)) == 16000
+
+
+def cut(path, share=0.6):
+    data = path.read_bytes()
+    short = path.with_name(f"cut_{path.name}")
+    short.write_bytes(data[: int(len(data) * share)])
+    return short
+
+
+def sounds(folder):
+    """The sound files whose header states a duration, 3 s each."""
+    for name, codec in {
+        "a.wav": "pcm_s16le",
+        "a.flac": "flac",
+        "a.mp3": "libmp3lame",
+    }.items():
+        write(folder / name, sound=sine(3, 16000), codecs=(None, codec))
+    return folder
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["clip.mp4", "clip.mkv", "clip.flv", "clip.avi", "pcm.avi", "clip.webm"]
+    + ["a.wav", "a.flac", "a.mp3"],
+)
+def test_a_file_that_was_cut_off_is_told(clips, name, tmp_path, caplog):
+    folder = clips[0] if name in CONTAINERS else sounds(tmp_path)
+    assert not probe(folder / name).truncated
+    collect(folder / name)
+    path = cut(folder / name)
+
+    info = probe(path)
+    assert info.truncated and info.duration < 2.7
+    assert info.promised_duration == pytest.approx(3.0, abs=0.11)
+
+    with pytest.raises(MediaError, match="damaged or cut off") as error:
+        collect(path)
+    assert str(path) in str(error.value) and "\n" not in str(error.value)
+
+    with caplog.at_level(logging.WARNING):
+        samples, _, frames, times = collect(path, partial=True)
+    assert "using what comes before" in caplog.text
+    assert 1.0 < len(samples) / 16000 < 2.7
+    if name in CONTAINERS:
+        assert 25 < len(frames) < 68 and times[-1] < 2.7
+
+
+def test_an_mp4_without_its_index_cannot_be_read(tmp_path):
+    path = write(tmp_path / "c.mp4", grays([99] * 50))
+    with pytest.raises(MediaError, match="cut off: get it again"):
+        probe(cut(path, 0.8))
+
+
+def test_a_wav_written_to_a_pipe_is_whole(tmp_path):
+    path = sounds(tmp_path) / "a.wav"
+    data = bytearray(path.read_bytes())
+    at = data.index(b"data") + 4
+    data[at : at + 4] = b"\xff\xff\xff\xff"
+    path.write_bytes(data)
+    info = probe(path)
+    assert not info.truncated and info.promised_duration is None
+    assert len(read_audio(path)) == 48000
+
+
+def test_the_duration_that_riff_headers_state(clips, tmp_path):
+    folder, _ = clips
+    soundfile.write(tmp_path / "x.wav", np.zeros((4000, 2)), 8000, "PCM_24")
+    for path, seconds in [
+        (tmp_path / "x.wav", 0.5),
+        (folder / "pcm.avi", 3.0),
+    ]:
+        with open(path, "rb") as file:
+            assert riff_duration(file) == pytest.approx(seconds)
+    # A chunk of odd size is padded by one byte.
+    data = (tmp_path / "x.wav").read_bytes()
+    padded = data[:12] + b"note\x03\0\0\0odd\0" + data[12:]
+    assert riff_duration(io.BytesIO(padded)) == pytest.approx(0.5)
+    assert riff_duration(io.BytesIO(b"RIFF")) is None
+    assert riff_duration(io.BytesIO(b"RIFF\0\0\0\0AVI ")) is None
+
+
+def test_an_mp3_without_a_xing_frame_promises_nothing(tmp_path):
+    """FFmpeg guesses its duration, which must not be taken for a promise."""
+    for name, option in (("xing.mp3", "1"), ("bare.mp3", "0")):
+        write(
+            tmp_path / name,
+            sound=sine(2, 44100),
+            codecs=(None, "libmp3lame"),
+            rate=44100,
+            options={"write_xing": option, "id3v2_version": "0"},
+        )
+    for name, known in (("xing.mp3", True), ("bare.mp3", False)):
+        with open_media(tmp_path / name) as container:
+            promised = promised_duration(tmp_path / name, container)
+        assert (promised is not None) is known
+
+
+def broken_frames(path, bad, total=25):
+    """A mov of png frames, some of which hold garbage."""
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("png", rate=FPS)
+        stream.height, stream.width, stream.pix_fmt = 48, 64, "rgb24"
+        for index, image in enumerate(grays(np.arange(total) * 9)):
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            frame.pts, frame.time_base = index, Fraction(1, FPS)
+            for packet in stream.encode(frame):
+                if index in bad:
+                    data = av.Packet(b"\x00garbage" * 8)
+                    data.stream, data.time_base = stream, packet.time_base
+                    data.pts, data.dts = packet.pts, packet.dts
+                    data.duration = packet.duration
+                    packet = data
+                out.mux(packet)
+    return path
+
+
+def test_a_fault_in_the_middle_is_told_with_its_time(tmp_path, caplog):
+    path = broken_frames(tmp_path / "bad.mov", bad={12})
+    with pytest.raises(MediaError, match=r"its video fails at 0.48 s") as error:
+        collect(path)
+    assert str(path) in str(error.value) and "\n" not in str(error.value)
+
+    with caplog.at_level(logging.WARNING):
+        _, _, frames, times = collect(path, partial=True)
+    assert [int(f[0, 0, 0]) for f in frames] == list(range(0, 108, 9))
+    assert times[-1] == pytest.approx(0.44, abs=1e-3)
+    assert "fails at 0.48 s" in caplog.text
+
+
+def test_what_was_decoded_before_a_fault_comes_before_the_error(tmp_path):
+    path = broken_frames(tmp_path / "bad.mov", bad={12})
+    count = 0
+    with pytest.raises(MediaError):
+        for batch in decode(path, batch_frames=4):
+            count += len(batch.times)
+    assert count == 12
+
+
+@pytest.mark.parametrize("bad", [{24}, {0, 1}])
+def test_a_broken_packet_at_either_end_is_no_fault(tmp_path, bad):
+    _, _, frames, _ = collect(broken_frames(tmp_path / "c.mov", bad=bad))
+    assert len(frames) == 25 - len(bad)
+
+
+def test_a_broken_rest_is_a_fault(tmp_path):
+    path = broken_frames(tmp_path / "c.mov", bad=set(range(15, 25)))
+    with pytest.raises(MediaError, match="fails at 0.60 s"):
+        collect(path)
+
+
+def test_a_stream_that_cannot_be_decoded_at_all(tmp_path):
+    path = broken_frames(tmp_path / "c.mov", bad=set(range(25)))
+    with pytest.raises(MediaError, match="nothing of its video"):
+        collect(path)
+
+
+def scramble(path):
+    """Garbage in place of the middle fifth of a file."""
+    data = bytearray(path.read_bytes())
+    start, end = int(0.4 * len(data)), int(0.6 * len(data))
+    data[start:end] = np.random.default_rng(0).bytes(end - start)
+    bad = path.with_name(f"bad_{path.name}")
+    bad.write_bytes(data)
+    return bad
+
+
+@pytest.mark.parametrize("name", ["clip.mp4", "clip.mkv", "clip.avi"])
+def test_garbage_in_the_middle_is_told_and_gives_the_same(clips, name, capfd):
+    path = scramble(clips[0] / name)
+    with pytest.raises(MediaError):
+        collect(path)
+    first = collect(path, partial=True)
+    second = collect(path, partial=True)
+    assert len(first[2]) > 10
+    assert np.array_equal(first[0], second[0])
+    assert np.array_equal(first[2], second[2])
+    # FFmpeg's own complaints about the stream do not reach the terminal.
+    heard = capfd.readouterr()
+    assert "[" not in heard.err.replace("[WARNING]", "") and not heard.out
+
+
+def text_file(path):
+    path.write_text("these are no pictures\n" * 50)
+
+
+def subtitles(path):
+    path.write_text("1\n00:00:01,000 --> 00:00:02,000\nhello\n\n")
+
+
+def garbage(path):
+    path.write_bytes(np.random.default_rng(0).bytes(50000))
+
+
+@pytest.mark.parametrize(
+    "name, make, words",
+    [
+        ("missing.mp4", lambda path: None, "no such file"),
+        ("folder.mp4", lambda path: path.mkdir(), "not a file"),
+        ("empty.mp4", lambda path: path.touch(), "0 bytes"),
+        ("garbage.mp4", garbage, "not a media file"),
+        ("text.txt", text_file, "neither audio nor video"),
+        ("words.srt", subtitles, "neither audio nor video"),
+    ],
+)
+def test_unusable_files_give_one_line(tmp_path, name, make, words):
+    path = tmp_path / name
+    make(path)
+    for use in (probe, read_audio, collect):
+        with pytest.raises(MediaError, match=words) as error:
+            use(path)
+        assert str(path) in str(error.value)
+        assert "\n" not in str(error.value)
+
+
+def test_options_that_cannot_be(tmp_path):
+    for options in ({"frame_rate": 0}, {"sample_rate": 0}, {"batch_frames": 0}):
+        with pytest.raises(VAVLError, match="above 0"):
+            decode(tmp_path / "any.mp4", **options)
+
+
+def test_names_that_look_like_protocols_and_patterns(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    soundfile.write("b.wav", sine(1, 16000), 16000)
+    for name in ("a:b.wav", "http:x.wav", "%03d é.wav", b"\xff\xfe.wav"):
+        name = os.fsdecode(name)
+        os.link("b.wav", name)
+        assert probe(name).duration == pytest.approx(1.0)
+
+
+def test_sound_that_is_empty_or_absent(tmp_path):
+    path = tmp_path / "zero.wav"
+    with wave.open(str(path), "wb") as writer:
+        writer.setparams((1, 2, 16000, 0, "NONE", "NONE"))
+    info = probe(path)
+    assert (info.has_audio, info.duration, info.truncated) == (False, 0, False)
+    assert read_audio(path) is None and list(decode(path)) == []
+
+    path = write(tmp_path / "mute.mp4", grays([99] * 10))
+    assert not probe(path).has_audio and read_audio(path) is None
+
+
+def test_a_silent_track_is_no_audio(tmp_path):
+    path = write(
+        tmp_path / "c.mp4", grays([99] * 25), np.zeros(16000), rate=16000
+    )
+    assert probe(path).has_audio and read_audio(path) is None
+
+
+def test_what_counts_as_silence():
+    rng = np.random.default_rng(0)
+    dither = rng.integers(-1, 2, 16000) / 32768  # one step of 16 bits
+    assert is_silent(dither) and is_silent(torch.from_numpy(dither))
+    assert is_silent(dither + 0.01)  # an offset is not heard
+    assert is_silent(np.zeros(0)) and is_silent(np.zeros(9))
+    hiss = rng.standard_normal(16000) * 10 ** (-75 / 20)
+    assert not is_silent(hiss) and not is_silent(torch.from_numpy(hiss))
+    assert not is_silent(0.004 * rng.standard_normal(16000))
+    click = np.zeros(16000)
+    click[800] = 0.01
+    assert not is_silent(click)
+
+
+def test_sound_that_is_not_a_number_or_too_loud(tmp_path):
+    sound = sine(1, 16000, level=1.4)
+    soundfile.write(tmp_path / "loud.wav", sound, 16000, subtype="FLOAT")
+    samples = read_audio(tmp_path / "loud.wav")
+    assert torch.equal(samples, torch.from_numpy(sound).clamp(-1, 1))
+
+    sound[8000] = np.nan
+    soundfile.write(tmp_path / "nan.wav", sound, 16000, subtype="FLOAT")
+    with pytest.raises(MediaError, match="not a number at 0.[45]"):
+        read_audio(tmp_path / "nan.wav")
+
+
+# Real clips
+
+
+@pytest.mark.real
+def test_crema_d_video(real_data):
+    paths = sorted((real_data / "crema_d_mini" / "VideoFlash").glob("*.flv"))
+    assert len(paths) == 6
+    for path in paths:
+        info = probe(path)
+        assert info.has_audio and info.has_video and not info.truncated
+        samples, start, frames, times = collect(path)
+        assert start == 0.0 and times[0] == pytest.approx(0.027)
+        assert {frame.shape for frame in frames} == {(360, 480, 3)}
+        rate = (len(times) - 1) / (times[-1] - times[0])
+        assert rate == pytest.approx(29.97, abs=0.05)
+        assert len(samples) / 16000 == pytest.approx(info.audio_duration, 0.03)
+        assert times[-1] < info.duration < times[-1] + 0.1
+
+        wav = path.parents[1] / "AudioWAV" / f"{path.stem}.wav"
+        truth, _ = soundfile.read(wav, dtype="float32")
+        lag, value = correlate(samples, truth)
+        assert abs(lag) <= 2 and value > 0.999
+        assert np.array_equal(read_audio(wav).numpy(), truth)
+        assert not probe(wav).truncated and not probe(wav).has_video
+
+
+@pytest.mark.real
+def test_ravdess_clips(real_data):
+    folder = real_data / "ravdess_clips"
+    silent = folder / "02-01-01-01-01-02-01.mp4"
+    assert probe(silent).has_audio and read_audio(silent) is None
+    for path in sorted(folder.glob("*.mp4")):
+        _, _, frames, times = collect(path, audio=False)
+        assert len(frames) in (97, 98, 99) and times[0] == 0.0
+        assert frames[0].shape == (360, 640, 3)
+        assert not probe(path).truncated
+    spoken = read_audio(folder / "01-01-01-01-01-01-01.mp4")
+    twin = real_data / "ravdess_audio/Actor_01/03-01-01-01-01-01-01.flac"
+    truth, _ = soundfile.read(twin, dtype="float32")
+    lag, value = correlate(spoken.numpy(), truth)
+    # The corpus's two versions start 33 ms apart.
+    assert abs(lag) < 800 and value > 0.95
+
+
+@pytest.mark.real
+def test_quiet_speech_is_heard(real_data):
+    for folder in ("crema_d_mini/AudioWAV", "ravdess_audio/Actor_01"):
+        for path in sorted((real_data / folder).iterdir()):
+            truth, _ = soundfile.read(path, dtype="float32")
+            samples = read_audio(path)
+            assert samples is not None
+            assert np.array_equal(samples.numpy(), truth)

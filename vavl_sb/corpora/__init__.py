@@ -1,0 +1,1 @@
+"""Corpora that the package can make by itself."""

@@ -1,0 +1,185 @@
+"""Clips into files: the sound as WAV, the talking face as FLV.
+
+A file appears under its name only when it is whole: it is written beside it
+under a hidden name and then renamed, so a killed run leaves no half files.
+
+Authors
+ * The vavl_sb authors 2026
+"""
+
+import functools
+import os
+import wave
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from vavl_sb.corpora.acting import animate, cast, perform
+from vavl_sb.corpora.drawn_face import FacePainter
+from vavl_sb.corpora.voice import SAMPLE_RATE, VOICE_AXES, speak
+
+FRAME_RATE = Fraction(30000, 1001)
+FRAME_SIZE = (480, 360)
+# LAME puts so much silence before the sound (seconds); the picture waits for
+# it, as it does in CREMA-D, whose first frames are at 0.027 s.
+_MP3_DELAY = Fraction(1105, 44100)
+
+
+def render_voice(clip):
+    """Voices a clip.
+
+    Arguments
+    ---------
+    clip : Clip
+        The clip.
+
+    Returns
+    -------
+    Utterance
+
+    Example
+    -------
+    >>> from vavl_sb.corpora.acting import Clip
+    >>> said = render_voice(Clip(1001, "angry", "DFA", "XX", seed=0))
+    >>> said.samples.dtype.name
+    'float32'
+    """
+    style = dict(zip(VOICE_AXES, perform(clip).voice))
+    speaker = cast(clip.seed, clip.actor).speaker
+    return speak(clip.sentence, speaker, style, clip.chance("voice"))
+
+
+@functools.lru_cache(maxsize=2)
+def _painter(seed, actor, size):
+    talker = cast(seed, actor)
+    return FacePainter(talker.look, np.random.default_rng([seed, actor]), size)
+
+
+def render_frames(clip, utterance, frame_rate=FRAME_RATE, size=FRAME_SIZE):
+    """Draws the frames of a clip.
+
+    Arguments
+    ---------
+    clip : Clip
+        The clip.
+    utterance : Utterance
+        What is said in it.
+    frame_rate : Fraction
+        Frames a second.
+    size : tuple of int
+        Width and height in pixels.
+
+    Yields
+    ------
+    PIL.Image.Image
+        RGB frames; as many as the sound is long.
+
+    Example
+    -------
+    >>> from vavl_sb.corpora.acting import Clip
+    >>> clip = Clip(1001, "angry", "DFA", "XX", seed=0)
+    >>> next(render_frames(clip, render_voice(clip))).size
+    (480, 360)
+    """
+    seconds = len(utterance.samples) / SAMPLE_RATE
+    times = np.arange(round(seconds * frame_rate)) / float(frame_rate)
+    track = animate(clip, perform(clip), utterance, times)
+    painter = _painter(clip.seed, clip.actor, size)
+    for index in range(len(times)):
+        yield painter.paint(track, index)
+
+
+class _Whole:
+    """Gives a hidden name to write to; renames it if nothing went wrong."""
+
+    def __init__(self, path):
+        self.path = Path(path)
+        self.hidden = self.path.with_name(f".{self.path.name}.part")
+
+    def __enter__(self):
+        return str(self.hidden)
+
+    def __exit__(self, kind, *_):
+        if kind is None:
+            os.replace(self.hidden, self.path)
+        else:
+            self.hidden.unlink(missing_ok=True)
+
+
+def write_text(path, text):
+    """Writes a text file, whole or not at all.
+
+    Arguments
+    ---------
+    path : str or Path
+        The file.
+    text : str
+        Its content; line ends are written as they are.
+    """
+    with _Whole(path) as hidden:
+        Path(hidden).write_bytes(text.encode())
+
+
+def write_wav(path, samples):
+    """Writes mono 16-bit PCM, whole or not at all.
+
+    Arguments
+    ---------
+    path : str or Path
+        The file.
+    samples : numpy.ndarray
+        ``(n,)`` in [-1, 1] at ``SAMPLE_RATE``.
+    """
+    pcm = np.round(np.clip(samples, -1, 1) * 32767).astype("<i2")
+    with _Whole(path) as hidden, wave.open(hidden, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(SAMPLE_RATE)
+        file.writeframes(pcm.tobytes())
+
+
+def write_flv(path, frames, samples, frame_rate=FRAME_RATE, size=FRAME_SIZE):
+    """Writes frames and sound as Flash video, whole or not at all.
+
+    As in CREMA-D the sound is MP3 at 44.1 kHz; the picture is H.264, since
+    nothing free encodes CREMA-D's VP6.
+
+    Arguments
+    ---------
+    path : str or Path
+        The file.
+    frames : iterable of PIL.Image.Image
+        RGB frames of `size`.
+    samples : numpy.ndarray
+        ``(n,)`` in [-1, 1] at ``SAMPLE_RATE``.
+    frame_rate : Fraction
+        Frames a second.
+    size : tuple of int
+        Width and height in pixels.
+    """
+    import av
+
+    frame_rate = Fraction(frame_rate)
+    clock, step = Fraction(1, frame_rate.numerator), frame_rate.denominator
+    # One thread: the same bytes on any number of cores.
+    fast = {"preset": "ultrafast", "crf": "23", "threads": "1"}
+    with _Whole(path) as hidden, av.open(hidden, "w", format="flv") as file:
+        video = file.add_stream("libx264", rate=frame_rate, options=fast)
+        video.width, video.height = size
+        video.pix_fmt = "yuv420p"
+        video.codec_context.time_base = clock
+        audio = file.add_stream("libmp3lame", rate=44100, layout="mono")
+        audio.bit_rate = 96000
+        sound = av.AudioFrame.from_ndarray(
+            np.ascontiguousarray(samples[None]), format="fltp", layout="mono"
+        )
+        sound.sample_rate = SAMPLE_RATE
+        file.mux(audio.encode(sound))
+        file.mux(audio.encode(None))
+        for index, frame in enumerate(frames):
+            picture = av.VideoFrame.from_ndarray(np.asarray(frame))
+            picture.time_base = clock
+            picture.pts = round(_MP3_DELAY / clock) + index * step
+            file.mux(video.encode(picture))
+        file.mux(video.encode(None))

@@ -1,0 +1,244 @@
+"""The one path from a clip to features: training's cache and inference.
+
+Whatever turns a media file into the numbers that VAVL reads is here, so that
+an exported model sees a clip exactly as training saw it, half-precision
+rounding included.
+
+Authors
+ * The vavl_sb authors 2026
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Optional
+
+import numpy as np
+import torch
+
+from vavl_sb.dataio.media import FrameBatch, decode, is_silent
+from vavl_sb.utils.errors import MediaError
+
+SAMPLE_RATE = 16000
+
+# Raised when this file changes what features a clip gives.
+PATH_VERSION = 1
+
+
+@dataclass
+class ClipFeatures:
+    """Features of one clip; None where the clip lacks the modality.
+
+    Arguments
+    ---------
+    audio : np.ndarray
+        float16, shape (Ta, audio_dim).
+    visual : np.ndarray
+        float16, shape (Tv, visual_dim): frames that show a face.
+    """
+
+    audio: Optional[np.ndarray] = None
+    visual: Optional[np.ndarray] = None
+
+
+class ClipEncoder:
+    """Decodes a clip and runs the frozen encoders on it.
+
+    Memory does not grow with the picture: frames are decoded, cropped and
+    encoded a batch at a time, and only features are kept.
+
+    Arguments
+    ---------
+    audio_encoder : vavl_sb.lobes.audio_encoder.AudioEncoder
+        Or any module with ``forward(wavs, wav_lens)``, ``output_dim`` and
+        ``digest()``.
+    visual_encoder : vavl_sb.lobes.visual_encoder.VisualEncoder
+        Or any module that maps uint8 crops (N, 3, H, W) to (N, D), with
+        ``output_dim`` and ``digest()``.
+    face_tracker : vavl_sb.dataio.faces.FaceTracker
+        What turns frames into crops.
+    frame_rate : float
+        At most that many pictures a second are encoded; None for all.
+    batch_frames : int
+        Frames that are decoded and encoded together.
+    """
+
+    def __init__(
+        self,
+        audio_encoder,
+        visual_encoder,
+        face_tracker,
+        frame_rate=10.0,
+        batch_frames=32,
+    ):
+        self.audio_encoder = audio_encoder
+        self.visual_encoder = visual_encoder
+        self.face_tracker = face_tracker
+        self.frame_rate = frame_rate
+        self.batch_frames = batch_frames
+
+    def to(self, device):
+        """Moves encoders and face detector to a device.
+
+        Arguments
+        ---------
+        device : str or torch.device
+            Where to compute.
+
+        Returns
+        -------
+        ClipEncoder
+            This object.
+        """
+        self.audio_encoder.to(device)
+        self.visual_encoder.to(device)
+        self.face_tracker.to(device)
+        return self
+
+    def digest(self, modality):
+        """Names everything but the clip that a feature depends on.
+
+        Arguments
+        ---------
+        modality : str
+            "audio" or "visual".
+
+        Returns
+        -------
+        str
+            16 hexadecimal digits.
+        """
+        parts = {"version": PATH_VERSION, "sample_rate": SAMPLE_RATE}
+        if modality == "audio":
+            parts["encoder"] = self.audio_encoder.digest()
+        else:
+            parts["encoder"] = self.visual_encoder.digest()
+            parts["faces"] = self.face_tracker.settings()
+            parts["frame_rate"] = self.frame_rate
+        text = json.dumps(parts, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def encode(self, wav=None, video=None):
+        """Features of a clip.
+
+        Arguments
+        ---------
+        wav : str
+            File whose sound is used (any container); None for no sound.
+        video : str
+            File whose picture is used; None for no picture. Where it is the
+            same file as ``wav``, both are read in one pass.
+
+        Returns
+        -------
+        ClipFeatures
+            ``audio`` is None for digital silence or no sound, ``visual`` where
+            no frame shows a face.
+
+        Raises
+        ------
+        MediaError
+            A file cannot be decoded, or a feature is not finite.
+        """
+        features = ClipFeatures()
+        if wav is not None and wav == video:
+            features.audio, features.visual = self._decode_once(wav, True, True)
+            return features
+        if wav is not None:
+            features.audio, _ = self._decode_once(wav, True, False)
+        if video is not None:
+            _, features.visual = self._decode_once(video, False, True)
+        return features
+
+    def _decode_once(self, path, audio, video):
+        """One pass over one file: (audio features, visual features)."""
+        samples, stream = (
+            [],
+            decode(
+                path,
+                sample_rate=SAMPLE_RATE,
+                frame_rate=self.frame_rate,
+                audio=audio,
+                video=video,
+                batch_frames=self.batch_frames,
+            ),
+        )
+        frames = _divert_audio(stream, samples)
+        if video:
+            visual = [
+                self.encode_crops(batch.crops)
+                for batch in self.face_tracker.crops(frames)
+            ]
+        # The tracker may stop early on a clip that has no picture.
+        for _ in frames:
+            pass
+        wave = np.concatenate(samples) if samples else np.zeros(0, np.float32)
+        return (
+            self.encode_audio(torch.from_numpy(wave), path) if audio else None,
+            _half(visual, path) if video and visual else None,
+        )
+
+    @torch.inference_mode()
+    def encode_audio(self, samples, name="<tensor>"):
+        """Audio features of a waveform.
+
+        Arguments
+        ---------
+        samples : torch.Tensor
+            16 kHz mono in [-1, 1], shape (n,).
+        name : str
+            What an error calls the clip.
+
+        Returns
+        -------
+        np.ndarray
+            float16, shape (Ta, audio_dim); None for silence or no samples.
+        """
+        if len(samples) == 0 or is_silent(samples):
+            return None
+        device = _device(self.audio_encoder)
+        features, _ = self.audio_encoder(samples[None].to(device), None)
+        return _half([features[0].float().cpu().numpy()], name)
+
+    @torch.inference_mode()
+    def encode_crops(self, crops):
+        """Visual features of face crops.
+
+        Arguments
+        ---------
+        crops : torch.Tensor
+            uint8, shape (N, 3, H, W).
+
+        Returns
+        -------
+        np.ndarray
+            float32, shape (N, visual_dim).
+        """
+        device = _device(self.visual_encoder)
+        return self.visual_encoder(crops.to(device)).float().cpu().numpy()
+
+
+def _divert_audio(stream, samples):
+    """Collects the sound of a decoded stream and passes the pictures on."""
+    for item in stream:
+        if isinstance(item, FrameBatch):
+            yield item
+        else:
+            samples.append(item.samples)
+
+
+def _half(parts, name):
+    """Joined features in half precision, checked to be finite."""
+    features = np.concatenate(parts).astype(np.float16)
+    if not np.isfinite(features).all():
+        raise MediaError(
+            f"{name}: the encoder gave features that half precision cannot "
+            "hold (NaN or above 65504); leave the clip out"
+        )
+    return features
+
+
+def _device(module):
+    """Device of a module's first tensor; CPU if it has none."""
+    tensors = (*module.parameters(), *module.buffers())
+    return next(iter(tensors)).device if tensors else torch.device("cpu")

@@ -1,0 +1,378 @@
+"""Frozen features: computed once, cached on disk, checked when read.
+
+A cached feature is named by what it depends on: the clip's bytes, and a digest
+of encoder, weights and settings. Nothing is ever overwritten in place, so
+several processes may share a cache, and a killed run goes on where it was.
+
+Authors
+ * The vavl_sb authors 2026
+"""
+
+import hashlib
+import io
+import json
+import os
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from speechbrain.utils.logger import get_logger
+from tqdm import tqdm
+
+from vavl_sb.dataio.media import read_audio
+from vavl_sb.utils.errors import MediaError, VAVLError
+from vavl_sb.utils.files import write_atomically, write_json
+
+logger = get_logger(__name__)
+
+# Which field of a manifest's entry holds a modality's media.
+MEDIA_FIELD = {"audio": "wav", "visual": "video"}
+
+
+class FeatureCache:
+    """A folder of features, one file a clip and modality.
+
+    Files are ``<folder>/<modality>-<digest>/<xx>/<sha256 of the clip>.npz``;
+    the zip format's own checksums tell a damaged file from a sound one.
+
+    Arguments
+    ---------
+    folder : str
+        Where features live; made if missing. May be shared between runs,
+        recipes and processes.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> cache = FeatureCache(folder)
+    >>> path = cache.path("audio", "d1", "c0ffee")
+    >>> cache.write(path, np.ones((3, 2), np.float16))
+    >>> cache.read(path).shape
+    (3, 2)
+    """
+
+    def __init__(self, folder):
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def path(self, modality, digest, content):
+        """Where a feature lives, whether or not it exists.
+
+        Arguments
+        ---------
+        modality : str
+            "audio" or "visual".
+        digest : str
+            Of encoder, weights and settings.
+        content : str
+            Of the clip's bytes.
+
+        Returns
+        -------
+        pathlib.Path
+        """
+        folder = self.folder / f"{modality}-{digest}" / content[:2]
+        return folder / f"{content}.npz"
+
+    def write(self, path, features):
+        """Writes features so that a reader sees all of them or no file.
+
+        Arguments
+        ---------
+        path : pathlib.Path
+            From :meth:`path`.
+        features : np.ndarray
+            Shape (T, D); T = 0 says that the clip lacks the modality.
+        """
+        buffer = io.BytesIO()
+        np.savez(buffer, features=features)
+        write_atomically(path, buffer.getvalue())
+
+    def read(self, path):
+        """Reads features.
+
+        Arguments
+        ---------
+        path : pathlib.Path
+            From :meth:`path`.
+
+        Returns
+        -------
+        np.ndarray
+            Shape (T, D).
+
+        Raises
+        ------
+        VAVLError
+            The file is missing, cut short or damaged.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                return stored["features"]
+        except (OSError, ValueError, KeyError, EOFError) as error:
+            reason = error
+        except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+            reason = error
+        raise VAVLError(
+            f"cached feature {path} cannot be read ({_one_line(reason)}); run "
+            "the same command again and it is computed anew"
+        )
+
+    def find(self, path):
+        """Reads features if they are there and sound.
+
+        Arguments
+        ---------
+        path : pathlib.Path
+            From :meth:`path`. A damaged file is removed, with a warning.
+
+        Returns
+        -------
+        np.ndarray
+            Shape (T, D), or None.
+        """
+        if not path.exists():
+            return None
+        try:
+            return self.read(path)
+        except VAVLError:
+            logger.warning("damaged feature file is computed anew: %s", path)
+            path.unlink(missing_ok=True)
+            return None
+
+
+class ContentIndex:
+    """Remembers clips' hashes, so that unchanged files are not read again.
+
+    Arguments
+    ---------
+    path : str
+        JSON file, ``{media path: [size, mtime in ns, sha256]}``.
+    """
+
+    def __init__(self, path):
+        self.path = Path(path)
+        self.changed = False
+        try:
+            self.known = json.loads(self.path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            self.known = {}
+
+    def content(self, media):
+        """SHA-256 of a media file.
+
+        Arguments
+        ---------
+        media : str
+            Path of the file.
+
+        Returns
+        -------
+        str
+            64 hexadecimal digits.
+
+        Raises
+        ------
+        MediaError
+            The file is gone and was never hashed, or cannot be read.
+        """
+        media = os.path.abspath(media)
+        size, mtime, sha = self.known.get(media, (None, None, None))
+        try:
+            stat = os.stat(media)
+            if (stat.st_size, stat.st_mtime_ns) == (size, mtime):
+                return sha
+            sha = _sha256(media)
+        except OSError as error:
+            if sha is not None and not os.path.exists(media):
+                return sha  # Training goes on from the cache alone.
+            raise MediaError(f"{media}: cannot be read ({error.strerror})")
+        self.known[media] = [stat.st_size, stat.st_mtime_ns, sha]
+        self.changed = True
+        return sha
+
+    def save(self):
+        """Writes the index where it changed."""
+        if self.changed:
+            write_json(self.path, self.known)
+            self.changed = False
+
+
+def extract_features(
+    manifests, clip_encoder, folder, index, report, raw_audio=False
+):
+    """Computes the features that are not cached yet.
+
+    A clip that cannot be decoded is left out and named in the report; the rest
+    goes on.
+
+    Arguments
+    ---------
+    manifests : list
+        Manifests as dicts, ``{id: {"wav": path, "video": path, ...}}``, with
+        real paths.
+    clip_encoder : vavl_sb.dataio.clip.ClipEncoder
+        Turns clips into features.
+    folder : str
+        The cache's folder.
+    index : str
+        JSON file to write: where each clip's features are, or null where it
+        lacks the modality; for :func:`read_index`.
+    report : str
+        JSON file to write: counts, and clips left out with the reason.
+    raw_audio : bool
+        The audio encoder learns: compute no audio features, and only look
+        whether each clip has sound.
+
+    """
+    cache = FeatureCache(folder)
+    contents = ContentIndex(cache.folder / "content.json")
+    run = _Extraction(cache, contents, clip_encoder, raw_audio)
+    clips = {id: clip for part in manifests for id, clip in part.items()}
+    progress = tqdm(sorted(clips), desc="features", dynamic_ncols=True)
+    try:
+        for id in progress:
+            run.one_clip(id, clips[id])
+    finally:
+        contents.save()
+    write_json(report, run.summary())
+    write_json(index, run.paths)
+    run.log(report)
+
+
+def read_index(path):
+    """Reads where each clip's features are.
+
+    Arguments
+    ---------
+    path : str
+        Written by :func:`extract_features`.
+
+    Returns
+    -------
+    dict
+        ``{id: {"audio": path or None, "visual": path or None}}``: of cached
+        features, or of the sound itself where it is used raw.
+    """
+    return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def feature_statistics(paths, folder):
+    """Mean and deviation of each feature over all frames of some clips.
+
+    Arguments
+    ---------
+    paths : iterable
+        Cached features of one modality.
+    folder : str
+        The cache's folder.
+
+    Returns
+    -------
+    mean, deviation : torch.Tensor
+        float32, shape (D,) each; None and None without any frame.
+    """
+    cache = FeatureCache(folder)
+    count, total, squares = 0, 0.0, 0.0
+    for path in paths:
+        frames = cache.read(path).astype(np.float64)
+        count += len(frames)
+        total = total + frames.sum(axis=0)
+        squares = squares + np.square(frames).sum(axis=0)
+    if count == 0:
+        return None, None
+    mean = total / count
+    variance = np.maximum(squares / count - mean**2, 0.0)
+    return (
+        torch.from_numpy(mean).float(),
+        torch.from_numpy(np.sqrt(variance)).float(),
+    )
+
+
+class _Extraction:
+    """State of one pass over the clips: paths found, and what went wrong."""
+
+    def __init__(self, cache, contents, clip_encoder, raw_audio):
+        self.cache, self.contents = cache, contents
+        self.encoder = clip_encoder
+        self.raw_audio = raw_audio
+        self.digests = {
+            modality: clip_encoder.digest(modality)
+            for modality in MEDIA_FIELD
+            if not (raw_audio and modality == "audio")
+        }
+        self.paths, self.failed = {}, {}
+        self.computed = dict.fromkeys(MEDIA_FIELD, 0)
+        self.absent = {modality: [] for modality in MEDIA_FIELD}
+
+    def one_clip(self, id, clip):
+        """Finds or computes both features of a clip."""
+        self.paths[id] = {"audio": None, "visual": None}
+        for modality, field in MEDIA_FIELD.items():
+            media = clip.get(field)
+            if media is None:
+                continue
+            try:
+                path = self._one(modality, field, media)
+                self.paths[id][modality] = path
+                if path is None:
+                    self.absent[modality].append(id)
+            except MediaError as error:
+                self.failed[f"{id} ({modality})"] = str(error)
+                logger.warning("%s: left out, %s: %s", id, modality, error)
+
+    def _one(self, modality, field, media):
+        """Path of one feature; None where the clip lacks the modality."""
+        if modality not in self.digests:
+            return media if read_audio(media) is not None else None
+        path = self.cache.path(
+            modality, self.digests[modality], self.contents.content(media)
+        )
+        features = self.cache.find(path)
+        if features is None:
+            features = getattr(self.encoder.encode(**{field: media}), modality)
+            if features is None:
+                dim = getattr(self.encoder, f"{modality}_encoder").output_dim
+                features = np.zeros((0, dim), np.float16)
+            self.cache.write(path, features)
+            self.computed[modality] += 1
+        return str(path) if len(features) else None
+
+    def summary(self):
+        """What the report holds."""
+        return {
+            "clips": len(self.paths),
+            "computed": self.computed,
+            "no_sound": self.absent["audio"],
+            "no_face": self.absent["visual"],
+            "failed": self.failed,
+        }
+
+    def log(self, report):
+        """One line a user reads."""
+        logger.info(
+            "features of %d clips: %s computed, %d silent, %d without a face, "
+            "%d failed (see %s)",
+            len(self.paths),
+            " and ".join(f"{n} {m}" for m, n in self.computed.items()),
+            len(self.absent["audio"]),
+            len(self.absent["visual"]),
+            len(self.failed),
+            report,
+        )
+
+
+def _sha256(path):
+    """Hash of a file's bytes, read in pieces."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def _one_line(error):
+    """The first line of an error's text, or its class where it has none."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

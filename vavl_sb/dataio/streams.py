@@ -1,0 +1,264 @@
+"""Packets of one stream in, sound or frames out.
+
+The two halves of :func:`vavl_sb.dataio.media.decode`: each reader turns the
+packets of its stream into what is yielded, and keeps no more than one batch.
+
+Authors
+ * The vavl_sb authors 2026
+"""
+
+import math
+
+import numpy as np
+from speechbrain.utils.logger import get_logger
+
+from vavl_sb.dataio.containers import import_av, reason
+from vavl_sb.dataio.frames import AudioChunk, FrameBatch, RatePicker, upright
+from vavl_sb.utils.errors import MediaError
+
+logger = get_logger(__name__)
+
+MAX_BATCH_BYTES = 128 * 2**20
+
+# Time stamps of flv and matroska are rounded to 1 ms, and sound is cut into
+# packets; a step ahead of more than this is a gap.
+GAP = 0.1
+
+# Sound or picture that may be lost at the very end of a stream: a tag behind
+# the last packet, or a last packet that is cut off.
+LOSS_AT_END = 0.2
+
+
+class Fault(Exception):
+    """A fault in a file, before it is known what the caller wants of it."""
+
+
+class _Reader:
+    """Decodes one stream's packets and keeps account of faults."""
+
+    kind = ""
+
+    def open(self, stream, origin, path):
+        """Gets ready for a stream.
+
+        Arguments
+        ---------
+        stream : av.stream.Stream
+            The stream whose packets follow.
+        origin : float
+            Time stamp of the start of the presentation, seconds.
+        path : str
+            The file, for messages.
+        """
+        self.stream, self.origin, self.path = stream, origin, path
+        self.error = import_av().error.FFmpegError
+        self.clock = None  # where the last good frame ends, seconds
+        self.heard_of = None  # time of the last packet, seconds
+        self.fault = None  # (time, reason) of the first undecodable packet
+        if stream.codec_context is None:
+            raise MediaError(
+                f"{path}: no decoder for its {self.kind}; convert the clip "
+                "with a common codec (H.264, AAC)"
+            )
+        stream.codec_context.thread_count = 1
+
+    def frames(self, packet):
+        """Yields (frame, time) for each good frame that a packet completes.
+
+        Raises a Fault at a good frame behind an undecodable packet. Packets
+        before the first good frame do not count: a stream that was cut out of
+        a longer one starts with such.
+        """
+        if packet.pts is not None:
+            self.heard_of = float(packet.pts * packet.time_base) - self.origin
+        try:
+            decoded = packet.decode()
+        except self.error as error:
+            self._note(reason(error))
+            return
+        for frame in decoded:
+            if frame.is_corrupt:
+                self._note("its data is incomplete")
+                continue
+            time = self._time(frame)
+            if self.fault is not None and time >= self.fault[0]:
+                raise self._as_fault()
+            self.clock = time + self.length(frame)
+            yield frame, time
+
+    def length(self, frame):
+        """How long a frame lasts, seconds."""
+        raise NotImplementedError
+
+    def fault_at_end(self):
+        """The Fault to tell of once all packets are read, or None."""
+        if self.heard_of is None or self.clock is None:
+            if self.heard_of is not None:
+                return Fault(f"nothing of its {self.kind} can be decoded")
+            return None
+        if self.fault and self.heard_of - self.clock > LOSS_AT_END:
+            return self._as_fault()
+        return None
+
+    def _note(self, why):
+        if self.fault is None and self.clock is not None:
+            self.fault = (self.clock, why)
+
+    def _as_fault(self):
+        time, why = self.fault
+        return Fault(f"decoding its {self.kind} fails at {time:.2f} s ({why})")
+
+    def _time(self, frame):
+        """Time of a frame; where it has none, it follows the last one."""
+        if frame.pts is None or not frame.time_base:
+            return self.clock or 0.0
+        # FFmpeg gives the origin in whole microseconds.
+        stamp = float(frame.pts * frame.time_base)
+        return round(stamp - self.origin, 6) + 0.0
+
+
+class AudioReader(_Reader):
+    """Sound of one stream, as mono of one rate.
+
+    Each channel is resampled as float, and the mean of the channels taken
+    after that: swresample's own downmix of float stereo to mono is 3 dB
+    louder, and knows only common layouts.
+
+    Arguments
+    ---------
+    sample_rate : int
+        Samples a second to yield; a chunk holds as many or fewer.
+    """
+
+    kind = "audio"
+
+    def __init__(self, sample_rate):
+        self.sample_rate = sample_rate
+        self.resampler = self.form = None
+        self.parts, self.kept, self.start = [], 0, 0.0
+
+    def length(self, frame):
+        """How long a frame lasts, seconds."""
+        return frame.samples / frame.sample_rate
+
+    def read(self, packet):
+        """Yields an AudioChunk for each full second."""
+        expected = self.clock
+        for frame, time in self.frames(packet):
+            form = (frame.format.name, frame.layout.name, frame.sample_rate)
+            gap = 0.0 if expected is None else time - expected
+            if form != self.form or gap > GAP:
+                if gap > GAP:
+                    logger.warning(
+                        "%s: %.2f s of sound are missing at %.2f s",
+                        self.path,
+                        gap,
+                        expected,
+                    )
+                yield from self.flush()
+                self.form, self.start = form, time
+                self.resampler = import_av().AudioResampler(
+                    format="fltp", rate=self.sample_rate
+                )
+            expected = self.clock
+            frame.pts = None  # gaps are dealt with here
+            self._keep(self.resampler.resample(frame))
+            while self.kept >= self.sample_rate:
+                yield self._take(self.sample_rate)
+
+    def flush(self):
+        """Yields what the resampler and this reader still hold."""
+        if self.resampler is not None:
+            self._keep(self.resampler.resample(None))
+            self.resampler = None
+        while self.kept:
+            yield self._take(min(self.kept, self.sample_rate))
+
+    def _keep(self, frames):
+        for frame in frames:
+            if frame is None:
+                continue
+            samples = frame.to_ndarray().mean(axis=0, dtype=np.float32)
+            if not np.isfinite(samples).all():
+                at = self.start + self.kept / self.sample_rate
+                raise Fault(f"its audio is not a number at {at:.2f} s")
+            # Lossy codecs overshoot full scale.
+            self.parts.append(samples.clip(-1.0, 1.0))
+            self.kept += len(samples)
+
+    def _take(self, count):
+        samples = np.concatenate(self.parts)
+        chunk = AudioChunk(samples[:count], self.start)
+        self.parts = [samples[count:]]
+        self.kept -= count
+        self.start += count / self.sample_rate
+        return chunk
+
+
+class VideoReader(_Reader):
+    """Frames of one stream, picked by time, upright, with square pixels.
+
+    Arguments
+    ---------
+    frame_rate : float or None
+        Frames a second at most; None yields all.
+    batch_frames : int
+        Frames in a batch.
+    """
+
+    kind = "video"
+
+    def __init__(self, frame_rate, batch_frames):
+        self.picker = RatePicker(frame_rate)
+        self.batch_frames = batch_frames
+        self.room, self.times = None, []
+
+    def open(self, stream, origin, path):
+        """Gets ready for a stream; see the base class."""
+        super().open(stream, origin, path)
+        rate = stream.average_rate or stream.base_rate
+        self.spacing = 1 / float(rate) if rate else 0.04
+        ratio = stream.sample_aspect_ratio
+        self.pixel_ratio = float(ratio) if ratio else 1.0
+        self.latest = -math.inf
+        # From version 17 on, PyAV converts in as many threads as there are
+        # cores unless told otherwise, which on busy cores is far slower.
+        version = int(import_av().__version__.split(".")[0])
+        self.threads = {"threads": 1} if version >= 17 else {}
+
+    def length(self, frame):
+        """How long a frame lasts (by the average rate), seconds."""
+        return self.spacing
+
+    def read(self, packet):
+        """Yields a FrameBatch for each full one."""
+        for frame, time in self.frames(packet):
+            time = self.latest = max(time, self.latest)
+            if not self.picker.pick(time):
+                continue
+            image = self._image(frame)
+            if self.room is not None and image.shape != self.room.shape[1:]:
+                yield from self.flush()
+            if self.room is None:
+                fitting = max(1, MAX_BATCH_BYTES // image.nbytes)
+                count = min(self.batch_frames, fitting)
+                self.room = np.empty((count, *image.shape), np.uint8)
+            self.room[len(self.times)] = image
+            self.times.append(time)
+            if len(self.times) == len(self.room):
+                yield from self.flush()
+
+    def flush(self):
+        """Yields the frames that this reader still holds."""
+        if self.times:
+            frames = self.room[: len(self.times)]
+            yield FrameBatch(frames, np.array(self.times, np.float64))
+        self.room, self.times = None, []
+
+    def _image(self, frame):
+        width = max(1, round(frame.width * self.pixel_ratio))
+        image = frame.to_ndarray(
+            format="rgb24", width=width, height=frame.height, **self.threads
+        )
+        matrix = frame.side_data.get("DISPLAYMATRIX")
+        return image if matrix is None else upright(image, bytes(matrix))

@@ -1,0 +1,3 @@
+"""Trained models applied to clips."""
+
+from vavl_sb.inference.emotion import Emotion, EmotionRecognizer

@@ -1,0 +1,208 @@
+"""EmotionRecognizer: a clip in, an emotion out.
+
+Authors
+ * The vavl_sb authors 2026
+"""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Optional
+
+import torch
+from speechbrain.inference.interfaces import Pretrained
+
+from vavl_sb.utils.errors import EncoderError, MediaError, VAVLError
+
+MODALITIES = ("audio", "visual", "audiovisual")
+
+
+@dataclass
+class Emotion:
+    """What a model says about one clip.
+
+    Arguments
+    ---------
+    modality : str
+        Which head answered: "audio", "visual" or "audiovisual".
+    label : str
+        The most probable class; None for attributes.
+    probabilities : dict
+        Class to probability; None for attributes.
+    attributes : dict
+        Attribute to value, in the corpus's own scale; None for classes.
+    per_modality : dict
+        The same, from each head that the clip allows.
+    """
+
+    modality: str
+    label: Optional[str] = None
+    probabilities: Optional[dict] = None
+    attributes: Optional[dict] = None
+    per_modality: Optional[dict] = None
+
+    def as_dict(self):
+        """The fields that are not None, as plain Python.
+
+        Returns
+        -------
+        dict
+        """
+        return {k: v for k, v in asdict(self).items() if v is not None}
+
+
+class EmotionRecognizer(Pretrained):
+    """A trained VAVL model with its encoders, ready for clips.
+
+    Make one with :meth:`from_hparams`.
+
+    Example
+    -------
+    >>> # doctest: +SKIP
+    >>> model = EmotionRecognizer.from_hparams("results/demo/inference")
+    >>> model.predict_file("clip.mp4").label
+    'happy'
+    """
+
+    HPARAMS_NEEDED = ["task", "labels", "clip_encoder"]
+    MODULES_NEEDED = ["vavl"]
+
+    @classmethod
+    def from_hparams(cls, source, overrides=None, **kwargs):
+        """Loads an exported model.
+
+        The model's YAML can make any Python object: load only models from
+        people you trust.
+
+        Arguments
+        ---------
+        source : str or Path
+            A folder such as a run's ``inference/``, or a hub id.
+        overrides : dict
+            Keys of the model's hyperparams.yaml to change.
+        **kwargs
+            As in ``Pretrained.from_hparams``, such as ``run_opts``.
+
+        Returns
+        -------
+        EmotionRecognizer
+
+        Raises
+        ------
+        EncoderError
+            The folder does not hold a model, or its weights do not fit.
+        """
+        folder = _model_folder(source)
+        overrides = {"pretrained_path": str(folder), **(overrides or {})}
+        model = super().from_hparams(
+            source=str(folder), overrides=overrides, **kwargs
+        )
+        model.hparams.clip_encoder.to(model.device)
+        return model
+
+    def predict_file(self, path, modality="auto", audio_path=None):
+        """Predicts the emotion of a clip.
+
+        Arguments
+        ---------
+        path : str or Path
+            Any container with sound, picture or both.
+        modality : str
+            "auto": both where the clip has both, otherwise what it has;
+            "audio", "visual", "audiovisual": that head, or an error.
+        audio_path : str or Path
+            Sound that stands in a file of its own; then the sound in
+            ``path`` is not used.
+
+        Returns
+        -------
+        Emotion
+
+        Raises
+        ------
+        MediaError
+            The clip cannot be decoded, or lacks what ``modality`` needs.
+        """
+        if modality not in ("auto", *MODALITIES):
+            raise VAVLError(
+                f"modality: must be auto or one of {', '.join(MODALITIES)}, "
+                f"not {modality!r}"
+            )
+        wav = str(audio_path if audio_path is not None else path)
+        features = self.hparams.clip_encoder.encode(wav=wav, video=str(path))
+        answers = self._answers(features)
+        if not answers:
+            raise MediaError(
+                f"{path}: neither sound nor a face was found in it"
+            )
+        if modality == "auto":
+            modality = [name for name in MODALITIES if name in answers][-1]
+        if modality not in answers:
+            missing = "sound" if features.audio is None else "face"
+            raise MediaError(
+                f"{path}: no {missing} was found in it, so the {modality} "
+                "head cannot answer; use modality auto"
+            )
+        return Emotion(
+            modality=modality, **answers[modality], per_modality=answers
+        )
+
+    @torch.no_grad()
+    def _answers(self, features):
+        """What each head says, for the heads that the clip allows."""
+        inputs = {}
+        for name in ("audio", "visual"):
+            found = getattr(features, name)
+            if found is not None:
+                inputs[name] = torch.from_numpy(found).float()[None]
+        inputs = {k: v.to(self.device) for k, v in inputs.items()}
+        with self.inference_ctx:
+            out = self.mods.vavl(**inputs)
+        return {
+            name: self._readable(getattr(out, name)[0].float().cpu())
+            for name in MODALITIES
+            if getattr(out, name) is not None
+        }
+
+    def _readable(self, values):
+        """One head's output (n,) with names."""
+        labels = self.hparams.labels
+        if self.hparams.task == "classification":
+            shares = torch.softmax(values, dim=-1).tolist()
+            return {
+                "label": labels[int(values.argmax())],
+                "probabilities": dict(zip(labels, shares)),
+            }
+        return {"attributes": dict(zip(labels, values.tolist()))}
+
+    def forward(
+        self, audio=None, audio_lens=None, visual=None, visual_lens=None
+    ):
+        """Runs the network on features; see ``VAVL.forward``."""
+        return self.mods.vavl(audio, audio_lens, visual, visual_lens)
+
+
+def _model_folder(source):
+    """A local folder with the model, fetched from the hub where needed."""
+    folder = Path(source)
+    if not folder.is_dir():
+        folder = _from_hub(str(source))
+    if not (folder / "hyperparams.yaml").is_file():
+        raise EncoderError(
+            f"{source}: no hyperparams.yaml in it; give a folder that a run "
+            "exported, such as results/demo/inference"
+        )
+    return folder.resolve()
+
+
+def _from_hub(source):
+    """Downloads a model, or takes it from the hub's cache."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        return Path(snapshot_download(source))
+    except (OSError, ValueError, HFValidationError, HfHubHTTPError):
+        raise EncoderError(
+            f"{source}: neither a folder nor a model that the hub (or its "
+            "cache) has"
+        ) from None

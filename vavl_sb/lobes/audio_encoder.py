@@ -1,0 +1,215 @@
+"""Speech encoders: a waveform in, a sequence of features out.
+
+Pretrained encoders (wav2vec 2.0, HuBERT, WavLM, Whisper) by SpeechBrain's
+lobes, or log-mel features, which need no download. All of them give a clip
+the same features alone, in any batch and under any padding.
+
+Authors
+ * The vavl_sb authors 2026
+"""
+
+import os
+
+import torch
+from speechbrain.dataio.dataio import length_to_mask
+
+from vavl_sb.lobes.feature_encoder import FeatureEncoder
+from vavl_sb.lobes.log_mel import LogMel
+from vavl_sb.lobes.ssl_source import find_folder, read_config
+from vavl_sb.utils.errors import EncoderError
+
+SAMPLE_RATE = 16000
+
+
+class AudioEncoder(FeatureEncoder):
+    """A speech encoder, frozen or fine-tuned.
+
+    Of a pretrained transformer the first ``num_layers`` layers are kept and
+    the output is what the encoder so pruned gives: the output of its last
+    layer and, in models that have one there (wav2vec 2.0, HuBERT and WavLM
+    with ``do_stable_layer_norm``, as their "large" variants; Whisper), of the
+    encoder's final LayerNorm after it. That is how VAVL (arXiv 2305.07216) has
+    its speech features: wav2vec2-large-robust cut to 12 of its 24 layers, after
+    Wagner et al. (arXiv 2203.07378).
+
+    Arguments
+    ---------
+    source : str or Path
+        "logmel"; or a local folder in the Hugging Face layout (config.json,
+        preprocessor_config.json, model.safetensors), also one written by
+        :meth:`export`; or the name of a model on the hub. Kinds: wav2vec2,
+        hubert, wavlm, whisper.
+    num_layers : int
+        How many transformer layers to keep; None for all. If the model has
+        fewer, all are kept and a line is logged. A folder written by
+        :meth:`export` is already cut and is taken as it is.
+    freeze : bool
+        True: no gradients, and always in eval mode. Log-mel features have
+        nothing to learn and are always frozen.
+    save_path : str or Path
+        Where downloads are kept; None for Hugging Face's own cache.
+    hop_ms : int
+        10 or 20, between frames, in ms; for "logmel" only.
+    freeze_feature_extractor : bool
+        With ``freeze=False``, keep the convolutions below the transformer
+        frozen, as is usual.
+    spec_augment : bool
+        With ``freeze=False``, mask features at random in training as the
+        model's configuration says (SpecAugment; not for Whisper).
+
+    Raises
+    ------
+    EncoderError
+        In one line: the source cannot be had, or is no encoder of these kinds.
+
+    Example
+    -------
+    >>> encoder = AudioEncoder("logmel")
+    >>> wavs, lens = torch.rand(2, 16000), torch.tensor([1.0, 0.5])
+    >>> features, lens = encoder(wavs, lens)
+    >>> features.shape, (lens * 51).round().tolist()
+    (torch.Size([2, 51, 80]), [51.0, 26.0])
+    """
+
+    def __init__(
+        self,
+        source,
+        num_layers=12,
+        freeze=True,
+        save_path=None,
+        hop_ms=20,
+        freeze_feature_extractor=True,
+        spec_augment=False,
+    ):
+        super().__init__()
+        self.source = os.fspath(source)
+        if num_layers is not None and num_layers < 1:
+            raise EncoderError(
+                f"audio encoder {source}: num_layers is {num_layers}; give a "
+                "whole number above 0, or null for all layers"
+            )
+        if self.source == "logmel":
+            self.encoder = LogMel(hop_ms)
+        else:
+            folder = find_folder(self.source, save_path)
+            config = read_config(folder)
+            if config["model_type"] == "vavl_logmel":
+                self.encoder = LogMel(config["hop_ms"])
+            else:
+                self.encoder = _ssl().load_lobe(folder, config, num_layers)
+        is_logmel = isinstance(self.encoder, LogMel)
+        self._set_freeze(freeze or is_logmel)
+        if not self.freeze:
+            self.encoder.prepare_training(
+                freeze_feature_extractor, spec_augment
+            )
+
+    @property
+    def output_dim(self):
+        """Numbers per frame."""
+        return self.encoder.output_dim
+
+    @property
+    def frame_rate(self):
+        """Frames per second."""
+        return SAMPLE_RATE / self.encoder.hop
+
+    def settings(self):
+        """All settings that features depend on, besides the weights.
+
+        Returns
+        -------
+        dict
+            ``kind`` and what belongs to the kind.
+        """
+        return self.encoder.settings()
+
+    def feature_state(self):
+        """All tensors that features depend on.
+
+        Returns
+        -------
+        dict
+            Names to tensors; empty for log-mel.
+        """
+        return self.encoder.feature_state()
+
+    def forward(self, wavs, wav_lens=None):
+        """Features of a batch of clips.
+
+        Arguments
+        ---------
+        wavs : torch.Tensor
+            16 kHz mono in [-1, 1], shape (B, n). Any length; a clip shorter
+            than a frame is filled up with zeros.
+        wav_lens : torch.Tensor
+            Lengths relative to n, shape (B,); None if all clips fill it.
+
+        Returns
+        -------
+        features : torch.Tensor
+            float32, shape (B, T, output_dim), with T that of the longest
+            clip; 0 past a clip's end.
+        lens : torch.Tensor
+            Lengths relative to T, float32, shape (B,).
+        """
+        if wavs.ndim != 2:
+            raise ValueError(f"wavs must be (B, n), got {tuple(wavs.shape)}")
+        samples = _absolute(wav_lens, wavs)
+        longest = int(samples.max())
+        wavs = wavs[:, :longest].float()
+        # What stands in the padding must not reach the features.
+        wavs = wavs.masked_fill(
+            ~length_to_mask(samples, longest, dtype=torch.bool), 0.0
+        )
+        with self._features_context(wavs.device):
+            features = self.encoder(wavs, samples).float()
+        frames = self.encoder.frames(samples)
+        mask = length_to_mask(
+            frames, features.shape[1], dtype=torch.bool
+        ).unsqueeze(-1)
+        return features.masked_fill(~mask, 0.0), frames / frames.max()
+
+    def export(self, folder):
+        """Writes a folder from which ``AudioEncoder(source=folder)`` gives
+        the same features and has the same digest.
+
+        Arguments
+        ---------
+        folder : str or Path
+            Made if it does not exist. For a pretrained encoder it is also
+            a Hugging Face folder, of the model cut to ``num_layers``.
+
+        Returns
+        -------
+        str
+            The folder.
+        """
+        folder = os.fspath(folder)
+        os.makedirs(folder, exist_ok=True)
+        self.encoder.write(folder)
+        return folder
+
+
+def _ssl():
+    """The module of pretrained lobes, imported when one is asked for."""
+    try:
+        import transformers  # noqa: F401
+    except ImportError:
+        raise EncoderError(
+            "pretrained speech encoders need the package transformers; "
+            'pip install "vavl_sb[ssl]", or use logmel'
+        ) from None
+    from vavl_sb.lobes import ssl_encoder
+
+    return ssl_encoder
+
+
+def _absolute(lens, wavs):
+    """Samples of each clip (B,), from relative lengths."""
+    batch, longest = wavs.shape
+    if lens is None:
+        return torch.full((batch,), longest, device=wavs.device)
+    # In double: float32 cannot count the samples of a clip of 20 minutes.
+    samples = (lens.to(wavs.device).double() * longest).round().long()
+    return samples.clamp(0, longest)

@@ -1,0 +1,137 @@
+"""What the audio and the visual encoder have in common.
+
+Both turn a signal into features, are frozen unless the user says otherwise,
+and are known by a digest that names cached features and exported models.
+
+Authors
+ * The vavl_sb authors 2026
+"""
+
+import contextlib
+import hashlib
+import json
+
+import torch
+from torch import nn
+
+
+def hash_state(settings, tensors):
+    """SHA-256 of settings and tensors, the same on every machine.
+
+    Arguments
+    ---------
+    settings : dict
+        What JSON can hold; the order of the keys does not matter.
+    tensors : dict
+        Names to tensors, on any device and in any memory format; dtype, shape
+        and values count.
+
+    Returns
+    -------
+    str
+        64 hexadecimal digits.
+
+    Example
+    -------
+    >>> a = hash_state({"hop": 1}, {"w": torch.ones(2, 3)})
+    >>> a == hash_state({"hop": 1}, {"w": torch.ones(3, 2).t()})
+    True
+    >>> a == hash_state({"hop": 1}, {"w": torch.ones(3, 2)})
+    False
+    """
+    hashed = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        hashed.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        # As bytes, because numpy knows no bfloat16.
+        hashed.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return hashed.hexdigest()
+
+
+class FeatureEncoder(nn.Module):
+    """Base of encoders whose features may be cached and shipped.
+
+    A subclass builds its modules and calls :meth:`_set_freeze`; its forward
+    works inside :meth:`_features_context`.
+    """
+
+    def _set_freeze(self, freeze):
+        """Freezes the encoder, or lets it learn."""
+        self.freeze = bool(freeze)
+        self.requires_grad_(not self.freeze)
+        self._digest = (None, None)
+        self.train(not self.freeze)
+
+    def train(self, mode=True):
+        """Sets the mode; a frozen encoder stays in eval mode.
+
+        A Brain calls ``modules.train()`` on all modules alike. In a frozen
+        encoder that would switch on dropout, layer drop and the running
+        statistics of BatchNorm, so that its features would change.
+
+        Arguments
+        ---------
+        mode : bool
+            True for training.
+
+        Returns
+        -------
+        FeatureEncoder
+            Itself.
+        """
+        return super().train(mode and not self.freeze)
+
+    @contextlib.contextmanager
+    def _features_context(self, device):
+        """Frozen: no gradients, and float32 even where the rest runs in bf16.
+
+        Features are cached once and computed anew at inference; they must not
+        depend on the precision that the network behind them is trained in.
+        """
+        if not self.freeze:
+            yield
+            return
+        with torch.no_grad(), torch.autocast(device.type, enabled=False):
+            yield
+
+    def settings(self):
+        """All settings that features depend on, besides the weights.
+
+        Returns
+        -------
+        dict
+            Strings, numbers, booleans and lists of these. Not where the
+            weights came from, nor how they are trained.
+        """
+        raise NotImplementedError
+
+    def feature_state(self):
+        """All tensors that features depend on.
+
+        Returns
+        -------
+        dict
+            Names to tensors.
+        """
+        raise NotImplementedError
+
+    def digest(self):
+        """Fingerprint of class, settings and weights.
+
+        Equal digests mean equal features (up to the rounding of the device).
+        It does not depend on the machine or on where files lie. It is
+        computed again only if a weight changed since the last call.
+
+        Returns
+        -------
+        str
+            64 hexadecimal digits (SHA-256).
+        """
+        tensors = self.feature_state()
+        # Optimizers and load_state_dict count the version of a tensor up,
+        # moves to a device or another dtype give it new memory.
+        state = {k: (v.data_ptr(), v._version) for k, v in tensors.items()}
+        if self._digest[0] != state:
+            settings = {"class": type(self).__name__, **self.settings()}
+            self._digest = (state, hash_state(settings, tensors))
+        return self._digest[1]

@@ -1,0 +1,120 @@
+"""What the pretrained speech encoders share: strict loading, and export.
+
+Authors
+ * The vavl_sb authors 2026
+"""
+
+import copy
+import json
+import os
+
+from safetensors.torch import save_file
+from speechbrain.utils.logger import get_logger
+
+from vavl_sb.utils.errors import EncoderError
+from vavl_sb.utils.files import write_json
+
+logger = get_logger(__name__)
+
+
+class StrictLobe:
+    """Loading, description and export, for a lobe of SpeechBrain."""
+
+    # Key of the configuration that counts the layers, what else features
+    # depend on, and prefix of the weights that they depend on.
+    layers_key = "num_hidden_layers"
+    config_keys = ()
+    prefix = ""
+    output_dim_key = "hidden_size"
+
+    def override_config(self, config):
+        """Cuts the number of layers before any weight is read."""
+        config = super().override_config(config)
+        present = getattr(config, self.layers_key)
+        wanted = self._num_layers or present
+        if wanted > present:
+            logger.info(
+                "The speech encoder has %d layers, not %d: all are used",
+                present,
+                wanted,
+            )
+        config.num_hidden_layers = min(wanted, present)
+        setattr(config, self.layers_key, min(wanted, present))
+        # Layer drop leaves parameters without gradients, on which DDP hangs;
+        # an adapter would take away every second frame.
+        for key in ("layerdrop", "encoder_layerdrop", "add_adapter"):
+            if hasattr(config, key):
+                setattr(config, key, type(getattr(config, key))(0))
+        return config
+
+    def _from_pretrained(self, source, **unused):
+        """Reads weights from a local folder, as float32, all or none."""
+        self.model, report = self.auto_class.from_pretrained(
+            source,
+            config=self.config,
+            local_files_only=True,
+            weights_only=True,
+            output_loading_info=True,
+        )
+        self.model.float()
+        missing = sorted(
+            key for key in report["missing_keys"] if self._matters(key)
+        )
+        if missing:
+            raise EncoderError(
+                f"audio encoder {source}: lacks {len(missing)} weights, such "
+                f"as {', '.join(missing[:3])}; copy or download it again"
+            )
+
+    def _matters(self, key):
+        """Whether features depend on a weight."""
+        return key.startswith(self.prefix) and key != "masked_spec_embed"
+
+    @property
+    def output_dim(self):
+        """Numbers per frame."""
+        return getattr(self.config, self.output_dim_key)
+
+    def settings(self):
+        """All that features depend on besides the weights."""
+        described = {"kind": self.config.model_type}
+        for key in sorted((self.layers_key, *self.config_keys)):
+            value = getattr(self.config, key, None)
+            described[key] = list(value) if _is_listlike(value) else value
+        return described
+
+    def feature_state(self):
+        """Weights that features depend on."""
+        state = self.model.state_dict()
+        return {k: v for k, v in state.items() if self._matters(k)}
+
+    def export_state(self):
+        """Weights and configuration to write."""
+        return self.model.state_dict(), copy.deepcopy(self.config)
+
+    def write(self, folder):
+        """Writes a Hugging Face folder."""
+        state, config = self.export_state()
+        state = {k: v.detach().cpu().contiguous() for k, v in state.items()}
+        config.architectures = [type(self.model).__name__]
+        config.dtype = "float32"
+        config.save_pretrained(folder)
+        self._mark(os.path.join(folder, "config.json"))
+        self.feature_extractor.save_pretrained(folder)
+        path = os.path.join(folder, "model.safetensors")
+        save_file(state, path, metadata={"format": "pt"})
+
+    def _mark(self, path):
+        """Marks a configuration as cut, and forgets where it came from."""
+        with open(path, encoding="utf-8") as file:
+            config = json.load(file)
+        config.pop("_name_or_path", None)
+        config["vavl_sb"] = {
+            "num_layers": getattr(self.config, self.layers_key)
+        }
+        write_json(path, config)
+
+
+def _is_listlike(value):
+    """Lists and tuples, which JSON writes alike."""
+    return isinstance(value, (list, tuple))

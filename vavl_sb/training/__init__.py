@@ -1,0 +1,1 @@
+"""The Brain of the recipes, and what a finished run leaves behind."""

@@ -1,0 +1,379 @@
+"""VAVLBrain: three updates a batch, scores over the whole set, checkpoints.
+
+A batch takes three updates in this order: visual (its encoder, the shared
+layers, its two heads), audio (likewise), then the audio-visual head with all
+else frozen, without gradients and in eval mode (section 3.3 of the paper).
+
+Authors
+ * The vavl_sb authors 2026
+"""
+
+import speechbrain as sb
+import torch
+from speechbrain.utils.logger import get_logger
+
+from vavl_sb.nnet.losses import reconstruction_loss
+from vavl_sb.training import report
+from vavl_sb.utils.errors import VAVLError
+from vavl_sb.utils.metric_stats import ConcordanceStats, EmotionStats
+
+logger = get_logger(__name__)
+
+UPDATES = ("visual", "audio", "audiovisual")
+OUTPUTS = ("audio", "visual", "audiovisual")
+
+
+class VAVLBrain(sb.Brain):
+    """Trains and scores :class:`vavl_sb.lobes.vavl.VAVL`.
+
+    One Adam holds the whole network. An update leaves the gradients of all
+    other parts at None, which Adam skips, so that the shared layers have one
+    moment estimate that both unimodal updates feed.
+
+    Arguments
+    ---------
+    *args, **kwargs
+        As for ``sb.Brain``. ``hparams`` has ``task`` ("classification" or
+        "regression"), ``labels``, ``output_folder`` and ``epoch_counter``;
+        ``modules`` has ``vavl``, and ``audio_encoder`` where that learns.
+    prediction_loss : callable
+        From predictions (B, n) and targets to a scalar.
+    reconstruction_weight : float
+        What the reconstruction loss counts beside it.
+    lr_audio_encoder : float
+        Learning rate of an audio encoder that learns.
+    select_by : str
+        Whose validation score chooses the checkpoint: "mean" (over the
+        modalities), "audio", "visual" or "audiovisual".
+    train_loggers : list
+        SpeechBrain ``TrainLogger`` objects.
+    """
+
+    def __init__(
+        self,
+        *args,
+        prediction_loss,
+        reconstruction_weight=1.0,
+        lr_audio_encoder=1e-5,
+        select_by="mean",
+        train_loggers=(),
+        **kwargs,
+    ):
+        super().__init__(*args, **kwargs)
+        if self.grad_accumulation_factor > 1:
+            raise VAVLError(
+                "grad_accumulation_factor: must be 1, since the gradients of "
+                "a batch's three updates must not be added up; raise "
+                "batch_size instead"
+            )
+        if select_by not in ("mean", *OUTPUTS):
+            raise VAVLError(
+                "select_by: must be mean, audio, visual or audiovisual, not "
+                f"{select_by!r}"
+            )
+        self.prediction_loss = prediction_loss
+        self.reconstruction_weight = reconstruction_weight
+        self.lr_audio_encoder = lr_audio_encoder
+        self.select_by = select_by
+        self.train_loggers = list(train_loggers)
+        self.learns_audio_encoder = "audio_encoder" in self.modules
+        self.curves = report.LearningCurves(self.hparams.output_folder)
+        self.update = None
+
+    def init_optimizers(self):
+        """One optimizer for the network, one for a learning audio encoder."""
+        self.optimizer = self.opt_class(self.modules.vavl.parameters())
+        self.optimizers_dict = {"vavl": self.optimizer}
+        if self.learns_audio_encoder:
+            learning = [
+                p
+                for p in self.modules.audio_encoder.parameters()
+                if p.requires_grad
+            ]
+            self.optimizers_dict["audio_encoder"] = self.opt_class(
+                learning, lr=self.lr_audio_encoder
+            )
+        if self.checkpointer is not None:
+            for name, optimizer in self.optimizers_dict.items():
+                self.checkpointer.add_recoverable(
+                    f"{name}_optimizer", optimizer
+                )
+
+    def freeze_optimizers(self, optimizers):
+        """The audio encoder steps in the audio update alone."""
+        if self.update in (None, "audio"):
+            return optimizers
+        return {"vavl": optimizers["vavl"]}
+
+    def compute_forward(self, batch, stage, update=None):
+        """Runs the network.
+
+        Arguments
+        ---------
+        batch : PaddedBatch
+            From :func:`vavl_sb.dataio.datasets.emotion_datasets`.
+        stage : sb.Stage
+            The stage of the experiment.
+        update : str
+            Only what this update needs: "visual", "audio" or "audiovisual";
+            None for all heads.
+
+        Returns
+        -------
+        vavl_sb.lobes.vavl.VAVLOutput
+        """
+        batch = batch.to(self.device)
+        inputs = {}
+        if update != "visual":
+            audio, lens = batch.audio
+            inputs["audio"], lens = self._audio_features(batch, audio, lens)
+            inputs["audio_lens"] = lens * batch.has_audio.to(lens)
+        if update != "audio":
+            inputs["visual"], lens = batch.visual
+            inputs["visual_lens"] = lens * batch.has_visual.to(lens)
+        return self.modules.vavl(
+            **inputs, freeze_backbone=update == "audiovisual"
+        )
+
+    def _audio_features(self, batch, audio, lens):
+        """Features of a batch's sound: as cached, or from samples."""
+        if not self.learns_audio_encoder:
+            return audio, lens
+        encoder = self.modules.audio_encoder
+        if self.update != "audiovisual":
+            return encoder(audio, lens)
+        encoder.eval()
+        with torch.no_grad():
+            features = encoder(audio, lens)
+        encoder.train()
+        return features
+
+    def compute_objectives(self, out, batch, stage, update=None):
+        """Loss of one update; at evaluation, the mean over the heads.
+
+        Arguments
+        ---------
+        out : vavl_sb.lobes.vavl.VAVLOutput
+            From :meth:`compute_forward`.
+        batch : PaddedBatch
+            The same batch.
+        stage : sb.Stage
+            The stage of the experiment.
+        update : str
+            Which update's loss.
+
+        Returns
+        -------
+        torch.Tensor
+            Scalar; None where no row has what the update needs.
+        """
+        if update is not None:
+            return self._update_loss(out, batch, update)
+        losses = []
+        for modality in OUTPUTS:
+            loss = self._update_loss(out, batch, modality)
+            if loss is not None:
+                losses.append(loss)
+                self._collect(out, batch, modality)
+        return torch.stack(losses).mean()
+
+    def _update_loss(self, out, batch, modality):
+        """Prediction loss, and the reconstruction's for one modality."""
+        predictions, rows = self._rows(out, modality)
+        if predictions is None:
+            return None
+        targets = self._targets(batch)[rows]
+        prediction = self.prediction_loss(predictions[rows], targets)
+        self._note(f"{modality} prediction", prediction)
+        if modality == "audiovisual":
+            return prediction
+        reconstruction = reconstruction_loss(
+            getattr(out, f"{modality}_reconstruction")[rows],
+            getattr(out, f"{modality}_target")[rows],
+        )
+        self._note(f"{modality} reconstruction", reconstruction)
+        return prediction + self.reconstruction_weight * reconstruction
+
+    def _rows(self, out, modality):
+        """Predictions of one head, and the rows that have the modality."""
+        predictions = getattr(out, modality)
+        if predictions is None:
+            return None, None
+        if modality == "audiovisual":
+            return predictions, out.has_audio & out.has_visual
+        return predictions, getattr(out, f"has_{modality}")
+
+    def _targets(self, batch):
+        """Class indices (B,) or attributes (B, n)."""
+        targets = batch.label.data
+        if self.hparams.task == "classification":
+            return targets.squeeze(-1)
+        return targets
+
+    def _note(self, name, loss):
+        """Adds to the stage's averages, unless the batch is skipped."""
+        if not torch.isfinite(loss):
+            return
+        total, count = self.loss_sums.get(name, (0.0, 0))
+        self.loss_sums[name] = (total + loss.detach(), count + 1)
+
+    def _collect(self, out, batch, modality):
+        """Hands one head's predictions to the scores of the stage."""
+        predictions, rows = self._rows(out, modality)
+        kept = rows.tolist()
+        self.stats[modality].append(
+            [id for id, keep in zip(batch.id, kept) if keep],
+            predictions[rows],
+            self._targets(batch)[rows],
+        )
+
+    def fit_batch(self, batch):
+        """The three updates of a batch.
+
+        Arguments
+        ---------
+        batch : PaddedBatch
+            Rows may lack a modality; an update that no row allows is skipped.
+
+        Returns
+        -------
+        torch.Tensor
+            Sum of the updates' losses, detached, on the CPU.
+        """
+        self.on_fit_batch_start(batch, True)
+        total = torch.zeros(())
+        for self.update in UPDATES:
+            with self.training_ctx:
+                out = self.compute_forward(
+                    batch, sb.Stage.TRAIN, update=self.update
+                )
+                loss = self.compute_objectives(
+                    out, batch, sb.Stage.TRAIN, update=self.update
+                )
+            if loss is None or not self._is_finite(loss, batch):
+                continue
+            self.scaler.scale(loss).backward()
+            self.optimizers_step()
+            total = total + loss.detach().cpu()
+        self.update = None
+        self.on_fit_batch_end(batch, out, total, True)
+        return total
+
+    def _is_finite(self, loss, batch):
+        """Whether to use a loss; names the clips of one that is NaN."""
+        if torch.isfinite(loss):
+            return True
+        self.nonfinite_count += 1
+        clips = ", ".join(batch.id)
+        if self.nonfinite_count > self.nonfinite_patience:
+            raise VAVLError(
+                f"the {self.update} loss is not finite for the "
+                f"{self.nonfinite_count}th time in an epoch; last in the "
+                f"batch of {clips}"
+            )
+        logger.warning(
+            "the %s update is skipped, its loss is not finite: %s",
+            self.update,
+            clips,
+        )
+        return False
+
+    def on_stage_start(self, stage, epoch=None):
+        """Clears the stage's losses and scores.
+
+        Arguments
+        ---------
+        stage : sb.Stage
+            The stage that starts.
+        epoch : int
+            The epoch; None at test.
+        """
+        self.loss_sums = {}
+        kind = (
+            EmotionStats
+            if self.hparams.task == "classification"
+            else ConcordanceStats
+        )
+        self.stats = {name: kind(self.hparams.labels) for name in OUTPUTS}
+
+    def fit(self, epoch_counter, train_set, valid_set=None, **kwargs):
+        """Trains; an empty validation set keeps the last epoch.
+
+        Arguments
+        ---------
+        epoch_counter : iterable
+            Gives epoch numbers.
+        train_set : Dataset
+            Clips to learn from.
+        valid_set : Dataset
+            Clips that choose the checkpoint.
+        **kwargs
+            As in ``sb.Brain.fit``.
+        """
+        self.has_valid = valid_set is not None and len(valid_set) > 0
+        if not self.has_valid:
+            logger.warning("no validation clips: the last epoch is kept")
+        super().fit(
+            epoch_counter,
+            train_set,
+            valid_set if self.has_valid else None,
+            **kwargs,
+        )
+
+    def on_stage_end(self, stage, stage_loss, epoch=None):
+        """Logs, keeps the best checkpoint, and at test writes the results.
+
+        Arguments
+        ---------
+        stage : sb.Stage
+            The stage that ends.
+        stage_loss : float
+            Its average loss.
+        epoch : int
+            The epoch; None at test.
+        """
+        losses = {"loss": float(stage_loss)}
+        for name, (total, count) in sorted(self.loss_sums.items()):
+            losses[name.replace(" ", "_") + "_loss"] = float(total) / count
+        if stage == sb.Stage.TRAIN:
+            self.train_losses = losses
+            if not self.has_valid:
+                self._end_epoch(epoch, {}, {}, score=float(epoch))
+        elif stage == sb.Stage.VALID:
+            scores = report.scores(self.stats)
+            self._end_epoch(epoch, losses, scores, self._selected(scores))
+        else:
+            report.write_test_report(
+                self.hparams, self.stats, self.train_loggers
+            )
+
+    def _selected(self, scores):
+        """The number that chooses the checkpoint."""
+        found = {name: s["score"] for name, s in scores.items()}
+        if self.select_by == "mean":
+            return sum(found.values()) / len(found)
+        if self.select_by not in found:
+            raise VAVLError(
+                f"select_by: {self.select_by}, but no validation clip "
+                "can be scored that way; choose mean"
+            )
+        return found[self.select_by]
+
+    def _end_epoch(self, epoch, valid_losses, scores, score):
+        """Log line, curves, checkpoint and early stopping of an epoch."""
+        valid = dict(valid_losses)
+        for name, values in scores.items():
+            valid[f"{name}_{values['score_name']}"] = values["score"]
+        if sb.utils.distributed.if_main_process():
+            for train_logger in self.train_loggers:
+                train_logger.log_stats(
+                    {"epoch": epoch},
+                    train_stats=self.train_losses,
+                    valid_stats=valid,
+                )
+            self.curves.add(epoch, self.train_losses, valid)
+        self.hparams.epoch_counter.update_metric(score)
+        if self.checkpointer is not None:
+            self.checkpointer.save_and_keep_only(
+                meta={"score": score, "epoch": epoch}, max_keys=["score"]
+            )

@@ -1,0 +1,149 @@
+"""The folder that a run leaves for others: weights, and how to use them.
+
+The folder holds everything that inference needs, the frozen encoders
+included: it is loaded by
+:class:`vavl_sb.inference.emotion.EmotionRecognizer` on a machine that has
+neither the corpus nor the training run.
+
+Authors
+ * The vavl_sb authors 2026
+"""
+
+import os
+from pathlib import Path
+
+import yaml
+from speechbrain.utils.distributed import if_main_process
+from speechbrain.utils.logger import get_logger
+
+from vavl_sb.utils.files import write_atomically
+from vavl_sb.utils.weights import save_weights
+
+logger = get_logger(__name__)
+
+HEADER = """\
+# ################################
+# VAVL, exported by vavl_sb for vavl_sb.inference.EmotionRecognizer
+# https://arxiv.org/abs/2305.07216
+#
+# Authors:
+#  * whoever trained it with the recipe of the corpus named below
+# ################################
+"""
+
+
+class _Tagged:
+    """A YAML node with a HyperPyYAML tag."""
+
+    def __init__(self, tag, value):
+        self.tag, self.value = tag, value
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes :class:`_Tagged` nodes, and lists on one line."""
+
+    def ignore_aliases(self, data):
+        """Every node is written out where it stands."""
+        return True
+
+
+def _represent(dumper, node):
+    """A tagged mapping, or a tagged scalar."""
+    if isinstance(node.value, dict):
+        return dumper.represent_mapping(node.tag, node.value)
+    return dumper.represent_scalar(node.tag, node.value)
+
+
+_Dumper.add_representer(_Tagged, _represent)
+
+
+def _new(name, **arguments):
+    """A node that makes an object."""
+    return _Tagged(f"!new:{name}", arguments)
+
+
+def _ref(text):
+    """A node that refers to another."""
+    return _Tagged("!ref", text)
+
+
+def export_model(folder, net, clip_encoder, **about):
+    """Writes ``hyperparams.yaml`` and the weights of network and encoders.
+
+    Arguments
+    ---------
+    folder : str or Path
+        Where to write, usually ``<output_folder>/inference``.
+    net : vavl_sb.lobes.vavl.VAVL
+        The trained network.
+    clip_encoder : vavl_sb.dataio.clip.ClipEncoder
+        With the encoders that the network was trained on.
+    **about
+        ``task``, ``labels``, ``corpus``, and ``attribute_range`` (lowest and
+        highest value of an attribute, or None): they stand in the YAML.
+    """
+    folder = Path(folder)
+    if not if_main_process():
+        return
+    save_weights(net, folder / "vavl.safetensors")
+    clip_encoder.audio_encoder.export(folder / "audio_encoder")
+    clip_encoder.visual_encoder.export(folder)
+    text = HEADER + "".join(
+        yaml.dump({key: node}, Dumper=_Dumper, sort_keys=False)
+        for key, node in _nodes(net, clip_encoder, about).items()
+    )
+    write_atomically(folder / "hyperparams.yaml", text.encode())
+    _let_others_read(folder)
+    logger.info("Exported the model to %s", folder)
+
+
+def _let_others_read(folder):
+    """Modes as the umask has them; some writers leave files to their owner."""
+    umask = os.umask(0)
+    os.umask(umask)
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(0o666 & ~umask)
+
+
+def _nodes(net, clip_encoder, about):
+    """The keys of hyperparams.yaml, in order."""
+    return {
+        "pretrained_path": ".",  # from_hparams puts the model's folder here.
+        **about,
+        "audio_encoder": _new(
+            "vavl_sb.lobes.audio_encoder.AudioEncoder",
+            source=_ref("<pretrained_path>/audio_encoder"),
+            num_layers=None,
+        ),
+        "visual_encoder": _new(
+            "vavl_sb.lobes.visual_encoder.VisualEncoder",
+            weights=_ref("<pretrained_path>/visual_encoder.safetensors"),
+        ),
+        "face_tracker": _new(
+            "vavl_sb.dataio.faces.FaceTracker",
+            **clip_encoder.face_tracker.arguments,
+        ),
+        "clip_encoder": _new(
+            "vavl_sb.dataio.clip.ClipEncoder",
+            audio_encoder=_ref("<audio_encoder>"),
+            visual_encoder=_ref("<visual_encoder>"),
+            face_tracker=_ref("<face_tracker>"),
+            frame_rate=clip_encoder.frame_rate,
+            batch_frames=clip_encoder.batch_frames,
+        ),
+        "vavl": _new("vavl_sb.lobes.vavl.VAVL", **net.settings),
+        "modules": {
+            "vavl": _ref("<vavl>"),
+            "audio_encoder": _ref("<audio_encoder>"),
+            "visual_encoder": _ref("<visual_encoder>"),
+        },
+        "pretrainer": _new(
+            "speechbrain.utils.parameter_transfer.Pretrainer",
+            loadables={"vavl": _ref("<vavl>")},
+            paths={"vavl": _ref("<pretrained_path>/vavl.safetensors")},
+            custom_hooks={
+                "vavl": _Tagged("!name:vavl_sb.utils.weights.load_weights", {})
+            },
+        ),
+    }

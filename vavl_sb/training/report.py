@@ -1,0 +1,241 @@
+"""What a run leaves behind: scores, predictions, pictures and a table.
+
+Authors
+ * The vavl_sb authors 2026
+"""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+from speechbrain.utils.distributed import if_main_process
+from speechbrain.utils.logger import get_logger
+
+from vavl_sb.training import plots
+from vavl_sb.utils.files import write_atomically, write_json
+
+logger = get_logger(__name__)
+
+
+def scores(stats):
+    """Summaries of the heads that had clips to score.
+
+    Arguments
+    ---------
+    stats : dict
+        Head name to ``EmotionStats`` or ``ConcordanceStats``.
+
+    Returns
+    -------
+    dict
+        Head name to its summary, with ``score`` (the number that stands for
+        it) and ``score_name``.
+    """
+    found = {}
+    for name, collected in stats.items():
+        if len(collected) == 0:
+            continue
+        summary = dict(collected.summarize())
+        summary["score"] = collected.summarize("score")
+        summary["score_name"] = (
+            "ccc_mean" if "ccc_mean" in summary else "f1_macro"
+        )
+        found[name] = summary
+    return found
+
+
+def write_test_report(hparams, stats, loggers):
+    """Writes metrics.json, predictions_test.csv and the pictures of a test.
+
+    Arguments
+    ---------
+    hparams : SimpleNamespace
+        ``output_folder``, ``task``, ``labels``, ``epoch_counter``.
+    stats : dict
+        Head name to the statistics collected over the test set.
+    loggers : list
+        SpeechBrain ``TrainLogger`` objects.
+
+    Returns
+    -------
+    dict
+        What metrics.json holds: ``task``, ``labels``, ``test`` (scores of
+        each head) and ``n_test`` (clips each was scored on).
+    """
+    test = {}
+    for name, summary in scores(stats).items():
+        test[name] = {
+            key: value
+            for key, value in summary.items()
+            if key not in ("score", "score_name")
+        }
+    metrics = {
+        "task": hparams.task,
+        "labels": list(hparams.labels),
+        "test": test,
+        "n_test": {name: len(collected) for name, collected in stats.items()},
+    }
+    if not if_main_process():
+        return metrics
+    folder = Path(hparams.output_folder)
+    write_json(folder / "metrics.json", metrics)
+    write_atomically(
+        folder / "predictions_test.csv",
+        predictions_csv(hparams.task, hparams.labels, stats).encode(),
+    )
+    for name, summary in test.items():
+        if "confusion" in summary:
+            plots.confusion(
+                np.array(summary["confusion"]),
+                hparams.labels,
+                f"{name}, {len(stats[name])} test clips",
+                folder / f"confusion_{name}.png",
+            )
+    table = score_table(metrics)
+    write_atomically(folder / "scores.txt", table.encode())
+    for train_logger in loggers:
+        train_logger.log_stats(
+            {"Epoch loaded": hparams.epoch_counter.current},
+            test_stats=_flat(test),
+        )
+    logger.info("Test scores (in %s)\n%s", folder / "metrics.json", table)
+    return metrics
+
+
+def predictions_csv(task, labels, stats):
+    """Predictions as CSV: a row for each clip and head, sorted.
+
+    Arguments
+    ---------
+    task : str
+        "classification" or "regression".
+    labels : list
+        Names of classes or attributes.
+    stats : dict
+        Head name to collected statistics.
+
+    Returns
+    -------
+    str
+        Columns ``id, modality``, then for classes ``label, prediction`` and
+        ``prob_<class>``, for attributes ``label_<name>`` and
+        ``prediction_<name>``.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    if task == "classification":
+        columns = ["label", "prediction", *(f"prob_{c}" for c in labels)]
+    else:
+        columns = [f"label_{a}" for a in labels]
+        columns += [f"prediction_{a}" for a in labels]
+    writer.writerow(["id", "modality", *columns])
+    rows = []
+    for name, collected in stats.items():
+        if len(collected) == 0:
+            continue
+        predictions, targets = collected.stacked()
+        for id, out, target in zip(collected.ids, predictions, targets):
+            if task == "classification":
+                best = labels[int(out.argmax())]
+                values = [labels[int(target)], best, *_softmax(out)]
+            else:
+                values = [*target, *out]
+            rows.append([id, name, *map(_number, values)])
+    writer.writerows(sorted(rows))
+    return text.getvalue()
+
+
+def score_table(metrics):
+    """The scores as a table for a terminal.
+
+    Arguments
+    ---------
+    metrics : dict
+        As in metrics.json.
+
+    Returns
+    -------
+    str
+        One row for each head.
+    """
+    classes = metrics["task"] == "classification"
+    if classes:
+        columns = {"macro F1": "f1_macro", "micro F1": "f1_micro", "UAR": "uar"}
+    else:
+        columns = {name: name for name in metrics["labels"]}
+        columns["CCC mean"] = "ccc_mean"
+    width = max(10, *(len(name) + 2 for name in columns))
+    lines = [
+        f"{'modality':<12}{'clips':>7}"
+        + "".join(f"{name:>{width}}" for name in columns)
+    ]
+    for name, count in metrics["n_test"].items():
+        values = metrics["test"].get(name)
+        line = f"{name:<12}{count:>7}"
+        for key in columns.values():
+            if values is None:
+                line += f"{'-':>{width}}"
+            else:
+                value = values[key] if key in values else values["ccc"][key]
+                line += f"{value:>{width}.3f}"
+        lines.append(line)
+    return "\n".join(lines) + "\n"
+
+
+class LearningCurves:
+    """Losses and scores by epoch, kept as JSON and as a picture.
+
+    Arguments
+    ---------
+    folder : str
+        Output folder of the run.
+    """
+
+    def __init__(self, folder):
+        self.path = Path(folder) / "learning_curves.json"
+        self.picture = Path(folder) / "learning_curves.png"
+
+    def add(self, epoch, train, valid):
+        """Adds an epoch; a resumed run replaces the epochs it repeats.
+
+        Arguments
+        ---------
+        epoch : int
+            The epoch that ended.
+        train : dict
+            Training losses by name.
+        valid : dict
+            Validation losses and scores by name.
+        """
+        kept = []
+        if epoch > 1 and self.path.exists():
+            kept = json.loads(self.path.read_text(encoding="utf-8"))
+            kept = [entry for entry in kept if entry["epoch"] < epoch]
+        kept.append({"epoch": epoch, "train": train, "valid": valid})
+        write_json(self.path, kept)
+        plots.learning_curves(kept, self.picture)
+
+
+def _softmax(logits):
+    """Probabilities of logits, shape (n,)."""
+    shifted = np.exp(logits - logits.max())
+    return shifted / shifted.sum()
+
+
+def _number(value):
+    """Numbers with seven digits, text as it is."""
+    return value if isinstance(value, str) else f"{float(value):.7g}"
+
+
+def _flat(test):
+    """Scores with one name each, as SpeechBrain's loggers take them."""
+    flat = {}
+    for name, summary in test.items():
+        for key, value in summary.items():
+            if key == "ccc":
+                flat.update({f"{name}_ccc_{a}": v for a, v in value.items()})
+            elif key != "confusion":
+                flat[f"{name}_{key}"] = value
+    return flat
