@@ -30,7 +30,7 @@ setup(
         "sentencepiece",
         "numpy",
         "scipy",
-        "av",
+        "av>=14,<19",
         "soundfile",
         "timm",
         "safetensors",

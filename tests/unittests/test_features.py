@@ -219,7 +219,9 @@ def test_processes_may_share_a_cache(tmp_path, corpus):
         worker.join(60)
     assert [worker.exitcode for worker in workers] == [0] * 4
     index = read_index(tmp_path / "index.json")
-    assert len(FeatureCache(tmp_path / "features").read(index["b"]["audio"])) == 7
+    assert (
+        len(FeatureCache(tmp_path / "features").read(index["b"]["audio"])) == 7
+    )
     again = CountingEncoder()
     extract(tmp_path, corpus, again)
     assert again.calls == [corpus["c"]["video"]]

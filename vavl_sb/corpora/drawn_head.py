@@ -409,7 +409,18 @@ def render_backdrop(look, rng, size=(480, 360)):
 
 
 def soften(mask, radius):
-    """A mask with soft edges (Gaussian blur, radius in canvas pixels).
+    """A mask with soft edges, by a Gaussian blur.
+
+    Arguments
+    ---------
+    mask : Image.Image
+        Mode "L".
+    radius : float
+        Of the blur, in canvas pixels.
+
+    Returns
+    -------
+    Image.Image
 
     Example
     -------

@@ -98,7 +98,17 @@ def check_file(path):
 
 
 def reason(error):
-    """Text of an FFmpeg error in a few words, without its number and path."""
+    """Text of an FFmpeg error in a few words, without its number and path.
+
+    Arguments
+    ---------
+    error : Exception
+        What PyAV raised.
+
+    Returns
+    -------
+    str
+    """
     return getattr(error, "strerror", None) or str(error) or "unknown error"
 
 
@@ -127,13 +137,34 @@ def choose_streams(container):
 
 
 def is_attached(stream):
-    """Whether a stream is a still picture attached to the file."""
+    """Whether a stream is a still picture attached to the file.
+
+    Arguments
+    ---------
+    stream : av.stream.Stream
+        A video stream.
+
+    Returns
+    -------
+    bool
+    """
     # 0x400 is AV_DISPOSITION_ATTACHED_PIC.
     return stream.type == "video" and bool(stream.disposition.value & 0x400)
 
 
 def origin(container):
-    """Time stamp (seconds) at which the presentation starts."""
+    """Time stamp at which the presentation starts.
+
+    Arguments
+    ---------
+    container : av.container.InputContainer
+        An open container.
+
+    Returns
+    -------
+    float
+        Seconds.
+    """
     return (container.start_time or 0) / AV_TIME_BASE
 
 
@@ -162,7 +193,13 @@ class Timeline:
         self.spans = {}
 
     def add(self, packet):
-        """Takes note of one packet."""
+        """Takes note of one packet.
+
+        Arguments
+        ---------
+        packet : av.Packet
+            As demuxed.
+        """
         stamp = packet.pts if packet.pts is not None else packet.dts
         if stamp is None or not packet.size or is_attached(packet.stream):
             return

@@ -73,7 +73,17 @@ class RatePicker:
         self.interval = None
 
     def pick(self, time):
-        """Whether to pick the item at ``time`` (seconds, never falling)."""
+        """Whether to pick an item.
+
+        Arguments
+        ---------
+        time : float
+            Of the item, seconds; never falling from call to call.
+
+        Returns
+        -------
+        bool
+        """
         if self.rate is None:
             return True
         if self.first is None:

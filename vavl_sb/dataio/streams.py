@@ -87,7 +87,17 @@ class _Reader:
             yield frame, time
 
     def length(self, frame):
-        """How long a frame lasts, seconds."""
+        """How long a frame lasts, seconds.
+
+        Arguments
+        ---------
+        frame : av.frame.Frame
+            A decoded frame of this stream.
+
+        Returns
+        -------
+        float
+        """
         raise NotImplementedError
 
     def fault_at_end(self):
@@ -138,11 +148,27 @@ class AudioReader(_Reader):
         self.parts, self.kept, self.start = [], 0, 0.0
 
     def length(self, frame):
-        """How long a frame lasts, seconds."""
+        """How long a frame lasts, seconds.
+
+        Arguments
+        ---------
+        frame : av.frame.Frame
+            A decoded frame of this stream.
+
+        Returns
+        -------
+        float
+        """
         return frame.samples / frame.sample_rate
 
     def read(self, packet):
-        """Yields an AudioChunk for each full second."""
+        """Yields an AudioChunk for each full second.
+
+        Arguments
+        ---------
+        packet : av.Packet
+            Of this stream; the empty one ends it.
+        """
         expected = self.clock
         for frame, time in self.frames(packet):
             form = (frame.format.name, frame.layout.name, frame.sample_rate)
@@ -227,11 +253,27 @@ class VideoReader(_Reader):
         self.threads = {"threads": 1} if version >= 17 else {}
 
     def length(self, frame):
-        """How long a frame lasts (by the average rate), seconds."""
+        """How long a frame lasts (by the average rate), seconds.
+
+        Arguments
+        ---------
+        frame : av.frame.Frame
+            A decoded frame of this stream.
+
+        Returns
+        -------
+        float
+        """
         return self.spacing
 
     def read(self, packet):
-        """Yields a FrameBatch for each full one."""
+        """Yields a FrameBatch for each full one.
+
+        Arguments
+        ---------
+        packet : av.Packet
+            Of this stream; the empty one ends it.
+        """
         for frame, time in self.frames(packet):
             time = self.latest = max(time, self.latest)
             if not self.picker.pick(time):

@@ -177,7 +177,17 @@ class EmotionRecognizer(Pretrained):
     def forward(
         self, audio=None, audio_lens=None, visual=None, visual_lens=None
     ):
-        """Runs the network on features; see ``VAVL.forward``."""
+        """Runs the network on features.
+
+        Arguments
+        ---------
+        audio, audio_lens, visual, visual_lens : torch.Tensor
+            As for ``VAVL.forward``.
+
+        Returns
+        -------
+        vavl_sb.lobes.vavl.VAVLOutput
+        """
         return self.mods.vavl(audio, audio_lens, visual, visual_lens)
 
 

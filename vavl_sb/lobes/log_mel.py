@@ -86,15 +86,45 @@ class LogMel(nn.Module):
         return {}
 
     def frames(self, samples):
-        """Frames of clips of so many samples (B,)."""
+        """Frames of clips of so many samples.
+
+        Arguments
+        ---------
+        samples : torch.Tensor
+            Samples of each clip, int64, shape (B,).
+
+        Returns
+        -------
+        torch.Tensor
+            int64, shape (B,).
+        """
         return samples // self.hop + 1
 
     def forward(self, wavs, samples):
-        """Features (B, T, 80) of wavs (B, n) that are 0 past their ends."""
+        """Features of clips.
+
+        Arguments
+        ---------
+        wavs : torch.Tensor
+            16 kHz mono, shape (B, n), 0 past a clip's end.
+        samples : torch.Tensor
+            Samples of each clip, int64, shape (B,).
+
+        Returns
+        -------
+        torch.Tensor
+            Shape (B, T, 80).
+        """
         wavs = nn.functional.pad(wavs, (0, max(0, 1 - wavs.shape[1])))
         return (self.fbank(wavs) - self.centre_db) / self.scale_db
 
     def write(self, folder):
-        """Writes the settings as config.json."""
+        """Writes the settings as config.json.
+
+        Arguments
+        ---------
+        folder : str
+            An existing folder.
+        """
         config = {"model_type": "vavl_logmel", "hop_ms": self.hop_ms}
         write_json(os.path.join(folder, "config.json"), config)

@@ -71,7 +71,18 @@ class Rows:
         self.padding_mask = ~length_to_mask(frames, longest).bool()
 
     def scatter(self, x):
-        """Puts rows back to their places: (count, D) to (B, D)."""
+        """Puts rows back to their places; absent rows are 0.
+
+        Arguments
+        ---------
+        x : torch.Tensor
+            Shape (count, D).
+
+        Returns
+        -------
+        torch.Tensor
+            Shape (B, D).
+        """
         if self.all_present:
             return x
         full = x.new_zeros(len(self.present), x.shape[-1])

@@ -28,7 +28,17 @@ class StrictLobe:
     output_dim_key = "hidden_size"
 
     def override_config(self, config):
-        """Cuts the number of layers before any weight is read."""
+        """Cuts the number of layers before any weight is read.
+
+        Arguments
+        ---------
+        config : transformers.PretrainedConfig
+            As read from the folder.
+
+        Returns
+        -------
+        transformers.PretrainedConfig
+        """
         config = super().override_config(config)
         present = getattr(config, self.layers_key)
         wanted = self._num_layers or present
@@ -93,7 +103,13 @@ class StrictLobe:
         return self.model.state_dict(), copy.deepcopy(self.config)
 
     def write(self, folder):
-        """Writes a Hugging Face folder."""
+        """Writes a Hugging Face folder.
+
+        Arguments
+        ---------
+        folder : str
+            An existing folder.
+        """
         state, config = self.export_state()
         state = {k: v.detach().cpu().contiguous() for k, v in state.items()}
         config.architectures = [type(self.model).__name__]

@@ -72,7 +72,15 @@ class MaskedLobe(StrictLobe):
         return {**super().settings(), "do_normalize": self.normalize_wav}
 
     def prepare_training(self, freeze_feature_extractor, spec_augment):
-        """Settings of fine-tuning."""
+        """Settings of fine-tuning.
+
+        Arguments
+        ---------
+        freeze_feature_extractor : bool
+            Keep the convolutions below the transformer as they are.
+        spec_augment : bool
+            Mask features at random in training.
+        """
         if freeze_feature_extractor:
             # Not requires_grad_: transformers would still go back through it.
             self.model.feature_extractor._freeze_parameters()
@@ -82,15 +90,38 @@ class MaskedLobe(StrictLobe):
             self.model.masked_spec_embed.requires_grad_(spec_augment)
 
     def frames(self, samples):
-        """Frames of clips of so many samples (B,): those that lie wholly
-        within the clip, and at least one."""
+        """Frames that lie wholly within a clip, and at least one.
+
+        Arguments
+        ---------
+        samples : torch.Tensor
+            Samples of each clip, int64, shape (B,).
+
+        Returns
+        -------
+        torch.Tensor
+            int64, shape (B,).
+        """
         frames = samples.clamp(min=self.receptive_field)
         for kernel, stride in self.convolutions:
             frames = (frames - kernel) // stride + 1
         return frames
 
     def forward(self, wavs, samples):
-        """Features (B, T, D) of wavs (B, n) that are 0 past their ends."""
+        """Features of clips.
+
+        Arguments
+        ---------
+        wavs : torch.Tensor
+            16 kHz mono, shape (B, n), 0 past a clip's end.
+        samples : torch.Tensor
+            Samples of each clip, int64, shape (B,).
+
+        Returns
+        -------
+        torch.Tensor
+            Shape (B, T, D).
+        """
         if self.normalize_wav:
             wavs = normalize(wavs, samples)
         samples = samples.clamp(min=self.receptive_field)

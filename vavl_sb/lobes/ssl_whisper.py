@@ -51,7 +51,17 @@ class WindowedWhisper(StrictLobe, Whisper):
         self.window = self.config.max_source_positions * self.hop
 
     def override_config(self, config):
-        """Reads no layer of the decoder, which is not used."""
+        """Reads no layer of the decoder, which is not used.
+
+        Arguments
+        ---------
+        config : transformers.PretrainedConfig
+            As read from the folder.
+
+        Returns
+        -------
+        transformers.PretrainedConfig
+        """
         config = super().override_config(config)
         config.decoder_layers = 0
         return config
@@ -62,7 +72,15 @@ class WindowedWhisper(StrictLobe, Whisper):
         return {**super().settings(), **found}
 
     def prepare_training(self, freeze_feature_extractor, spec_augment):
-        """Settings of fine-tuning; Whisper has no SpecAugment of its own."""
+        """Settings of fine-tuning.
+
+        Arguments
+        ---------
+        freeze_feature_extractor : bool
+            Keep the convolutions below the transformer as they are.
+        spec_augment : bool
+            Mask features at random; Whisper has none, so no effect.
+        """
         encoder = self.model.encoder
         # Sinusoids, which OpenAI did not train either.
         encoder.embed_positions.requires_grad_(False)
@@ -71,11 +89,35 @@ class WindowedWhisper(StrictLobe, Whisper):
             encoder.conv2.requires_grad_(False)
 
     def frames(self, samples):
-        """Frames of clips of so many samples (B,): each begun one."""
+        """Frames that a clip has begun.
+
+        Arguments
+        ---------
+        samples : torch.Tensor
+            Samples of each clip, int64, shape (B,).
+
+        Returns
+        -------
+        torch.Tensor
+            int64, shape (B,).
+        """
         return (samples.clamp(min=1) + self.hop - 1) // self.hop
 
     def forward(self, wavs, samples):
-        """Features (B, T, D) of wavs (B, n) that are 0 past their ends."""
+        """Features of clips, in windows of 30 s.
+
+        Arguments
+        ---------
+        wavs : torch.Tensor
+            16 kHz mono, shape (B, n), 0 past a clip's end.
+        samples : torch.Tensor
+            Samples of each clip, int64, shape (B,).
+
+        Returns
+        -------
+        torch.Tensor
+            Shape (B, T, D).
+        """
         lengths = samples.clamp(min=1).tolist()
         pieces = []
         for wav, length in zip(wavs, lengths, strict=True):

@@ -1,119 +1,124 @@
-"""The visual encoder: face crops in, one feature vector a crop out.
+"""Visual encoder: EfficientNet-B2 over face crops, and its weights.
 
 Authors
  * The vavl_sb authors 2026
 """
 
+import functools
 import os
 import pickle
+from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file, save_file
 from speechbrain.utils.logger import get_logger
+from torch import nn
 
 from vavl_sb.lobes.feature_encoder import FeatureEncoder
+from vavl_sb.lobes.ssl_source import first_line
 from vavl_sb.lobes.visual_init import init_calibrated
 from vavl_sb.utils.errors import EncoderError
-from vavl_sb.utils.files import write_atomically
 
 logger = get_logger(__name__)
 
-# timm's and not torchvision's: the published emotion weights (HSEmotion's
-# enet_b2_8_best) are of this model, whose TensorFlow padding and BatchNorm
-# epsilon of 1e-3 torchvision's EfficientNet-B2 does not have.
 MODEL = "tf_efficientnet_b2"
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+HUB_MODEL = "tf_efficientnet_b2.ns_jft_in1k"
 FILE_NAME = "visual_encoder.safetensors"
+# Mean and deviation of ImageNet's pixels in [0, 1], red, green, blue: what
+# all weights of this model were trained with, those for emotion included.
+MEAN = (0.485, 0.456, 0.406)
+DEVIATION = (0.229, 0.224, 0.225)
+PREFIXES = ("module.", "model.", "backbone.")
 
 
 class VisualEncoder(FeatureEncoder):
-    """EfficientNet-B2 over face crops, after its global average pooling.
+    """EfficientNet-B2 (timm's ``tf_efficientnet_b2``) without its classifier.
+
+    Of timm, not torchvision: the published emotion weights (enet_b2_8_best,
+    Savchenko, https://github.com/HSE-asavchenko/face-emotion-recognition) are
+    those of timm's model, which pads as TensorFlow does ("SAME": at a stride
+    of 2 more on the right and below) and has 1e-3 as epsilon of BatchNorm.
+    torchvision's efficientnet_b2 pads evenly, and gives other numbers with
+    the same weights.
+
+    When it is fine-tuned its BatchNorm layers keep their statistics, since a
+    batch holds many frames of few clips; their weights are learnt.
 
     Arguments
     ---------
-    weights : str or None
-        None: random, the same for every seed and on every machine, with
-        BatchNorm statistics and an output scale that make them of use as they
-        are. "imagenet": timm's, from the hub. Otherwise a file:
-        .safetensors, or a state dict of torch.
+    weights : str or Path
+        None: random, but of use as frozen features, see
+        :mod:`vavl_sb.lobes.visual_init`. "imagenet": by timm from the hub
+        (ImageNet, noisy student). A file: .safetensors, or a state dict saved
+        by torch.save (.pt, .pth); keys of a timm ``tf_efficientnet_b2``, with
+        or without "module." or "model." before them; a classifier in it is
+        left out.
     freeze : bool
         True: no gradients, and always in eval mode.
     batch_size : int
-        Crops that are computed together, which bounds the memory.
+        Frames that go through the network at a time: bounds memory, and has
+        no bearing on the features.
+    init_seed : int
+        Of random weights. torch's global seed plays no part.
 
     Raises
     ------
     EncoderError
-        In one line: weights cannot be had, or do not fit.
+        In one line: the weights cannot be had, or do not fit.
 
     Example
     -------
     >>> encoder = VisualEncoder()
-    >>> crops = torch.zeros(2, 3, 64, 64, dtype=torch.uint8)
+    >>> crops = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
     >>> encoder(crops).shape
     torch.Size([2, 1408])
     """
 
     output_dim = 1408
 
-    def __init__(self, weights=None, freeze=True, batch_size=8):
+    def __init__(self, weights=None, freeze=True, batch_size=16, init_seed=0):
         super().__init__()
+        if batch_size < 1:
+            raise EncoderError(
+                f"visual encoder: batch_size is {batch_size}; give 1 or more"
+            )
         self.batch_size = batch_size
-        self.register_buffer("mean", _channels(MEAN), persistent=False)
-        self.register_buffer("std", _channels(STD), persistent=False)
-        # What random features are shifted and scaled by; nothing otherwise.
+        self.backbone = _create(pretrained=weights == "imagenet")
+        # Sets random features to mean 0 and deviation 1; pretrained ones are
+        # left as they are.
         self.register_buffer("shift", torch.zeros(self.output_dim))
         self.register_buffer("scale", torch.ones(self.output_dim))
-        self.backbone = _backbone(pretrained=weights == "imagenet")
+        mean = 255 * torch.tensor(MEAN).view(3, 1, 1)
+        deviation = 255 * torch.tensor(DEVIATION).view(3, 1, 1)
+        self.register_buffer("pixel_mean", mean, persistent=False)
+        self.register_buffer("pixel_deviation", deviation, persistent=False)
         if weights is None:
-            shift, scale = init_calibrated(self.backbone, self.normalize)
-            self.shift.copy_(shift)
-            self.scale.copy_(scale)
+            self.load_state_dict(_random_state(init_seed))
         elif weights != "imagenet":
-            self._load(os.fspath(weights))
-        # A quarter faster on CPUs, and no slower on GPUs.
+            _load(self, Path(weights).expanduser())
+        # A quarter faster on CPU than the other memory format.
         self.backbone.to(memory_format=torch.channels_last)
         self._set_freeze(freeze)
 
-    def normalize(self, crops):
-        """ImageNet's normalisation.
+    def train(self, mode=True):
+        """Sets the mode; BatchNorm layers stay in eval mode.
 
         Arguments
         ---------
-        crops : torch.Tensor
-            uint8, shape (N, 3, H, W).
+        mode : bool
+            True for training; a frozen encoder stays in eval mode.
 
         Returns
         -------
-        torch.Tensor
-            float32, same shape.
+        VisualEncoder
+            Itself.
         """
-        return (crops.float() / 255.0 - self.mean) / self.std
-
-    def forward(self, crops):
-        """Features of face crops.
-
-        Arguments
-        ---------
-        crops : torch.Tensor
-            RGB, uint8, shape (N, 3, H, W); 224 px is usual.
-
-        Returns
-        -------
-        torch.Tensor
-            float32, shape (N, 1408).
-        """
-        with self._features_context(crops.device):
-            features = [
-                self.backbone(
-                    self.normalize(part).contiguous(
-                        memory_format=torch.channels_last
-                    )
-                )
-                for part in crops.split(self.batch_size)
-            ]
-            return (torch.cat(features).float() - self.shift) * self.scale
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+        return self
 
     def settings(self):
         """All settings that features depend on, besides the weights.
@@ -121,8 +126,13 @@ class VisualEncoder(FeatureEncoder):
         Returns
         -------
         dict
+            Model and normalisation.
         """
-        return {"model": MODEL, "mean": list(MEAN), "std": list(STD)}
+        return {
+            "model": MODEL,
+            "mean": list(MEAN),
+            "deviation": list(DEVIATION),
+        }
 
     def feature_state(self):
         """All tensors that features depend on.
@@ -132,111 +142,183 @@ class VisualEncoder(FeatureEncoder):
         dict
             Names to tensors.
         """
-        return self.state_dict()
+        return {
+            name: tensor
+            for name, tensor in self.state_dict().items()
+            if not name.endswith("num_batches_tracked")
+        }
+
+    def forward(self, crops):
+        """Features of face crops.
+
+        Arguments
+        ---------
+        crops : torch.Tensor
+            uint8, RGB, shape (N, 3, H, W); 224 x 224 is what the published
+            emotion weights were trained on, any other size works.
+
+        Returns
+        -------
+        torch.Tensor
+            float32, shape (N, 1408): after global average pooling.
+        """
+        if crops.dtype != torch.uint8 or crops.ndim != 4 or crops.shape[1] != 3:
+            raise ValueError(
+                "crops must be uint8 of shape (N, 3, H, W), got "
+                f"{crops.dtype} {tuple(crops.shape)}"
+            )
+        if len(crops) == 0:
+            return self.shift.new_zeros(0, self.output_dim)
+        with self._features_context(crops.device):
+            return torch.cat(
+                [self._encode(part) for part in crops.split(self.batch_size)]
+            )
+
+    def _encode(self, crops):
+        """Features of few crops."""
+        pictures = self.normalize(crops)
+        pictures = pictures.contiguous(memory_format=torch.channels_last)
+        return (self.backbone(pictures).float() - self.shift) * self.scale
+
+    def normalize(self, crops):
+        """Crops as the network takes them.
+
+        Arguments
+        ---------
+        crops : torch.Tensor
+            uint8, shape (N, 3, H, W).
+
+        Returns
+        -------
+        torch.Tensor
+            float32, shape (N, 3, H, W), of mean 0 and deviation 1 over the
+            pixels of ImageNet.
+        """
+        return (crops.float() - self.pixel_mean) / self.pixel_deviation
 
     def export(self, folder):
-        """Writes weights that ``VisualEncoder(weights=file)`` reads back.
+        """Writes a file from which ``VisualEncoder(weights=file)`` gives the
+        same features and has the same digest.
 
         Arguments
         ---------
         folder : str or Path
-            Gets ``visual_encoder.safetensors``.
+            Made if it does not exist.
 
         Returns
         -------
         str
-            The file.
+            The file, ``visual_encoder.safetensors`` in the folder.
         """
+        os.makedirs(folder, exist_ok=True)
         path = os.path.join(os.fspath(folder), FILE_NAME)
-        state = {k: v.cpu().contiguous() for k, v in self.state_dict().items()}
-        write_atomically(path, save(state))
+        state = {
+            name.removeprefix("backbone."): tensor.detach().cpu().contiguous()
+            for name, tensor in self.state_dict().items()
+        }
+        save_file(state, path, metadata={"format": "pt", "model": MODEL})
         return path
 
-    def _load(self, path):
-        """Fills the encoder from a file of weights."""
-        state = _read(path)
-        own = self.state_dict()
-        if "shift" not in state:  # Published weights, not an export of ours.
-            state = {f"backbone.{k}": v for k, v in _stripped(state).items()}
-            state.update(shift=own["shift"], scale=own["scale"])
-        faults = [
-            name
-            for name, value in own.items()
-            if name not in state or state[name].shape != value.shape
-        ]
-        if faults:
-            shown = ", ".join(faults[:3])
-            raise EncoderError(
-                f"visual encoder {path}: {len(faults)} of {len(own)} tensors "
-                f"are missing or of another shape ({shown}); the file must "
-                f"hold weights of timm's {MODEL}"
-            )
-        left = sorted(set(state) - set(own))
-        if left:
-            logger.info(
-                "%s: %d tensors are not used (%s)",
-                path,
-                len(left),
-                ", ".join(left[:3]),
-            )
-        self.load_state_dict({name: state[name] for name in own})
 
-
-def _channels(values):
-    """A constant for each channel, shape (1, 3, 1, 1)."""
-    return torch.tensor(values).view(1, 3, 1, 1)
-
-
-def _backbone(pretrained):
-    """timm's model without its classifier."""
-    import timm
-
+def _create(pretrained=False):
+    """timm's model, without its classifier."""
     try:
-        return timm.create_model(MODEL, pretrained=pretrained, num_classes=0)
-    except (OSError, RuntimeError, ValueError):
-        if not pretrained:
-            raise
+        import timm
+    except ImportError:
         raise EncoderError(
-            "visual encoder imagenet: the weights cannot be downloaded; give "
-            "a file of weights, or null for random ones"
+            "the visual encoder needs the package timm; pip install timm"
         ) from None
+    if not pretrained:
+        with torch.random.fork_rng(devices=[]):
+            return timm.create_model(MODEL, num_classes=0)
+    # Whatever goes wrong on the way, the user needs the one line.
+    try:
+        return timm.create_model(HUB_MODEL, num_classes=0, pretrained=True)
+    except Exception as error:
+        raise EncoderError(
+            f"visual encoder {HUB_MODEL}: cannot be downloaded from the hub "
+            f"({first_line(error)}); give a file of weights instead"
+        ) from None
+
+
+# 31 MB; a program builds the same encoder more than once.
+@functools.lru_cache(maxsize=1)
+def _random_state(seed):
+    """State dict of a VisualEncoder with random weights."""
+    backbone = _create()
+    mean = 255 * torch.tensor(MEAN).view(3, 1, 1)
+    deviation = 255 * torch.tensor(DEVIATION).view(3, 1, 1)
+    shift, scale = init_calibrated(
+        backbone, lambda crops: (crops.double() - mean) / deviation, seed
+    )
+    state = {f"backbone.{k}": v for k, v in backbone.state_dict().items()}
+    return {**state, "shift": shift, "scale": scale}
 
 
 def _read(path):
-    """The tensors in a file; nothing in it is executed."""
+    """State dict of a file."""
+    if not path.is_file():
+        raise EncoderError(
+            f"visual encoder {path}: no such file; give a .safetensors file, "
+            "a state dict (.pt, .pth), imagenet, or null for random weights"
+        )
     try:
-        if path.endswith(".safetensors"):
+        if path.suffix == ".safetensors":
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise EncoderError(
-            f"visual encoder {path}: there is no such file; give null, "
-            "imagenet, or a file of weights"
-        ) from None
     except pickle.UnpicklingError:
         raise EncoderError(
-            f"visual encoder {path}: holds more than tensors (a whole pickled "
-            "module?); give a state dict or safetensors"
+            f"visual encoder {path}: holds more than tensors, perhaps a whole "
+            "pickled model, which could run any code; only state dicts and "
+            ".safetensors files are read"
         ) from None
-    except (OSError, RuntimeError, EOFError, SafetensorError) as error:
-        reason = str(error).splitlines()[0]
+    # A broken zip archive shows as RuntimeError, an empty file as EOFError.
+    except (OSError, RuntimeError, EOFError, ValueError, SafetensorError) as e:
         raise EncoderError(
-            f"visual encoder {path}: cannot be read ({reason})"
+            f"visual encoder {path}: cannot be read ({first_line(e)}); copy "
+            "or download the file again"
         ) from None
-    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
-        state = state["state_dict"]
+    # Training scripts wrap the weights in a checkpoint.
+    for key in ("state_dict", "model_state_dict", "model"):
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
+            state = state[key]
     if not isinstance(state, dict) or not all(
         isinstance(value, torch.Tensor) for value in state.values()
     ):
         raise EncoderError(
-            f"visual encoder {path}: is not a state dict of tensors"
+            f"visual encoder {path}: holds {type(state).__name__}, not a "
+            "state dict of tensors; save model.state_dict()"
         )
     return state
 
 
-def _stripped(state):
-    """Keys without the prefix that a wrapper left on all of them."""
-    for prefix in ("module.", "model."):
-        if state and all(name.startswith(prefix) for name in state):
-            state = {name[len(prefix) :]: v for name, v in state.items()}
-    return state
+def _load(encoder, path):
+    """Puts the weights of a file into an encoder, all or none."""
+    found = {}
+    for key, tensor in _read(path).items():
+        while key.startswith(PREFIXES):
+            key = key.split(".", 1)[1]
+        found[key] = tensor
+    wanted = encoder.backbone.state_dict()
+    for name in ("shift", "scale"):
+        if name in found:
+            wanted[name] = getattr(encoder, name)
+    faults = []
+    for name, tensor in wanted.items():
+        if name in found and found[name].shape != tensor.shape:
+            shapes = tuple(found[name].shape), tuple(tensor.shape)
+            faults.append(f"{name} is %s, not %s" % shapes)
+        elif name not in found and not name.endswith("num_batches_tracked"):
+            faults.append(f"{name} is missing")
+    if faults:
+        raise EncoderError(
+            f"visual encoder {path}: not weights of {MODEL}: "
+            f"{'; '.join(faults[:3])} ({len(faults)} faults in all)"
+        )
+    left = sorted(set(found) - set(wanted))
+    if left:
+        logger.info("Visual encoder %s: left out %s", path, ", ".join(left[:5]))
+    with torch.no_grad():
+        for name, tensor in wanted.items():
+            if name in found:
+                tensor.copy_(found[name])

@@ -100,7 +100,18 @@ class VAVLBrain(sb.Brain):
                 )
 
     def freeze_optimizers(self, optimizers):
-        """The audio encoder steps in the audio update alone."""
+        """The audio encoder steps in the audio update alone.
+
+        Arguments
+        ---------
+        optimizers : dict
+            All optimizers by name.
+
+        Returns
+        -------
+        dict
+            Those that step now.
+        """
         if self.update in (None, "audio"):
             return optimizers
         return {"vavl": optimizers["vavl"]}
