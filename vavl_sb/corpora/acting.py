@@ -20,9 +20,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vavl_sb.corpora.drawn_face import FaceTrack
-from vavl_sb.corpora.drawn_head import draw_look
-from vavl_sb.corpora.voice import HOP, SAMPLE_RATE, draw_speaker
+from vavl_sb.corpora.look import draw_look
+from vavl_sb.corpora.voice import draw_speaker
 
 EMOTIONS = ("angry", "disgust", "fear", "happy", "neutral", "sad")
 
@@ -38,17 +37,15 @@ _VOICES = np.array(
         [-0.5, -0.6, -3.0, -0.25, -5.0, -5.0, 11.0, 0.1, 0.3, 0.0],
     ]
 )
-_VOICE_SPREAD = np.array(
-    [2.0, 0.4, 2.5, 0.08, 1.2, 0.9, 1.8, 0.45, 0.45, 0.03]
-)
+_VOICE_SPREAD = np.array([2.0, 0.4, 2.5, 0.08, 1.2, 0.9, 1.8, 0.45, 0.45, 0.03])
 _FACES = np.array(
     [
         # raise inner eye smile stretch gap sneer
-        [-0.8, -1.0, 0.25, -0.5, 0.4, 0.7, 0.0],
-        [-0.6, -0.7, -0.8, -0.6, -0.1, 0.1, 1.0],
-        [1.0, 0.6, 1.0, -0.3, 0.8, 0.8, 0.0],
-        [0.15, 0.0, -0.3, 1.0, 0.7, 0.6, 0.0],
-        [0.0, 0.0, 0.0, 0.05, 0.0, 0.0, 0.0],
+        [-0.8, -1.0, 0.3, -0.4, 0.6, 1.0, 0.0],
+        [-0.6, -0.7, -0.9, -0.6, -0.3, 0.0, 1.1],
+        [1.1, 0.6, 1.1, -0.3, 0.8, 1.1, 0.0],
+        [0.2, 0.0, -0.3, 1.0, 0.7, 0.7, 0.0],
+        [0.0, 0.0, 0.0, 0.05, -0.1, 0.0, 0.0],
         [0.3, 1.0, -0.6, -1.0, -0.4, 0.0, 0.0],
     ]
 )
@@ -61,7 +58,7 @@ _LEVELS = {"LO": 0.75, "MD": 1.0, "HI": 1.2, "XX": 1.0}
 _BLENDS = 0.1  # share of clips that mix two emotions
 # How much raters trust what they are shown: set so that as many clips as in
 # CREMA-D, or somewhat fewer, end without a majority.
-_TRUST = {"voice": 0.5, "face": 0.3, "both": 0.17}
+_TRUST = {"voice": 0.5, "face": 0.3, "both": 0.2}
 _GUESSES = 0.05  # share of votes that are blind
 
 
@@ -76,7 +73,7 @@ class Clip:
     emotion : str
         One of ``EMOTIONS``: what the talker was asked to act.
     sentence : str
-        Key of ``vavl_sb.corpora.voice.SENTENCES``.
+        Key of ``vavl_sb.corpora.phones.SENTENCES``.
     level : str
         Asked intensity: "LO", "MD", "HI" or "XX" (none asked).
     seed : int
@@ -214,9 +211,9 @@ def perform(clip):
     rng = clip.chance("performance")
     emotion = EMOTIONS.index(clip.emotion)
     strong = _LEVELS[clip.level]
-    strengths = np.clip(rng.normal((0.6, 0.45), 0.4), 0, 1.1) * strong
+    strengths = np.clip(rng.normal((0.66, 0.58), 0.4), 0, 1.1) * strong
     other = (emotion + rng.integers(1, 6)) % 6
-    mixed, share = rng.random() < _BLENDS, rng.uniform(0.35, 0.65)
+    mixed, share = rng.random() < _BLENDS, rng.uniform(0.38, 0.55)
     share = share if mixed else 0.0
     parts = []
     for table, groups, spread, strength in (
@@ -284,77 +281,3 @@ def rate(clip, performance=None):
         odds = (1 - _GUESSES) * odds / odds.sum() + _GUESSES / len(odds)
         votes[name] = rng.choice(len(odds), raters, p=odds)
     return votes
-
-
-def _drift(rng, seconds, frames, scale, period):
-    """Slow movement: a random curve through a knot every `period` seconds."""
-    knots = int(seconds / period) + 4
-    values = rng.normal(0, scale, knots)
-    at = np.linspace(1, knots - 2, frames)
-    left = at.astype(int)
-    t = at - left
-    t = t * t * (3 - 2 * t)
-    return (1 - t) * values[left] + t * values[np.minimum(left + 1, knots - 1)]
-
-
-def animate(clip, performance, utterance, times):
-    """What the face does while the sentence is spoken.
-
-    The expression rises to its height within the first third of a second; the
-    mouth follows the loudness of the voice and the phones' own openings.
-
-    Arguments
-    ---------
-    clip : Clip
-        The clip.
-    performance : Performance
-        How it is acted.
-    utterance : Utterance
-        What is said.
-    times : numpy.ndarray
-        ``(n,)`` seconds of the frames.
-
-    Returns
-    -------
-    FaceTrack
-        Of n frames.
-    """
-    rng, frames = clip.chance("face"), len(times)
-    seconds = len(utterance.samples) / SAMPLE_RATE
-    control = (np.arange(len(utterance.f0)) + 0.5) * HOP / SAMPLE_RATE
-
-    blocks = utterance.samples.reshape(-1, HOP).astype(float)
-    loud = np.sqrt((blocks**2).mean(axis=1))
-    window = np.hanning(15) / np.hanning(15).sum()
-    loud = np.convolve(loud, window, mode="same")
-    loud = np.sqrt(loud / max(np.quantile(loud, 0.95), 1e-6))
-    opening = np.clip(loud, 0, 1.1) * (0.45 + 0.55 * utterance.jaw)
-    mouth = np.interp(times, control, np.clip(opening - 0.12, 0, 1))
-
-    rise = np.clip(times / 0.35, 0, 1)
-    height = 0.45 + 0.55 * rise * rise * (3 - 2 * rise)
-    height = height + _drift(rng, seconds, frames, 0.05, 0.4)
-    expression = height[:, None] * performance.face
-    blink = np.zeros(frames)
-    for moment in rng.uniform(0, seconds + 2.0, 2):
-        blink = np.maximum(
-            blink, np.clip(1.6 - np.abs(times - moment) / 0.06, 0, 1)
-        )
-    drift = functools.partial(_drift, rng, seconds, frames)
-    nod = 2.0 * mouth * rng.uniform(0, 1)
-    return FaceTrack(
-        expression=expression,
-        mouth=mouth,
-        rounding=np.interp(times, control, utterance.rounding),
-        blink=blink,
-        gaze=np.stack([drift(1.0, 0.5), drift(0.6, 0.5)], axis=1),
-        turn=np.stack(
-            [
-                rng.normal(0, 2.5) + drift(2.5, 0.7),
-                rng.normal(0, 1.5) + drift(1.5, 0.7) + nod,
-            ],
-            axis=1,
-        ),
-        lean=rng.normal(0, 0.03) + drift(0.03, 0.6),
-        sway=np.stack([drift(3.0, 0.6), drift(2.0, 0.6)], axis=1),
-    )

@@ -15,11 +15,14 @@ from pathlib import Path
 
 import numpy as np
 
-from vavl_sb.corpora.acting import animate, cast, perform
+from vavl_sb.corpora.acting import cast, perform
 from vavl_sb.corpora.drawn_face import FacePainter
-from vavl_sb.corpora.voice import SAMPLE_RATE, VOICE_AXES, speak
+from vavl_sb.corpora.motion import animate
+from vavl_sb.corpora.phones import SAMPLE_RATE
+from vavl_sb.corpora.voice import VOICE_AXES, speak
 
-FRAME_RATE = Fraction(30000, 1001)
+# Half of CREMA-D's: enough for lips and blinks at half the time.
+FRAME_RATE = Fraction(15000, 1001)
 FRAME_SIZE = (480, 360)
 # LAME puts so much silence before the sound (seconds); the picture waits for
 # it, as it does in CREMA-D, whose first frames are at 0.027 s.
@@ -45,7 +48,7 @@ def render_voice(clip):
     >>> said.samples.dtype.name
     'float32'
     """
-    style = dict(zip(VOICE_AXES, perform(clip).voice))
+    style = dict(zip(VOICE_AXES, perform(clip).voice, strict=True))
     speaker = cast(clip.seed, clip.actor).speaker
     return speak(clip.sentence, speaker, style, clip.chance("voice"))
 
@@ -160,26 +163,81 @@ def write_flv(path, frames, samples, frame_rate=FRAME_RATE, size=FRAME_SIZE):
     """
     import av
 
-    frame_rate = Fraction(frame_rate)
-    clock, step = Fraction(1, frame_rate.numerator), frame_rate.denominator
+    try:
+        with _Whole(path) as hidden, av.open(hidden, "w", format="flv") as file:
+            _encode(file, frames, samples, Fraction(frame_rate), size)
+    except (av.error.FFmpegError, av.codec.codec.UnknownCodecError) as error:
+        # Not at the top: it brings torch, which no worker needs.
+        from vavl_sb.utils.errors import CorpusError
+
+        raise CorpusError(
+            f"{path} cannot be encoded ({error}): is the disk full, or does "
+            "this build of PyAV lack libx264 or libmp3lame?"
+        ) from error
+
+
+def _encode(file, frames, samples, frame_rate, size):
+    """Writes the streams of an opened FLV."""
+    import av
+
+    # A clock that resolves the wait before the first frame too.
+    clock = Fraction(1, 100 * frame_rate.numerator)
+    step = 100 * frame_rate.denominator
     # One thread: the same bytes on any number of cores.
     fast = {"preset": "ultrafast", "crf": "23", "threads": "1"}
-    with _Whole(path) as hidden, av.open(hidden, "w", format="flv") as file:
-        video = file.add_stream("libx264", rate=frame_rate, options=fast)
-        video.width, video.height = size
-        video.pix_fmt = "yuv420p"
-        video.codec_context.time_base = clock
-        audio = file.add_stream("libmp3lame", rate=44100, layout="mono")
-        audio.bit_rate = 96000
-        sound = av.AudioFrame.from_ndarray(
-            np.ascontiguousarray(samples[None]), format="fltp", layout="mono"
+    video = file.add_stream("libx264", rate=frame_rate, options=fast)
+    video.width, video.height = size
+    video.pix_fmt = "yuv420p"
+    video.codec_context.time_base = clock
+    quick = {"compression_level": "9"}
+    audio = file.add_stream(
+        "libmp3lame", rate=44100, layout="mono", options=quick
+    )
+    audio.bit_rate = 96000
+    sound = av.AudioFrame.from_ndarray(
+        np.ascontiguousarray(samples[None]), format="fltp", layout="mono"
+    )
+    sound.sample_rate = SAMPLE_RATE
+    file.mux(audio.encode(sound))
+    file.mux(audio.encode(None))
+    for index, frame in enumerate(frames):
+        picture = av.VideoFrame.from_ndarray(np.asarray(frame)).reformat(
+            format="yuv420p", interpolation="BILINEAR"
         )
-        sound.sample_rate = SAMPLE_RATE
-        file.mux(audio.encode(sound))
-        file.mux(audio.encode(None))
-        for index, frame in enumerate(frames):
-            picture = av.VideoFrame.from_ndarray(np.asarray(frame))
-            picture.time_base = clock
-            picture.pts = round(_MP3_DELAY / clock) + index * step
-            file.mux(video.encode(picture))
-        file.mux(video.encode(None))
+        picture.time_base = clock
+        picture.pts = round(_MP3_DELAY / clock) + index * step
+        file.mux(video.encode(picture))
+    file.mux(video.encode(None))
+
+
+def make_files(jobs, frame_rate=FRAME_RATE, size=FRAME_SIZE):
+    """Makes the files of some clips; the work of one process.
+
+    Arguments
+    ---------
+    jobs : list of tuple
+        ``(clip, wav, flv)``: a Clip and the paths to write, None for a file
+        that is not wanted.
+    frame_rate : Fraction
+        Frames a second.
+    size : tuple of int
+        Width and height in pixels.
+
+    Returns
+    -------
+    int
+        Number of clips.
+
+    Example
+    -------
+    >>> make_files([])
+    0
+    """
+    for clip, wav, flv in jobs:
+        said = render_voice(clip)
+        if wav is not None:
+            write_wav(wav, said.samples)
+        if flv is not None:
+            frames = render_frames(clip, said, frame_rate, size)
+            write_flv(flv, frames, said.samples, frame_rate, size)
+    return len(jobs)

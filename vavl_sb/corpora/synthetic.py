@@ -19,75 +19,30 @@ import functools
 import json
 import multiprocessing
 import sys
+from fractions import Fraction
 from pathlib import Path
 
 from tqdm import tqdm
 
-from vavl_sb.corpora.acting import EMOTIONS, Clip
-from vavl_sb.corpora.cremad_tables import clip_name, tables
+from vavl_sb.corpora.cremad import (
+    ACTORS,
+    CORPUS_PATHS,
+    MAX_CLIPS,
+    clip_name,
+    cremad_clips,
+    tables,
+)
 from vavl_sb.corpora.render import (
     FRAME_RATE,
     FRAME_SIZE,
-    render_frames,
-    render_voice,
-    write_flv,
+    make_files,
     write_text,
-    write_wav,
 )
 from vavl_sb.utils.errors import CorpusError
 
-ACTORS = range(1001, 1092)
-# The order in which a talker gets sentences beyond the first.
-SENTENCE_ORDER = (
-    "DFA", "IEO", "IOM", "ITH", "ITS", "IWL",
-    "IWW", "MTI", "TAI", "TIE", "TSI", "WSI",
-)  # fmt: skip
-MAX_CLIPS = 82  # of one actor, as in CREMA-D
 # Raise this when the same seed gives other files than before.
 GENERATOR = 1
 RECORD = "synthetic.json"
-
-
-def cremad_clips(actor, clips_per_actor, seed):
-    """The clips of one actor, in the order in which they are added.
-
-    The first six are one sentence in the six emotions, so the words tell
-    nothing of the emotion; then comes the next sentence. Sentence IEO is acted
-    at three levels, as in CREMA-D: two of them come last.
-
-    Arguments
-    ---------
-    actor : int
-        Number of the actor.
-    clips_per_actor : int
-        How many, 1..82.
-    seed : int
-        Seed of the corpus.
-
-    Returns
-    -------
-    list of Clip
-
-    Example
-    -------
-    >>> [clip_name(clip) for clip in cremad_clips(1001, 2, seed=0)]
-    ['1001_DFA_ANG_XX', '1001_DFA_DIS_XX']
-    >>> len({clip_name(clip) for clip in cremad_clips(1002, 82, seed=0)})
-    82
-    """
-    levels = ("LO", "MD", "HI")
-    first = actor % 3
-    plan = []
-    for turn in range(len(SENTENCE_ORDER)):
-        sentence = SENTENCE_ORDER[(actor - ACTORS[0] + turn) % 12]
-        for emotion in EMOTIONS:
-            leveled = sentence == "IEO" and emotion != "neutral"
-            plan.append((emotion, sentence, levels[first] if leveled else "XX"))
-    for more in (1, 2):
-        for emotion in EMOTIONS:
-            if emotion != "neutral":
-                plan.append((emotion, "IEO", levels[(first + more) % 3]))
-    return [Clip(actor, *part, seed=seed) for part in plan[:clips_per_actor]]
 
 
 def choose_missing(clips, missing_audio, missing_video):
@@ -118,26 +73,12 @@ def choose_missing(clips, missing_audio, missing_video):
     return set(ranked[:deaf]), set(ranked[len(clips) - without :])
 
 
-def _make(jobs, frame_rate, size):
-    """Makes the files of some clips; runs in a process of its own."""
-    made = 0
-    for clip, wav, flv in jobs:
-        said = render_voice(clip)
-        if wav is not None:
-            write_wav(wav, said.samples)
-        if flv is not None:
-            frames = render_frames(clip, said, frame_rate, size)
-            write_flv(flv, frames, said.samples, frame_rate, size)
-        made += 1
-    return made
-
-
 def _run(jobs, num_workers, frame_rate, size, progress):
     """Makes all missing files, an actor at a time, with a progress bar."""
     by_actor = {}
     for job in jobs:
         by_actor.setdefault(job[0].actor, []).append(job)
-    work = functools.partial(_make, frame_rate=frame_rate, size=size)
+    work = functools.partial(make_files, frame_rate=frame_rate, size=size)
     bar = tqdm(total=len(jobs), unit="clip", desc="clips", disable=not progress)
     with bar:
         if num_workers <= 1 or len(by_actor) <= 1:
@@ -172,11 +113,11 @@ def _check_folder(folder, settings):
             f"{folder} holds a synthetic corpus of other settings ({differ}): "
             "delete it or choose another folder"
         )
-    for name in ("AudioWAV", "VideoFlash", "processedResults"):
+    for name in CORPUS_PATHS:
         if (folder / name).exists():
             raise CorpusError(
-                f"{folder} already has a folder {name} that was not made "
-                "here: choose another folder, nothing was written"
+                f"{folder} already has {name}, which was not made here: "
+                "choose another folder, nothing was written"
             )
 
 
@@ -234,6 +175,22 @@ def _check_numbers(clips_per_actor, seed, missing_audio, missing_video):
             f"missing_audio {missing_audio} and missing_video {missing_video} "
             "make more than 1: a clip cannot lack both"
         )
+
+
+def _check_video(frame_rate, size):
+    """Refuses videos that cannot be made; returns the rate as a fraction."""
+    frame_rate = Fraction(frame_rate).limit_denominator(1001)
+    if not 1 <= frame_rate <= 60:
+        raise CorpusError(
+            f"frame_rate is {float(frame_rate):g}: it must be 1 to 60"
+        )
+    width, height = size
+    if 3 * width != 4 * height or width % 2 or height % 2 or height < 60:
+        raise CorpusError(
+            f"size is {width}x{height}: it must be 4:3 in even numbers, "
+            "at least 80x60"
+        )
+    return frame_rate
 
 
 def make_cremad(
@@ -301,6 +258,7 @@ def make_cremad(
     folder = Path(folder)
     numbers = choose_actors(actors)
     _check_numbers(clips_per_actor, seed, missing_audio, missing_video)
+    frame_rate = _check_video(frame_rate, size)
     settings = {
         "generator": GENERATOR,
         "layout": "crema-d",
@@ -414,6 +372,13 @@ def main(arguments=None):
         metavar="P",
         help="share of the clips without a flv",
     )
+    parser.add_argument(
+        "--frame-rate",
+        type=Fraction,
+        default=FRAME_RATE,
+        metavar="F",
+        help="frames a second; 30000/1001 as in CREMA-D (default: half of it)",
+    )
     parser.add_argument("--workers", type=int, default=2, metavar="W")
     chosen = parser.parse_args(arguments)
     try:
@@ -425,6 +390,7 @@ def main(arguments=None):
             missing_audio=chosen.missing_audio,
             missing_video=chosen.missing_video,
             num_workers=chosen.workers,
+            frame_rate=chosen.frame_rate,
         )
     except CorpusError as error:
         print(f"error: {error}", file=sys.stderr)

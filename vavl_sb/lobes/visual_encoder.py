@@ -17,7 +17,7 @@ from torch import nn
 
 from vavl_sb.lobes.feature_encoder import FeatureEncoder
 from vavl_sb.lobes.ssl_source import first_line
-from vavl_sb.lobes.visual_init import init_calibrated
+from vavl_sb.lobes.visual_init import init_calibrated, pool_by_place
 from vavl_sb.utils.errors import EncoderError
 
 logger = get_logger(__name__)
@@ -89,12 +89,15 @@ class VisualEncoder(FeatureEncoder):
         # left as they are.
         self.register_buffer("shift", torch.zeros(self.output_dim))
         self.register_buffer("scale", torch.ones(self.output_dim))
-        mean = 255 * torch.tensor(MEAN).view(3, 1, 1)
-        deviation = 255 * torch.tensor(DEVIATION).view(3, 1, 1)
+        # Weights of the places that random features are pooled with.
+        self.register_buffer("pool", None)
+        mean, deviation = _pixel_statistics()
         self.register_buffer("pixel_mean", mean, persistent=False)
         self.register_buffer("pixel_deviation", deviation, persistent=False)
         if weights is None:
-            self.load_state_dict(_random_state(init_seed))
+            state = _random_state(init_seed)
+            self.pool = torch.empty_like(state["pool"])
+            self.load_state_dict(state)
         elif weights != "imagenet":
             _load(self, Path(weights).expanduser())
         # A quarter faster on CPU than the other memory format.
@@ -160,7 +163,8 @@ class VisualEncoder(FeatureEncoder):
         Returns
         -------
         torch.Tensor
-            float32, shape (N, 1408): after global average pooling.
+            float32, shape (N, 1408): after global average pooling or, with
+            random weights, pooling with weights for the places.
         """
         if crops.dtype != torch.uint8 or crops.ndim != 4 or crops.shape[1] != 3:
             raise ValueError(
@@ -178,7 +182,12 @@ class VisualEncoder(FeatureEncoder):
         """Features of few crops."""
         pictures = self.normalize(crops)
         pictures = pictures.contiguous(memory_format=torch.channels_last)
-        return (self.backbone(pictures).float() - self.shift) * self.scale
+        if self.pool is None:
+            features = self.backbone(pictures)
+        else:
+            maps = self.backbone.forward_features(pictures)
+            features = pool_by_place(maps, self.pool)
+        return (features.float() - self.shift) * self.scale
 
     def normalize(self, crops):
         """Crops as the network takes them.
@@ -241,18 +250,25 @@ def _create(pretrained=False):
         ) from None
 
 
+def _pixel_statistics():
+    """Mean and deviation of pixels in 0 to 255, (3, 1, 1) each."""
+    return (
+        255 * torch.tensor(MEAN).view(3, 1, 1),
+        255 * torch.tensor(DEVIATION).view(3, 1, 1),
+    )
+
+
 # 31 MB; a program builds the same encoder more than once.
 @functools.lru_cache(maxsize=1)
 def _random_state(seed):
     """State dict of a VisualEncoder with random weights."""
     backbone = _create()
-    mean = 255 * torch.tensor(MEAN).view(3, 1, 1)
-    deviation = 255 * torch.tensor(DEVIATION).view(3, 1, 1)
-    shift, scale = init_calibrated(
-        backbone, lambda crops: (crops.double() - mean) / deviation, seed
+    mean, deviation = _pixel_statistics()
+    shift, scale, pool = init_calibrated(
+        backbone, lambda crops: (crops.float() - mean) / deviation, seed
     )
     state = {f"backbone.{k}": v for k, v in backbone.state_dict().items()}
-    return {**state, "shift": shift, "scale": scale}
+    return {**state, "shift": shift, "scale": scale, "pool": pool}
 
 
 def _read(path):
@@ -300,7 +316,9 @@ def _load(encoder, path):
             key = key.split(".", 1)[1]
         found[key] = tensor
     wanted = encoder.backbone.state_dict()
-    for name in ("shift", "scale"):
+    if "pool" in found:
+        encoder.pool = torch.empty_like(found["pool"])
+    for name in ("shift", "scale", "pool"):
         if name in found:
             wanted[name] = getattr(encoder, name)
     faults = []

@@ -1,4 +1,4 @@
-"""The four tables that come with CREMA-D, for clips that simulated raters saw.
+"""CREMA-D's names and tables, for clips that simulated raters saw.
 
 Columns, order, number formats and quirks are those of the released files (Cao
 et al., "CREMA-D: Crowd-sourced Emotional Multimodal Actors Dataset", IEEE
@@ -12,8 +12,23 @@ Authors
 
 import numpy as np
 
-from vavl_sb.corpora.acting import EMOTIONS, cast, rate
+from vavl_sb.corpora.acting import EMOTIONS, Clip, cast, rate
 
+ACTORS = range(1001, 1092)
+# The order in which a talker gets sentences beyond the first.
+SENTENCE_ORDER = (
+    "DFA", "IEO", "IOM", "ITH", "ITS", "IWL",
+    "IWW", "MTI", "TAI", "TIE", "TSI", "WSI",
+)  # fmt: skip
+MAX_CLIPS = 82  # of one actor, as in CREMA-D
+# What lies at the top of the corpus.
+CORPUS_PATHS = (
+    "AudioWAV",
+    "VideoFlash",
+    "processedResults",
+    "VideoDemographics.csv",
+    "SentenceFilenames.csv",
+)
 LETTERS = "ADFHNS"  # in the order of EMOTIONS
 CODES = {
     "angry": "ANG",
@@ -47,6 +62,48 @@ def clip_name(clip):
     '1001_DFA_ANG_XX'
     """
     return f"{clip.actor}_{clip.sentence}_{CODES[clip.emotion]}_{clip.level}"
+
+
+def cremad_clips(actor, clips_per_actor, seed):
+    """The clips of one actor, in the order in which they are added.
+
+    The first six are one sentence in the six emotions, so the words tell
+    nothing of the emotion; then comes the next sentence. Sentence IEO is acted
+    at three levels, as in CREMA-D: two of them come last.
+
+    Arguments
+    ---------
+    actor : int
+        Number of the actor.
+    clips_per_actor : int
+        How many, 1..82.
+    seed : int
+        Seed of the corpus.
+
+    Returns
+    -------
+    list of Clip
+
+    Example
+    -------
+    >>> [clip_name(clip) for clip in cremad_clips(1001, 2, seed=0)]
+    ['1001_DFA_ANG_XX', '1001_DFA_DIS_XX']
+    >>> len({clip_name(clip) for clip in cremad_clips(1002, 82, seed=0)})
+    82
+    """
+    levels = ("LO", "MD", "HI")
+    first = actor % 3
+    plan = []
+    for turn in range(len(SENTENCE_ORDER)):
+        sentence = SENTENCE_ORDER[turn]
+        for emotion in EMOTIONS:
+            leveled = sentence == "IEO" and emotion != "neutral"
+            plan.append((emotion, sentence, levels[first] if leveled else "XX"))
+    for more in (1, 2):
+        for emotion in EMOTIONS:
+            if emotion != "neutral":
+                plan.append((emotion, "IEO", levels[(first + more) % 3]))
+    return [Clip(actor, *part, seed=seed) for part in plan[:clips_per_actor]]
 
 
 def _number(value):

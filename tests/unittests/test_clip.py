@@ -1,0 +1,107 @@
+"""The one path from a clip to features, with light encoders."""
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from vavl_sb.dataio.clip import ClipEncoder
+from vavl_sb.dataio.faces import FaceTracker
+from vavl_sb.dataio.media import read_audio
+from vavl_sb.lobes.audio_encoder import AudioEncoder
+from vavl_sb.utils.errors import MediaError
+
+
+class MeanColour(torch.nn.Module):
+    """Visual encoder whose features are the mean of each colour."""
+
+    output_dim = 3
+
+    def forward(self, crops):
+        return crops.float().mean(dim=(2, 3)) / 255
+
+    def digest(self):
+        return "colour"
+
+
+def make_encoder(**changes):
+    options = {"frame_rate": None, "batch_frames": 4, **changes}
+    return ClipEncoder(
+        AudioEncoder("logmel"), MeanColour(), FaceTracker(None), **options
+    )
+
+
+@pytest.fixture(scope="module")
+def clip(small_corpus):
+    """A synthetic clip with sound and picture in one file."""
+    return str(sorted((small_corpus / "VideoFlash").glob("*.flv"))[0])
+
+
+def test_one_pass_equals_two(clip):
+    encoder = make_encoder()
+    both = encoder.encode(wav=clip, video=clip)
+    sound, picture = encoder.encode(wav=clip), encoder.encode(video=clip)
+    assert sound.visual is None and picture.audio is None
+    assert np.array_equal(both.audio, sound.audio)
+    assert np.array_equal(both.visual, picture.visual)
+    assert both.audio.dtype == both.visual.dtype == np.float16
+
+
+def test_features_are_those_of_the_encoder_alone(clip):
+    found = make_encoder().encode(wav=clip).audio
+    features, _ = AudioEncoder("logmel")(read_audio(clip)[None])
+    assert np.array_equal(found, features[0].numpy().astype(np.float16))
+
+
+def test_frames_do_not_depend_on_how_many_are_decoded_together(clip):
+    one = make_encoder(batch_frames=1).encode(video=clip).visual
+    many = make_encoder(batch_frames=64).encode(video=clip).visual
+    assert len(one) > 10 and np.allclose(one, many, atol=1e-3)
+
+
+def test_a_lower_frame_rate_takes_fewer_frames(clip):
+    every = make_encoder().encode(video=clip).visual
+    some = make_encoder(frame_rate=3.0).encode(video=clip).visual
+    assert 2 <= len(some) < len(every) / 3
+
+
+def test_silence_is_no_sound(tmp_path):
+    path = str(tmp_path / "silent.wav")
+    soundfile.write(path, np.zeros(16000), 16000)
+    assert make_encoder().encode(wav=path).audio is None
+
+
+def test_sound_alone_has_no_picture(tmp_path):
+    path = str(tmp_path / "tone.wav")
+    tone = np.sin(np.arange(16000) * 0.1) / 2
+    soundfile.write(path, tone, 16000)
+    found = make_encoder().encode(wav=path, video=path)
+    assert found.visual is None and len(found.audio) == 51
+
+
+def test_features_that_half_precision_cannot_hold_are_an_error(clip):
+    class Large(MeanColour):
+        def forward(self, crops):
+            return super().forward(crops) + 1e6
+
+    encoder = make_encoder()
+    encoder.visual_encoder = Large()
+    with pytest.raises(MediaError, match="half precision") as error:
+        encoder.encode(video=clip)
+    assert clip in str(error.value) and "\n" not in str(error.value)
+
+
+def test_the_digest_names_what_features_depend_on():
+    base = make_encoder()
+    faster = make_encoder(frame_rate=5.0)
+    assert base.digest("audio") == faster.digest("audio")
+    assert base.digest("visual") != faster.digest("visual")
+    other = make_encoder()
+    other.face_tracker = FaceTracker(None, size=112)
+    assert base.digest("visual") != other.digest("visual")
+    other.audio_encoder = AudioEncoder("logmel", hop_ms=10)
+    assert base.digest("audio") != other.digest("audio")
+    # How many frames are decoded together changes nothing.
+    assert base.digest("visual") == make_encoder(batch_frames=9).digest(
+        "visual"
+    )
