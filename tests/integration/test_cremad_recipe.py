@@ -252,7 +252,7 @@ def test_wrong_options_get_one_line(
     output = done.stdout + done.stderr
     assert done.returncode == 1, output
     assert "Traceback" not in output
-    (line,) = [x for x in output.splitlines() if "ERROR" in x]
+    (line,) = [x for x in output.splitlines() if "error: " in x]
     assert all(word in line for word in words), line
 
 

@@ -229,7 +229,8 @@ def _divert_audio(stream, samples):
 
 def _half(parts, name):
     """Joined features in half precision, checked to be finite."""
-    features = np.concatenate(parts).astype(np.float16)
+    with np.errstate(over="ignore"):
+        features = np.concatenate(parts).astype(np.float16)
     if not np.isfinite(features).all():
         raise MediaError(
             f"{name}: the encoder gave features that half precision cannot "

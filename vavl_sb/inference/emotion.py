@@ -57,9 +57,9 @@ class EmotionRecognizer(Pretrained):
 
     Example
     -------
-    >>> # doctest: +SKIP
-    >>> model = EmotionRecognizer.from_hparams("results/demo/inference")
-    >>> model.predict_file("clip.mp4").label
+    >>> source = "results/demo/inference"
+    >>> model = EmotionRecognizer.from_hparams(source)  # doctest: +SKIP
+    >>> model.predict_file("clip.mp4").label  # doctest: +SKIP
     'happy'
     """
 

@@ -26,6 +26,7 @@ class MaskedConvolutionModule(ConvolutionModule):
 
     Example
     -------
+    >>> import torch
     >>> module = MaskedConvolutionModule(8, kernel_size=3).eval()
     >>> x = torch.rand(1, 5, 8)
     >>> mask = torch.tensor([[[False], [False], [False], [True], [True]]])
@@ -83,6 +84,7 @@ class MaskedConformerEncoder(nn.Module):
 
     Example
     -------
+    >>> import torch
     >>> encoder = MaskedConformerEncoder(1, d_model=16, nhead=2, d_ffn=32)
     >>> padding = torch.zeros(2, 9, dtype=torch.bool)
     >>> encoder(torch.rand(2, 9, 16), padding).shape

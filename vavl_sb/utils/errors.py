@@ -54,5 +54,5 @@ def exit_on_error():
     try:
         yield
     except VAVLError as error:
-        logger.error("%s", error)
+        logger.error("error: %s", error)
         sys.exit(1)
