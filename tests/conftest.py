@@ -80,7 +80,7 @@ def run_recipe(recipe, *arguments, hparams="vavl_cls.yaml", check=True):
     recipe : str
         Folder below recipes/.
     *arguments : str
-        Command line after the hparams file.
+        Options and values, after the hparams file.
     hparams : str
         File in the recipe's hparams folder.
     check : bool
@@ -90,12 +90,14 @@ def run_recipe(recipe, *arguments, hparams="vavl_cls.yaml", check=True):
     -------
     subprocess.CompletedProcess
     """
+    # An option that stands twice is an error: the later one is meant.
+    options = dict(zip(arguments[::2], arguments[1::2]))
     done = subprocess.run(
         [
             sys.executable,
             "train.py",
             f"hparams/{hparams}",
-            *map(str, arguments),
+            *(str(word) for option in options.items() for word in option),
         ],
         cwd=REPOSITORY / "recipes" / recipe,
         capture_output=True,

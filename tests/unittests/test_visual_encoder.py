@@ -5,6 +5,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 
+from vavl_sb.lobes import visual_encoder
 from vavl_sb.lobes.visual_encoder import VisualEncoder
 from vavl_sb.lobes.visual_init import draw_pictures
 from vavl_sb.utils.errors import EncoderError
@@ -66,6 +67,16 @@ def test_random_weights_are_the_same_whatever_the_seed(encoder):
     assert torch.equal(again(pictures()), encoder(pictures()))
     other = VisualEncoder(init_seed=1)
     assert other.digest() != encoder.digest()
+
+
+def test_random_weights_are_the_same_with_any_number_of_threads(encoder):
+    threads = torch.get_num_threads()
+    visual_encoder._random_state.cache_clear()
+    torch.set_num_threads(threads + 1)
+    try:
+        assert VisualEncoder().digest() == encoder.digest()
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_random_features_do_not_collapse(encoder):

@@ -20,6 +20,7 @@ Authors
  * The vavl_sb authors 2026
 """
 
+import contextlib
 import math
 
 import numpy as np
@@ -160,6 +161,18 @@ def pool_by_place(maps, pool):
     return (maps * pool).mean(dim=(2, 3))
 
 
+@contextlib.contextmanager
+def _one_thread():
+    """Sums in one order, however many threads the program has."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@_one_thread()
 @torch.no_grad()
 def init_calibrated(backbone, normalize, seed=0):
     """Gives a convolutional network random weights that are of use.
