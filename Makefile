@@ -33,7 +33,7 @@ demo: setup
 		--feature_folder $(abspath $(DEMO))/features \
 		--audio_encoder_source logmel --visual_encoder_weights null \
 		--frame_rate 5 --detection_rate 2.5 \
-		--d_model 64 --lr 0.001 --batch_size 16 --number_of_epochs 20
+		--d_model 64 --lr 0.001 --batch_size 16 --number_of_epochs 16
 	cat $(DEMO)/scores.txt
 
 test: setup
