@@ -39,6 +39,7 @@ from speechbrain.utils.logger import get_logger
 
 from vavl_sb.dataio.manifest import SPLITS, withhold
 from vavl_sb.dataio.preparation import (
+    REPORT,
     digest_files,
     fingerprint,
     is_prepared,
@@ -138,10 +139,8 @@ def prepare_cremad(
     files = [name for group in media.values() for name in group.values()]
     mark = fingerprint({**settings, "tables": tables}, data_folder, files)
     manifests = [save_json_train, save_json_valid, save_json_test]
-    save_report = os.path.join(
-        os.path.dirname(save_json_train), "prepare_report.json"
-    )
-    if skip(manifests, save_report, mark):
+    save_report = os.path.join(os.path.dirname(save_json_train), REPORT)
+    if is_prepared(save_report, mark, manifests, data_folder):
         logger.info("Preparation completed in previous run, skipping.")
         return
 
@@ -160,28 +159,10 @@ def prepare_cremad(
         save_report,
         settings,
         mark,
+        data_folder,
         checks={field: CLASSES},
         speaker_split=split_of,
     )
-
-
-def skip(manifests, save_report, mark):
-    """Whether this very preparation was done before, and is still there.
-
-    Arguments
-    ---------
-    manifests : list of str
-        The three manifests.
-    save_report : str
-        The report of a former preparation, if any.
-    mark : str
-        The fingerprint of this one's arguments and corpus.
-
-    Returns
-    -------
-    bool
-    """
-    return is_prepared(save_report, mark, manifests)
 
 
 def _check_choices(data_folder, task, label_source, label_csv, audio_folder):

@@ -19,67 +19,11 @@ import sys
 import speechbrain as sb
 from cremad_prepare import prepare_cremad
 from hyperpyyaml import load_hyperpyyaml
-from speechbrain.utils.distributed import infer_device, run_on_main
+from speechbrain.utils.distributed import run_on_main
 
-from vavl_sb.dataio.datasets import emotion_datasets, read_entries
-from vavl_sb.dataio.features import extract_features, read_index
-from vavl_sb.training.brain import VAVLBrain
+from vavl_sb.training.experiment import dataio_prep, make_brain
 from vavl_sb.training.export import export_model
-from vavl_sb.training.transfer import standardize_features, start_from
 from vavl_sb.utils.errors import exit_on_error
-
-
-def dataio_prep(hparams, run_opts):
-    """Computes the features that are not cached yet, and makes the datasets.
-
-    Arguments
-    ---------
-    hparams : dict
-        The loaded hparams file.
-    run_opts : dict
-        Run options; the encoders run on its device.
-
-    Returns
-    -------
-    dict
-        A dataset each for "train", "valid" and "test".
-    """
-    annotations = {
-        "train": hparams["train_annotation"],
-        "valid": hparams["valid_annotation"],
-        "test": hparams["test_annotation"],
-    }
-    task = {"task": hparams["task"], "labels": hparams["labels"]}
-    clips = [
-        read_entries(path, hparams["data_folder"], **task)
-        for path in annotations.values()
-    ]
-    raw_audio = not hparams["audio_encoder"].freeze
-    run_on_main(
-        extract_features,
-        kwargs={
-            "manifests": clips,
-            "clip_encoder": hparams["clip_encoder"].to(
-                run_opts["device"] or infer_device()
-            ),
-            "folder": hparams["feature_folder"],
-            "index": hparams["feature_index"],
-            "report": hparams["feature_report"],
-            "raw_audio": raw_audio,
-        },
-    )
-    return emotion_datasets(
-        annotations,
-        data_folder=hparams["data_folder"],
-        features=read_index(hparams["feature_index"]),
-        dims={
-            "audio": hparams["audio_encoder"].output_dim,
-            "visual": hparams["visual_encoder"].output_dim,
-        },
-        cache=hparams["feature_folder"],
-        raw_audio=raw_audio,
-        **task,
-    )
 
 
 def main(arguments):
@@ -106,13 +50,8 @@ def main(arguments):
         hyperparams_to_save=hparams_file,
         overrides=overrides,
     )
-    train_loggers = [hparams["train_logger"]]
-    if hparams["use_tensorboard"]:
-        from speechbrain.utils.train_logger import TensorboardLogger
 
-        train_loggers.append(TensorboardLogger(hparams["tensorboard_folder"]))
-
-    # Manifests, features, datasets
+    # Manifests
     if not hparams["skip_prep"]:
         run_on_main(
             prepare_cremad,
@@ -130,36 +69,12 @@ def main(arguments):
                 "seed": hparams["seed"],
             },
         )
+    if hparams["prepare_only"]:
+        return
+
+    # Features, datasets, and the brain with what it starts from
     datasets = dataio_prep(hparams, run_opts)
-
-    # Where to start from, and what learns besides the network
-    if hparams["pretrained_from"] is not None:
-        start_from(hparams["pretrained_from"], hparams["vavl"])
-    elif hparams["standardize_features"]:
-        standardize_features(
-            hparams["vavl"],
-            features=read_index(hparams["feature_index"]),
-            clips=datasets["train"].data_ids,
-            folder=hparams["feature_folder"],
-            raw_audio=not hparams["audio_encoder"].freeze,
-        )
-    if not hparams["audio_encoder"].freeze:
-        learning = {"audio_encoder": hparams["audio_encoder"]}
-        hparams["modules"].update(learning)
-        hparams["checkpointer"].add_recoverables(learning)
-
-    brain = VAVLBrain(
-        modules=hparams["modules"],
-        opt_class=hparams["opt_class"],
-        hparams=hparams,
-        run_opts=run_opts,
-        checkpointer=hparams["checkpointer"],
-        prediction_loss=hparams["prediction_loss"],
-        reconstruction_weight=hparams["reconstruction_weight"],
-        lr_audio_encoder=hparams["lr_audio_encoder"],
-        select_by=hparams["select_by"],
-        train_loggers=train_loggers,
-    )
+    brain = make_brain(hparams, run_opts, datasets)
     brain.fit(
         epoch_counter=hparams["epoch_counter"],
         train_set=datasets["train"],

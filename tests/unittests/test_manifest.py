@@ -27,11 +27,13 @@ from vavl_sb.dataio.manifest import (
     write_manifest,
 )
 from vavl_sb.dataio.preparation import (
+    REPORT,
     digest_files,
     fingerprint,
     is_prepared,
     make_entries,
     read_speaker_lists,
+    recorded_folder,
     save_splits,
 )
 from vavl_sb.dataio.prepare_report import PrepareReport
@@ -394,19 +396,28 @@ def test_fingerprint_follows_arguments_and_files(tmp_path):
 
 
 def test_is_prepared(tmp_path):
-    manifest, path = str(tmp_path / "m.json"), tmp_path / "report.json"
+    manifest, path = str(tmp_path / "m.json"), tmp_path / REPORT
+    with pytest.raises(ManifestError) as error:
+        recorded_folder(tmp_path)
+    assert "prepare_only" in one_line(error)
     write_manifest(manifest, clips(1))
-    assert not is_prepared(path, "mark", [manifest])
+    assert not is_prepared(path, "mark", [manifest], "corpus")
     PrepareReport().write(
-        path, fingerprint="mark", manifests=digest_files([manifest])
+        path,
+        fingerprint="mark",
+        manifests=digest_files([manifest]),
+        data_folder="corpus",
     )
-    assert is_prepared(path, "mark", [manifest])
-    assert not is_prepared(path, "other", [manifest])
+    assert is_prepared(path, "mark", [manifest], "corpus")
+    assert recorded_folder(tmp_path) == os.path.abspath("corpus")
+    assert is_prepared(path, "mark", [manifest], "moved")
+    assert recorded_folder(tmp_path) == os.path.abspath("moved")
+    assert not is_prepared(path, "other", [manifest], "corpus")
     write_manifest(manifest, clips(2))
-    assert not is_prepared(path, "mark", [manifest])
+    assert not is_prepared(path, "mark", [manifest], "corpus")
     for broken in ("", "[]", "{}", "null"):
         path.write_text(broken)
-        assert not is_prepared(path, "mark", [manifest])
+        assert not is_prepared(path, "mark", [manifest], "corpus")
 
 
 def test_speaker_lists(tmp_path):
@@ -580,11 +591,18 @@ def test_interrupted_preparation_is_not_taken_for_done(tmp_path, monkeypatch):
 
     def save(mark):
         save_splits(
-            splits, manifests, PrepareReport(), path, arguments, mark, {}
+            splits,
+            manifests,
+            PrepareReport(),
+            path,
+            arguments,
+            mark,
+            "corpus",
+            {},
         )
 
     save("old")
-    assert is_prepared(path, "old", manifests)
+    assert is_prepared(path, "old", manifests, "corpus")
 
     def fail(*_):
         raise KeyboardInterrupt
@@ -593,8 +611,8 @@ def test_interrupted_preparation_is_not_taken_for_done(tmp_path, monkeypatch):
     splits["train"]["c"] = entry(spk_id="1")
     with pytest.raises(KeyboardInterrupt):
         save("new")
-    assert not is_prepared(path, "old", manifests)
-    assert not is_prepared(path, "new", manifests)
+    assert not is_prepared(path, "old", manifests, "corpus")
+    assert not is_prepared(path, "new", manifests, "corpus")
 
 
 def test_shared_speaker_is_not_written(tmp_path):
@@ -608,7 +626,14 @@ def test_shared_speaker_is_not_written(tmp_path):
     report = str(tmp_path / "report.json")
     with pytest.raises(CorpusError) as error:
         save_splits(
-            splits, manifests, PrepareReport(), report, arguments, "mark", {}
+            splits,
+            manifests,
+            PrepareReport(),
+            report,
+            arguments,
+            "mark",
+            "corpus",
+            {},
         )
     assert "speaker 1 is in train and test" in one_line(error)
     assert os.listdir(tmp_path) == []

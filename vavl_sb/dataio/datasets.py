@@ -20,8 +20,7 @@ OUTPUT_KEYS = ["id", "audio", "has_audio", "visual", "has_visual", "label"]
 
 
 def emotion_datasets(
-    manifests,
-    data_folder,
+    splits,
     features,
     task,
     labels,
@@ -38,10 +37,8 @@ def emotion_datasets(
 
     Arguments
     ---------
-    manifests : dict
-        ``{"train": path, ...}`` of manifests.
-    data_folder : str
-        What ``{data_root}`` in them stands for.
+    splits : dict
+        ``{"train": {clip id: entry}, ...}`` from :func:`read_entries`.
     features : dict
         From :func:`vavl_sb.dataio.features.extract_features`.
     task : str
@@ -58,7 +55,7 @@ def emotion_datasets(
     Returns
     -------
     dict
-        A ``DynamicItemDataset`` for each manifest, None for an empty "valid".
+        A ``DynamicItemDataset`` for each split, None for an empty "valid".
         Clips without any modality are left out with a warning.
 
     Raises
@@ -73,8 +70,7 @@ def emotion_datasets(
         _label_item(task, labels),
     ]
     datasets = {}
-    for split, path in manifests.items():
-        entries = read_entries(path, data_folder, task, labels)
+    for split, entries in splits.items():
         entries = _usable(entries, features, split)
         if entries:
             datasets[split] = DynamicItemDataset(
@@ -84,8 +80,8 @@ def emotion_datasets(
             datasets[split] = None
         else:
             raise ManifestError(
-                f"{path}: no {split} clip has sound or a face; see the reports "
-                "beside it for what was left out"
+                f"no {split} clip has sound or a face; prepare_report.json and "
+                "feature_report.json say what was left out"
             )
     return datasets
 

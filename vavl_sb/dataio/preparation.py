@@ -22,10 +22,12 @@ from vavl_sb.dataio.manifest import (
     withhold,
     write_manifest,
 )
-from vavl_sb.utils.errors import CorpusError
+from vavl_sb.utils.errors import CorpusError, ManifestError
+from vavl_sb.utils.files import write_json
 
 logger = get_logger(__name__)
 
+REPORT = "prepare_report.json"
 # Audio and video that differ by more are hardly of the same utterance.
 LENGTH_TOLERANCE = 1.0
 
@@ -82,7 +84,7 @@ def digest_files(paths):
     return digests
 
 
-def is_prepared(report_path, mark, manifests):
+def is_prepared(report_path, mark, manifests, data_folder):
     """Whether a report says that these manifests are this preparation's.
 
     Arguments
@@ -94,6 +96,8 @@ def is_prepared(report_path, mark, manifests):
         The :func:`fingerprint` of the preparation that is wanted.
     manifests : list of str
         The manifests, in the order of the report.
+    data_folder : str
+        Where the corpus is now: a report that says otherwise is corrected.
 
     Returns
     -------
@@ -105,9 +109,42 @@ def is_prepared(report_path, mark, manifests):
         with open(report_path, encoding="utf-8") as file:
             report = json.load(file)
         done = report["fingerprint"] == mark
-        return done and report["manifests"] == digest_files(manifests)
+        if not done or report["manifests"] != digest_files(manifests):
+            return False
+        folder = os.path.abspath(data_folder)
+        if report["data_folder"] != folder:
+            write_json(report_path, {**report, "data_folder": folder})
     except (OSError, ValueError, KeyError, TypeError):
         return False
+    return True
+
+
+def recorded_folder(folder):
+    """Where the corpus of a prepared folder is, by its report.
+
+    Arguments
+    ---------
+    folder : str or Path
+        A run's output folder, with manifests and prepare_report.json in it.
+
+    Returns
+    -------
+    str
+        What ``{data_root}`` stands for in the manifests. ManifestError, in
+        one line, if no report says so.
+    """
+    path = os.path.join(folder, REPORT)
+    try:
+        with open(path, encoding="utf-8") as file:
+            return json.load(file)["data_folder"]
+    except OSError as error:
+        reason = error.strerror
+    except (ValueError, KeyError, TypeError):
+        reason = "it does not say where the corpus is"
+    raise ManifestError(
+        f"{path}: cannot be used ({reason}); give a folder that a recipe "
+        "prepared (train.py ... --prepare_only True writes one)"
+    )
 
 
 def read_speaker_lists(path):
@@ -228,6 +265,7 @@ def save_splits(
     save_report,
     settings,
     mark,
+    data_folder,
     checks,
     speaker_split=None,
 ):
@@ -248,6 +286,8 @@ def save_splits(
         and `seed` are used here.
     mark : str
         The :func:`fingerprint`.
+    data_folder : str
+        The corpus; the report says where it is.
     checks : dict
         `labels` or `attributes`, for
         :func:`vavl_sb.dataio.manifest.check_entries`.
@@ -281,6 +321,7 @@ def save_splits(
         arguments=settings,
         fingerprint=mark,
         manifests=digest_files(manifests),
+        data_folder=os.path.abspath(data_folder),
     )
 
 

@@ -11,6 +11,7 @@ from typing import Optional
 import torch
 from speechbrain.inference.interfaces import Pretrained
 
+from vavl_sb.nnet.attribute_scale import AttributeScale
 from vavl_sb.utils.errors import EncoderError, MediaError, VAVLError
 
 MODALITIES = ("audio", "visual", "audiovisual")
@@ -172,7 +173,9 @@ class EmotionRecognizer(Pretrained):
                 "label": labels[int(values.argmax())],
                 "probabilities": dict(zip(labels, shares)),
             }
-        return {"attributes": dict(zip(labels, values.tolist()))}
+        scale = AttributeScale(getattr(self.hparams, "attribute_range", None))
+        values = scale.to_corpus(values).tolist()
+        return {"attributes": dict(zip(labels, values))}
 
     def forward(
         self, audio=None, audio_lens=None, visual=None, visual_lens=None

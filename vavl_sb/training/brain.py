@@ -12,6 +12,7 @@ import speechbrain as sb
 import torch
 from speechbrain.utils.logger import get_logger
 
+from vavl_sb.nnet.attribute_scale import AttributeScale
 from vavl_sb.nnet.losses import reconstruction_loss
 from vavl_sb.training import report
 from vavl_sb.utils.errors import VAVLError
@@ -45,6 +46,10 @@ class VAVLBrain(sb.Brain):
     select_by : str
         Whose validation score chooses the checkpoint: "mean" (over the
         modalities), "audio", "visual" or "audiovisual".
+    attribute_range : list of float
+        Lowest and highest value of an attribute, by which targets are scaled
+        to -1 to 1 for the network; scores and predictions are in the corpus's
+        scale. None: attributes are taken as they are.
     train_loggers : list
         SpeechBrain ``TrainLogger`` objects.
     """
@@ -56,6 +61,7 @@ class VAVLBrain(sb.Brain):
         reconstruction_weight=1.0,
         lr_audio_encoder=1e-5,
         select_by="mean",
+        attribute_range=None,
         train_loggers=(),
         **kwargs,
     ):
@@ -75,6 +81,7 @@ class VAVLBrain(sb.Brain):
         self.reconstruction_weight = reconstruction_weight
         self.lr_audio_encoder = lr_audio_encoder
         self.select_by = select_by
+        self.scale = AttributeScale(attribute_range)
         self.train_loggers = list(train_loggers)
         self.learns_audio_encoder = "audio_encoder" in self.modules
         self.curves = report.LearningCurves(self.hparams.output_folder)
@@ -215,11 +222,11 @@ class VAVLBrain(sb.Brain):
         return predictions, getattr(out, f"has_{modality}")
 
     def _targets(self, batch):
-        """Class indices (B,) or attributes (B, n)."""
+        """Class indices (B,) or the network's attributes (B, n)."""
         targets = batch.label.data
         if self.hparams.task == "classification":
             return targets.squeeze(-1)
-        return targets
+        return self.scale.to_network(targets)
 
     def _note(self, name, loss):
         """Adds to the stage's averages, unless the batch is skipped."""
@@ -232,10 +239,15 @@ class VAVLBrain(sb.Brain):
         """Hands one head's predictions to the scores of the stage."""
         predictions, rows = self._rows(out, modality)
         kept = rows.tolist()
+        predictions, targets = predictions[rows], batch.label.data[rows]
+        if self.hparams.task == "classification":
+            targets = targets.squeeze(-1)
+        else:
+            predictions = self.scale.to_corpus(predictions.float())
         self.stats[modality].append(
             [id for id, keep in zip(batch.id, kept) if keep],
-            predictions[rows],
-            self._targets(batch)[rows],
+            predictions,
+            targets,
         )
 
     def fit_batch(self, batch):

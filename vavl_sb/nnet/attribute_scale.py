@@ -1,0 +1,74 @@
+"""Attributes in a corpus's own scale, and as the network has them.
+
+Authors
+ * The vavl_sb authors 2026
+"""
+
+from vavl_sb.utils.errors import VAVLError
+
+
+class AttributeScale:
+    """Maps a corpus's scale, such as 1 to 5, to -1 to 1 and back.
+
+    A head that is new gives values near 0. In a scale from 1 to 5 it would
+    spend its first epochs on reaching 3. The concordance coefficient of
+    predictions and targets is the same in either scale.
+
+    Arguments
+    ---------
+    limits : list of float
+        Lowest and highest value of the scale; None leaves values as they are.
+
+    Raises
+    ------
+    VAVLError
+        The limits are not two rising numbers.
+
+    Example
+    -------
+    >>> scale = AttributeScale([1.0, 5.0])
+    >>> scale.to_network(4.0), scale.to_corpus(0.5)
+    (0.5, 4.0)
+    """
+
+    def __init__(self, limits=None):
+        try:
+            low, high = (-1.0, 1.0) if limits is None else map(float, limits)
+        except (TypeError, ValueError):
+            low = high = 0.0
+        if not low < high:
+            raise VAVLError(
+                "attribute_range: must be the lowest and the highest value, "
+                f"such as [1, 5], or null; not {limits!r}"
+            )
+        self.middle, self.half = (low + high) / 2, (high - low) / 2
+
+    def to_network(self, values):
+        """From the corpus's scale.
+
+        Arguments
+        ---------
+        values : torch.Tensor or float
+            Any shape.
+
+        Returns
+        -------
+        torch.Tensor or float
+            Same shape.
+        """
+        return (values - self.middle) / self.half
+
+    def to_corpus(self, values):
+        """To the corpus's scale; a prediction may lie outside of it.
+
+        Arguments
+        ---------
+        values : torch.Tensor or float
+            Any shape.
+
+        Returns
+        -------
+        torch.Tensor or float
+            Same shape.
+        """
+        return values * self.half + self.middle

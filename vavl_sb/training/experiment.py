@@ -1,0 +1,166 @@
+"""What the train.py of all corpora share: datasets, a brain, and a start.
+
+A train.py prepares its corpus, then calls :func:`dataio_prep` and
+:func:`make_brain`, and fits, evaluates and exports.
+
+Authors
+ * The vavl_sb authors 2026
+"""
+
+import os
+
+from speechbrain.utils.distributed import infer_device, run_on_main
+
+from vavl_sb.dataio.datasets import emotion_datasets, read_entries
+from vavl_sb.dataio.features import extract_features, read_index
+from vavl_sb.dataio.manifest import SPLITS, check_disjoint
+from vavl_sb.dataio.preparation import recorded_folder
+from vavl_sb.training.brain import VAVLBrain
+from vavl_sb.training.transfer import standardize_features, start_from
+from vavl_sb.utils.errors import ManifestError
+
+
+def read_splits(hparams):
+    """Reads the manifests of a run, and the training clips of other corpora.
+
+    Arguments
+    ---------
+    hparams : dict
+        The loaded hparams file; of it ``train_annotation``,
+        ``valid_annotation``, ``test_annotation``, ``data_folder``, ``task``,
+        ``labels`` and ``also_train``: folders with the manifests of other
+        corpora, whose train.json is added to the training clips.
+
+    Returns
+    -------
+    dict
+        "train", "valid" and "test": clip id to entry, with real paths.
+
+    Raises
+    ------
+    ManifestError
+        In one line: a manifest cannot be used, its labels are not those of
+        this run, or an id stands in two corpora.
+    CorpusError
+        A speaker of another corpus is in this run's valid or test.
+    """
+    task = (hparams["task"], hparams["labels"])
+    splits = {
+        split: read_entries(
+            hparams[f"{split}_annotation"], hparams["data_folder"], *task
+        )
+        for split in SPLITS
+    }
+    for folder in hparams["also_train"] or []:
+        path = os.path.join(folder, "train.json")
+        more = read_entries(path, recorded_folder(folder), *task)
+        for split, entries in splits.items():
+            twice = sorted(set(more) & set(entries))
+            if twice:
+                raise ManifestError(
+                    f"{path}: {twice[0]} (and {len(twice) - 1} more) is "
+                    f"already a {split} clip of this run; ids must be unique "
+                    "over all corpora"
+                )
+        splits["train"] = {**splits["train"], **more}
+    check_disjoint(*(splits[split] for split in SPLITS))
+    return splits
+
+
+def dataio_prep(hparams, run_opts):
+    """Computes the features that are not cached yet, and makes the datasets.
+
+    Arguments
+    ---------
+    hparams : dict
+        The loaded hparams file.
+    run_opts : dict
+        Run options; the encoders run on its device.
+
+    Returns
+    -------
+    dict
+        A ``DynamicItemDataset`` each for "train", "valid" and "test".
+    """
+    splits = read_splits(hparams)
+    raw_audio = not hparams["audio_encoder"].freeze
+    device = run_opts["device"] or infer_device()
+    run_on_main(
+        extract_features,
+        kwargs={
+            "manifests": list(splits.values()),
+            "clip_encoder": hparams["clip_encoder"].to(device),
+            "folder": hparams["feature_folder"],
+            "index": hparams["feature_index"],
+            "report": hparams["feature_report"],
+            "raw_audio": raw_audio,
+        },
+    )
+    return emotion_datasets(
+        splits,
+        features=read_index(hparams["feature_index"]),
+        task=hparams["task"],
+        labels=hparams["labels"],
+        dims={
+            "audio": hparams["audio_encoder"].output_dim,
+            "visual": hparams["visual_encoder"].output_dim,
+        },
+        cache=hparams["feature_folder"],
+        raw_audio=raw_audio,
+    )
+
+
+def make_brain(hparams, run_opts, datasets):
+    """The brain of a run, with the weights that it starts from.
+
+    Arguments
+    ---------
+    hparams : dict
+        The loaded hparams file.
+    run_opts : dict
+        Run options, from the command line.
+    datasets : dict
+        From :func:`dataio_prep`; the training clips give the statistics by
+        which features are standardized.
+
+    Returns
+    -------
+    vavl_sb.training.brain.VAVLBrain
+    """
+    audio_encoder = hparams["audio_encoder"]
+    if hparams["pretrained_from"] is not None:
+        start_from(hparams["pretrained_from"], hparams["vavl"])
+    elif hparams["standardize_features"]:
+        standardize_features(
+            hparams["vavl"],
+            features=read_index(hparams["feature_index"]),
+            clips=datasets["train"].data_ids,
+            folder=hparams["feature_folder"],
+            raw_audio=not audio_encoder.freeze,
+        )
+    if not audio_encoder.freeze:
+        hparams["modules"]["audio_encoder"] = audio_encoder
+        hparams["checkpointer"].add_recoverable("audio_encoder", audio_encoder)
+    return VAVLBrain(
+        modules=hparams["modules"],
+        opt_class=hparams["opt_class"],
+        hparams=hparams,
+        run_opts=run_opts,
+        checkpointer=hparams["checkpointer"],
+        prediction_loss=hparams["prediction_loss"],
+        reconstruction_weight=hparams["reconstruction_weight"],
+        lr_audio_encoder=hparams["lr_audio_encoder"],
+        select_by=hparams["select_by"],
+        attribute_range=hparams["attribute_range"],
+        train_loggers=_train_loggers(hparams),
+    )
+
+
+def _train_loggers(hparams):
+    """The file logger, and TensorBoard's where it is switched on."""
+    loggers = [hparams["train_logger"]]
+    if hparams["use_tensorboard"]:
+        from speechbrain.utils.train_logger import TensorboardLogger
+
+        loggers.append(TensorboardLogger(hparams["tensorboard_folder"]))
+    return loggers
