@@ -8,6 +8,7 @@ import speechbrain as sb
 import torch
 from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.dataio.dataset import DynamicItemDataset
+from speechbrain.nnet.schedulers import LinearScheduler
 from speechbrain.utils.checkpoints import Checkpointer
 from speechbrain.utils.data_pipeline import provides, takes
 from speechbrain.utils.epoch_loop import EpochCounterWithStopper
@@ -69,7 +70,10 @@ def make_brain(folder, task="classification", net=None, **changes):
     """A brain as a recipe makes it."""
     net = net or network()
     loss = classification_loss if task == "classification" else ccc_loss
+    limit = changes.pop("limit", 3)
     options = {
+        "lr_annealing": changes.pop("lr_annealing", None),
+        "attribute_range": changes.pop("attribute_range", None),
         "prediction_loss": loss,
         "reconstruction_weight": 2.0,
         "select_by": changes.pop("select_by", "mean"),
@@ -79,7 +83,7 @@ def make_brain(folder, task="classification", net=None, **changes):
         "task": task,
         "labels": LABELS,
         "output_folder": str(folder),
-        "epoch_counter": EpochCounterWithStopper(3, 3, 0, "max"),
+        "epoch_counter": EpochCounterWithStopper(limit, limit, 0, "max"),
         **changes,
     }
     checkpointer = Checkpointer(
@@ -323,3 +327,56 @@ def test_selection_by_a_modality(tmp_path):
     brain.select_by = "audiovisual"
     with pytest.raises(VAVLError, match="select_by"):
         brain._selected(scores)
+
+
+def test_learning_rate_falls_by_epoch_and_after_a_resume(tmp_path):
+    clips = dataset(items(["av"] * 4))
+    annealing = LinearScheduler(0.4, 0.1, 4)
+    seen = []
+
+    class Recording(VAVLBrain):
+        def on_fit_batch_start(self, batch, should_step):
+            seen.append(self.optimizer.param_groups[0]["lr"])
+
+    def run(epochs):
+        brain = make_brain(tmp_path, lr_annealing=annealing, limit=epochs)
+        brain.__class__ = Recording
+        brain.fit(
+            brain.hparams.epoch_counter,
+            clips,
+            clips,
+            train_loader_kwargs={"batch_size": 4},
+            valid_loader_kwargs={"batch_size": 4},
+        )
+
+    run(2)
+    run(4)
+    assert seen == pytest.approx([0.4, 0.3, 0.2, 0.1])
+    log = (tmp_path / "train_log.txt").read_text()
+    assert "lr: 1.00e-01" in log
+
+
+@pytest.mark.parametrize("limits", [[1.0, 5.0], [0.0, 1.0]])
+def test_attributes_are_scored_in_the_corpus_s_own_scale(tmp_path, limits):
+    """The loss is that of either scale; scores and targets are as given."""
+    low, high = limits
+    brain = make_brain(tmp_path, "regression", attribute_range=limits)
+    data = items(["av"] * 6, task="regression")
+    for clip in data.values():
+        clip["label"] = low + (high - low) * clip["label"]
+    batch = PaddedBatch(list(data.values()))
+    ready(brain).modules.eval()
+    brain.on_stage_start(sb.Stage.TEST)
+    out = brain.compute_forward(batch, sb.Stage.TEST)
+    loss = brain._update_loss(out, batch, "audiovisual")
+    brain.compute_objectives(out, batch, sb.Stage.TEST)
+    predictions, targets = brain.stats["audiovisual"].stacked()
+    assert targets == pytest.approx(batch.label.data.numpy())
+    middle, half = (low + high) / 2, (high - low) / 2
+    assert predictions == pytest.approx(
+        middle + half * out.audiovisual.detach().double().numpy(), rel=1e-5
+    )
+    again = ccc_loss(
+        torch.from_numpy(predictions), torch.from_numpy(targets).double()
+    )
+    assert loss.item() == pytest.approx(again.item(), abs=1e-5)

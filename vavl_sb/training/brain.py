@@ -10,6 +10,7 @@ Authors
 
 import speechbrain as sb
 import torch
+from speechbrain.nnet.schedulers import update_learning_rate
 from speechbrain.utils.logger import get_logger
 
 from vavl_sb.nnet.attribute_scale import AttributeScale
@@ -43,6 +44,10 @@ class VAVLBrain(sb.Brain):
         What the reconstruction loss counts beside it.
     lr_audio_encoder : float
         Learning rate of an audio encoder that learns.
+    lr_annealing : callable
+        One of SpeechBrain's schedulers by epoch, such as ``LinearScheduler``:
+        from an epoch's number to its learning rate and the next one's. An
+        audio encoder that learns follows in proportion. None: constant.
     select_by : str
         Whose validation score chooses the checkpoint: "mean" (over the
         modalities), "audio", "visual" or "audiovisual".
@@ -60,6 +65,7 @@ class VAVLBrain(sb.Brain):
         prediction_loss,
         reconstruction_weight=1.0,
         lr_audio_encoder=1e-5,
+        lr_annealing=None,
         select_by="mean",
         attribute_range=None,
         train_loggers=(),
@@ -80,6 +86,7 @@ class VAVLBrain(sb.Brain):
         self.prediction_loss = prediction_loss
         self.reconstruction_weight = reconstruction_weight
         self.lr_audio_encoder = lr_audio_encoder
+        self.lr_annealing = lr_annealing
         self.select_by = select_by
         self.scale = AttributeScale(attribute_range)
         self.train_loggers = list(train_loggers)
@@ -318,6 +325,19 @@ class VAVLBrain(sb.Brain):
             else ConcordanceStats
         )
         self.stats = {name: kind(self.hparams.labels) for name in OUTPUTS}
+        if stage == sb.Stage.TRAIN and self.lr_annealing is not None:
+            self._anneal(epoch)
+
+    def _anneal(self, epoch):
+        """Sets the learning rates of an epoch: a resumed run has the same."""
+        lr, _ = self.lr_annealing(epoch)
+        update_learning_rate(self.optimizer, lr)
+        if self.learns_audio_encoder:
+            share = lr / self.lr_annealing(1)[0]
+            update_learning_rate(
+                self.optimizers_dict["audio_encoder"],
+                share * self.lr_audio_encoder,
+            )
 
     def fit(self, epoch_counter, train_set, valid_set=None, **kwargs):
         """Trains; an empty validation set keeps the last epoch.
@@ -390,7 +410,10 @@ class VAVLBrain(sb.Brain):
         if sb.utils.distributed.if_main_process():
             for train_logger in self.train_loggers:
                 train_logger.log_stats(
-                    {"epoch": epoch},
+                    {
+                        "epoch": epoch,
+                        "lr": self.optimizer.param_groups[0]["lr"],
+                    },
                     train_stats=self.train_losses,
                     valid_stats=valid,
                 )

@@ -150,6 +150,7 @@ def make_brain(hparams, run_opts, datasets):
         prediction_loss=hparams["prediction_loss"],
         reconstruction_weight=hparams["reconstruction_weight"],
         lr_audio_encoder=hparams["lr_audio_encoder"],
+        lr_annealing=hparams["lr_annealing"],
         select_by=hparams["select_by"],
         attribute_range=hparams["attribute_range"],
         train_loggers=_train_loggers(hparams),
