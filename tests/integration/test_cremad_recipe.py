@@ -8,7 +8,9 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from conftest import REPOSITORY, SMALL, run_recipe
+from safetensors.torch import load_file
 
 from vavl_sb.inference import EmotionRecognizer
 
@@ -289,3 +291,52 @@ def test_listed_recipes_run_with_their_debug_flags(small_corpus, tmp_path, row):
     names = row["test_debug_checks"].split("[")[1].rstrip("]").split(",")
     missing = [name for name in names if not (folder / name).is_file()]
     assert missing == []
+
+
+def test_a_speech_encoder_can_learn_with_the_network(
+    small_corpus, tmp_path, features
+):
+    from transformers import (
+        Wav2Vec2Config,
+        Wav2Vec2FeatureExtractor,
+        Wav2Vec2Model,
+    )
+
+    source, folder = tmp_path / "wav2vec2", tmp_path / "out"
+    config = Wav2Vec2Config(
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=16,
+        conv_dim=(8,) * 7,
+        num_conv_pos_embeddings=4,
+        num_conv_pos_embedding_groups=2,
+        feat_extract_norm="layer",
+        do_stable_layer_norm=True,
+    )
+    Wav2Vec2Model(config).save_pretrained(source)
+    Wav2Vec2FeatureExtractor().save_pretrained(source)
+    run_recipe(
+        "CREMA-D",
+        *arguments(small_corpus, folder, features),
+        *("--audio_encoder_source", source, "--audio_encoder_layers", "1"),
+        *("--freeze_audio_encoder", "False", "--lr_audio_encoder", "0.001"),
+    )
+    before = load_file(source / "model.safetensors")
+    after = load_file(folder / "inference/audio_encoder/model.safetensors")
+    name = "encoder.layers.0.attention.k_proj.weight"
+    assert not torch.equal(before[name], after[name])
+    # The convolutions below the transformer stay as they were.
+    name = "feature_extractor.conv_layers.0.conv.weight"
+    assert torch.equal(before[name], after[name])
+    assert not any(key.startswith("encoder.layers.1.") for key in after)
+
+    model = EmotionRecognizer.from_hparams(folder / "inference")
+    rows = [r for r in predictions(folder) if r["modality"] == "audio"]
+    for row in rows[:4]:
+        wav = small_corpus / "AudioWAV" / f"{row['id']}.wav"
+        found = model.predict_file(wav, modality="audio").probabilities
+        for emotion, value in found.items():
+            expected = float(row[f"prob_{emotion}"])
+            # Training reads full precision, inference half.
+            assert value == pytest.approx(expected, abs=2e-3)
