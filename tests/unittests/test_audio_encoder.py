@@ -596,3 +596,31 @@ def test_logmel_imports_no_transformers():
         [sys.executable, "-c", code], capture_output=True, text=True
     )
     assert found.stdout.strip() == "False", found.stderr
+
+
+@pytest.mark.parametrize("average", [1, 2, 3, 7])
+def test_average_of_consecutive_frames(average):
+    wavs = torch.randn(3, 16000) * 0.1
+    lens = torch.tensor([1.0, 0.43, 0.9])
+    plain, _ = AudioEncoder("logmel")(wavs, lens)
+    frames = AudioEncoder("logmel").encoder.frames(
+        torch.tensor([16000, 6880, 14400])
+    )
+    encoder = AudioEncoder("logmel", average=average)
+    found, lens = encoder(wavs, lens)
+    counts = torch.round(lens * found.shape[1]).int().tolist()
+    for row, length in enumerate(frames.tolist()):
+        groups = plain[row, :length].split(average)
+        wanted = torch.stack([group.mean(dim=0) for group in groups])
+        assert counts[row] == len(wanted)
+        torch.testing.assert_close(found[row, : len(wanted)], wanted)
+        assert not found[row, len(wanted) :].any()
+    assert encoder.frame_rate == 50 / average
+    same = encoder.digest() == AudioEncoder("logmel").digest()
+    assert same == (average == 1)
+
+
+@pytest.mark.parametrize("average", [0, -1, 1.5, "2"])
+def test_average_that_cannot_be_meant(average):
+    with pytest.raises(EncoderError, match="average"):
+        AudioEncoder("logmel", average=average)

@@ -2,7 +2,8 @@
 
 Whatever turns a media file into the numbers that VAVL reads is here, so that
 an exported model sees a clip exactly as training saw it, half-precision
-rounding included.
+rounding included. (A speech encoder that learned was trained without that
+rounding, which moves its model's probabilities by about 1e-3.)
 
 Authors
  * The vavl_sb authors 2026

@@ -54,7 +54,13 @@ class FeatureCache:
 
     def __init__(self, folder):
         self.folder = Path(folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise VAVLError(
+                f"{folder}: features cannot be kept there ({error.strerror}); "
+                "give another feature_folder"
+            ) from None
 
     def path(self, modality, digest, content):
         """Where a feature lives, whether or not it exists.
@@ -155,8 +161,9 @@ class ContentIndex:
         self.path = Path(path)
         self.changed = False
         try:
-            self.known = json.loads(self.path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            known = json.loads(self.path.read_text(encoding="utf-8"))
+            self.known = {k: v for k, v in known.items() if len(v) == 3}
+        except (OSError, ValueError, AttributeError, TypeError):
             self.known = {}
 
     def content(self, media):

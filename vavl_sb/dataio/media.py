@@ -192,7 +192,11 @@ def _decode(path, readers, partial):
         except Fault as error:
             fault = error
         for reader in used.values():
-            yield from reader.flush()
+            try:
+                yield from reader.flush()
+            except Fault as error:
+                # What a resampler still holds may be as broken.
+                fault = fault or error
             fault = fault or reader.fault_at_end()
         promised = promised_duration(path, container)
         if fault is None and timeline.ends_before(promised):

@@ -188,17 +188,26 @@ class AudioReader(_Reader):
                 )
             expected = self.clock
             frame.pts = None  # gaps are dealt with here
-            self._keep(self.resampler.resample(frame))
+            self._keep(self._resample(frame))
             while self.kept >= self.sample_rate:
                 yield self._take(self.sample_rate)
 
     def flush(self):
         """Yields what the resampler and this reader still hold."""
         if self.resampler is not None:
-            self._keep(self.resampler.resample(None))
+            # Closed first: after a fault it is not asked again.
+            held = self._resample(None)
             self.resampler = None
+            self._keep(held)
         while self.kept:
             yield self._take(min(self.kept, self.sample_rate))
+
+    def _resample(self, frame):
+        """What the resampler gives for a frame; None drains it."""
+        try:
+            return self.resampler.resample(frame)
+        except import_av().FFmpegError as error:
+            raise Fault(f"its audio cannot be resampled ({error})") from None
 
     def _keep(self, frames):
         for frame in frames:

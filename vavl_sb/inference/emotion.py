@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Optional
 
 import torch
+from ruamel.yaml import YAMLError
 from speechbrain.inference.interfaces import Pretrained
 
 from vavl_sb.nnet.attribute_scale import AttributeScale
@@ -94,9 +95,17 @@ class EmotionRecognizer(Pretrained):
         """
         folder = _model_folder(source)
         overrides = {"pretrained_path": str(folder), **(overrides or {})}
-        model = super().from_hparams(
-            source=str(folder), overrides=overrides, **kwargs
-        )
+        try:
+            model = super().from_hparams(
+                source=str(folder), overrides=overrides, **kwargs
+            )
+        # Whatever stands in a damaged YAML; what it makes raises its own.
+        except (YAMLError, KeyError, ValueError, TypeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise EncoderError(
+                f"{folder / 'hyperparams.yaml'}: no model can be made from it "
+                f"({type(error).__name__}: {reason}); export it again"
+            ) from error
         model.hparams.clip_encoder.to(model.device)
         return model
 
@@ -199,11 +208,15 @@ def _model_folder(source):
     folder = Path(source)
     if not folder.is_dir():
         folder = _from_hub(str(source))
-    if not (folder / "hyperparams.yaml").is_file():
-        raise EncoderError(
-            f"{source}: no hyperparams.yaml in it; give a folder that a run "
-            "exported, such as results/demo/inference"
-        )
+    # The whole run's folder has a hyperparams.yaml too: that of the training.
+    if (folder / "inference" / "vavl.safetensors").is_file():
+        folder = folder / "inference"
+    for name in ("hyperparams.yaml", "vavl.safetensors"):
+        if not (folder / name).is_file():
+            raise EncoderError(
+                f"{source}: no {name} in it; give a folder that a run "
+                "exported, such as results/demo/inference"
+            )
     return folder.resolve()
 
 

@@ -53,6 +53,10 @@ class AudioEncoder(FeatureEncoder):
     freeze_feature_extractor : bool
         With ``freeze=False``, keep the convolutions below the transformer
         frozen, as is usual.
+    average : int
+        So many consecutive frames are averaged into one; a clip's last one is
+        the mean of what is left. Speech encoders give 50 frames a second: the
+        cost of attention falls with the square of the number.
     spec_augment : bool
         With ``freeze=False``, mask features at random in training as the
         model's configuration says (SpecAugment; not for Whisper).
@@ -80,9 +84,16 @@ class AudioEncoder(FeatureEncoder):
         hop_ms=20,
         freeze_feature_extractor=True,
         spec_augment=False,
+        average=1,
     ):
         super().__init__()
         self.source = os.fspath(source)
+        if not isinstance(average, int) or average < 1:
+            raise EncoderError(
+                f"audio encoder {source}: average is {average!r}; give a whole "
+                "number above 0, such as 1 for all frames"
+            )
+        self.average = average
         if num_layers is not None and num_layers < 1:
             raise EncoderError(
                 f"audio encoder {source}: num_layers is {num_layers}; give a "
@@ -112,7 +123,7 @@ class AudioEncoder(FeatureEncoder):
     @property
     def frame_rate(self):
         """Frames per second."""
-        return SAMPLE_RATE / self.encoder.hop
+        return SAMPLE_RATE / self.encoder.hop / self.average
 
     def settings(self):
         """All settings that features depend on, besides the weights.
@@ -122,7 +133,11 @@ class AudioEncoder(FeatureEncoder):
         dict
             ``kind`` and what belongs to the kind.
         """
-        return self.encoder.settings()
+        found = self.encoder.settings()
+        # Left out where it does nothing, so that older caches hold.
+        return (
+            found if self.average == 1 else {**found, "average": self.average}
+        )
 
     def feature_state(self):
         """All tensors that features depend on.
@@ -168,7 +183,10 @@ class AudioEncoder(FeatureEncoder):
         mask = length_to_mask(
             frames, features.shape[1], dtype=torch.bool
         ).unsqueeze(-1)
-        return features.masked_fill(~mask, 0.0), frames / frames.max()
+        features = features.masked_fill(~mask, 0.0)
+        if self.average > 1:
+            features, frames = average_frames(features, frames, self.average)
+        return features, frames / frames.max()
 
     def export(self, folder):
         """Writes a folder from which ``AudioEncoder(source=folder)`` gives
@@ -189,6 +207,41 @@ class AudioEncoder(FeatureEncoder):
         os.makedirs(folder, exist_ok=True)
         self.encoder.write(folder)
         return folder
+
+
+def average_frames(features, frames, average):
+    """Averages consecutive frames, within each clip.
+
+    Arguments
+    ---------
+    features : torch.Tensor
+        Shape (B, T, D), 0 past a clip's end.
+    frames : torch.Tensor
+        Frames of each clip, int64, shape (B,).
+    average : int
+        Frames that become one.
+
+    Returns
+    -------
+    features : torch.Tensor
+        Shape (B, ceil(T / average), D), 0 past a clip's end.
+    frames : torch.Tensor
+        Frames of each clip, int64, shape (B,).
+
+    Example
+    -------
+    >>> x = torch.tensor([[[1.0], [3.0], [5.0]], [[4.0], [0.0], [0.0]]])
+    >>> averaged, frames = average_frames(x, torch.tensor([3, 1]), 2)
+    >>> averaged.squeeze(-1).tolist(), frames.tolist()
+    ([[2.0, 5.0], [4.0, 0.0]], [2, 1])
+    """
+    groups = -(-features.shape[1] // average)
+    missing = groups * average - features.shape[1]
+    features = torch.nn.functional.pad(features, (0, 0, 0, missing))
+    total = features.unflatten(1, (groups, average)).sum(dim=2)
+    starts = average * torch.arange(groups, device=frames.device)
+    counts = (frames.unsqueeze(1) - starts).clamp(1, average)
+    return total / counts.unsqueeze(-1), -(-frames // average)
 
 
 def _ssl():

@@ -1,8 +1,8 @@
 """The VAVL network: one model for speech, for faces, and for both.
 
-Each modality has features standardized, frame-wise projections and conformer layers of its own. Both
-then pass through the same shared conformer layers, with a residual around
-them. A clip's representation is the mean over its frames; heads on it predict
+Each modality has its features standardized, and frame-wise projections and
+conformer layers of its own. Both then pass through the same shared conformer
+layers, with a residual around them. A clip's representation is the mean over its frames; heads on it predict
 the emotion and reconstruct the time mean of the input features, and an
 audio-visual head reads the two representations side by side.
 
@@ -46,7 +46,8 @@ class VAVLOutput:
     audio_reconstruction, visual_reconstruction : torch.Tensor
         Reconstructed time mean of the features, shape (B, feature size).
     audio_target, visual_target : torch.Tensor
-        The time mean of the features itself, shape (B, feature size).
+        The time mean of the features itself, standardized as the network
+        reads them, shape (B, feature size).
     """
 
     audio: torch.Tensor | None = None

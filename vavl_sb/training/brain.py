@@ -8,6 +8,8 @@ Authors
  * The vavl_sb authors 2026
 """
 
+import math
+
 import speechbrain as sb
 import torch
 from speechbrain.nnet.schedulers import update_learning_rate
@@ -77,6 +79,11 @@ class VAVLBrain(sb.Brain):
                 "grad_accumulation_factor: must be 1, since the gradients of "
                 "a batch's three updates must not be added up; raise "
                 "batch_size instead"
+            )
+        if self.distributed_launch or self.data_parallel_backend:
+            raise VAVLError(
+                "several processes cannot train VAVL yet: start train.py with "
+                "python, not torchrun, and without data_parallel_backend"
             )
         if select_by not in ("mean", *OUTPUTS):
             raise VAVLError(
@@ -331,6 +338,9 @@ class VAVLBrain(sb.Brain):
     def _anneal(self, epoch):
         """Sets the learning rates of an epoch: a resumed run has the same."""
         lr, _ = self.lr_annealing(epoch)
+        # SpeechBrain's schedulers round to float32: a constant stays one.
+        if math.isclose(lr, self.optimizer.param_groups[0]["lr"], rel_tol=1e-6):
+            return
         update_learning_rate(self.optimizer, lr)
         if self.learns_audio_encoder:
             share = lr / self.lr_annealing(1)[0]

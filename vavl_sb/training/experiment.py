@@ -1,7 +1,8 @@
-"""What the train.py of all corpora share: datasets, a brain, and a start.
+"""What the train.py of all corpora share: a brain, datasets, and a start.
 
-A train.py prepares its corpus, then calls :func:`dataio_prep` and
-:func:`make_brain`, and fits, evaluates and exports.
+A train.py prepares its corpus, then calls :func:`make_brain` (which refuses
+what cannot work, before hours are spent), :func:`dataio_prep` and
+:func:`standardize`, fits and evaluates, and calls :func:`export`.
 
 Authors
  * The vavl_sb authors 2026
@@ -16,8 +17,10 @@ from vavl_sb.dataio.features import extract_features, read_index
 from vavl_sb.dataio.manifest import SPLITS, check_disjoint
 from vavl_sb.dataio.preparation import recorded_folder
 from vavl_sb.training.brain import VAVLBrain
+from vavl_sb.training.export import export_model
+from vavl_sb.training.identity import refuse_other_run
 from vavl_sb.training.transfer import standardize_features, start_from
-from vavl_sb.utils.errors import ManifestError
+from vavl_sb.utils.errors import ManifestError, VAVLError
 
 
 def read_splits(hparams):
@@ -80,7 +83,8 @@ def dataio_prep(hparams, run_opts):
     Returns
     -------
     dict
-        A ``DynamicItemDataset`` each for "train", "valid" and "test".
+        A ``DynamicItemDataset`` each for "train", "valid" (None if it is
+        empty) and "test".
     """
     splits = read_splits(hparams)
     raw_audio = not hparams["audio_encoder"].freeze
@@ -110,8 +114,8 @@ def dataio_prep(hparams, run_opts):
     )
 
 
-def make_brain(hparams, run_opts, datasets):
-    """The brain of a run, with the weights that it starts from.
+def make_brain(hparams, run_opts):
+    """The brain of a run, from new weights or from those of another run.
 
     Arguments
     ---------
@@ -119,24 +123,25 @@ def make_brain(hparams, run_opts, datasets):
         The loaded hparams file.
     run_opts : dict
         Run options, from the command line.
-    datasets : dict
-        From :func:`dataio_prep`; the training clips give the statistics by
-        which features are standardized.
 
     Returns
     -------
     vavl_sb.training.brain.VAVLBrain
+
+    Raises
+    ------
+    VAVLError
+        In one line: an option that cannot be meant, an output folder that
+        holds another run, or a ``pretrained_from`` that does not fit.
     """
+    refuse_other_run(hparams)
     audio_encoder = hparams["audio_encoder"]
     if hparams["pretrained_from"] is not None:
-        start_from(hparams["pretrained_from"], hparams["vavl"])
-    elif hparams["standardize_features"]:
-        standardize_features(
+        start_from(
+            hparams["pretrained_from"],
             hparams["vavl"],
-            features=read_index(hparams["feature_index"]),
-            clips=datasets["train"].data_ids,
-            folder=hparams["feature_folder"],
-            raw_audio=not audio_encoder.freeze,
+            hparams["clip_encoder"],
+            splits=read_splits(hparams),
         )
     if not audio_encoder.freeze:
         hparams["modules"]["audio_encoder"] = audio_encoder
@@ -157,11 +162,64 @@ def make_brain(hparams, run_opts, datasets):
     )
 
 
+def standardize(hparams, datasets):
+    """Sets the statistics of the network's inputs, where the YAML says so.
+
+    A run that starts from another keeps that one's.
+
+    Arguments
+    ---------
+    hparams : dict
+        The loaded hparams file.
+    datasets : dict
+        From :func:`dataio_prep`; the training clips give the statistics.
+    """
+    if hparams["pretrained_from"] or not hparams["standardize_features"]:
+        return
+    standardize_features(
+        hparams["vavl"],
+        features=read_index(hparams["feature_index"]),
+        clips=datasets["train"].data_ids,
+        folder=hparams["feature_folder"],
+        raw_audio=not hparams["audio_encoder"].freeze,
+    )
+
+
+def export(hparams, datasets):
+    """Writes the run's ``inference/`` folder.
+
+    Arguments
+    ---------
+    hparams : dict
+        The loaded hparams file.
+    datasets : dict
+        From :func:`dataio_prep`.
+    """
+    clips = datasets["train"].data
+    export_model(
+        hparams["inference_folder"],
+        net=hparams["vavl"],
+        clip_encoder=hparams["clip_encoder"],
+        train_speakers={clip["spk_id"] for clip in clips.values()},
+        task=hparams["task"],
+        labels=hparams["labels"],
+        corpus=hparams["corpus"],
+        attribute_range=hparams["attribute_range"],
+    )
+
+
 def _train_loggers(hparams):
     """The file logger, and TensorBoard's where it is switched on."""
     loggers = [hparams["train_logger"]]
     if hparams["use_tensorboard"]:
         from speechbrain.utils.train_logger import TensorboardLogger
 
-        loggers.append(TensorboardLogger(hparams["tensorboard_folder"]))
+        try:
+            logger = TensorboardLogger(hparams["tensorboard_folder"])
+        except ImportError:
+            raise VAVLError(
+                "use_tensorboard: the package tensorboard is not installed; "
+                "pip install tensorboard, or leave use_tensorboard out"
+            ) from None
+        loggers.append(logger)
     return loggers

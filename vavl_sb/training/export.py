@@ -16,11 +16,14 @@ import yaml
 from speechbrain.utils.distributed import if_main_process
 from speechbrain.utils.logger import get_logger
 
-from vavl_sb.utils.files import write_atomically
+from vavl_sb.lobes.vavl import MODALITIES
+from vavl_sb.utils.files import write_atomically, write_json
 from vavl_sb.utils.weights import save_weights
 
 logger = get_logger(__name__)
 
+# What no inference needs, but whoever trains on from the model.
+ABOUT = "about.json"
 HEADER = """\
 # ################################
 # VAVL, exported by vavl_sb for vavl_sb.inference.EmotionRecognizer
@@ -67,8 +70,9 @@ def _ref(text):
     return _Tagged("!ref", text)
 
 
-def export_model(folder, net, clip_encoder, **about):
-    """Writes ``hyperparams.yaml`` and the weights of network and encoders.
+def export_model(folder, net, clip_encoder, train_speakers=(), **about):
+    """Writes ``hyperparams.yaml``, about.json, and the weights of network and
+    encoders.
 
     Arguments
     ---------
@@ -78,6 +82,8 @@ def export_model(folder, net, clip_encoder, **about):
         The trained network.
     clip_encoder : vavl_sb.dataio.clip.ClipEncoder
         With the encoders that the network was trained on.
+    train_speakers : iterable of str
+        Whom the network was trained on, for about.json.
     **about
         ``task``, ``labels``, ``corpus``, and ``attribute_range`` (lowest and
         highest value of an attribute, or None): they stand in the YAML.
@@ -93,6 +99,14 @@ def export_model(folder, net, clip_encoder, **about):
         for key, node in _nodes(net, clip_encoder, about).items()
     )
     write_atomically(folder / "hyperparams.yaml", text.encode())
+    write_json(
+        folder / ABOUT,
+        {
+            **about,
+            "encoders": {m: clip_encoder.digest(m) for m in MODALITIES},
+            "train_speakers": sorted(train_speakers),
+        },
+    )
     _let_others_read(folder)
     logger.info("Exported the model to %s", folder)
 
@@ -115,6 +129,7 @@ def _nodes(net, clip_encoder, about):
             "vavl_sb.lobes.audio_encoder.AudioEncoder",
             source=_ref("<pretrained_path>/audio_encoder"),
             num_layers=None,
+            average=clip_encoder.audio_encoder.average,
         ),
         "visual_encoder": _new(
             "vavl_sb.lobes.visual_encoder.VisualEncoder",

@@ -4,6 +4,7 @@ Authors
  * The vavl_sb authors 2026
 """
 
+import json
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -11,7 +12,9 @@ from safetensors.torch import load_file
 from speechbrain.utils.logger import get_logger
 
 from vavl_sb.dataio.features import feature_statistics
+from vavl_sb.dataio.manifest import refuse_overlap
 from vavl_sb.lobes.vavl import MODALITIES
+from vavl_sb.training.export import ABOUT
 from vavl_sb.utils.errors import EncoderError
 
 logger = get_logger(__name__)
@@ -47,7 +50,7 @@ def standardize_features(net, features, clips, folder, raw_audio=False):
             branch["standardize"].set(mean, deviation)
 
 
-def start_from(source, net):
+def start_from(source, net, clip_encoder, splits):
     """Loads encoders, shared layers and reconstruction heads; heads stay new.
 
     Arguments
@@ -56,12 +59,20 @@ def start_from(source, net):
         An ``inference/`` folder, of either task.
     net : vavl_sb.lobes.vavl.VAVL
         Whose tensors are filled.
+    clip_encoder : vavl_sb.dataio.clip.ClipEncoder
+        Must have the encoders that the model was trained on.
+    splits : dict
+        "valid" and "test" of this run, clip id to entry: the model must not
+        have been trained on their speakers.
 
     Raises
     ------
     EncoderError
         There is no model, or it has other encoders or another width.
+    CorpusError
+        The model has learned from a speaker that this run tests on.
     """
+    _check_origin(source, clip_encoder, splits)
     path = Path(source) / "vavl.safetensors"
     try:
         tensors = load_file(path)
@@ -92,4 +103,40 @@ def start_from(source, net):
         source,
         len(wanted),
         len(own) - len(wanted),
+    )
+
+
+def _check_origin(source, clip_encoder, splits):
+    """Refuses other encoders of the same size, and speakers seen before."""
+    path = Path(source) / ABOUT
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+        digests, seen = about["encoders"], set(about["train_speakers"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise EncoderError(
+            f"pretrained_from: {path} cannot be read "
+            f"({type(error).__name__}); give a run's inference folder"
+        ) from None
+    for modality in MODALITIES:
+        encoder = getattr(clip_encoder, f"{modality}_encoder")
+        if (
+            encoder.freeze
+            and clip_encoder.digest(modality) != digests[modality]
+        ):
+            raise EncoderError(
+                f"pretrained_from: {source} was trained on features of "
+                f"another {modality} encoder, or of other settings; take the "
+                "same encoder, face detector and frame rates"
+            )
+    refuse_overlap(
+        {
+            "the model's training": seen,
+            "this run's validation or test": {
+                entry["spk_id"]
+                for split in ("valid", "test")
+                for entry in splits[split].values()
+            },
+        },
+        "speaker",
+        f"pretrained_from: {source}",
     )

@@ -7,6 +7,7 @@ Authors
 import contextlib
 import json
 import os
+import secrets
 
 from vavl_sb.utils.errors import VAVLError
 
@@ -35,7 +36,9 @@ def write_atomically(path, data):
     """
     path = os.fspath(path)
     # In the same folder: os.replace is atomic within one file system only.
-    temporary = f"{path}.{os.getpid()}.tmp"
+    # A name of its own, since containers that share a folder share numbers of
+    # processes too.
+    temporary = f"{path}.{os.getpid()}-{secrets.token_hex(4)}.tmp"
     try:
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
         with open(temporary, "wb") as file:

@@ -1,0 +1,106 @@
+"""Whether a folder's checkpoints belong to the run that is asked for.
+
+SpeechBrain resumes from whatever checkpoint is in the folder. With another
+partition, that network may have learned from what are now test speakers.
+
+Authors
+ * The vavl_sb authors 2026
+"""
+
+import json
+from pathlib import Path
+
+from speechbrain.utils.distributed import if_main_process
+
+from vavl_sb.dataio.preparation import digest_files
+from vavl_sb.utils.errors import VAVLError
+from vavl_sb.utils.files import write_json
+
+RECORD = "run.json"
+# What may change between two starts of one run: how long it trains, where
+# things are, how fast it goes, and what is done besides training.
+FREE = (
+    "data_folder",
+    "number_of_epochs",
+    "early_stopping_patience",
+    "num_workers",
+    "skip_prep",
+    "prepare_only",
+    "use_tensorboard",
+    "experiment_name",
+    "audio_encoder_source",
+    "visual_encoder_weights",
+    "pretrained_from",
+    "label_csv",
+    "partition",
+    "also_train",
+)
+
+
+def run_identity(hparams):
+    """Everything that makes a run what it is, as far as JSON can hold it.
+
+    Encoders count by their digest and labels and split by the training
+    manifest's, not by the paths that they came from.
+
+    Arguments
+    ---------
+    hparams : dict
+        The loaded hparams file.
+
+    Returns
+    -------
+    dict
+        Name to value.
+    """
+    plain = (str, int, float, bool, list, type(None))
+    found = {
+        key: value
+        for key, value in hparams.items()
+        if isinstance(value, plain)
+        and key not in FREE
+        and not key.startswith("__")
+        and not key.endswith(("_folder", "_annotation", "_log"))
+        and key not in ("feature_index", "feature_report")
+    }
+    encoder = hparams["clip_encoder"]
+    for modality in ("audio", "visual"):
+        found[f"{modality} encoder"] = encoder.digest(modality)
+    manifests = [
+        hparams["train_annotation"],
+        *(f"{folder}/train.json" for folder in hparams["also_train"] or []),
+    ]
+    found["training clips"] = digest_files(manifests)
+    return json.loads(json.dumps(found, default=str))
+
+
+def refuse_other_run(hparams):
+    """Refuses to go on with the checkpoints of a run of other settings.
+
+    Arguments
+    ---------
+    hparams : dict
+        The loaded hparams file; the record stands in its ``save_folder``.
+
+    Raises
+    ------
+    VAVLError
+        In one line that names what differs.
+    """
+    path = Path(hparams["save_folder"]) / RECORD
+    wanted = run_identity(hparams)
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        found = None
+    if isinstance(found, dict):
+        keys = sorted({*found, *wanted})
+        differ = [key for key in keys if found.get(key) != wanted.get(key)]
+        if differ:
+            raise VAVLError(
+                f"{hparams['output_folder']}: holds a run of other settings "
+                f"({', '.join(differ)}), whose checkpoints this run would go "
+                "on with; give another output_folder, or delete that one"
+            )
+    if if_main_process():
+        write_json(path, wanted)
