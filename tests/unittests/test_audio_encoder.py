@@ -122,8 +122,8 @@ def _batch(clips, garbage=0.7):
     return wavs, torch.tensor([len(clip) / longest for clip in clips])
 
 
-def _transformers_truth(folder, clip, stable, normalize):
-    """Hidden state at the cut, by transformers alone, of one clip."""
+def _transformers_truth(folder, clip, stable, normalize, all_layers=False):
+    """Hidden state at the cut (or up to it), by transformers, of one clip."""
     import transformers
 
     model = transformers.AutoModel.from_pretrained(folder).eval()
@@ -134,8 +134,10 @@ def _transformers_truth(folder, clip, stable, normalize):
     with torch.no_grad():
         states = model(values, output_hidden_states=True).hidden_states
         assert len(states) == 4
-        state = states[CUT]
-        return (model.encoder.layer_norm(state) if stable else state)[0]
+        found = list(states[1 : CUT + 1])
+        if stable:
+            found[-1] = model.encoder.layer_norm(found[-1])
+        return torch.cat(found if all_layers else found[-1:], dim=-1)[0]
 
 
 @pytest.mark.parametrize("kind,norm,stable,normalize", KINDS)
@@ -159,6 +161,25 @@ def test_equals_transformers_alone_and_in_a_batch(
         alone, full = encoder(clip[None])
         assert torch.allclose(alone[0], truth, atol=1e-5)
         assert full.tolist() == [1.0]
+
+
+@pytest.mark.parametrize("kind,norm,stable,normalize", KINDS)
+def test_all_layers_side_by_side(
+    ssl_folder, tmp_path, kind, norm, stable, normalize
+):
+    folder = ssl_folder(kind, norm, stable, normalize)
+    encoder = AudioEncoder(folder, num_layers=CUT, all_layers=True)
+    assert encoder.output_dim == CUT * 32
+    clips = _clips(16000, 8080)
+    features, lens = encoder(*_batch(clips))
+    for row, clip in enumerate(clips):
+        truth = _transformers_truth(folder, clip, stable, normalize, True)
+        assert torch.allclose(features[row, : len(truth)], truth, atol=1e-5)
+    assert encoder.digest() != AudioEncoder(folder, num_layers=CUT).digest()
+    encoder.export(tmp_path)
+    again = AudioEncoder(tmp_path, num_layers=None, all_layers=True)
+    assert again.digest() == encoder.digest()
+    assert torch.equal(again(*_batch(clips))[0], features)
 
 
 @pytest.mark.parametrize("kind,norm,stable,normalize", KINDS)
@@ -291,7 +312,7 @@ def test_more_layers_than_there_are_takes_all(ssl_folder, caplog):
     assert encoder.digest() == AudioEncoder(folder, None).digest()
 
 
-def _whisper_truth(folder, clip, cut=None):
+def _whisper_truth(folder, clip, cut=None, all_layers=False):
     """Encoder output by transformers alone, window by window, trimmed."""
     import transformers
 
@@ -307,6 +328,8 @@ def _whisper_truth(folder, clip, cut=None):
             state = out.last_hidden_state
             if cut is not None:
                 state = model.encoder.layer_norm(out.hidden_states[cut])
+            if all_layers:
+                state = torch.cat([*out.hidden_states[1:cut], state], dim=-1)
         parts.append(state[0, : math.ceil(len(piece) / 320)])
     return torch.cat(parts)
 
@@ -324,6 +347,16 @@ def test_whisper_equals_transformers_in_windows(small_whisper):
         assert torch.allclose(padded[:length], truth, atol=1e-4)
         assert not padded[length:].any()
         assert torch.allclose(encoder(clip[None])[0][0], truth, atol=1e-4)
+
+
+def test_whisper_all_layers_side_by_side(small_whisper):
+    encoder = AudioEncoder(small_whisper, num_layers=CUT, all_layers=True)
+    assert encoder.output_dim == CUT * 32
+    clips = _clips(8000, 40001)
+    features, _ = encoder(*_batch(clips))
+    for clip, padded in zip(clips, features, strict=True):
+        truth = _whisper_truth(small_whisper, clip, CUT, all_layers=True)
+        assert torch.allclose(padded[: len(truth)], truth, atol=1e-4)
 
 
 def test_whisper_fine_tuning_and_export(small_whisper, tmp_path):

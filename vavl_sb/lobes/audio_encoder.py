@@ -53,6 +53,11 @@ class AudioEncoder(FeatureEncoder):
     freeze_feature_extractor : bool
         With ``freeze=False``, keep the convolutions below the transformer
         frozen, as is usual.
+    all_layers : bool
+        Features are the outputs of all layers kept, side by side, so that the
+        projection behind them weighs the layers; no effect on "logmel". The
+        middle layers of a speech recogniser tell more of emotion than its
+        last.
     average : int
         So many consecutive frames are averaged into one; a clip's last one is
         the mean of what is left. Speech encoders give 50 frames a second: the
@@ -84,6 +89,7 @@ class AudioEncoder(FeatureEncoder):
         hop_ms=20,
         freeze_feature_extractor=True,
         spec_augment=False,
+        all_layers=False,
         average=1,
     ):
         super().__init__()
@@ -109,6 +115,9 @@ class AudioEncoder(FeatureEncoder):
             else:
                 self.encoder = _ssl().load_lobe(folder, config, num_layers)
         is_logmel = isinstance(self.encoder, LogMel)
+        self.all_layers = bool(all_layers) and not is_logmel
+        if not is_logmel:
+            self.encoder.all_layers = self.all_layers
         self._set_freeze(freeze or is_logmel)
         if not self.freeze:
             self.encoder.prepare_training(

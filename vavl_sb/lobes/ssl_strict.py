@@ -8,6 +8,7 @@ import copy
 import json
 import os
 
+import torch
 from safetensors.torch import save_file
 from speechbrain.utils.logger import get_logger
 
@@ -26,6 +27,8 @@ class StrictLobe:
     config_keys = ()
     prefix = ""
     output_dim_key = "hidden_size"
+    # Whether features are the outputs of all layers, side by side.
+    all_layers = False
 
     def override_config(self, config):
         """Cuts the number of layers before any weight is read.
@@ -83,7 +86,28 @@ class StrictLobe:
     @property
     def output_dim(self):
         """Numbers per frame."""
-        return getattr(self.config, self.output_dim_key)
+        layers = getattr(self.config, self.layers_key) if self.all_layers else 1
+        return layers * getattr(self.config, self.output_dim_key)
+
+    def join_layers(self, out):
+        """Features of what transformers' encoder gives.
+
+        Arguments
+        ---------
+        out : transformers.modeling_outputs.BaseModelOutput
+            With hidden states, where all layers are wanted.
+
+        Returns
+        -------
+        torch.Tensor
+            Shape (B, T, output_dim).
+        """
+        if not self.all_layers:
+            return out.last_hidden_state
+        # The first is what the transformer reads; whether the last is before
+        # or after the final LayerNorm depends on transformers' version.
+        states = [*out.hidden_states[1:-1], out.last_hidden_state]
+        return torch.cat(states, dim=-1)
 
     def settings(self):
         """All that features depend on besides the weights."""
@@ -91,6 +115,9 @@ class StrictLobe:
         for key in sorted((self.layers_key, *self.config_keys)):
             value = getattr(self.config, key, None)
             described[key] = list(value) if _is_listlike(value) else value
+        # Left out where it is off, so that older caches hold.
+        if self.all_layers:
+            described["all_layers"] = True
         return described
 
     def feature_state(self):

@@ -145,13 +145,16 @@ class MaskedLobe(StrictLobe):
         return features
 
     def _transform(self, wavs, mask=None):
-        """The model's last hidden state."""
+        """The model's last hidden state, or all of them side by side."""
         # transformers cannot mask spans that are longer than the clip.
         frames = self.frames(torch.tensor(wavs.shape[1])).item()
         self.model.config.apply_spec_augment = (
             self.spec_augment and frames >= self.config.mask_time_length
         )
-        return self.model(wavs, attention_mask=mask).last_hidden_state
+        out = self.model(
+            wavs, attention_mask=mask, output_hidden_states=self.all_layers
+        )
+        return self.join_layers(out)
 
 
 class MaskedWav2Vec2(MaskedLobe, Wav2Vec2):

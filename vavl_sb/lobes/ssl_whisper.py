@@ -128,7 +128,7 @@ class WindowedWhisper(StrictLobe, Whisper):
             for piece in pieces
         ]
         mels = torch.stack(mels).split(WINDOWS_AT_ONCE)
-        windows = torch.cat([self.forward_encoder(mel) for mel in mels])
+        windows = torch.cat([self._encode(mel) for mel in mels])
         frames = self.frames(samples)
         counts = -(-frames // self.config.max_source_positions)
         parts = windows.split(counts.tolist())
@@ -137,6 +137,12 @@ class WindowedWhisper(StrictLobe, Whisper):
             for part, length in zip(parts, frames.tolist(), strict=True)
         ]
         return nn.utils.rnn.pad_sequence(clips, batch_first=True)
+
+    def _encode(self, mel):
+        """The last hidden state of windows, or all of them side by side."""
+        return self.join_layers(
+            self.model.encoder(mel, output_hidden_states=self.all_layers)
+        )
 
     def export_state(self):
         """Weights and configuration, with a decoder of no layers.

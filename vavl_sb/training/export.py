@@ -129,6 +129,7 @@ def _nodes(net, clip_encoder, about):
             "vavl_sb.lobes.audio_encoder.AudioEncoder",
             source=_ref("<pretrained_path>/audio_encoder"),
             num_layers=None,
+            all_layers=clip_encoder.audio_encoder.all_layers,
             average=clip_encoder.audio_encoder.average,
         ),
         "visual_encoder": _new(
