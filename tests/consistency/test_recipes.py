@@ -189,13 +189,13 @@ def imports(path):
 
 # What a floor may not import.
 FLOORS = {
-    "lobes": ("dataio", "training", "inference", "corpora", "cli"),
-    "nnet": ("dataio", "training", "inference", "corpora", "cli", "lobes"),
-    "utils": ("dataio", "training", "inference", "corpora", "cli", "lobes"),
-    "dataio": ("training", "inference", "corpora", "cli"),
-    "corpora": ("training", "inference", "cli", "lobes"),
-    "training": ("inference", "corpora", "cli"),
-    "inference": ("training", "corpora", "cli"),
+    "lobes": ("dataio", "training", "inference", "corpora", "cli", "commands"),
+    "nnet": ("dataio", "training", "inference", "corpora", "cli", "commands", "lobes"),
+    "utils": ("dataio", "training", "inference", "corpora", "cli", "commands", "lobes"),
+    "dataio": ("training", "inference", "corpora", "cli", "commands"),
+    "corpora": ("training", "inference", "cli", "commands", "lobes"),
+    "training": ("inference", "corpora", "cli", "commands"),
+    "inference": ("training", "corpora", "cli", "commands"),
 }
 
 
