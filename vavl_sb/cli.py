@@ -14,7 +14,7 @@ import sys
 from vavl_sb.utils.errors import VAVLError
 
 # Modules of vavl_sb.commands, in the order of the help text.
-COMMANDS = ("predict",)
+COMMANDS = ("predict", "evaluate")
 
 
 def main(arguments=None):

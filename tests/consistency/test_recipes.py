@@ -188,14 +188,16 @@ def imports(path):
 
 
 # What a floor may not import.
+TOP = ("corpora", "evaluation", "commands", "cli")
 FLOORS = {
-    "lobes": ("dataio", "training", "inference", "corpora", "cli", "commands"),
-    "nnet": ("dataio", "training", "inference", "corpora", "cli", "commands", "lobes"),
-    "utils": ("dataio", "training", "inference", "corpora", "cli", "commands", "lobes"),
-    "dataio": ("training", "inference", "corpora", "cli", "commands"),
-    "corpora": ("training", "inference", "cli", "commands", "lobes"),
-    "training": ("inference", "corpora", "cli", "commands"),
-    "inference": ("training", "corpora", "cli", "commands"),
+    "lobes": ("dataio", "training", "inference", *TOP),
+    "nnet": ("dataio", "training", "inference", "lobes", *TOP),
+    "utils": ("dataio", "training", "inference", "lobes", *TOP),
+    "dataio": ("training", "inference", *TOP),
+    "corpora": ("training", "inference", "lobes", *TOP[1:]),
+    "training": ("inference", *TOP),
+    "inference": ("training", *TOP),
+    "evaluation": ("corpora", "commands", "cli"),
 }
 
 
