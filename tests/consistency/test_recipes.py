@@ -187,7 +187,7 @@ def imports(path):
             yield node.module
 
 
-# What a floor may not import.
+# What stands on all other floors; then what a floor may not import.
 TOP = ("corpora", "evaluation", "commands", "cli")
 FLOORS = {
     "lobes": ("dataio", "training", "inference", *TOP),

@@ -70,8 +70,11 @@ def write_report(folder, result, answers):
     write_json(folder / "robustness.json", result)
     write_atomically(folder / "robustness.txt", table.encode())
     write_atomically(folder / "predictions_clean.csv", text.encode())
+    picture = folder / "robustness.png"
     if result["conditions"]:
-        draw(result, folder / "robustness.png")
+        draw(result, picture)
+    else:
+        picture.unlink(missing_ok=True)  # Of an earlier test.
     return table
 
 
