@@ -344,6 +344,9 @@ def test_attributes_are_scored_in_the_corpus_scale(
         model.predict_file(paths(corpus, c)[0]).attributes["valence"]
         for c in clips
     ]
+    features = model.hparams.clip_encoder.encode(paths(corpus, clips[0])[0])
+    raw = model(torch.from_numpy(features.audio).float()[None]).audio[0, 0]
+    assert said[0] == pytest.approx(3 + 2 * float(raw), rel=1e-5)  # 1 to 5.
     true = [entries[c]["valence"] for c in clips]
     both = np.cov(said, true, bias=True)
     gap = np.mean(said) - np.mean(true)
