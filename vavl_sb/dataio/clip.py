@@ -141,18 +141,40 @@ class ClipEncoder:
         MediaError
             A file cannot be decoded, or a feature is not finite.
         """
-        features = ClipFeatures()
+        samples, visual = self.read(wav, video)
+        if samples is None:
+            return ClipFeatures(visual=visual)
+        return ClipFeatures(self.encode_audio(samples, wav), visual)
+
+    def read(self, wav=None, video=None):
+        """Sound of a clip as samples, and the features of its picture.
+
+        For whoever changes the sound before :meth:`encode_audio`.
+
+        Arguments
+        ---------
+        wav, video : str
+            As in :meth:`encode`.
+
+        Returns
+        -------
+        samples : torch.Tensor
+            16 kHz mono in [-1, 1], shape (n,), n = 0 for a file without
+            sound; None without ``wav``.
+        visual : np.ndarray
+            As in :class:`ClipFeatures`.
+        """
         if wav is not None and wav == video:
-            features.audio, features.visual = self._decode_once(wav, True, True)
-            return features
+            return self._decode_once(wav, True, True)
+        samples = visual = None
         if wav is not None:
-            features.audio, _ = self._decode_once(wav, True, False)
+            samples, _ = self._decode_once(wav, True, False)
         if video is not None:
-            _, features.visual = self._decode_once(video, False, True)
-        return features
+            _, visual = self._decode_once(video, False, True)
+        return samples, visual
 
     def _decode_once(self, path, audio, video):
-        """One pass over one file: (audio features, visual features)."""
+        """One pass over one file: (samples, visual features)."""
         samples, stream = (
             [],
             decode(
@@ -175,7 +197,7 @@ class ClipEncoder:
             pass
         wave = np.concatenate(samples) if samples else np.zeros(0, np.float32)
         return (
-            self.encode_audio(torch.from_numpy(wave), path) if audio else None,
+            torch.from_numpy(wave) if audio else None,
             _half(visual, path) if video and visual else None,
         )
 

@@ -18,12 +18,12 @@ Authors
  * The vavl_sb authors 2026
 """
 
-import hashlib
 import json
 import math
 import os
 from numbers import Real
 
+from vavl_sb.utils.chance import shuffled
 from vavl_sb.utils.errors import CorpusError, ManifestError
 from vavl_sb.utils.files import write_json
 
@@ -296,9 +296,7 @@ def withhold(entries, withhold_audio=0.0, withhold_visual=0.0, seed=1234):
             f"{withhold_visual} take {counts['wav']} and {counts['video']} "
             f"clips, but only {len(both)} training clips have both modalities"
         )
-    both.sort(
-        key=lambda clip: hashlib.sha256(f"{seed}:{clip}".encode()).digest()
-    )
+    both = shuffled(both, seed)
     # From the two ends, so that neither choice moves the other.
     stripped = dict.fromkeys(both[: counts["wav"]], ("wav", "audio"))
     last = both[len(both) - counts["video"] :]

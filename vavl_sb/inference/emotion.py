@@ -156,9 +156,29 @@ class EmotionRecognizer(Pretrained):
             modality=modality, **answers[modality], per_modality=answers
         )
 
-    @torch.no_grad()
     def _answers(self, features):
         """What each head says, for the heads that the clip allows."""
+        return {
+            name: self._readable(values)
+            for name, values in self.outputs(features).items()
+        }
+
+    @torch.no_grad()
+    def outputs(self, features):
+        """The numbers that each head gives for a clip's features.
+
+        Arguments
+        ---------
+        features : vavl_sb.dataio.clip.ClipFeatures
+            From the model's own ``clip_encoder``.
+
+        Returns
+        -------
+        dict
+            Each head that the clip allows ("audio", "visual",
+            "audiovisual") to a float32 tensor on the CPU, shape (n,): logits
+            for classes, attributes in the corpus's own scale.
+        """
         inputs = {}
         for name in ("audio", "visual"):
             found = getattr(features, name)
@@ -168,13 +188,20 @@ class EmotionRecognizer(Pretrained):
         with self.inference_ctx:
             out = self.mods.vavl(**inputs)
         return {
-            name: self._readable(getattr(out, name)[0].float().cpu())
+            name: self._in_corpus_scale(getattr(out, name)[0].float().cpu())
             for name in MODALITIES
             if getattr(out, name) is not None
         }
 
+    def _in_corpus_scale(self, values):
+        """Logits as they are; attributes in the corpus's own scale."""
+        if self.hparams.task == "classification":
+            return values
+        limits = getattr(self.hparams, "attribute_range", None)
+        return AttributeScale(limits).to_corpus(values)
+
     def _readable(self, values):
-        """One head's output (n,) with names."""
+        """One head's numbers (n,) with names."""
         labels = self.hparams.labels
         if self.hparams.task == "classification":
             shares = torch.softmax(values, dim=-1).tolist()
@@ -182,9 +209,7 @@ class EmotionRecognizer(Pretrained):
                 "label": labels[int(values.argmax())],
                 "probabilities": dict(zip(labels, shares)),
             }
-        scale = AttributeScale(getattr(self.hparams, "attribute_range", None))
-        values = scale.to_corpus(values).tolist()
-        return {"attributes": dict(zip(labels, values))}
+        return {"attributes": dict(zip(labels, values.tolist()))}
 
     def forward(
         self, audio=None, audio_lens=None, visual=None, visual_lens=None

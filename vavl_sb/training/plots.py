@@ -23,7 +23,7 @@ def confusion(counts, labels, title, path):
     path : str
         PNG to write.
     """
-    figure, axes = _figure(5.2, 4.6)
+    figure, axes = make_figure(5.2, 4.6)
     shares = counts / counts.sum(axis=1, keepdims=True).clip(min=1)
     image = axes.imshow(shares, vmin=0, vmax=1, cmap="Blues")
     axes.set_xticks(range(len(labels)), labels, rotation=35, ha="right")
@@ -42,7 +42,7 @@ def confusion(counts, labels, title, path):
                 color="white" if shares[row, column] > 0.5 else "black",
             )
     figure.colorbar(image, label="share of the true class")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def learning_curves(entries, path):
@@ -55,7 +55,7 @@ def learning_curves(entries, path):
     path : str
         PNG to write.
     """
-    figure, (losses, scores) = _figure(10, 4, columns=2)
+    figure, (losses, scores) = make_figure(10, 4, columns=2)
     epochs = [entry["epoch"] for entry in entries]
     for part, style in (("train", "-"), ("valid", "--")):
         for name in sorted({k for e in entries for k in e[part]}):
@@ -72,21 +72,43 @@ def learning_curves(entries, path):
         axes.grid(alpha=0.3)
         if axes.lines:
             axes.legend(fontsize=7)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
-def _figure(width, height, columns=1):
-    """A figure that needs no screen."""
+def make_figure(width, height, columns=1, rows=1):
+    """A figure that needs no screen.
+
+    Arguments
+    ---------
+    width, height : float
+        Size in inches.
+    columns, rows : int
+        How many panels stand beside and above each other.
+
+    Returns
+    -------
+    figure : matplotlib.figure.Figure
+    axes : matplotlib.axes.Axes
+        One panel, or an array of them as ``Figure.subplots`` gives it.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
-    return figure, figure.subplots(1, columns)
+    return figure, figure.subplots(rows, columns)
 
 
-def _save(figure, path):
-    """Writes a figure as PNG, whole or not at all."""
+def save_figure(figure, path):
+    """Writes a figure as PNG, whole or not at all.
+
+    Arguments
+    ---------
+    figure : matplotlib.figure.Figure
+        From :func:`make_figure`.
+    path : str
+        PNG to write.
+    """
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120)
     write_atomically(path, buffer.getvalue())

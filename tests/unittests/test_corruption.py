@@ -1,0 +1,155 @@
+"""What clips lose, against closed forms and another library."""
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from torchmetrics.functional.audio import signal_noise_ratio
+
+from vavl_sb.evaluation.conditions import CONDITIONS, choose_conditions
+from vavl_sb.evaluation.corruption import (
+    FileNoise,
+    WhiteNoise,
+    add_noise,
+    cut_end,
+    drop_frames,
+    lose_modality,
+    silence_middle,
+)
+from vavl_sb.utils.chance import clip_generator
+from vavl_sb.utils.errors import MediaError, VAVLError
+
+CLIPS = [f"clip{i}" for i in range(41)]
+
+
+def speech(length=16000):
+    """Something with pauses and a level far from 1."""
+    t = torch.arange(length) / 16000
+    return 0.03 * torch.sin(1400 * t) * torch.sin(9 * t).clamp(min=0)
+
+
+@pytest.mark.parametrize("length", [1, 2, 7, 48000, 48001])
+@pytest.mark.parametrize("percent", [0, 25, 50, 75])
+def test_middle_and_end_have_the_length_that_was_asked_for(length, percent):
+    count = round(length * percent / 100)
+    samples = torch.arange(1.0, length + 1)
+    kept = cut_end(samples, percent)
+    assert kept.tolist() == samples[: length - count].tolist()
+    found = silence_middle(samples, percent)
+    silent = (found == 0).nonzero().flatten()
+    assert len(found) == length and len(silent) == count
+    if count:
+        before, after = int(silent[0]), length - 1 - int(silent[-1])
+        assert after - before in (0, 1)
+        assert int(silent[-1] - silent[0]) + 1 == count
+    assert torch.equal(found[found != 0], samples[found != 0])
+    assert samples.min() == 1  # The input is as it was.
+
+
+@pytest.mark.parametrize("snr", CONDITIONS["noise"].levels[1:])
+@pytest.mark.parametrize("kind", ["white", "file"])
+def test_the_measured_ratio_is_the_one_asked_for(snr, kind, tmp_path):
+    noise = WhiteNoise(1)
+    if kind == "file":
+        hum = np.sin(np.arange(5000) / 9) ** 3 * 0.9
+        soundfile.write(tmp_path / "hum.wav", hum, 16000)
+        noise = FileNoise(tmp_path / "hum.wav", 1)
+    clean = speech()
+    noisy = add_noise(clean, noise("a", len(clean)), snr)
+    # torchmetrics takes the difference from the clean sound as the noise: it
+    # must be the sound as it was, not one turned down.
+    assert float(signal_noise_ratio(noisy, clean)) == pytest.approx(
+        snr, abs=0.1
+    )
+
+
+def test_white_noise_is_white_and_each_clips_own():
+    noise = WhiteNoise(3)
+    first = noise("a", 64000)
+    power = torch.fft.rfft(first).abs() ** 2
+    for part in power[1:].chunk(8):
+        assert float(part.mean() / power.mean()) == pytest.approx(1, abs=0.1)
+    assert torch.equal(first, noise("a", 64000))
+    for other in (noise("b", 64000), WhiteNoise(4)("a", 64000)):
+        assert abs(float(torch.corrcoef(torch.stack([first, other]))[0, 1])) < (
+            0.02
+        )
+
+
+def test_noise_from_a_file_goes_round_and_round(tmp_path):
+    ramp = np.arange(1, 1001) / 2000
+    path = tmp_path / "noise.wav"
+    soundfile.write(path, np.concatenate([np.zeros(300), ramp]), 16000)
+    noise = FileNoise(path, 1)
+    found = noise("a", 2500) * 2000
+    steps = found.diff().round()
+    assert set(steps.tolist()) == {1.0, -999.0}  # The silent start is left out.
+    assert float(noise("b", 9)[0]) != float(noise("a", 9)[0])
+    assert torch.equal(noise("a", 9), noise("a", 2500)[:9])
+
+
+def test_noise_from_a_file_is_never_zeros(tmp_path):
+    samples = np.zeros(16000)
+    samples[:5] = 0.5
+    soundfile.write(tmp_path / "knock.wav", samples, 16000)
+    noise = FileNoise(tmp_path / "knock.wav", 1)
+    assert all(noise(clip, 100).any() for clip in CLIPS)
+
+
+def test_a_noise_file_without_sound_is_refused(tmp_path):
+    path = tmp_path / "silent.wav"
+    soundfile.write(path, np.zeros(16000), 16000)
+    with pytest.raises(MediaError, match="silent.wav.*noise file"):
+        FileNoise(path, 1)
+    with pytest.raises(MediaError, match="nowhere.wav"):
+        FileNoise(tmp_path / "nowhere.wav", 1)
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 25, 100])
+def test_the_share_of_frames_is_dropped_in_order_and_nested(length):
+    frames = np.arange(length)[:, None]
+    before = set(range(length))
+    for percent in CONDITIONS["face"].levels:
+        kept = CONDITIONS["face"].corrupt(frames, percent, "a", 1, None)[:, 0]
+        dropped = min(round(length * percent / 100), length - 1)
+        assert len(kept) == length - dropped
+        assert (np.diff(kept) > 0).all()
+        assert set(kept.tolist()) <= before  # More is dropped, none comes back.
+        before = set(kept.tolist())
+
+
+def test_which_frames_are_dropped_is_each_clips_own():
+    frames = np.arange(100)[:, None]
+    kept = {
+        tuple(drop_frames(frames, 50, clip_generator(*who, "face"))[:, 0])
+        for who in (("a", 1), ("a", 1), ("b", 1), ("a", 2))
+    }
+    assert len(kept) == 3
+    # No place is spared: over many clips, each frame is dropped half the time.
+    counts = np.zeros(100)
+    for clip in range(400):
+        generator = clip_generator(str(clip), 1, "face")
+        counts[drop_frames(frames, 50, generator)[:, 0]] += 1
+    assert 0.35 < counts.min() / 400 and counts.max() / 400 < 0.65
+
+
+def test_clips_that_lose_a_modality_are_nested_and_balanced():
+    before = {}
+    for percent in CONDITIONS["missing"].levels:
+        lost = lose_modality(CLIPS, percent, 1)
+        assert len(lost) == round(len(CLIPS) * percent / 100)
+        assert before.items() <= lost.items()
+        kinds = list(lost.values())
+        assert kinds.count("audio") - kinds.count("visual") in (0, 1)
+        assert lose_modality(CLIPS[::-1], percent, 1) == lost
+        before = lost
+    assert lose_modality(CLIPS, 50, 2) != lose_modality(CLIPS, 50, 1)
+
+
+def test_conditions_are_chosen_by_name():
+    assert choose_conditions(None) == []
+    assert choose_conditions([]) == list(CONDITIONS.values())
+    names = [c.name for c in choose_conditions(["noise", "missing"])]
+    assert names == ["missing", "noise"]
+    with pytest.raises(VAVLError, match="fog is not one of modalities, "):
+        choose_conditions(["noise", "fog"])
