@@ -109,6 +109,45 @@ def test_every_key_is_used(row):
     assert list(keys)[0] == "seed"
 
 
+# All that a change of task may change; no corpus needs more.
+TASK_KEYS = {
+    "task",
+    "labels",
+    "prediction_loss",
+    "reconstruction_weight",
+    "experiment_name",
+    "attribute_range",
+}
+# CREMA-D's attributes are the shares of votes of its classes.
+SAME_LABELS = {"CREMA-D"}
+PAIRS = sorted(
+    path.parent
+    for path in (REPOSITORY / "recipes").glob("*/hparams/vavl_cls.yaml")
+    if path.with_name("vavl_reg.yaml").is_file()
+)
+
+
+@pytest.mark.parametrize("folder", PAIRS, ids=lambda path: path.parent.name)
+def test_the_task_is_all_that_two_hparams_files_differ_in(folder):
+    lines = [
+        (folder / name).read_text(encoding="utf-8").splitlines()
+        for name in ("vavl_cls.yaml", "vavl_reg.yaml")
+    ]
+    differing = [
+        pair for pair in zip(*lines, strict=True) if len(set(pair)) > 1
+    ]
+    title, *others = differing
+    assert title == (lines[0][1], lines[1][1])
+    assert all(line.startswith("# VAVL on ") for line in title)
+    keys = [[line.split(":")[0] for line in pair] for pair in others]
+    assert all(first == second for first, second in keys)
+    expected = TASK_KEYS - (
+        {"labels"} if folder.parent.name in SAME_LABELS else set()
+    )
+    assert {first for first, _ in keys} == expected
+    assert len(keys) == len(expected)
+
+
 @pytest.mark.parametrize("row", ROWS, ids=ROW_IDS)
 def test_hparams_resolve_and_name_real_objects(row):
     path = REPOSITORY / row["Hparam_file"]

@@ -764,6 +764,28 @@ def test_real_released_csv(real_data, number):
 
 
 @pytest.mark.real
+def test_real_labels_on_a_tree_of_the_same_names(real_data, tmp_path):
+    # One small file under 5,820 names; partition 3, as its CSV has it.
+    path = real_data / "crema_d_labels" / "label_consensus_3.csv"
+    with open(path, newline="") as file:
+        rows = list(csv.DictReader(file))
+    folder = tmp_path / "corpus" / "AudioWAV"
+    folder.mkdir(parents=True)
+    soundfile.write(tmp_path / "short.wav", np.ones(800) / 9, 16000)
+    for row in rows:
+        os.link(tmp_path / "short.wav", folder / row["FileName"])
+    manifests = [str(tmp_path / f"{split}.json") for split in SPLITS]
+    prepare_cremad(str(folder.parent), *manifests, 3, label_csv=path)
+    report = json.loads((tmp_path / "prepare_report.json").read_text())
+    sets = [row["Split_Set"] for row in rows]
+    assert [n["clips"] for n in report["kept"].values()] == [
+        sets.count(name) for name in ("Train", "Development", "Test")
+    ]
+    assert [n["speakers"] for n in report["kept"].values()] == [63, 14, 14]
+    assert len(rows) == 5820 and report["left_out"] == {}
+
+
+@pytest.mark.real
 def test_real_mini(real_data, tmp_path):
     mini = real_data / "crema_d_mini"
     split = {"train": ["1001"], "valid": [], "test": ["1002"]}

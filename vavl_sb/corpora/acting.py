@@ -176,10 +176,13 @@ class Performance:
         ``(10,)`` values of ``VOICE_AXES``.
     face : numpy.ndarray
         ``(7,)`` values of ``FACE_AXES`` at the height of the expression.
+    strength : numpy.ndarray
+        ``(2,)`` how far voice and face go to the emotion's own manner.
     """
 
     voice: np.ndarray
     face: np.ndarray
+    strength: np.ndarray
 
 
 def _manner(table, groups, emotion, strength):
@@ -225,7 +228,7 @@ def perform(clip):
             blend = _manner(table, groups, other, strength)
             own = (1 - share) * own + share * blend
         parts.append(own + rng.normal(0, 1, len(spread)) * spread)
-    return Performance(voice=parts[0], face=parts[1])
+    return Performance(parts[0], parts[1], strengths)
 
 
 def _evidence(shown, table, groups, spread):

@@ -1,4 +1,4 @@
-"""Clips into files: the sound as WAV, the talking face as FLV.
+"""Clips into files: the sound as WAV, the talking face as FLV or AVI.
 
 A file appears under its name only when it is whole: it is written beside it
 under a hidden name and then renamed, so a killed run leaves no half files.
@@ -161,11 +161,44 @@ def write_flv(path, frames, samples, frame_rate=FRAME_RATE, size=FRAME_SIZE):
     size : tuple of int
         Width and height in pixels.
     """
+    _write_video(path, "flv", frames, samples, frame_rate, size)
+
+
+def write_avi(path, frames, samples, frame_rate=FRAME_RATE, size=FRAME_SIZE):
+    """Writes frames and sound as AVI, whole or not at all.
+
+    The picture is MPEG-4, since H.264 in an AVI is read a frame late; the
+    sound is 16-bit PCM at ``SAMPLE_RATE``.
+
+    Arguments
+    ---------
+    path : str or Path
+        The file.
+    frames : iterable of PIL.Image.Image
+        RGB frames of `size`.
+    samples : numpy.ndarray
+        ``(n,)`` in [-1, 1] at ``SAMPLE_RATE``.
+    frame_rate : Fraction
+        Frames a second.
+    size : tuple of int
+        Width and height in pixels.
+    """
+    _write_video(path, "avi", frames, samples, frame_rate, size)
+
+
+WRITERS = {".flv": write_flv, ".avi": write_avi}
+
+
+def _write_video(path, container, frames, samples, frame_rate, size):
+    """Writes a video file; an encoder that is not there is one line."""
     import av
 
+    encode = {"flv": _encode, "avi": _encode_avi}[container]
+    rate = Fraction(frame_rate)
     try:
-        with _Whole(path) as hidden, av.open(hidden, "w", format="flv") as file:
-            _encode(file, frames, samples, Fraction(frame_rate), size)
+        with _Whole(path) as hidden:
+            with av.open(hidden, "w", format=container) as file:
+                encode(file, frames, samples, rate, size)
     except (av.error.FFmpegError, av.codec.codec.UnknownCodecError) as error:
         # Not at the top: it brings torch, which no worker needs.
         from vavl_sb.utils.errors import CorpusError
@@ -174,6 +207,29 @@ def write_flv(path, frames, samples, frame_rate=FRAME_RATE, size=FRAME_SIZE):
             f"{path} cannot be encoded ({error}): is the disk full, or does "
             "this build of PyAV lack libx264 or libmp3lame?"
         ) from error
+
+
+def _encode_avi(file, frames, samples, frame_rate, size):
+    """Writes the streams of an opened AVI, whose clock ticks once a frame."""
+    import av
+
+    fine = {"qmin": "3", "qmax": "3", "threads": "1"}
+    video = file.add_stream("mpeg4", rate=frame_rate, options=fine)
+    video.width, video.height = size
+    video.pix_fmt = "yuv420p"
+    audio = file.add_stream("pcm_s16le", rate=SAMPLE_RATE, layout="mono")
+    pcm = np.round(np.clip(samples, -1, 1) * 32767).astype("<i2")
+    sound = av.AudioFrame.from_ndarray(pcm[None], format="s16", layout="mono")
+    sound.sample_rate = SAMPLE_RATE
+    file.mux(audio.encode(sound))
+    file.mux(audio.encode(None))
+    for index, frame in enumerate(frames):
+        picture = av.VideoFrame.from_ndarray(np.asarray(frame)).reformat(
+            format="yuv420p", interpolation="BILINEAR"
+        )
+        picture.time_base, picture.pts = 1 / frame_rate, index
+        file.mux(video.encode(picture))
+    file.mux(video.encode(None))
 
 
 def _encode(file, frames, samples, frame_rate, size):
@@ -216,8 +272,8 @@ def make_files(jobs, frame_rate=FRAME_RATE, size=FRAME_SIZE):
     Arguments
     ---------
     jobs : list of tuple
-        ``(clip, wav, flv)``: a Clip and the paths to write, None for a file
-        that is not wanted.
+        ``(clip, wav, video)``: a Clip and the paths to write, None for a file
+        that is not wanted; the video's ending chooses its container.
     frame_rate : Fraction
         Frames a second.
     size : tuple of int
@@ -233,11 +289,12 @@ def make_files(jobs, frame_rate=FRAME_RATE, size=FRAME_SIZE):
     >>> make_files([])
     0
     """
-    for clip, wav, flv in jobs:
+    for clip, wav, video in jobs:
         said = render_voice(clip)
         if wav is not None:
             write_wav(wav, said.samples)
-        if flv is not None:
+        if video is not None:
             frames = render_frames(clip, said, frame_rate, size)
-            write_flv(flv, frames, said.samples, frame_rate, size)
+            write = WRITERS[Path(video).suffix]
+            write(video, frames, said.samples, frame_rate, size)
     return len(jobs)

@@ -15,14 +15,9 @@ Authors
 """
 
 import argparse
-import functools
-import json
-import multiprocessing
+import re
 import sys
 from fractions import Fraction
-from pathlib import Path
-
-from tqdm import tqdm
 
 from vavl_sb.corpora.cremad import (
     ACTORS,
@@ -32,93 +27,16 @@ from vavl_sb.corpora.cremad import (
     cremad_clips,
     tables,
 )
-from vavl_sb.corpora.render import (
-    FRAME_RATE,
-    FRAME_SIZE,
-    make_files,
-    write_text,
+from vavl_sb.corpora.making import (  # noqa: F401
+    GENERATOR,
+    RECORD,
+    Layout,
+    choose_missing,
+    make_corpus,
 )
+from vavl_sb.corpora.msp_improv import make_msp_improv
+from vavl_sb.corpora.render import FRAME_RATE, FRAME_SIZE
 from vavl_sb.utils.errors import CorpusError
-
-# Raise this when the same seed gives other files than before.
-GENERATOR = 1
-RECORD = "synthetic.json"
-
-
-def choose_missing(clips, missing_audio, missing_video):
-    """Chooses which clips lack a file; no clip lacks both.
-
-    Arguments
-    ---------
-    clips : list of Clip
-        All clips.
-    missing_audio, missing_video : float
-        Shares of the clips, 0..1, together at most 1.
-
-    Returns
-    -------
-    no_audio, no_video : set of Clip
-        Exactly the rounded shares.
-
-    Example
-    -------
-    >>> clips = cremad_clips(1001, 10, seed=0)
-    >>> deaf, blind = choose_missing(clips, 0.3, 0.2)
-    >>> len(deaf), len(blind), len(deaf & blind)
-    (3, 2, 0)
-    """
-    ranked = sorted(clips, key=lambda clip: clip.chance("missing").random())
-    without = min(round(missing_video * len(clips)), len(clips))
-    deaf = min(round(missing_audio * len(clips)), len(clips) - without)
-    return set(ranked[:deaf]), set(ranked[len(clips) - without :])
-
-
-def _run(jobs, num_workers, frame_rate, size, progress):
-    """Makes all missing files, an actor at a time, with a progress bar."""
-    by_actor = {}
-    for job in jobs:
-        by_actor.setdefault(job[0].actor, []).append(job)
-    work = functools.partial(make_files, frame_rate=frame_rate, size=size)
-    bar = tqdm(total=len(jobs), unit="clip", desc="clips", disable=not progress)
-    with bar:
-        if num_workers <= 1 or len(by_actor) <= 1:
-            for part in by_actor.values():
-                bar.update(work(part))
-            return
-        # Spawned, not forked: forking a process that runs threads (torch,
-        # x264) can hang.
-        context = multiprocessing.get_context("spawn")
-        with context.Pool(min(num_workers, len(by_actor))) as pool:
-            for made in pool.imap_unordered(work, by_actor.values()):
-                bar.update(made)
-
-
-def _check_folder(folder, settings):
-    """Refuses a folder that holds something else than this very corpus."""
-    record = folder / RECORD
-    if record.exists():
-        try:
-            found = json.loads(record.read_text())
-        except (OSError, ValueError) as error:
-            raise CorpusError(
-                f"{record} cannot be read ({error}): "
-                "delete the folder or choose another"
-            ) from error
-        if found == settings:
-            return
-        differ = ", ".join(
-            key for key in settings if found.get(key) != settings[key]
-        )
-        raise CorpusError(
-            f"{folder} holds a synthetic corpus of other settings ({differ}): "
-            "delete it or choose another folder"
-        )
-    for name in CORPUS_PATHS:
-        if (folder / name).exists():
-            raise CorpusError(
-                f"{folder} already has {name}, which was not made here: "
-                "choose another folder, nothing was written"
-            )
 
 
 def choose_actors(actors):
@@ -147,8 +65,8 @@ def choose_actors(actors):
                 f"{actors} actors were asked for: there are 1 to {len(ACTORS)}"
             )
         return list(ACTORS[:actors])
-    chosen = sorted(set(actors))
-    unknown = [actor for actor in chosen if actor not in ACTORS]
+    unknown = [actor for actor in actors if actor not in ACTORS]
+    chosen = sorted(set(actors) - set(unknown))
     if unknown or not chosen:
         raise CorpusError(
             f"no such actors: {unknown or 'the list is empty'}; "
@@ -157,40 +75,20 @@ def choose_actors(actors):
     return chosen
 
 
-def _check_numbers(clips_per_actor, seed, missing_audio, missing_video):
-    if not 1 <= clips_per_actor <= MAX_CLIPS:
-        raise CorpusError(
-            f"clips_per_actor is {clips_per_actor}: it must be 1 to {MAX_CLIPS}"
-        )
-    if seed < 0:
-        raise CorpusError(f"seed is {seed}: it must not be negative")
-    for name, share in (
-        ("missing_audio", missing_audio),
-        ("missing_video", missing_video),
-    ):
-        if not 0 <= share <= 1:
-            raise CorpusError(f"{name} is {share}: it must be from 0 to 1")
-    if missing_audio + missing_video > 1:
-        raise CorpusError(
-            f"missing_audio {missing_audio} and missing_video {missing_video} "
-            "make more than 1: a clip cannot lack both"
-        )
+def _cremad_files(clip):
+    """The paths of a clip's files below the corpus."""
+    name = clip_name(clip)
+    return f"AudioWAV/{name}.wav", f"VideoFlash/{name}.flv"
 
 
-def _check_video(frame_rate, size):
-    """Refuses videos that cannot be made; returns the rate as a fraction."""
-    frame_rate = Fraction(frame_rate).limit_denominator(1001)
-    if not 1 <= frame_rate <= 60:
-        raise CorpusError(
-            f"frame_rate is {float(frame_rate):g}: it must be 1 to 60"
-        )
-    width, height = size
-    if 3 * width != 4 * height or width % 2 or height % 2 or height < 60:
-        raise CorpusError(
-            f"size is {width}x{height}: it must be 4:3 in even numbers, "
-            "at least 80x60"
-        )
-    return frame_rate
+CREMAD = Layout(
+    name="crema-d",
+    top=CORPUS_PATHS,
+    max_clips=MAX_CLIPS,
+    clips=cremad_clips,
+    files=_cremad_files,
+    tables=tables,
+)
 
 
 def make_cremad(
@@ -255,75 +153,39 @@ def make_cremad(
     >>> counts
     {'actors': 1, 'clips': 2, 'audio': 2, 'video': 1, 'made': 2}
     """
-    folder = Path(folder)
-    numbers = choose_actors(actors)
-    _check_numbers(clips_per_actor, seed, missing_audio, missing_video)
-    frame_rate = _check_video(frame_rate, size)
-    settings = {
-        "generator": GENERATOR,
-        "layout": "crema-d",
-        "actors": numbers,
-        "clips_per_actor": clips_per_actor,
-        "seed": seed,
-        "missing_audio": missing_audio,
-        "missing_video": missing_video,
-        "frame_rate": str(frame_rate),
-        "size": list(size),
-    }
-    clips = [
-        clip
-        for actor in numbers
-        for clip in cremad_clips(actor, clips_per_actor, seed)
-    ]
-    deaf, blind = choose_missing(clips, missing_audio, missing_video)
-    try:
-        _check_folder(folder, settings)
-        jobs = _prepare_jobs(folder, settings, clips, deaf, blind)
-        _run(jobs, num_workers, frame_rate, tuple(size), progress)
-        for name, text in tables(clips).items():
-            write_text(folder / name, text)
-    except OSError as error:
-        raise CorpusError(
-            f"{folder} cannot be written ({error}): free space or choose "
-            "another folder, then run again"
-        ) from error
-    return {
-        "actors": len(numbers),
-        "clips": len(clips),
-        "audio": len(clips) - len(deaf),
-        "video": len(clips) - len(blind),
-        "made": len(jobs),
-    }
-
-
-def _prepare_jobs(folder, settings, clips, deaf, blind):
-    """Makes the folders and lists what is not there yet."""
-    for name in ("AudioWAV", "VideoFlash", "processedResults"):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-    write_text(folder / RECORD, json.dumps(settings, indent=1) + "\n")
-    jobs = []
-    for clip in clips:
-        wav = folder / "AudioWAV" / f"{clip_name(clip)}.wav"
-        flv = folder / "VideoFlash" / f"{clip_name(clip)}.flv"
-        wav = None if clip in deaf or wav.exists() else wav
-        flv = None if clip in blind or flv.exists() else flv
-        if wav is not None or flv is not None:
-            jobs.append((clip, wav, flv))
-    return jobs
+    return make_corpus(
+        folder,
+        CREMAD,
+        choose_actors(actors),
+        clips_per_actor=clips_per_actor,
+        seed=seed,
+        missing_audio=missing_audio,
+        missing_video=missing_video,
+        num_workers=num_workers,
+        frame_rate=frame_rate,
+        size=size,
+        progress=progress,
+    )
 
 
 # A layout is a function that takes folder, actors, clips_per_actor, seed,
 # missing_audio, missing_video and num_workers. One for another corpus maps its
-# own names to `Clip` and writes what `render` makes under them.
-LAYOUTS = {"crema-d": make_cremad}
+# own names to `Clip` and calls `make_corpus`.
+LAYOUTS = {
+    "crema-d": make_cremad,
+    "msp-improv": make_msp_improv,
+}
 
 
 def _actors_argument(text):
-    """ "12" is the first twelve; "1001,1005" or "1001" are those."""
-    numbers = [int(part) for part in text.split(",")]
-    if len(numbers) == 1 and numbers[0] <= len(ACTORS):
-        return numbers[0]
-    return numbers
+    """ "12" is the first twelve; "1001,1005", "1001" or "F01" are those."""
+    actors = [
+        part if re.fullmatch(r"[FM]\d+", part) else int(part)
+        for part in text.split(",")
+    ]
+    if len(actors) == 1 and actors[0] in range(len(ACTORS) + 1):
+        return actors[0]
+    return actors
 
 
 def main(arguments=None):
@@ -354,7 +216,7 @@ def main(arguments=None):
         "--actors",
         type=_actors_argument,
         metavar="N|LIST",
-        help="how many, or which (1001,1002,...); default: all 91",
+        help="how many, or which (1001,1002,... or F01,M01,...); default: all",
     )
     parser.add_argument("--clips-per-actor", type=int, default=6, metavar="K")
     parser.add_argument("--seed", type=int, default=0)
@@ -370,7 +232,7 @@ def main(arguments=None):
         type=float,
         default=0.0,
         metavar="P",
-        help="share of the clips without a flv",
+        help="share of the clips without a video file",
     )
     parser.add_argument(
         "--frame-rate",
@@ -397,7 +259,7 @@ def main(arguments=None):
         return 1
     print(
         "{clips} clips of {actors} actors in {folder}: {audio} wav, "
-        "{video} flv; made now: {made}".format(folder=chosen.output, **counts)
+        "{video} video; made now: {made}".format(folder=chosen.output, **counts)
     )
     return 0
 

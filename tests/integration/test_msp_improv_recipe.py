@@ -1,0 +1,183 @@
+"""The recipe of MSP-IMPROV, run as users run it, on a small synthetic corpus.
+
+Authors
+ * The vavl_sb authors 2026
+"""
+
+import csv
+import json
+import math
+import re
+import subprocess
+import sys
+
+import pytest
+from conftest import REPOSITORY, SMALL, run_recipe
+
+ATTRIBUTES = ["arousal", "valence", "dominance"]
+SPLIT = {"train": ["F01", "M01"], "valid": ["F02"], "test": ["F03", "M03"]}
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """Five speakers of three sessions, four clips each.
+
+    With this seed a rating is NaN, and three clips have none of the classes.
+    """
+    from vavl_sb.corpora.synthetic import make_msp_improv
+
+    folder = tmp_path_factory.mktemp("corpus") / "MSP-IMPROV"
+    make_msp_improv(
+        folder,
+        actors=sum(SPLIT.values(), []),
+        clips_per_actor=4,
+        seed=8,
+        frame_rate=5,
+        size=(160, 120),
+        num_workers=1,
+    )
+    (folder / "partition.json").write_text(json.dumps(SPLIT), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def features(tmp_path_factory):
+    """A feature cache that the runs of this module share."""
+    return tmp_path_factory.mktemp("features")
+
+
+def run(corpus, folder, features, hparams, *more):
+    """A small run of train.py."""
+    return run_recipe(
+        "MSP-IMPROV",
+        *("--data_folder", corpus),
+        *("--output_folder", folder),
+        *("--feature_folder", features),
+        *("--partition", corpus / "partition.json"),
+        *SMALL,
+        *more,
+        hparams=hparams,
+    )
+
+
+def raw_ratings(corpus):
+    """Activation, valence and dominance of each clip as the corpus has them."""
+    line = re.compile(
+        r"UTD-(\S+)\.avi; (\w); A:([\d.]+); V:([\d.]+) ; D:([\d.]+) ;.*"
+    )
+    text = (corpus / "Evalution.txt").read_text(encoding="utf-8")
+    found = filter(None, map(line.fullmatch, text.splitlines()))
+    return {
+        f"MSP-{match[1]}": [float(match[i]) for i in (3, 4, 5)]
+        for match in found
+    }
+
+
+def check_labels(corpus, folder):
+    """Manifests and predictions have 6 minus the activation of the corpus."""
+    raw = raw_ratings(corpus)
+    manifests = {
+        split: json.loads((folder / f"{split}.json").read_text())
+        for split in SPLIT
+    }
+    entries = {id: e for part in manifests.values() for id, e in part.items()}
+    assert set(entries) == set(raw) and len(raw) > 15
+    # 3 is its own mirror image, so it would show nothing.
+    assert sum(abs(values[0] - 3) > 0.2 for values in raw.values()) > 10
+    with open(folder / "predictions_test.csv", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["id"] for row in rows} == set(manifests["test"])
+    read = {id: [e[name] for name in ATTRIBUTES] for id, e in entries.items()}
+    shown = [
+        (row["id"], [float(row[f"label_{name}"]) for name in ATTRIBUTES])
+        for row in rows
+    ]
+    for id, found in [*read.items(), *shown]:
+        activation, *others = raw[id]
+        assert found == pytest.approx([6 - activation, *others], abs=2e-6)
+    return rows
+
+
+@pytest.fixture(scope="module")
+def finished(corpus, tmp_path_factory, features):
+    """A run of two epochs, prepared anew before the second."""
+    folder = tmp_path_factory.mktemp("run") / "out"
+    options = (corpus, folder, features, "vavl_reg.yaml", "--number_of_epochs")
+    run(*options, 1)
+    check_labels(corpus, folder)
+    (folder / "prepare_report.json").unlink()
+    done = run(*options, 2)
+    assert "Preparation completed in previous run" not in done.stderr
+    return folder
+
+
+def test_activation_is_flipped_once(corpus, finished):
+    log = (finished / "train_log.txt").read_text()
+    assert "epoch: 1" in log.lower() and "epoch: 2" in log.lower()
+    check_labels(corpus, finished)
+
+
+def test_attributes_are_scored_and_predicted_in_the_corpus_scale(
+    corpus, finished
+):
+    metrics = json.loads((finished / "metrics.json").read_text())
+    assert metrics["task"] == "regression"
+    assert list(metrics["test"]) == ["audio", "visual", "audiovisual"]
+    for head, scores in metrics["test"].items():
+        assert set(scores) == {"ccc", "ccc_mean"}
+        assert list(scores["ccc"]) == ATTRIBUTES
+        mean = sum(scores["ccc"].values()) / 3
+        assert scores["ccc_mean"] == pytest.approx(mean, abs=1e-6)
+    rows = check_labels(corpus, finished)
+    predictions = [
+        float(row[f"prediction_{name}"]) for row in rows for name in ATTRIBUTES
+    ]
+    assert all(math.isfinite(value) for value in predictions)
+    # In the network's own scale, new heads give values about 0.
+    mean = sum(predictions) / len(predictions)
+    assert 2 < mean < 4 and min(predictions) > 0 and max(predictions) < 6
+
+
+def test_classes_start_from_the_attributes(corpus, tmp_path, finished):
+    # As SpeechBrain's recipe tests: from the repository's root, the flags of
+    # the list, an output folder, then the files that must exist.
+    path = REPOSITORY / "tests" / "recipes" / "MSP-IMPROV.csv"
+    with open(path, encoding="utf-8") as file:
+        rows = {row["Hparam_file"][-8:-5]: row for row in csv.DictReader(file)}
+    assert rows["cls"]["test_debug_flags"] == rows["reg"]["test_debug_flags"]
+    data = REPOSITORY / "tests" / "tmp" / "MSP-IMPROV"
+    data.parent.mkdir(exist_ok=True)
+    if data.is_symlink():
+        data.unlink()
+    data.symlink_to(corpus)
+    folder = tmp_path / "out"
+    done = subprocess.run(
+        [
+            sys.executable,
+            rows["cls"]["Script_file"],
+            rows["cls"]["Hparam_file"],
+            *rows["cls"]["test_debug_flags"].split(),
+            f"--output_folder={folder}",
+            f"--pretrained_from={finished / 'inference'}",
+        ],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "Started from" in done.stdout + done.stderr
+    checks = rows["cls"]["test_debug_checks"]
+    names = checks.split("[")[1].rstrip("]").split(",")
+    assert [name for name in names if not (folder / name).is_file()] == []
+
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["labels"] == ["angry", "happy", "neutral", "sad"]
+    assert set(metrics["test"]["audio"]) >= {"f1_macro", "f1_micro", "uar"}
+    report = json.loads((folder / "prepare_report.json").read_text())
+    kept = sum(n["clips"] for n in report["kept"].values())
+    left_out = {why: n["count"] for why, n in report["left_out"].items()}
+    assert left_out == {
+        "raters saw another emotion": 2,
+        "raters did not agree": 1,
+    }
+    assert kept == 20 - 3
