@@ -21,8 +21,12 @@ from hyperpyyaml import load_hyperpyyaml
 from msp_improv_prepare import prepare_msp_improv
 from speechbrain.utils.distributed import run_on_main
 
-from vavl_sb.training.experiment import dataio_prep, make_brain
-from vavl_sb.training.export import export_model
+from vavl_sb.training.experiment import (
+    dataio_prep,
+    export,
+    make_brain,
+    standardize,
+)
 from vavl_sb.utils.errors import exit_on_error
 
 
@@ -72,9 +76,10 @@ def main(arguments):
     if hparams["prepare_only"]:
         return
 
-    # Features, datasets, and the brain with what it starts from
+    # Brain, features and datasets, and what the network starts from
+    brain = make_brain(hparams, run_opts)
     datasets = dataio_prep(hparams, run_opts)
-    brain = make_brain(hparams, run_opts, datasets)
+    standardize(hparams, datasets)
     brain.fit(
         epoch_counter=hparams["epoch_counter"],
         train_set=datasets["train"],
@@ -87,15 +92,7 @@ def main(arguments):
         max_key="score",
         test_loader_kwargs=hparams["test_dataloader_opts"],
     )
-    export_model(
-        hparams["inference_folder"],
-        net=hparams["vavl"],
-        clip_encoder=hparams["clip_encoder"],
-        task=hparams["task"],
-        labels=hparams["labels"],
-        corpus=hparams["corpus"],
-        attribute_range=hparams["attribute_range"],
-    )
+    export(hparams, datasets)
 
 
 if __name__ == "__main__":
