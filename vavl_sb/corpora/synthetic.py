@@ -32,6 +32,7 @@ from vavl_sb.corpora.cremad import (
     cremad_clips,
     tables,
 )
+from vavl_sb.corpora.ravdess import make_ravdess
 from vavl_sb.corpora.render import (
     FRAME_RATE,
     FRAME_SIZE,
@@ -73,12 +74,12 @@ def choose_missing(clips, missing_audio, missing_video):
     return set(ranked[:deaf]), set(ranked[len(clips) - without :])
 
 
-def _run(jobs, num_workers, frame_rate, size, progress):
+def _run(jobs, num_workers, frame_rate, size, progress, make=make_files):
     """Makes all missing files, an actor at a time, with a progress bar."""
     by_actor = {}
     for job in jobs:
         by_actor.setdefault(job[0].actor, []).append(job)
-    work = functools.partial(make_files, frame_rate=frame_rate, size=size)
+    work = functools.partial(make, frame_rate=frame_rate, size=size)
     bar = tqdm(total=len(jobs), unit="clip", desc="clips", disable=not progress)
     with bar:
         if num_workers <= 1 or len(by_actor) <= 1:
@@ -93,7 +94,7 @@ def _run(jobs, num_workers, frame_rate, size, progress):
                 bar.update(made)
 
 
-def _check_folder(folder, settings):
+def _check_folder(folder, settings, paths=CORPUS_PATHS):
     """Refuses a folder that holds something else than this very corpus."""
     record = folder / RECORD
     if record.exists():
@@ -113,7 +114,7 @@ def _check_folder(folder, settings):
             f"{folder} holds a synthetic corpus of other settings ({differ}): "
             "delete it or choose another folder"
         )
-    for name in CORPUS_PATHS:
+    for name in paths:
         if (folder / name).exists():
             raise CorpusError(
                 f"{folder} already has {name}, which was not made here: "
@@ -157,10 +158,12 @@ def choose_actors(actors):
     return chosen
 
 
-def _check_numbers(clips_per_actor, seed, missing_audio, missing_video):
-    if not 1 <= clips_per_actor <= MAX_CLIPS:
+def _check_numbers(
+    clips_per_actor, seed, missing_audio, missing_video, most=MAX_CLIPS
+):
+    if not 1 <= clips_per_actor <= most:
         raise CorpusError(
-            f"clips_per_actor is {clips_per_actor}: it must be 1 to {MAX_CLIPS}"
+            f"clips_per_actor is {clips_per_actor}: it must be 1 to {most}"
         )
     if seed < 0:
         raise CorpusError(f"seed is {seed}: it must not be negative")
@@ -315,7 +318,7 @@ def _prepare_jobs(folder, settings, clips, deaf, blind):
 # A layout is a function that takes folder, actors, clips_per_actor, seed,
 # missing_audio, missing_video and num_workers. One for another corpus maps its
 # own names to `Clip` and writes what `render` makes under them.
-LAYOUTS = {"crema-d": make_cremad}
+LAYOUTS = {"crema-d": make_cremad, "ravdess": make_ravdess}
 
 
 def _actors_argument(text):
@@ -354,7 +357,7 @@ def main(arguments=None):
         "--actors",
         type=_actors_argument,
         metavar="N|LIST",
-        help="how many, or which (1001,1002,...); default: all 91",
+        help="how many, or which (1001,1002,...); default: all",
     )
     parser.add_argument("--clips-per-actor", type=int, default=6, metavar="K")
     parser.add_argument("--seed", type=int, default=0)
@@ -363,14 +366,14 @@ def main(arguments=None):
         type=float,
         default=0.0,
         metavar="P",
-        help="share of the clips without a wav",
+        help="share of the clips without sound",
     )
     parser.add_argument(
         "--missing-video",
         type=float,
         default=0.0,
         metavar="P",
-        help="share of the clips without a flv",
+        help="share of the clips without a picture",
     )
     parser.add_argument(
         "--frame-rate",
@@ -396,8 +399,10 @@ def main(arguments=None):
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(
-        "{clips} clips of {actors} actors in {folder}: {audio} wav, "
-        "{video} flv; made now: {made}".format(folder=chosen.output, **counts)
+        "{clips} clips of {actors} actors in {folder}: {audio} with sound, "
+        "{video} with a picture; made now: {made}".format(
+            folder=chosen.output, **counts
+        )
     )
     return 0
 
