@@ -412,6 +412,8 @@ def write_mp4(path, frames, samples, frame_rate=FRAME_RATE, size=FRAME_SIZE):
                 np.stack([samples, samples]), format="fltp", layout="stereo"
             )
             sound.sample_rate = SAMPLE_RATE
+            # Without a time the coder's delay is taken for sound.
+            sound.pts = 0
             file.mux(audio.encode(sound))
             file.mux(audio.encode(None))
             for frame in frames:
