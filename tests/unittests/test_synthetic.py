@@ -636,7 +636,7 @@ def test_command_line_errors(tmp_path, capsys):
     blocked.write_text("x", encoding="utf-8")
     assert synthetic.main([str(blocked), "--actors", "1"]) == 1
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
-    for words in (["--layout", "ravdess"], ["--actors", "many"]):
+    for words in (["--layout", "nowhere"], ["--actors", "many"]):
         with pytest.raises(SystemExit) as caught:
             synthetic.main([str(tmp_path / "x"), *words])
         assert caught.value.code == 2

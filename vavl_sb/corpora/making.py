@@ -137,8 +137,8 @@ def make_corpus(
     """
     folder = Path(folder)
     most = layout.max_clips
-    _check_numbers(clips_per_actor, most, seed, missing_audio, missing_video)
-    frame_rate = _check_video(frame_rate, size)
+    check_numbers(clips_per_actor, most, seed, missing_audio, missing_video)
+    frame_rate = check_video(frame_rate, size)
     settings = {
         "generator": GENERATOR,
         "layout": layout.name,
@@ -157,11 +157,11 @@ def make_corpus(
     ]
     deaf, blind = choose_missing(clips, missing_audio, missing_video)
     try:
-        _check_folder(folder, settings, layout.top)
+        check_folder(folder, settings, layout.top)
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / RECORD, json.dumps(settings, indent=1) + "\n")
         jobs = _missing_files(folder, layout, clips, deaf, blind)
-        _run(jobs, num_workers, frame_rate, tuple(size), progress)
+        run_jobs(jobs, num_workers, frame_rate, tuple(size), progress)
         for name, text in layout.tables(clips).items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             write_text(folder / name, text)
@@ -193,12 +193,28 @@ def _missing_files(folder, layout, clips, deaf, blind):
     return jobs
 
 
-def _run(jobs, num_workers, frame_rate, size, progress):
-    """Makes all missing files, an actor at a time, with a progress bar."""
+def run_jobs(jobs, num_workers, frame_rate, size, progress, make=make_files):
+    """Makes all missing files, an actor at a time, with a progress bar.
+
+    Arguments
+    ---------
+    jobs : list of tuple
+        What `make` takes a list of; a Clip comes first.
+    num_workers : int
+        Processes.
+    frame_rate : Fraction
+        Frames a second of the videos.
+    size : tuple of int
+        Width and height of a frame in pixels.
+    progress : bool
+        Whether to show a progress bar.
+    make : callable
+        Makes the files of some jobs and returns how many.
+    """
     by_actor = {}
     for job in jobs:
         by_actor.setdefault(job[0].actor, []).append(job)
-    work = functools.partial(make_files, frame_rate=frame_rate, size=size)
+    work = functools.partial(make, frame_rate=frame_rate, size=size)
     bar = tqdm(total=len(jobs), unit="clip", desc="clips", disable=not progress)
     with bar:
         if num_workers <= 1 or len(by_actor) <= 1:
@@ -213,8 +229,18 @@ def _run(jobs, num_workers, frame_rate, size, progress):
                 bar.update(made)
 
 
-def _check_folder(folder, settings, top):
-    """Refuses a folder that holds something else than this very corpus."""
+def check_folder(folder, settings, top):
+    """Refuses a folder that holds something else than this very corpus.
+
+    Arguments
+    ---------
+    folder : Path
+        The folder.
+    settings : dict
+        What makes the corpus what it is, as in its record.
+    top : iterable of str
+        What lies at the top of such a corpus.
+    """
     record = folder / RECORD
     if record.exists():
         try:
@@ -241,8 +267,18 @@ def _check_folder(folder, settings, top):
             )
 
 
-def _check_numbers(clips, most, seed, missing_audio, missing_video):
-    """Refuses numbers out of range."""
+def check_numbers(clips, most, seed, missing_audio, missing_video):
+    """Refuses numbers out of range.
+
+    Arguments
+    ---------
+    clips, most : int
+        Clips of an actor, and how many there are at the most.
+    seed : int
+        Must not be negative.
+    missing_audio, missing_video : float
+        Shares of the clips, together at most 1.
+    """
     if not 1 <= clips <= most:
         raise CorpusError(f"clips_per_actor is {clips}: it must be 1 to {most}")
     if seed < 0:
@@ -260,8 +296,21 @@ def _check_numbers(clips, most, seed, missing_audio, missing_video):
         )
 
 
-def _check_video(frame_rate, size):
-    """Refuses videos that cannot be made; returns the rate as a fraction."""
+def check_video(frame_rate, size):
+    """Refuses videos that cannot be made.
+
+    Arguments
+    ---------
+    frame_rate : Fraction or float
+        Frames a second.
+    size : tuple of int
+        Width and height in pixels.
+
+    Returns
+    -------
+    Fraction
+        The rate.
+    """
     frame_rate = Fraction(frame_rate).limit_denominator(1001)
     if not 1 <= frame_rate <= 60:
         raise CorpusError(

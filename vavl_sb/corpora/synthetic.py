@@ -35,6 +35,7 @@ from vavl_sb.corpora.making import (  # noqa: F401
     make_corpus,
 )
 from vavl_sb.corpora.msp_improv import make_msp_improv
+from vavl_sb.corpora.ravdess import make_ravdess
 from vavl_sb.corpora.render import FRAME_RATE, FRAME_SIZE
 from vavl_sb.utils.errors import CorpusError
 
@@ -174,6 +175,7 @@ def make_cremad(
 LAYOUTS = {
     "crema-d": make_cremad,
     "msp-improv": make_msp_improv,
+    "ravdess": make_ravdess,
 }
 
 

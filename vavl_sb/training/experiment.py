@@ -14,11 +14,11 @@ from speechbrain.utils.distributed import infer_device, run_on_main
 
 from vavl_sb.dataio.datasets import emotion_datasets, read_entries
 from vavl_sb.dataio.features import extract_features, read_index
-from vavl_sb.dataio.manifest import SPLITS, check_disjoint
+from vavl_sb.dataio.manifest import SPLITS, check_disjoint, refuse_overlap
 from vavl_sb.dataio.preparation import recorded_folder
 from vavl_sb.training.brain import VAVLBrain
 from vavl_sb.training.export import export_model
-from vavl_sb.training.identity import refuse_other_run
+from vavl_sb.training.identity import other_corpora, refuse_other_run
 from vavl_sb.training.transfer import standardize_features, start_from
 from vavl_sb.utils.errors import ManifestError, VAVLError
 
@@ -31,8 +31,9 @@ def read_splits(hparams):
     hparams : dict
         The loaded hparams file; of it ``train_annotation``,
         ``valid_annotation``, ``test_annotation``, ``data_folder``, ``task``,
-        ``labels`` and ``also_train``: folders with the manifests of other
-        corpora, whose train.json is added to the training clips.
+        ``labels`` and ``also_train``: a folder with the manifests of
+        another corpus, or a list of such folders, whose train.json is added to
+        the training clips.
 
     Returns
     -------
@@ -54,20 +55,40 @@ def read_splits(hparams):
         )
         for split in SPLITS
     }
-    for folder in hparams["also_train"] or []:
+    check_disjoint(*(splits[split] for split in SPLITS))
+    for folder in other_corpora(hparams["also_train"]):
         path = os.path.join(folder, "train.json")
         more = read_entries(path, recorded_folder(folder), *task)
-        for split, entries in splits.items():
-            twice = sorted(set(more) & set(entries))
-            if twice:
-                raise ManifestError(
-                    f"{path}: {twice[0]} (and {len(twice) - 1} more) is "
-                    f"already a {split} clip of this run; ids must be unique "
-                    "over all corpora"
-                )
+        _refuse_shared(path, more, splits)
         splits["train"] = {**splits["train"], **more}
-    check_disjoint(*(splits[split] for split in SPLITS))
     return splits
+
+
+def _refuse_shared(path, more, splits):
+    """Refuses training clips that share an id, or a test speaker, with a run.
+
+    Arguments
+    ---------
+    path : str
+        The manifest that the clips are from.
+    more : dict
+        Clip id to entry: the clips.
+    splits : dict
+        "train", "valid" and "test" of the run.
+    """
+    for split, entries in splits.items():
+        twice = sorted(set(more) & set(entries))
+        if twice:
+            others = f" (and {len(twice) - 1} more)" * (len(twice) > 1)
+            raise ManifestError(
+                f"{path}: {twice[0]}{others} is already a {split} clip of "
+                "this run; ids must be unique over all corpora"
+            )
+    speakers = {
+        split: {entry["spk_id"] for entry in entries.values()}
+        for split, entries in {**splits, "train": more}.items()
+    }
+    refuse_overlap(speakers, "speaker", path)
 
 
 def dataio_prep(hparams, run_opts):

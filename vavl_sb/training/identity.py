@@ -37,6 +37,28 @@ FREE = (
 )
 
 
+def other_corpora(also_train):
+    """The folders of other corpora to train on.
+
+    Arguments
+    ---------
+    also_train : str, list or None
+        As in the YAML: one folder, several, or none.
+
+    Returns
+    -------
+    list
+
+    Example
+    -------
+    >>> other_corpora("results/a"), other_corpora(None)
+    (['results/a'], [])
+    """
+    if isinstance(also_train, str) and also_train:
+        return [also_train]
+    return list(also_train or [])
+
+
 def run_identity(hparams):
     """Everything that makes a run what it is, as far as JSON can hold it.
 
@@ -68,7 +90,10 @@ def run_identity(hparams):
         found[f"{modality} encoder"] = encoder.digest(modality)
     manifests = [
         hparams["train_annotation"],
-        *(f"{folder}/train.json" for folder in hparams["also_train"] or []),
+        *(
+            f"{folder}/train.json"
+            for folder in other_corpora(hparams["also_train"])
+        ),
     ]
     found["training clips"] = digest_files(manifests)
     return json.loads(json.dumps(found, default=str))

@@ -1,0 +1,117 @@
+"""The recipe of RAVDESS, run as users run it, alone and with CREMA-D's clips.
+
+Authors
+ * The vavl_sb authors 2026
+"""
+
+import csv
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import REPOSITORY, SMALL, run_recipe
+
+# Small and slow pictures: what is tested does not depend on their number.
+FAST = {
+    "clips_per_actor": 4,
+    "num_workers": 1,
+    "frame_rate": 5,
+    "size": (160, 120),
+    "progress": False,
+}
+ACTORS = {"train": [1, 2], "valid": [3], "test": [4]}
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """A small synthetic RAVDESS: sound and picture, some without one."""
+    from vavl_sb.corpora.ravdess import make_ravdess
+
+    folder = tmp_path_factory.mktemp("corpus") / "RAVDESS"
+    actors = sum(ACTORS.values(), [])
+    make_ravdess(folder, actors, missing_audio=0.1, missing_video=0.2, **FAST)
+    split = json.dumps(ACTORS)
+    (folder / "partition.json").write_text(split, encoding="utf-8")
+    return folder
+
+
+def test_the_listed_recipe_runs_with_its_debug_flags(corpus, tmp_path):
+    # As SpeechBrain's recipe tests: from the repository's root, the flags of
+    # the list, an output folder, then the files that must exist.
+    with open(REPOSITORY / "tests/recipes/RAVDESS.csv", encoding="utf-8") as f:
+        (row,) = csv.DictReader(f)
+    data = REPOSITORY / "tests" / "tmp" / "RAVDESS"
+    data.parent.mkdir(exist_ok=True)
+    data.unlink(missing_ok=True)
+    data.symlink_to(corpus)
+    folder = tmp_path / "out"
+    done = subprocess.run(
+        [
+            sys.executable,
+            row["Script_file"],
+            row["Hparam_file"],
+            *row["test_debug_flags"].split(),
+            f"--output_folder={folder}",
+        ],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    names = row["test_debug_checks"].split("[")[1].rstrip("]").split(",")
+    missing = [name for name in names if not (folder / name).is_file()]
+    assert missing == []
+
+
+def test_voices_here_and_faces_of_another_corpus(tmp_path):
+    from safetensors.torch import load_file
+
+    from vavl_sb.corpora.ravdess import make_ravdess
+    from vavl_sb.corpora.synthetic import make_cremad
+
+    features = ("--feature_folder", tmp_path / "features")
+    faces, voices = tmp_path / "CREMA-D", tmp_path / "RAVDESS"
+    make_cremad(faces, [1001, 1002], **FAST)
+    split = tmp_path / "faces.json"
+    split.write_text('{"train": ["1001"], "valid": [], "test": ["1002"]}')
+    run_recipe(
+        "CREMA-D",
+        *("--data_folder", faces, "--output_folder", tmp_path / "faces"),
+        *("--partition", split, "--prepare_only", "True"),
+        *("--label_source", "acted", *SMALL),
+    )
+    assert not (tmp_path / "features").exists()
+
+    make_ravdess(voices, sum(ACTORS.values(), []), parts=["03"], **FAST)
+    split = tmp_path / "voices.json"
+    split.write_text(json.dumps(ACTORS))
+    out = tmp_path / "out"
+    run_recipe(
+        "RAVDESS",
+        *("--data_folder", voices, "--output_folder", out, *features),
+        *("--also_train", f"[{tmp_path / 'faces'}]"),
+        *("--partition", split, *SMALL),
+    )
+    index = json.loads((out / "features.json").read_text())
+    own = {clip for clip in index if clip.startswith("01-")}
+    others = {clip for clip in index if clip.startswith("1001_")}
+    assert (len(own), len(others)) == (16, 4)
+    # 1002 scores CREMA-D, and trains nothing.
+    assert own | others == set(index)
+    assert all(all(index[clip].values()) for clip in others)
+    assert not any(index[clip]["visual"] for clip in own)
+    # This run's manifests and scores are its own corpus's.
+    train = json.loads((out / "train.json").read_text())
+    assert set(train) < own and len(train) == 8
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["n_test"] == {"audio": 4, "visual": 0, "audiovisual": 0}
+    # The visual branch has seen the other corpus's faces: the statistics of
+    # its input are theirs.
+    frames = np.concatenate(
+        [np.load(index[clip]["visual"])["features"] for clip in sorted(others)]
+    )
+    tensors = load_file(out / "inference" / "vavl.safetensors")
+    mean = tensors["visual_branch.standardize.mean"].numpy()
+    assert np.allclose(mean, frames.mean(0, dtype=np.float64), atol=1e-4)

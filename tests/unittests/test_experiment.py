@@ -1,0 +1,173 @@
+"""Several corpora in one run: what is merged, and what is refused.
+
+Authors
+ * The vavl_sb authors 2026
+"""
+
+import json
+
+import pytest
+
+from vavl_sb.training.experiment import read_splits
+from vavl_sb.utils.errors import CorpusError, ManifestError
+
+LABELS = ["angry", "happy", "sad"]
+
+
+def entry(speaker, emotion="happy", video=None):
+    """An entry of a manifest."""
+    return {
+        "wav": "{data_root}/a.wav",
+        "video": video,
+        "duration": 1.5,
+        "spk_id": speaker,
+        "emotion": emotion,
+    }
+
+
+def write(path, content):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
+class Run:
+    """A run with a clip in each split, and other corpora beside it."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.hparams = {
+            "task": "classification",
+            "labels": LABELS,
+            "data_folder": "/voices",
+            "also_train": [],
+        }
+        for split in ("train", "valid", "test"):
+            path = folder / "run" / f"{split}.json"
+            write(path, {f"v_{split}": entry(f"S_{split}")})
+            self.hparams[f"{split}_annotation"] = str(path)
+
+    def other(self, name, train, **more):
+        """Adds another corpus; its valid.json and test.json are no JSON."""
+        folder = self.folder / name
+        write(folder / "train.json", train)
+        for split in ("valid", "test"):
+            (folder / f"{split}.json").write_text("not read")
+        report = {"data_folder": f"/{name}", **more}
+        write(folder / "prepare_report.json", report)
+        self.hparams["also_train"].append(str(folder))
+        return folder
+
+    def refusal(self, error):
+        """The one line with which the run is refused."""
+        with pytest.raises(error) as caught:
+            read_splits(self.hparams)
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+
+@pytest.fixture
+def run(tmp_path):
+    return Run(tmp_path)
+
+
+def test_training_clips_of_all_corpora_are_merged(run):
+    run.other("faces", {"f_1": entry("1001", "sad", "{data_root}/f.flv")})
+    run.other("more", {"m_1": entry("M1"), "m_2": entry("S_train", "angry")})
+    splits = read_splits(run.hparams)
+    assert list(splits["train"]) == ["v_train", "f_1", "m_1", "m_2"]
+    assert list(splits["valid"]) == ["v_valid"]
+    assert list(splits["test"]) == ["v_test"]
+    # Each path is below its own corpus.
+    wavs = {clip: item["wav"] for clip, item in splits["train"].items()}
+    assert wavs == {
+        "v_train": "/voices/a.wav",
+        "f_1": "/faces/a.wav",
+        "m_1": "/more/a.wav",
+        "m_2": "/more/a.wav",
+    }
+    assert splits["train"]["f_1"]["video"] == "/faces/f.flv"
+    assert splits["train"]["f_1"]["emotion"] == "sad"
+
+
+def test_one_folder_needs_no_list(run):
+    folder = run.other("faces", {"f_1": entry("1001")})
+    run.hparams["also_train"] = str(folder)
+    assert list(read_splits(run.hparams)["train"]) == ["v_train", "f_1"]
+
+
+@pytest.mark.parametrize("nothing", [None, [], ""])
+def test_no_other_corpus(run, nothing):
+    run.hparams["also_train"] = nothing
+    assert list(read_splits(run.hparams)["train"]) == ["v_train"]
+
+
+@pytest.mark.parametrize("split", ["train", "valid", "test"])
+def test_an_id_in_two_corpora_is_refused(run, split):
+    clips = {"f_1": entry("1001"), f"v_{split}": entry("1002")}
+    folder = run.other("faces", clips)
+    line = run.refusal(ManifestError)
+    assert line == (
+        f"{folder / 'train.json'}: v_{split} is already a {split} clip of this "
+        "run; ids must be unique over all corpora"
+    )
+
+
+def test_an_id_in_two_other_corpora_is_refused(run):
+    same = {"a": entry("1001"), "b": entry("1001")}
+    run.other("one", same)
+    folder = run.other("two", same)
+    line = run.refusal(ManifestError)
+    assert line.startswith(f"{folder / 'train.json'}: a (and 1 more) is")
+
+
+def test_a_class_that_the_run_does_not_have_is_refused(run):
+    folder = run.other("faces", {"f": entry("1"), "g": entry("1", "calm")})
+    line = run.refusal(ManifestError)
+    assert line.startswith(f"{folder / 'train.json'}: g: emotion")
+    assert "angry, happy, sad" in line and "'calm'" in line
+
+
+def test_attributes_that_the_other_corpus_lacks_are_refused(run):
+    run.hparams.update(task="regression", labels=["arousal"])
+    for split in ("train", "valid", "test"):
+        path = run.folder / "run" / f"{split}.json"
+        write(path, {split: {**entry(f"S_{split}"), "arousal": 0.5}})
+    folder = run.other("faces", {"f_1": entry("1001")})
+    line = run.refusal(ManifestError)
+    assert line == f"{folder / 'train.json'}: f_1: arousal: missing"
+
+
+@pytest.mark.parametrize("split", ["valid", "test"])
+def test_a_speaker_that_scores_this_run_may_not_train_it(run, split):
+    folder = run.other("faces", {"f_1": entry(f"S_{split}")})
+    line = run.refusal(CorpusError)
+    assert line.startswith(f"{folder / 'train.json'}: speaker S_{split} is in")
+    assert "train" in line and split in line
+
+
+@pytest.mark.parametrize(
+    "report", [None, "not JSON", "[]", "{}"], ids=lambda r: str(r)
+)
+def test_a_folder_without_a_report_is_refused(run, report):
+    folder = run.other("faces", {"f_1": entry("1001")})
+    path = folder / "prepare_report.json"
+    if report is None:
+        path.unlink()
+    else:
+        path.write_text(report)
+    line = run.refusal(ManifestError)
+    assert line.startswith(f"{path}: cannot be used")
+    assert "--prepare_only" in line
+
+
+def test_a_folder_without_a_manifest_is_refused(run):
+    folder = run.other("faces", {"f_1": entry("1001")})
+    (folder / "train.json").unlink()
+    assert str(folder / "train.json") in run.refusal(ManifestError)
+
+
+def test_a_run_whose_own_splits_share_a_speaker_is_refused(run):
+    path = run.folder / "run" / "test.json"
+    write(path, {"v_test": entry("S_train")})
+    line = run.refusal(CorpusError)
+    assert "speaker S_train is in train and test" in line
