@@ -187,15 +187,26 @@ def imports(path):
             yield node.module
 
 
+# Nothing below the commands knows of them, or of many runs at once.
+TOP = ("cli", "commands", "protocol")
 # What a floor may not import.
 FLOORS = {
-    "lobes": ("dataio", "training", "inference", "corpora", "cli", "commands"),
-    "nnet": ("dataio", "training", "inference", "corpora", "cli", "commands", "lobes"),
-    "utils": ("dataio", "training", "inference", "corpora", "cli", "commands", "lobes"),
-    "dataio": ("training", "inference", "corpora", "cli", "commands"),
-    "corpora": ("training", "inference", "cli", "commands", "lobes"),
-    "training": ("inference", "corpora", "cli", "commands"),
-    "inference": ("training", "corpora", "cli", "commands"),
+    "lobes": ("dataio", "training", "inference", "corpora", *TOP),
+    "nnet": ("dataio", "training", "inference", "corpora", "lobes", *TOP),
+    "utils": ("dataio", "training", "inference", "corpora", "lobes", *TOP),
+    "dataio": ("training", "inference", "corpora", *TOP),
+    "corpora": ("training", "inference", "lobes", *TOP),
+    "training": ("inference", "corpora", *TOP),
+    "inference": ("training", "corpora", *TOP),
+    # It starts train.py and reads what that leaves, as a user does.
+    "protocol": (
+        "training",
+        "inference",
+        "corpora",
+        "lobes",
+        "cli",
+        "commands",
+    ),
 }
 
 
