@@ -210,8 +210,9 @@ def concordance(predictions, targets):
 
     Population moments, as Lin defines it (Biometrics 45, 1989). torchmetrics
     divides variances and covariance by N - 1 instead, which is the same where
-    the means agree and differs by O(1/N) elsewhere; and it gives NaN, not 0,
-    where a column is constant or there is a single row.
+    the means agree and differs by O(1/N) elsewhere; and where a column is
+    constant or there is a single row it gives NaN (for constants whose mean is
+    not exact, what rounding leaves), not 0.
 
     Arguments
     ---------
@@ -236,6 +237,11 @@ def concordance(predictions, targets):
     covariance = ((predictions - mean_p) * (targets - mean_t)).mean(axis=0)
     spread = predictions.var(axis=0) + targets.var(axis=0)
     spread = spread + (mean_p - mean_t) ** 2
+    # A mean of equal numbers may be off by a rounding: that is no spread.
+    size = np.square(predictions).mean(axis=0) + np.square(targets).mean(axis=0)
     return np.divide(
-        2 * covariance, spread, out=np.zeros_like(spread), where=spread > 0
+        2 * covariance,
+        spread,
+        out=np.zeros_like(spread),
+        where=spread > 1e-24 * size,
     )
