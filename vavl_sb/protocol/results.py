@@ -109,6 +109,7 @@ def read_result(folder):
             },
             {name: _flat(s) for name, s in metrics["test"].items()},
         )
+        counts = {name: metrics["n_test"][name] for name in result.heads}
     except OSError as error:
         raise VAVLError(f"{path}: cannot be read ({error.strerror})") from None
     except KeyError as error:
@@ -118,7 +119,7 @@ def read_result(folder):
         ) from None
     except (ValueError, TypeError, AttributeError) as error:
         raise VAVLError(f"{path}: cannot be used ({error})") from None
-    _check(result, folder)
+    _check(result, counts, folder)
     return result
 
 
@@ -160,10 +161,11 @@ def _flat(scores):
     return flat
 
 
-def _check(result, folder):
+def _check(result, counts, folder):
     """Refuses predictions that do not give the scores beside them."""
     score = score_function(result.task, result.labels)
-    if set(result.heads) != set(result.scores):
+    found = {name: len(head.clips) for name, head in result.heads.items()}
+    if set(found) != set(result.scores) or found != counts:
         raise VAVLError(
             f"{folder}: metrics.json and predictions_test.csv are not of the "
             "same run; remove the folder and run anew"
