@@ -95,9 +95,9 @@ def read_plan(options, command):
     -------
     vavl_sb.protocol.protocol.Plan
     """
+    from vavl_sb.protocol.folder import find_recipe
     from vavl_sb.protocol.protocol import Plan
     from vavl_sb.protocol.settings import (
-        find_recipe,
         read_overrides,
         read_partitions,
         read_seeds,

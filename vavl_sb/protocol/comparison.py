@@ -21,10 +21,10 @@ from vavl_sb.protocol.statistics import (
     holm,
     interval,
     mean_scores,
-    score_function,
     swap_test,
 )
 from vavl_sb.protocol.summary import SUMMARY, table, title
+from vavl_sb.protocol.tables import score_function
 from vavl_sb.utils.errors import VAVLError
 from vavl_sb.utils.files import write_atomically, write_json
 

@@ -8,10 +8,10 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from vavl_sb.protocol.folder import claim_folder, find_recipe
 from vavl_sb.protocol.launchers import launch
 from vavl_sb.protocol.results import read_result
 from vavl_sb.protocol.runs import LOG, plan_runs
-from vavl_sb.protocol.settings import claim_folder, find_recipe
 from vavl_sb.protocol.summary import write_summary
 from vavl_sb.utils.errors import VAVLError
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vavl_sb.protocol.statistics import (
+from vavl_sb.protocol.tables import (
     clip_confusions,
     clip_moments,
     score_function,
@@ -37,8 +37,8 @@ class Head:
     truths : np.ndarray
         Class indices, shape (N,), or attributes, shape (N, n).
     tables : np.ndarray
-        Shape (N, ...), from :func:`~vavl_sb.protocol.statistics.clip_moments`
-        or :func:`~vavl_sb.protocol.statistics.clip_confusions`.
+        Shape (N, ...), from :func:`~vavl_sb.protocol.tables.clip_moments`
+        or :func:`~vavl_sb.protocol.tables.clip_confusions`.
     """
 
     clips: list

@@ -40,7 +40,7 @@ class Run:
         The folder to run it in.
     digest : str
         Of the settings, from
-        :func:`vavl_sb.protocol.settings.claim_folder`.
+        :func:`vavl_sb.protocol.folder.claim_folder`.
     """
 
     partition: str

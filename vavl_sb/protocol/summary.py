@@ -9,12 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from vavl_sb.protocol.results import MODALITIES, read_result, speaker_tables
-from vavl_sb.protocol.statistics import (
-    draw_speakers,
-    interval,
-    mean_scores,
-    score_function,
-)
+from vavl_sb.protocol.statistics import draw_speakers, interval, mean_scores
+from vavl_sb.protocol.tables import score_function
 from vavl_sb.utils.errors import VAVLError
 from vavl_sb.utils.files import write_atomically, write_json
 
