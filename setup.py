@@ -39,7 +39,14 @@ setup(
     ],
     extras_require={
         "ssl": ["transformers>=4.57"],
-        "test": ["pytest", "hypothesis", "scikit-learn", "torchmetrics"],
+        "slurm": ["submitit>=1.5"],
+        "test": [
+            "pytest",
+            "hypothesis",
+            "scikit-learn",
+            "torchmetrics",
+            "submitit",
+        ],
         "dev": ["ruff", "yamllint", "codespell", "tensorboard"],
     },
     entry_points={"console_scripts": ["vavl = vavl_sb.cli:main"]},

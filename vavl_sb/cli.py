@@ -1,7 +1,8 @@
 """The command `vavl`: use a trained model from the shell.
 
 Each subcommand is a module of :mod:`vavl_sb.commands` with ``add_parser``,
-which describes its options and sets ``run``, what does the work.
+which describes its options and sets ``run``, what does the work. One that also
+sets ``passes_on`` gets options that it does not know in ``passed_on``.
 
 Authors
  * The vavl_sb authors 2026
@@ -14,7 +15,7 @@ import sys
 from vavl_sb.utils.errors import VAVLError
 
 # Modules of vavl_sb.commands, in the order of the help text.
-COMMANDS = ("predict", "evaluate")
+COMMANDS = ("predict", "evaluate", "protocol", "compare", "ablate")
 
 
 def main(arguments=None):
@@ -30,7 +31,11 @@ def main(arguments=None):
     int
         Exit status: 0, or 1 where a clip or the model failed.
     """
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    if rest and not getattr(options, "passes_on", False):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    options.passed_on = rest
     try:
         return options.run(options)
     except VAVLError as error:

@@ -1,5 +1,7 @@
 """Losses against closed forms and other libraries."""
 
+import warnings
+
 import pytest
 import torch
 from torchmetrics.functional import concordance_corrcoef
@@ -10,27 +12,69 @@ from vavl_sb.nnet.losses import (
     concordance,
     reconstruction_loss,
 )
+from vavl_sb.utils.metric_stats import concordance as set_concordance
 
 
-@pytest.mark.parametrize("size", [2, 3, 100])
-def test_concordance_equals_torchmetrics(size):
+def population_by_torchmetrics(predictions, targets):
+    """Lin's CCC, with population moments, by torchmetrics alone.
+
+    torchmetrics divides variances and covariance by N - 1, but not the gap
+    of the means: 2 k c / (k s + gap^2) with k = N / (N - 1), where Lin has
+    2 c / (s + gap^2). With the gap widened by sqrt(k) the k cancels.
+    """
+    size = len(predictions)
+    gap = targets.mean(0) - predictions.mean(0)
+    widened = targets + gap * ((size / (size - 1)) ** 0.5 - 1)
+    return concordance_corrcoef(predictions, widened)
+
+
+@pytest.mark.parametrize("ours", ["loss", "score"])
+@pytest.mark.parametrize("size", [2, 3, 10, 1000])
+@pytest.mark.parametrize("offset", [0.0, 3.0])
+def test_concordance_equals_torchmetrics(ours, size, offset):
     random = torch.Generator().manual_seed(size)
-    a = torch.randn(size, 3, generator=random) * 2 + 1
-    b = a * 0.5 + torch.randn(size, 3, generator=random)
-    # torchmetrics mixes sample variance and means: scale its moments back.
-    theirs = concordance_corrcoef(a.double(), b.double())
-    biased = (size - 1) / size
-    cov = (
-        2
-        * biased
-        * torch.stack(
-            [torch.cov(torch.stack([a[:, i], b[:, i]]))[0, 1] for i in range(3)]
-        )
+    a = torch.randn(size, 3, generator=random).double() * 2 + 1
+    b = a * 0.5 + torch.randn(size, 3, generator=random) + offset
+    if ours == "loss":
+        found = concordance(a, b)
+    else:
+        found = torch.from_numpy(set_concordance(a.numpy(), b.numpy()))
+    assert torch.allclose(found, population_by_torchmetrics(a, b), atol=1e-6)
+    # Without a gap the two definitions agree as they are.
+    level = b - b.mean(0) + a.mean(0)
+    assert torch.allclose(
+        concordance(a, level), concordance_corrcoef(a, level), atol=1e-6
     )
-    spread = biased * (a.var(0) + b.var(0)) + (a.mean(0) - b.mean(0)) ** 2
-    assert torch.allclose(concordance(a, b), cov / spread, atol=1e-5)
-    if size == 100:
-        assert torch.allclose(concordance(a, b).double(), theirs, atol=1e-2)
+    # With one, torchmetrics is further from 0: by O(1 / N), no more.
+    theirs = concordance_corrcoef(a, b)
+    assert (theirs.abs() >= found.abs() - 1e-9).all()
+    assert ((theirs - found).abs() <= 1 / (size - 1)).all()
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 50])
+@pytest.mark.parametrize("which", ["predictions", "targets", "both", "equal"])
+@pytest.mark.parametrize("exact", [True, False])
+def test_concordance_of_constants_is_0_where_torchmetrics_has_nan(
+    size, which, exact
+):
+    # The mean of many 0.7 need not be 0.7, that of many 0.5 is.
+    level = 0.5 if exact else 0.7
+    random = torch.Generator().manual_seed(size)
+    a = torch.randn(size, 2, generator=random).double()
+    b = torch.randn(size, 2, generator=random).double()
+    if which in ("predictions", "both", "equal"):
+        a = torch.full_like(a, level)
+    if which in ("targets", "both", "equal"):
+        b = torch.full_like(b, level if which == "equal" else -2 * level)
+    assert concordance(a, b).abs().max() < 1e-12
+    assert abs(set_concordance(a.numpy(), b.numpy())).max() < 1e-12
+    if exact or size == 1:
+        with warnings.catch_warnings():
+            # "The variance of predictions or target is close to zero"
+            warnings.simplefilter("ignore", UserWarning)
+            theirs = concordance_corrcoef(a, b)
+        # 0 / 0 in its correlation; for one row also in its N - 1.
+        assert theirs.isnan().all()
 
 
 def test_concordance_of_shift_and_scale_in_closed_form():
@@ -51,21 +95,40 @@ def test_ccc_loss_is_finite_for_constants_and_single_rows():
     assert ccc_loss(torch.ones(1, 2), torch.zeros(1, 2)).item() == 2.0
 
 
-def test_ccc_loss_gradient():
-    torch.manual_seed(0)
-    targets = torch.randn(6, 2)
-    # gradcheck wants float64; concordance computes in fp32 by design.
-    predictions = torch.randn(6, 2, requires_grad=True)
-    ccc_loss(predictions, targets).backward()
-    step = 1e-2
-    for index in ((0, 0), (3, 1)):
-        values = []
-        for sign in (1, -1):
-            moved = predictions.detach().clone()
-            moved[index] += sign * step
-            values.append(ccc_loss(moved, targets).item())
-        slope = (values[0] - values[1]) / (2 * step)
-        assert slope == pytest.approx(predictions.grad[index].item(), abs=1e-3)
+@pytest.mark.parametrize("size", [2, 3, 6])
+def test_ccc_loss_gradient(size):
+    random = torch.Generator().manual_seed(size)
+    targets = torch.randn(size, 2, generator=random).double()
+    predictions = torch.randn(size, 2, generator=random).double()
+    predictions.requires_grad_()
+    assert torch.autograd.gradcheck(ccc_loss, (predictions, targets))
+    # Constant predictions: the value is 1 a column, its gradient is not 0.
+    constant = torch.full((size, 2), 0.3).double().requires_grad_()
+    assert torch.autograd.gradcheck(ccc_loss, (constant, targets))
+    ccc_loss(constant, targets).backward()
+    assert constant.grad.abs().max() > 0.01
+
+
+def test_ccc_loss_gradient_in_closed_form():
+    # d CCC / d p_i = 2 (t_i - mean t) / (N D) - CCC 2 (p_i - mean t) / (N D),
+    # with D the denominator; the same in fp32, as in training.
+    random = torch.Generator().manual_seed(5)
+    p = torch.randn(8, 1, generator=random, requires_grad=True)
+    t = torch.randn(8, 1, generator=random)
+    ccc_loss(p, t).backward()
+    q = p.detach()
+    below = q.var(0, correction=0) + t.var(0, correction=0)
+    below = below + (q.mean(0) - t.mean(0)) ** 2
+    ccc = concordance(q, t)
+    slope = 2 * (t - t.mean(0) - ccc * (q - t.mean(0))) / (8 * below)
+    assert torch.allclose(p.grad, -slope, atol=1e-6)
+
+
+def test_concordance_is_in_fp32_for_anything_less():
+    x, y = torch.randn(8, 3), torch.randn(8, 3)
+    assert concordance(x.bfloat16(), y.double()).dtype == torch.float32
+    assert concordance(x, y.double()).dtype == torch.float32
+    assert concordance(x.double(), y).dtype == torch.float64
 
 
 def test_ccc_loss_sums_over_attributes_in_fp32_under_autocast():

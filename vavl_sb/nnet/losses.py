@@ -11,8 +11,9 @@ def concordance(predictions, targets, eps=1e-8):
     """Concordance correlation coefficient of each column, with gradients.
 
     CCC = 2 cov(p, t) / (var(p) + var(t) + (mean(p) - mean(t))^2), with
-    population moments (Lin, Biometrics 45, 1989). It is computed in fp32
-    whatever the input's precision.
+    population moments (Lin, Biometrics 45, 1989). It is computed in fp32, or
+    in float64 for predictions that have it; never in less.
+    See :func:`vavl_sb.utils.metric_stats.concordance` on other definitions.
 
     Arguments
     ---------
@@ -35,7 +36,8 @@ def concordance(predictions, targets, eps=1e-8):
     >>> concordance(t, t).round(decimals=4)
     tensor([1.])
     """
-    predictions, targets = predictions.float(), targets.float()
+    dtype = torch.promote_types(predictions.dtype, torch.float32)
+    predictions, targets = predictions.to(dtype), targets.to(dtype)
     mean_p, mean_t = predictions.mean(dim=0), targets.mean(dim=0)
     dev_p, dev_t = predictions - mean_p, targets - mean_t
     covariance = (dev_p * dev_t).mean(dim=0)

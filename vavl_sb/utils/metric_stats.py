@@ -157,14 +157,8 @@ class EmotionStats(_SetStats):
             among targets or predictions, uar over those among the targets.
         """
         confusion = self.confusion()
-        hits = np.diag(confusion)
-        true, predicted = confusion.sum(axis=1), confusion.sum(axis=0)
-        seen = true + predicted > 0
-        f1 = 2 * hits[seen] / (true + predicted)[seen]
         self.summary = {
-            "f1_macro": float(f1.mean()),
-            "f1_micro": float(hits.sum() / true.sum()),
-            "uar": float((hits[true > 0] / true[true > 0]).mean()),
+            **{k: float(v) for k, v in emotion_scores(confusion).items()},
             "confusion": confusion.tolist(),
         }
         if field is None:
@@ -172,8 +166,53 @@ class EmotionStats(_SetStats):
         return self.summary["f1_macro" if field == "score" else field]
 
 
+def emotion_scores(confusion):
+    """Scores of one or many confusion matrices.
+
+    Arguments
+    ---------
+    confusion : np.ndarray
+        Counts or weights, shape (..., n, n): rows are true classes, columns
+        predicted.
+
+    Returns
+    -------
+    dict
+        "f1_macro" (mean over the classes that occur among targets or
+        predictions), "f1_micro" and "uar" (mean recall of the classes that
+        occur among the targets), each of shape (...); 0 for an empty matrix.
+
+    Example
+    -------
+    >>> {k: float(v) for k, v in emotion_scores(np.eye(2)).items()}
+    {'f1_macro': 1.0, 'f1_micro': 1.0, 'uar': 1.0}
+    """
+    hits = np.diagonal(confusion, axis1=-2, axis2=-1).astype(np.float64)
+    true, predicted = confusion.sum(axis=-1), confusion.sum(axis=-2)
+    seen, present = true + predicted > 0, true > 0
+    return {
+        "f1_macro": _ratio(
+            _ratio(2 * hits, true + predicted).sum(axis=-1), seen.sum(axis=-1)
+        ),
+        "f1_micro": _ratio(hits.sum(axis=-1), true.sum(axis=-1)),
+        "uar": _ratio(_ratio(hits, true).sum(axis=-1), present.sum(axis=-1)),
+    }
+
+
+def _ratio(above, below):
+    """A quotient, and 0 where the divisor is 0."""
+    above, below = np.broadcast_arrays(above, np.asarray(below, np.float64))
+    return np.divide(above, below, out=np.zeros(below.shape), where=below > 0)
+
+
 def concordance(predictions, targets):
     """Concordance correlation coefficient of each column, in float64.
+
+    Population moments, as Lin defines it (Biometrics 45, 1989). torchmetrics
+    divides variances and covariance by N - 1 instead, which is the same where
+    the means agree and differs by O(1/N) elsewhere; and where a column is
+    constant or there is a single row it gives NaN (for constants whose mean is
+    not exact, what rounding leaves), not 0.
 
     Arguments
     ---------
@@ -198,6 +237,11 @@ def concordance(predictions, targets):
     covariance = ((predictions - mean_p) * (targets - mean_t)).mean(axis=0)
     spread = predictions.var(axis=0) + targets.var(axis=0)
     spread = spread + (mean_p - mean_t) ** 2
+    # A mean of equal numbers may be off by a rounding: that is no spread.
+    size = np.square(predictions).mean(axis=0) + np.square(targets).mean(axis=0)
     return np.divide(
-        2 * covariance, spread, out=np.zeros_like(spread), where=spread > 0
+        2 * covariance,
+        spread,
+        out=np.zeros_like(spread),
+        where=spread > 1e-24 * size,
     )

@@ -1,0 +1,83 @@
+"""The protocol and the ablation with the real recipe of CREMA-D."""
+
+import csv
+import json
+
+import pytest
+import yaml
+from conftest import REPOSITORY, SMALL
+
+from vavl_sb import cli
+
+HPARAMS = REPOSITORY / "recipes" / "CREMA-D" / "hparams"
+
+
+@pytest.mark.slow
+def test_ablation_and_protocol_of_a_real_recipe(
+    small_corpus, tmp_path, monkeypatch, capsys
+):
+    # As a user: from a folder of one's own, with paths seen from there.
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "corpus").symlink_to(small_corpus)
+    options = [
+        *("--partitions", "corpus/partition.json"),
+        *("--data_folder", "corpus"),
+        *("--feature_folder", "features"),
+        *SMALL,
+    ]
+    hparams = str(HPARAMS / "vavl_cls.yaml")
+    words = [hparams, "--output_folder", "out", "--seeds", "5,", *options]
+    assert cli.main(["ablate", *words]) == 0, capsys.readouterr()
+    result = json.loads((tmp_path / "out/ablation.json").read_text())
+    assert not result["partial"] and len(result["variants"]) == 4
+    # Each variant is the network that it should be.
+    runs = {
+        name: tmp_path / "out" / name / "partitionpartition_seed5"
+        for name in result["variants"]
+    }
+    settings = {}
+    for name, run in runs.items():
+        text = (run / "inference/hyperparams.yaml").read_text()
+        settings[name] = {
+            key: yaml.safe_load(line.split(":")[1])
+            for line in text.splitlines()
+            if (key := line.split(":")[0].strip())
+            in ("shared_layers", "residual")
+        }
+    assert settings["full"] == {"shared_layers": 2, "residual": True}
+    assert settings["no_shared_layers"]["shared_layers"] == 0
+    assert settings["no_residual"] == {"shared_layers": 2, "residual": False}
+    assert settings["no_reconstruction"] == settings["full"]
+    losses = {}
+    for name in ("full", "no_reconstruction"):
+        curves = json.loads((runs[name] / "learning_curves.json").read_text())
+        losses[name] = curves[0]["train"]
+    parts = ["audio_prediction_loss", "visual_prediction_loss"]
+    assert [losses["full"][k] for k in parts] != [
+        losses["no_reconstruction"][k] for k in parts
+    ]
+    # The features were computed by the first run alone.
+    assert (tmp_path / "features").is_dir()
+    for name, run in runs.items():
+        report = json.loads((run / "feature_report.json").read_text())
+        assert (sum(report["computed"].values()) > 0) == (name == "full")
+
+    # The full network's folder is a protocol: more seeds may be added.
+    capsys.readouterr()
+    words = [hparams, "--output_folder", "out/full", "--seeds", "5,6"]
+    assert cli.main(["protocol", *words, *options]) == 0
+    assert "finished before" in capsys.readouterr().out
+    content = json.loads((tmp_path / "out/full/protocol.json").read_text())
+    both = content["summary"]["audiovisual"]
+    scores = [
+        run["scores"]["audiovisual"]["f1_macro"] for run in content["runs"]
+    ]
+    assert len(set(scores)) == 2 and both["n_runs"] == 2
+    assert both["scores"]["f1_macro"]["mean"] == pytest.approx(sum(scores) / 2)
+    with open(runs["full"] / "predictions_test.csv", encoding="utf-8") as file:
+        tested = {
+            row["id"].split("_")[0]
+            for row in csv.DictReader(file)
+            if row["modality"] == "audiovisual"
+        }
+    assert both["n_speakers"] == len(tested)

@@ -1,0 +1,589 @@
+"""The protocol's machinery, with a recipe that takes a moment a run.
+
+Its train.py writes what a real one writes, in the same form: predictions
+that are right for a share of the clips, by partition, seed and options. It
+can be told to fail, or to kill itself half-way, in one run.
+"""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from conftest import REPOSITORY
+
+from vavl_sb import cli
+from vavl_sb.protocol.comparison import compare, read_protocol
+from vavl_sb.protocol.results import read_result
+from vavl_sb.protocol.settings import read_overrides, read_partitions
+from vavl_sb.utils.errors import VAVLError
+
+TRAIN = """
+import csv, json, os, random, signal, sys, time
+
+options = dict(word[2:].split("=", 1) for word in sys.argv[2:])
+hparams = dict(
+    line.split(": ") for line in open(sys.argv[1]).read().splitlines()
+)
+hparams.update(options)
+out = options["output_folder"]
+os.makedirs(out, exist_ok=True)
+
+def note(what):
+    with open("calls.txt", "a") as file:
+        file.write(f"{what} {os.path.basename(out)}\\n")
+
+note("start")
+with open(os.path.join(out, "pid"), "w") as file:
+    file.write(str(os.getpid()))
+me = os.path.basename(options["partition"])[0] + "/" + options["seed"]
+if hparams["fail_in"] == me:
+    print("vavl_sb.utils.errors - error: /corpus: no such folder")
+    print("a last line that says nothing")
+    sys.exit(1)
+half = os.path.join(out, "half")
+if hparams["die_in"] == me and not os.path.exists(half):
+    open(half, "w").close()
+    os.kill(os.getpid(), signal.SIGKILL)
+time.sleep(float(hparams["pause"]))
+
+labels = ["angry", "happy", "sad"]
+right = 0.4 + 0.1 * float(hparams["shared_layers"])
+right += 0.1 * (hparams["residual"] == "True")
+ids = [f"{me[0]}{speaker}_{i}" for speaker in range(6) for i in range(5)]
+json.dump(
+    {id: {"spk_id": id[:2]} for id in ids},
+    open(os.path.join(out, "test.json"), "w"),
+)
+dice = random.Random(me + str(right))
+rows, test = [], {}
+for head in ("audio", "visual"):
+    count = [[0] * 3 for _ in labels]
+    for index, id in enumerate(ids):
+        true = index % 3
+        guess = true if dice.random() < right else dice.randrange(3)
+        count[true][guess] += 1
+        rows.append([id, head, labels[true], labels[guess]])
+    hit = [count[k][k] for k in range(3)]
+    of = [sum(count[k]) for k in range(3)]
+    said = [sum(row[k] for row in count) for k in range(3)]
+    test[head] = {
+        "f1_macro": sum(2 * h / (a + b) for h, a, b in zip(hit, of, said)) / 3,
+        "f1_micro": sum(hit) / len(ids),
+        "uar": sum(h / a for h, a in zip(hit, of)) / 3,
+        "confusion": count,
+    }
+with open(os.path.join(out, "predictions_test.csv"), "w") as file:
+    csv.writer(file).writerows(
+        [["id", "modality", "label", "prediction"], *rows]
+    )
+metrics = {
+    "task": "classification",
+    "labels": labels,
+    "test": test,
+    "n_test": {head: len(ids) for head in test},
+}
+json.dump(metrics, open(os.path.join(out, "metrics.json"), "w"))
+note("end")
+"""
+HPARAMS = """\
+fail_in: none
+die_in: none
+pause: 0
+shared_layers: 2
+residual: True
+reconstruction_weight: 2.0
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    """A recipe folder with hparams/quick.yaml and the quick train.py."""
+    folder = tmp_path / "recipes" / "QUICK"
+    (folder / "hparams").mkdir(parents=True)
+    (folder / "train.py").write_text(TRAIN)
+    (folder / "hparams" / "quick.yaml").write_text(HPARAMS)
+    return folder
+
+
+def vavl(command, recipe, out, *more):
+    """Runs a command on the quick recipe, in this process."""
+    hparams = recipe / "hparams" / "quick.yaml"
+    words = [command, hparams, "--output_folder", out, *more]
+    return cli.main([str(word) for word in words])
+
+
+def calls(recipe):
+    """What the runs noted, in order."""
+    path = recipe / "calls.txt"
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def summary(out):
+    return json.loads((out / "protocol.json").read_text())
+
+
+def test_mean_and_deviation_of_all_runs(recipe, tmp_path, capsys):
+    out = tmp_path / "out"
+    options = ["--partitions", "1-2", "--seeds", "2"]
+    assert vavl("protocol", recipe, out, *options) == 0
+    content = summary(out)
+    folders = [f"partition{p}_seed{s}" for p in (1, 2) for s in (1234, 1235)]
+    assert [run["folder"] for run in content["runs"]] == folders
+    scores = [
+        json.loads((out / f / "metrics.json").read_text())["test"]["audio"]
+        for f in folders
+    ]
+    audio = content["summary"]["audio"]
+    assert audio["n_runs"] == 4 and audio["n_speakers"] == 12
+    for name, found in audio["scores"].items():
+        values = [s[name] for s in scores]
+        assert found["mean"] == pytest.approx(np.mean(values))
+        assert found["sd"] == pytest.approx(np.std(values, ddof=1))
+        assert found["low"] < found["mean"] < found["high"]
+    printed = capsys.readouterr().out
+    mean, sd = (audio["scores"]["f1_macro"][k] for k in ("mean", "sd"))
+    assert f"{mean:.3f} ± {sd:.3f} [" in printed
+    assert (out / "protocol.md").read_text() in printed
+    assert printed.count(": finished in") == 4
+    assert (out / folders[0] / "run.log").stat().st_size > 0
+
+
+def test_finished_runs_are_skipped_and_more_may_be_added(
+    recipe, tmp_path, capsys
+):
+    out = tmp_path / "out"
+    assert vavl("protocol", recipe, out, "--partitions=1", "--seeds=2") == 0
+    first = (out / "protocol.json").read_bytes()
+    capsys.readouterr()
+    assert vavl("protocol", recipe, out, "--partitions=1", "--seeds=2") == 0
+    assert calls(recipe).count("start partition1_seed1234") == 1
+    assert (out / "protocol.json").read_bytes() == first
+    assert capsys.readouterr().out.count("finished before") == 2
+    assert vavl("protocol", recipe, out, "--partitions=1-2", "--seeds=2") == 0
+    assert len(calls(recipe)) == 2 * 4
+
+
+def test_metrics_of_a_run_that_was_killed_at_its_end_do_not_count(
+    recipe, tmp_path
+):
+    out = tmp_path / "out"
+    vavl("protocol", recipe, out, "--partitions=1", "--seeds=1")
+    # metrics.json is there, but nobody saw train.py end well.
+    (out / "partition1_seed1234" / "protocol_run.json").unlink()
+    vavl("protocol", recipe, out, "--partitions=1", "--seeds=1")
+    assert calls(recipe).count("start partition1_seed1234") == 2
+
+
+def test_one_failed_run_is_told_and_the_rest_goes_on(recipe, tmp_path, capsys):
+    out = tmp_path / "out"
+    options = ["--partitions", "1-3", "--seeds", "7,", "--fail_in", "2/7"]
+    assert vavl("protocol", recipe, out, *options) == 1
+    printed = capsys.readouterr().out
+    (line,) = [x for x in printed.splitlines() if "FAILED" in x]
+    assert "partition 2 seed 7: FAILED: /corpus: no such folder" in line
+    assert str(out / "partition2_seed7" / "run.log") in line
+    assert "PARTIAL: 1 of 3 runs" in (out / "protocol.md").read_text()
+    content = summary(out)
+    assert content["partial"] and content["n_finished"] == 2
+    assert content["summary"]["audio"]["n_runs"] == 2
+    assert content["runs"][1]["error"] == "/corpus: no such folder"
+
+
+def test_a_killed_run_resumes(recipe, tmp_path, capsys):
+    out = tmp_path / "out"
+    options = ["--partitions", "1,2", "--seeds", "7,", "--die_in", "1/7"]
+    assert vavl("protocol", recipe, out, *options) == 1
+    assert "killed by signal 9" in capsys.readouterr().out
+    assert (out / "partition1_seed7" / "half").exists()
+    assert vavl("protocol", recipe, out, *options) == 0
+    # The same command in the same folder; the finished one is left alone.
+    assert calls(recipe).count("start partition1_seed7") == 2
+    assert calls(recipe).count("start partition2_seed7") == 1
+    commands = re.findall(
+        r"^\$ (.*)", (out / "partition1_seed7/run.log").read_text(), re.M
+    )
+    assert len(commands) == 2 and commands[0] == commands[1]
+    assert not summary(out)["partial"]
+
+
+@pytest.mark.slow
+def test_the_command_itself_killed_leaves_no_run_behind(recipe, tmp_path):
+    out = tmp_path / "out"
+    hparams = recipe / "hparams" / "quick.yaml"
+    command = [sys.executable, "-m", "vavl_sb.cli", "protocol", str(hparams)]
+    command += ["--output_folder", str(out), "--partitions=1", "--seeds=3"]
+    running = subprocess.Popen([*command, "--pause", "60"], cwd=REPOSITORY)
+    for _ in range(600):
+        if calls(recipe):
+            break
+        time.sleep(0.1)
+    start = time.monotonic()
+    running.send_signal(signal.SIGTERM)
+    assert running.wait(30) == 128 + signal.SIGTERM
+    assert time.monotonic() - start < 30
+    # Neither does train.py go on, nor does the next run start.
+    train = int((out / "partition1_seed1234" / "pid").read_text())
+    for _ in range(100):
+        if not is_running(train):
+            break
+        time.sleep(0.1)
+    assert not is_running(train)
+    assert calls(recipe) == ["start partition1_seed1234"]
+
+
+def is_running(process):
+    """Whether a process that is not our child is there."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    # One that has ended and that nobody has waited for counts as ended.
+    with open(f"/proc/{process}/stat") as file:
+        return file.read().rsplit(")", 1)[1].split()[0] != "Z"
+
+
+def test_a_run_that_another_process_is_at_is_left_to_it(recipe, tmp_path):
+    import fcntl
+
+    out = tmp_path / "out"
+    (out / "partition1_seed1").mkdir(parents=True)
+    common = ["--partitions=1", "--seeds=1,"]
+    with open(out / "partition1_seed1" / "run.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        # A folder with runs and no settings is nobody's to go on with.
+        assert vavl("protocol", recipe, out, *common) == 1
+        assert not (out / "protocol.json").exists()
+        (out / "partition1_seed1").rename(out / "aside")
+        vavl("protocol", recipe, out, "--partitions=2", "--seeds=1,")
+        (out / "aside").rename(out / "partition1_seed1")
+        assert vavl("protocol", recipe, out, *common) == 1
+    assert "another process" in summary(out)["runs"][0]["error"]
+    assert calls(recipe).count("start partition1_seed1") == 0
+    assert vavl("protocol", recipe, out, *common) == 0
+
+
+def test_side_by_side_the_first_goes_alone(recipe, tmp_path):
+    out = tmp_path / "out"
+    options = ["--partitions=1", "--seeds=1,2,3", "--jobs=2", "--pause=0.7"]
+    assert vavl("protocol", recipe, out, *options) == 0
+    noted = calls(recipe)
+    assert noted[:2] == ["start partition1_seed1", "end partition1_seed1"]
+    assert {x.split()[0] for x in noted[2:4]} == {"start"}
+    # One has finished: the features are there, and all may start at once.
+    (recipe / "calls.txt").unlink()
+    options[1] = "--seeds=1,4,5"
+    assert vavl("protocol", recipe, out, *options) == 0
+    assert {x.split()[0] for x in calls(recipe)[:2]} == {"start"}
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (["--pause", "0.01"], ["pause default, not 0.01"]),
+        (["--num_workers", "2"], None),
+    ],
+)
+def test_a_folder_with_runs_of_other_settings_is_refused(
+    recipe, tmp_path, capsys, change, words
+):
+    out = tmp_path / "out"
+    common = ["--partitions=1", "--seeds=1"]
+    assert vavl("protocol", recipe, out, *common) == 0
+    before = sorted(os.listdir(out))
+    code = vavl("protocol", recipe, out, *common, *change)
+    if words is None:  # Where it runs is no other setting.
+        assert code == 0
+        return
+    error = capsys.readouterr().err
+    assert code == 1 and error.count("\n") == 1
+    assert all(word in error for word in [*words, str(out)]), error
+    assert sorted(os.listdir(out)) == before
+    assert len(calls(recipe)) == 2
+
+
+def test_a_changed_hparams_or_partition_file_is_another_setting(
+    recipe, tmp_path, capsys
+):
+    split = tmp_path / "a_split.json"
+    split.write_text("{}")
+    out = tmp_path / "out"
+    common = ["--partitions", split, "--seeds=1"]
+    assert vavl("protocol", recipe, out, *common) == 0
+    assert (out / "partitiona_split_seed1234" / "metrics.json").is_file()
+    split.write_text('{"train": []}')
+    assert vavl("protocol", recipe, out, *common) == 1
+    assert "partition file a_split" in capsys.readouterr().err
+    split.write_text("{}")
+    hparams = recipe / "hparams" / "quick.yaml"
+    hparams.write_text(HPARAMS.replace("pause: 0", "pause: 0.01"))
+    assert vavl("protocol", recipe, out, *common) == 1
+    assert "quick.yaml was changed since" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        (["--partitions", "nowhere/x.json"], ["no such file"]),
+        (["--partitions", "1,1"], ["stands twice"]),
+        (["--partitions", ","], ["--partitions"]),
+        (["--seeds", "none"], ["--seeds"]),
+        (["--seeds", "0"], ["--seeds"]),
+        (["--seed", "3"], ["--seed:", "--seeds"]),
+        (["--lr", "1", "--lr", "2"], ["--lr", "twice"]),
+        (["--jobs", "0"], ["--jobs"]),
+        (["--slurm", "a=1"], ["--launcher slurm"]),
+        (["--lr", "1", "2"], ["2: belongs to no option"]),
+        (["--launcher=slurm", "--slurm=no_such=1"], ["no_such"]),
+    ],
+)
+def test_wrong_options_get_one_line(recipe, tmp_path, capsys, options, words):
+    if "--slurm=no_such=1" in options:
+        options = [*options, "--slurm=cluster=local"]
+    assert vavl("protocol", recipe, tmp_path / "out", *options) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("vavl: ") and error.count("\n") == 1, error
+    assert all(word in error for word in words), error
+    assert calls(recipe) == []
+
+
+def test_no_recipe_gets_one_line(tmp_path, capsys):
+    assert cli.main(["protocol", str(tmp_path / "x.yaml")]) == 1
+    assert "no such hparams file" in capsys.readouterr().err
+    (tmp_path / "x.yaml").write_text("")
+    assert cli.main(["protocol", str(tmp_path / "x.yaml")]) == 1
+    assert "train.py: no such file" in capsys.readouterr().err
+
+
+def test_paths_are_meant_from_where_the_command_stands(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "logmel").mkdir()  # A folder that only has the name of one.
+    (tmp_path / "split.json").write_text("{}")
+    found = read_overrides(
+        ["--data_folder", "corpus", "--feature_folder=new", "--lr", "1e-3"]
+        + ["--audio_encoder_source", "some/hub", "--face_detector", "logmel"]
+        + ["--", "--debug"]
+    )
+    assert found == {
+        "data_folder": str(tmp_path / "corpus"),
+        "feature_folder": str(tmp_path / "new"),
+        "lr": "1e-3",
+        "audio_encoder_source": "some/hub",
+        "face_detector": "logmel",
+        "debug": None,
+    }
+    assert read_partitions("split.json,2") == {
+        "split": str(tmp_path / "split.json"),
+        "2": "2",
+    }
+
+
+def test_unknown_options_of_other_commands_stay_errors(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["compare", "a", "b", "--lr", "1"])
+    assert "unrecognized arguments: --lr 1" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_slurm_launcher_with_submitits_own_local_cluster(
+    recipe, tmp_path, capsys
+):
+    out = tmp_path / "out"
+    options = ["--partitions=1-3", "--seeds=7,", "--fail_in=3/7", "--jobs=2"]
+    options += ["--launcher=slurm", "--slurm=cluster=local"]
+    assert vavl("protocol", recipe, out, *options) == 1
+    content = summary(out)
+    assert [run["finished"] for run in content["runs"]] == [True, True, False]
+    assert content["runs"][2]["error"] == "/corpus: no such folder"
+    noted = calls(recipe)
+    assert noted[:2] == ["start partition1_seed7", "end partition1_seed7"]
+    assert list((out / "slurm").glob("*result.pkl"))
+    # On a machine without Slurm: one line.
+    options[-1] = "--slurm=timeout_min=5"
+    assert vavl("protocol", recipe, out, *options) == 1
+    error = capsys.readouterr().err
+    assert "srun" in error and error.count("\n") == 1
+
+
+def test_without_submitit_slurm_is_refused_in_one_line(
+    recipe, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "submitit", None)
+    out = tmp_path / "out"
+    assert vavl("protocol", recipe, out, "--launcher=slurm") == 1
+    assert "vavl_sb[slurm]" in capsys.readouterr().err
+
+
+@pytest.fixture
+def two(recipe, tmp_path):
+    """Protocols that differ in one option, with one run failed in B."""
+    common = ["--partitions=1-2", "--seeds=1,2"]
+    a, b = tmp_path / "a", tmp_path / "b"
+    vavl("protocol", recipe, a, *common, "--shared_layers=4")
+    vavl("protocol", recipe, b, *common, "--shared_layers=0", "--fail_in=2/2")
+    return a, b
+
+
+def test_compare_uses_the_common_runs(two, tmp_path, capsys, monkeypatch):
+    a, b = two
+    monkeypatch.chdir(tmp_path)
+    capsys.readouterr()
+    assert cli.main(["compare", str(a), str(b)]) == 0
+    text = capsys.readouterr().out
+    assert "3 runs in common" in text
+    assert "Finished in A alone and left out (partition/seed): 2/2" in text
+    content = json.loads((tmp_path / "comparison.json").read_text())
+    common = ["partition1_seed1", "partition1_seed2", "partition2_seed1"]
+    for modality in ("audio", "visual"):
+        part = content["modalities"][modality]
+        means = [
+            np.mean(
+                [
+                    read_result(folder / run).scores[modality]["uar"]
+                    for run in common
+                ]
+            )
+            for folder in two
+        ]
+        found = part["scores"]["uar"]
+        assert found["first"] == pytest.approx(means[0])
+        assert found["difference"] == pytest.approx(means[0] - means[1])
+        assert found["low"] < found["difference"] < found["high"]
+        assert part["n_speakers"] == 12 and part["exact"]
+        # A is right nine times in ten, B less than six: all twelve speakers
+        # agree, and no swap of them comes near.
+        assert found["p"] < 0.01
+    ps = [part["scores"]["uar"] for part in content["modalities"].values()]
+    smallest = min(ps, key=lambda entry: entry["p"])
+    assert smallest["p_holm"] == pytest.approx(2 * smallest["p"])
+
+
+def test_compare_is_antisymmetric_and_null_with_itself(two):
+    a, b = map(read_protocol, two)
+    there, back = compare(a, b), compare(b, a)
+    for modality, part in there["modalities"].items():
+        other = back["modalities"][modality]["scores"]
+        for name, found in part["scores"].items():
+            assert found["difference"] == -other[name]["difference"]
+            assert found["p"] == other[name]["p"]
+    for part in compare(a, a)["modalities"].values():
+        for found in part["scores"].values():
+            assert (found["difference"], found["p"]) == (0.0, 1.0)
+            assert found["low"] == found["high"] == 0.0
+
+
+def test_compare_leaves_out_clips_that_one_side_lacks(two):
+    a, b = two
+    path = a / "partition1_seed1" / "predictions_test.csv"
+    lines = path.read_text().splitlines()
+    gone = lines.pop(1)  # of the audio head
+    path.write_text("\n".join(lines) + "\n")
+    with pytest.raises(VAVLError, match="predictions_test.csv"):
+        read_protocol(a)  # The scores are not of these predictions.
+    metrics = json.loads((path.parent / "metrics.json").read_text())
+    audio = [line.split(",") for line in lines if ",audio," in line]
+    metrics["test"]["audio"] = sklearn_scores(audio)
+    metrics["n_test"]["audio"] -= 1
+    (path.parent / "metrics.json").write_text(json.dumps(metrics))
+    found = compare(read_protocol(a), read_protocol(b))["modalities"]
+    assert gone.split(",")[1] == "audio"
+    assert found["audio"]["n_unpaired"] == 1
+    assert found["visual"]["n_unpaired"] == 0
+
+
+def sklearn_scores(rows):
+    """Scores of rows (id, head, label, prediction)."""
+    from sklearn.metrics import f1_score, recall_score
+
+    pair = [row[2] for row in rows], [row[3] for row in rows]
+    return {
+        "f1_macro": f1_score(*pair, average="macro"),
+        "f1_micro": f1_score(*pair, average="micro"),
+        "uar": recall_score(*pair, average="macro"),
+    }
+
+
+def test_what_cannot_be_compared_gets_one_line(two, recipe, tmp_path, capsys):
+    a, b = map(str, two)
+    assert cli.main(["compare", a, str(tmp_path / "no")]) == 1
+    other = tmp_path / "other"
+    vavl("protocol", recipe, other, "--partitions=3", "--seeds=1")
+    assert cli.main(["compare", a, str(other)]) == 1
+    path = tmp_path / "b" / "partition1_seed1" / "predictions_test.csv"
+    # The same predictions scored on other labels: swap two classes in both.
+    text = path.read_text()
+    for old, new in (("angry", "#"), ("happy", "angry"), ("#", "happy")):
+        text = text.replace(old, new)
+    path.write_text(text)
+    assert cli.main(["compare", a, b]) == 1
+    errors = capsys.readouterr().err.splitlines()
+    assert "vavl protocol has filled" in errors[0]
+    assert "no finished run (partition, seed) in common" in errors[1]
+    assert "has another label or speaker" in errors[2]
+    assert len(errors) == 3
+
+
+def test_a_broken_run_is_told_not_trusted(recipe, tmp_path, capsys):
+    out = tmp_path / "out"
+    common = ["--partitions=1", "--seeds=1,2"]
+    vavl("protocol", recipe, out, *common)
+    (out / "partition1_seed1" / "test.json").write_text("{}")
+    assert vavl("protocol", recipe, out, *common) == 1
+    content = summary(out)
+    assert content["n_finished"] == 1
+    assert (
+        "is missing in metrics.json, test.json" in content["runs"][0]["error"]
+    )
+
+
+def test_ablation_compares_each_variant_with_the_full_network(
+    recipe, tmp_path, capsys
+):
+    out = tmp_path / "out"
+    options = ["--partitions=1", "--seeds=2", "--shared_layers=4"]
+    assert vavl("ablate", recipe, out, *options) == 0
+    result = json.loads((out / "ablation.json").read_text())
+    changes = {
+        name: variant["overrides"]
+        for name, variant in result["variants"].items()
+    }
+    assert changes == {
+        "full": {"shared_layers": "4"},
+        "no_shared_layers": {"shared_layers": "0"},
+        "no_residual": {"shared_layers": "4", "residual": "False"},
+        "no_reconstruction": {
+            "shared_layers": "4",
+            "reconstruction_weight": "0",
+        },
+    }
+    # The quick network does not look at the reconstruction's weight.
+    same = result["variants"]["no_reconstruction"]["against_full"]["audio"]
+    assert (same["difference"], same["p"]) == (0.0, 1.0)
+    worse = result["variants"]["no_shared_layers"]
+    means = [
+        result["variants"][name]["summary"]["audio"]["scores"]["f1_macro"]
+        for name in ("no_shared_layers", "full")
+    ]
+    found = worse["against_full"]["audio"]
+    assert found["difference"] == pytest.approx(
+        means[0]["mean"] - means[1]["mean"]
+    )
+    # One family: 3 variants, 2 modalities.
+    ps = [
+        entry
+        for variant in result["variants"].values()
+        for entry in variant.get("against_full", {}).values()
+    ]
+    assert len(ps) == 6
+    smallest = min(ps, key=lambda entry: entry["p"])
+    assert smallest["p_holm"] == pytest.approx(min(1, 6 * smallest["p"]))
+    table = (out / "ablation.md").read_text()
+    assert table in capsys.readouterr().out
+    assert "| no shared layers | 2 | " in table
+    assert f"({found['difference']:+.3f}, p {found['p_holm']:.3f})" in table

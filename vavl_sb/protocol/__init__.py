@@ -1,0 +1,1 @@
+"""The paper's protocol: many runs, their summary, and comparisons."""
