@@ -1,0 +1,320 @@
+#!/usr/bin/env python3
+"""Cross-validation over the actors, with all choices made inside each fold.
+
+> python crossval.py hparams/vavl_cls.yaml --data_folder /path/to/RAVDESS
+
+For each fold, every choice of crossval_choices.yaml is trained on a part of
+the fold's training actors and scored on the others of them. The best one is
+then trained on all training actors, once for each seed, and scored on the
+fold's own actors, which nothing has seen. Each run is a train.py run without
+validation clips: the last epoch is kept. Beside it, a class-weighted logistic
+regression on time-averaged features (baseline.py) is scored on the same folds.
+
+What has finished is not run again, so the same command goes on after a stop.
+
+Authors
+ * The vavl_sb authors 2026
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import yaml
+from baseline import logistic_regression
+from ravdess_files import find_files
+
+from vavl_sb.commands.protocol import say
+from vavl_sb.dataio.prepare_report import PrepareReport
+from vavl_sb.protocol.protocol import Plan, run_protocol
+from vavl_sb.protocol.results import read_result
+from vavl_sb.protocol.settings import read_overrides, read_seeds
+from vavl_sb.utils.errors import VAVLError, exit_on_error
+from vavl_sb.utils.files import write_atomically, write_json
+
+HERE = Path(__file__).resolve().parent
+# What the yardstick reads besides the network's own features.
+YARDSTICKS = {
+    "mean over time": False,
+    "mean and deviation over time": True,
+}
+
+
+def read_options(words):
+    """Reads the command line.
+
+    Arguments
+    ---------
+    words : list
+        Command line without the program's name.
+
+    Returns
+    -------
+    argparse.Namespace
+        ``rest`` holds the options that each train.py gets.
+    """
+    parser = argparse.ArgumentParser(
+        description="Cross-validation over the actors of RAVDESS.",
+        epilog="All other options (--key value) go to each train.py.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("hparams", help="hparams/vavl_cls.yaml")
+    parser.add_argument("--folds", type=int, default=5)
+    parser.add_argument("--seeds", default="3", help="how many, or a list 1,2,")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
+    parser.add_argument("--choices", default=HERE / "crossval_choices.yaml")
+    parser.add_argument("--output_folder", default="results/crossval")
+    options, options.rest = parser.parse_known_args(words)
+    return options
+
+
+def make_folds(data_folder, count):
+    """Divides the actors on disk into folds.
+
+    Arguments
+    ---------
+    data_folder : str
+        The corpus.
+    count : int
+        How many folds; 3 at least, since a fold's training actors are divided
+        once more.
+
+    Returns
+    -------
+    list of list
+        Speaker ids; neighbours by number, and so as many women as men where
+        a fold's size is even. VAVLError if there are too few actors.
+    """
+    utterances, _ = find_files(data_folder, PrepareReport())
+    speakers = sorted({found.spk_id for found in utterances.values()})
+    if not 3 <= count <= len(speakers):
+        raise VAVLError(
+            f"--folds: must be 3 to the number of actors ({len(speakers)}), "
+            f"not {count}"
+        )
+    return [part.tolist() for part in np.array_split(speakers, count)]
+
+
+def write_split(path, train, test):
+    """Writes a partition without validation.
+
+    Arguments
+    ---------
+    path : Path
+        The JSON file.
+    train, test : list of str
+        Speaker ids.
+
+    Returns
+    -------
+    str
+        The path.
+    """
+    write_json(path, {"train": train, "valid": [], "test": test})
+    return str(path)
+
+
+def choose(options, folder, overrides, folds, choices):
+    """Chooses the settings of each fold by its training actors.
+
+    Arguments
+    ---------
+    options : argparse.Namespace
+        From :func:`read_options`.
+    folder : Path
+        Where everything goes.
+    overrides : dict
+        For each train.py.
+    folds : list of list
+        From :func:`make_folds`.
+    choices : dict
+        Name to what it overrides.
+
+    Returns
+    -------
+    list of dict
+        For each fold the UAR of each choice on the held-out training actors.
+    """
+    splits = {}
+    for k, test in enumerate(folds, 1):
+        held_out = folds[k % len(folds)]
+        train = [s for f in folds for s in f if s not in (*test, *held_out)]
+        path = folder / "splits" / f"choice{k}.json"
+        splits[f"choice{k}"] = write_split(path, train, held_out)
+    found = [{} for _ in folds]
+    for name, changes in choices.items():
+        say(f"choice {name}: {changes or 'as in the hparams file'}")
+        place = folder / "choices" / name
+        seeds = read_seeds(options.seeds)[:1]
+        _protocol(options, place, splits, seeds, {**overrides, **changes})
+        for k, score in enumerate(found, 1):
+            run = place / f"partitionchoice{k}_seed{seeds[0]}"
+            score[name] = read_result(run).scores["audio"]["uar"]
+    return found
+
+
+def test(options, folder, overrides, folds, chosen):
+    """Trains what was chosen on all training actors, and tests it.
+
+    Arguments
+    ---------
+    options : argparse.Namespace
+        From :func:`read_options`.
+    folder : Path
+        Where everything goes.
+    overrides : dict
+        For each train.py.
+    folds : list of list
+        From :func:`make_folds`.
+    chosen : list of dict
+        For each fold what its choice overrides.
+
+    Returns
+    -------
+    list of list of Path
+        For each fold the folders of its runs, a seed each.
+    """
+    seeds, runs = read_seeds(options.seeds), []
+    for k, (speakers, changes) in enumerate(zip(folds, chosen), 1):
+        train = [s for f in folds for s in f if s not in speakers]
+        path = folder / "splits" / f"fold{k}.json"
+        split = {f"fold{k}": write_split(path, train, speakers)}
+        place = folder / "folds"
+        say(f"fold {k} of {len(folds)}: {changes or 'as in the hparams file'}")
+        place = place / f"{k}"
+        _protocol(options, place, split, seeds, {**overrides, **changes})
+        runs.append([place / f"partitionfold{k}_seed{seed}" for seed in seeds])
+    return runs
+
+
+def _protocol(options, place, splits, seeds, overrides):
+    """Runs a protocol; refuses to go on where a run failed."""
+    words = {key: None if v is None else str(v) for key, v in overrides.items()}
+    plan = Plan(
+        hparams=options.hparams,
+        partitions=splits,
+        seeds=seeds,
+        overrides=words,
+        folder=str(place.absolute()),
+        jobs=options.jobs,
+    )
+    if run_protocol(plan, say)["partial"]:
+        raise VAVLError(f"{place}: a run failed, see above; run again")
+
+
+def score(runs, cache):
+    """The network and the yardsticks on all folds.
+
+    Arguments
+    ---------
+    runs : list of list of Path
+        From :func:`test`.
+    cache : str
+        The feature folder.
+
+    Returns
+    -------
+    dict
+        Name to a list over folds of lists over seeds (one value for a
+        yardstick): UAR on the fold's own actors.
+    """
+    from sklearn.metrics import balanced_accuracy_score
+
+    found = {"VAVL": []}
+    for fold in runs:
+        found["VAVL"].append(
+            [read_result(run).scores["audio"]["uar"] for run in fold]
+        )
+        for name, deviation in YARDSTICKS.items():
+            truths, predictions = logistic_regression(fold[0], cache, deviation)
+            uar = balanced_accuracy_score(truths, predictions)
+            key = f"logistic regression, {name}"
+            found.setdefault(key, []).append([float(uar)])
+    return found
+
+
+def report(found, folds, inner, names):
+    """The result as Markdown.
+
+    Arguments
+    ---------
+    found : dict
+        From :func:`score`.
+    folds : list of list
+        From :func:`make_folds`.
+    inner : list of dict
+        From :func:`choose`.
+    names : list of str
+        The choice of each fold.
+
+    Returns
+    -------
+    str
+    """
+    count = len(folds)
+    lines = [
+        "| UAR | "
+        + " | ".join(f"fold {k + 1}" for k in range(count))
+        + " | mean ± SD over seeds |",
+        "|---" * (count + 2) + "|",
+    ]
+    for name, values in found.items():
+        means = [f"{np.mean(fold):.3f}" for fold in values]
+        by_seed = np.mean(values, axis=0)
+        spread = f" ± {by_seed.std(ddof=1):.3f}" if len(by_seed) > 1 else ""
+        total = f"{by_seed.mean():.3f}{spread}"
+        lines.append(f"| {name} | {' | '.join(means)} | {total} |")
+    lines.append(f"| choice | {' | '.join(names)} | |")
+    lines += ["", "Choices, UAR on training actors that were held out:", ""]
+    lines += ["| fold | " + " | ".join(inner[0]) + " |"]
+    lines += ["|---" * (len(inner[0]) + 1) + "|"]
+    for k, scores in enumerate(inner, 1):
+        values = " | ".join(f"{value:.3f}" for value in scores.values())
+        lines.append(f"| {k} | {values} |")
+    return "\n".join(lines) + "\n"
+
+
+def main(words):
+    """Chooses, trains, tests and reports.
+
+    Arguments
+    ---------
+    words : list
+        Command line without the program's name.
+    """
+    options = read_options(words)
+    overrides = read_overrides(options.rest)
+    if "data_folder" not in overrides:
+        raise VAVLError("--data_folder: give the folder of RAVDESS")
+    folder = Path(options.output_folder)
+    cache = os.path.abspath(overrides.get("feature_folder", "results/features"))
+    overrides["feature_folder"] = cache
+    with open(options.choices, encoding="utf-8") as file:
+        choices = yaml.safe_load(file)
+    folds = make_folds(overrides["data_folder"], options.folds)
+    inner = choose(options, folder, overrides, folds, choices)
+    names = [max(scores, key=scores.get) for scores in inner]
+    chosen = [choices[name] for name in names]
+    runs = test(options, folder, overrides, folds, chosen)
+    found = score(runs, cache)
+    write_json(
+        folder / "crossval.json",
+        {
+            "command": " ".join(["python crossval.py", *words]),
+            "folds": folds,
+            "choices": choices,
+            "inner_uar": inner,
+            "chosen": names,
+            "uar": found,
+        },
+    )
+    text = report(found, folds, inner, names)
+    write_atomically(folder / "crossval.md", text.encode())
+    print(f"\n{text}\nIn {folder}/crossval.json")
+
+
+if __name__ == "__main__":
+    with exit_on_error():
+        main(sys.argv[1:])
