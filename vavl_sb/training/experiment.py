@@ -11,6 +11,7 @@ Authors
 import os
 
 from speechbrain.utils.distributed import infer_device, run_on_main
+from speechbrain.utils.logger import get_logger
 
 from vavl_sb.dataio.datasets import emotion_datasets, read_entries
 from vavl_sb.dataio.features import extract_features, read_index
@@ -20,7 +21,9 @@ from vavl_sb.training.brain import VAVLBrain
 from vavl_sb.training.export import export_model
 from vavl_sb.training.identity import other_corpora, refuse_other_run
 from vavl_sb.training.transfer import standardize_features, start_from
-from vavl_sb.utils.errors import ManifestError, VAVLError
+from vavl_sb.utils.errors import CorpusError, ManifestError, VAVLError
+
+logger = get_logger(__name__)
 
 
 def read_splits(hparams):
@@ -46,7 +49,9 @@ def read_splits(hparams):
         In one line: a manifest cannot be used, its labels are not those of
         this run, or an id stands in two corpora.
     CorpusError
-        A speaker of another corpus is in this run's valid or test.
+        A speaker of another corpus is in this run's valid or test. (Manifests
+        of the user's own that share a speaker give a warning: a prepare
+        script never writes such.)
     """
     task = (hparams["task"], hparams["labels"])
     splits = {
@@ -55,7 +60,12 @@ def read_splits(hparams):
         )
         for split in SPLITS
     }
-    check_disjoint(*(splits[split] for split in SPLITS))
+    try:
+        check_disjoint(*(splits[split] for split in SPLITS))
+    except CorpusError as error:
+        # No prepare script makes these; whoever does may want to see whether
+        # a few clips can be learned by heart.
+        logger.warning("%s: the scores say nothing of new speakers", error)
     for folder in other_corpora(hparams["also_train"]):
         path = os.path.join(folder, "train.json")
         more = read_entries(path, recorded_folder(folder), *task)
