@@ -6,6 +6,9 @@ RUN = $(abspath $(VENV))/bin/python
 export HF_HUB_OFFLINE = 1
 # Threads that spin while they wait make a busy machine many times slower.
 export OMP_WAIT_POLICY = PASSIVE
+# Memory that is given back after each step has to be had again for the next.
+export MALLOC_MMAP_THRESHOLD_ = 4294967296
+export MALLOC_TRIM_THRESHOLD_ = 8589934592
 
 .PHONY: setup demo test lint clean
 

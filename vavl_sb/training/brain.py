@@ -280,6 +280,8 @@ class VAVLBrain(sb.Brain):
         self.on_fit_batch_start(batch, True)
         total = torch.zeros(())
         for self.update in UPDATES:
+            if not self._has_rows(batch):
+                continue
             with self.training_ctx:
                 out = self.compute_forward(
                     batch, sb.Stage.TRAIN, update=self.update
@@ -293,8 +295,17 @@ class VAVLBrain(sb.Brain):
             self.optimizers_step()
             total = total + loss.detach().cpu()
         self.update = None
-        self.on_fit_batch_end(batch, out, total, True)
+        self.on_fit_batch_end(batch, None, total, True)
         return total
+
+    def _has_rows(self, batch):
+        """Whether any clip has what the update needs; none costs nothing."""
+        rows = {
+            "audio": batch.has_audio,
+            "visual": batch.has_visual,
+            "audiovisual": batch.has_audio & batch.has_visual,
+        }
+        return bool(rows[self.update].any())
 
     def _is_finite(self, loss, batch):
         """Whether to use a loss; names the clips of one that is NaN."""
