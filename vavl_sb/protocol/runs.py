@@ -169,6 +169,8 @@ def perform(run, threads=None):
         if is_finished(run):
             return Outcome("skipped")
         environment = dict(os.environ)
+        # Threads that spin while they wait slow a busy machine many times.
+        environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         if threads:
             environment.setdefault("OMP_NUM_THREADS", str(threads))
         with open(folder / LOG, "ab") as log:
