@@ -178,6 +178,13 @@ def test_metrics_of_a_run_that_was_killed_at_its_end_do_not_count(
     (out / "partition1_seed1234" / "protocol_run.json").unlink()
     vavl("protocol", recipe, out, "--partitions=1", "--seeds=1")
     assert calls(recipe).count("start partition1_seed1234") == 2
+    # Nor does a run that was copied here from a protocol of other settings.
+    other = tmp_path / "other"
+    vavl("protocol", recipe, other, "--partitions=1", "--seeds=1", "--pause=.1")
+    mark = other / "partition1_seed1234" / "protocol_run.json"
+    (out / "partition1_seed1234" / mark.name).write_bytes(mark.read_bytes())
+    vavl("protocol", recipe, out, "--partitions=1", "--seeds=1")
+    assert calls(recipe).count("start partition1_seed1234") == 4
 
 
 def test_one_failed_run_is_told_and_the_rest_goes_on(recipe, tmp_path, capsys):
