@@ -383,6 +383,8 @@ class VAVLBrain(sb.Brain):
             valid_set if self.has_valid else None,
             **kwargs,
         )
+        if sb.utils.distributed.if_main_process():
+            self.curves.draw()
 
     def on_stage_end(self, stage, stage_loss, epoch=None):
         """Logs, keeps the best checkpoint, and at test writes the results.

@@ -7,6 +7,7 @@ Authors
 import csv
 import io
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -184,6 +185,10 @@ def score_table(metrics):
     return "\n".join(lines) + "\n"
 
 
+# A picture costs as much as a few batches: not one for each short epoch.
+SECONDS_BETWEEN_PICTURES = 30.0
+
+
 class LearningCurves:
     """Losses and scores by epoch, kept as JSON and as a picture.
 
@@ -196,6 +201,7 @@ class LearningCurves:
     def __init__(self, folder):
         self.path = Path(folder) / "learning_curves.json"
         self.picture = Path(folder) / "learning_curves.png"
+        self.drawn = time.monotonic()
 
     def add(self, epoch, train, valid):
         """Adds an epoch; a resumed run replaces the epochs it repeats.
@@ -215,7 +221,16 @@ class LearningCurves:
             kept = [entry for entry in kept if entry["epoch"] < epoch]
         kept.append({"epoch": epoch, "train": train, "valid": valid})
         write_json(self.path, kept)
+        if time.monotonic() - self.drawn > SECONDS_BETWEEN_PICTURES:
+            self.draw()
+
+    def draw(self):
+        """Draws all epochs so far, where there is one."""
+        if not self.path.exists():
+            return
+        kept = json.loads(self.path.read_text(encoding="utf-8"))
         plots.learning_curves(kept, self.picture)
+        self.drawn = time.monotonic()
 
 
 def _softmax(logits):
