@@ -17,6 +17,7 @@ from speechbrain.utils.train_logger import FileTrainLogger
 from vavl_sb.lobes.vavl import VAVL
 from vavl_sb.nnet.losses import ccc_loss, classification_loss
 from vavl_sb.training.brain import VAVLBrain
+from vavl_sb.training.schedules import UPDATES
 from vavl_sb.utils.errors import VAVLError
 from vavl_sb.utils.random_state import RandomState
 
@@ -72,6 +73,7 @@ def make_brain(folder, task="classification", net=None, **changes):
     loss = classification_loss if task == "classification" else ccc_loss
     limit = changes.pop("limit", 3)
     options = {
+        "schedule": changes.pop("schedule", "sequential"),
         "lr_annealing": changes.pop("lr_annealing", None),
         "attribute_range": changes.pop("attribute_range", None),
         "prediction_loss": loss,
@@ -380,3 +382,38 @@ def test_attributes_are_scored_in_the_corpus_s_own_scale(tmp_path, limits):
         torch.from_numpy(predictions), torch.from_numpy(targets).double()
     )
     assert loss.item() == pytest.approx(again.item(), abs=1e-5)
+
+
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_joint_gradients_are_the_sum_of_the_separate_ones(tmp_path, task):
+    """Without dropout, each parameter gets what the three updates give it."""
+    clips = items(["av", "a", "v", "av"], task)
+    still = dict(dropout=0.0, head_dropout=0.0)
+    wanted = {}
+    for update in UPDATES:
+        net = network(**still)
+        brain = ready(make_brain(tmp_path / update, task, net))
+        brain.optimizers_step = lambda: None
+        one_update(brain, PaddedBatch(list(clips.values())), update)
+        for name, parameter in net.named_parameters():
+            if parameter.grad is not None:
+                grad = parameter.grad.clone()
+                wanted[name] = wanted.get(name, 0) + grad
+    net = network(**still)
+    brain = make_brain(tmp_path / "joint", task, net, schedule="joint")
+    ready(brain).optimizers_step = lambda: None
+    brain.fit_batch(PaddedBatch(list(clips.values())))
+    for name, parameter in net.named_parameters():
+        torch.testing.assert_close(
+            parameter.grad, wanted[name], rtol=1e-4, atol=1e-6
+        )
+
+
+def test_joint_schedule_learns_and_copes_with_what_is_missing(tmp_path):
+    metrics = fit_and_test(tmp_path, epochs=25, schedule="joint")
+    assert all(s["f1_macro"] == 1.0 for s in metrics["test"].values())
+    brain = ready(make_brain(tmp_path / "v", schedule="joint"))
+    before = copy(brain.modules.vavl)
+    brain.fit_batch(PaddedBatch(list(items(["v"] * 3).values())))
+    parts = {name.split(".")[0] for name in moved(brain.modules.vavl, before)}
+    assert parts == {"visual_branch", "shared", "shared_norm"}

@@ -210,6 +210,7 @@ class VAVL(nn.Module):
         visual=None,
         visual_lens=None,
         freeze_backbone=False,
+        detach_pair=False,
     ):
         """Predicts from whatever the batch has.
 
@@ -229,6 +230,9 @@ class VAVL(nn.Module):
             and in eval mode, whatever mode the network is in: the setting in
             which that head is trained (section 3.3). Only ``audiovisual``
             then has a gradient.
+        detach_pair : bool
+            Cut the two representations off from the graph where the
+            audio-visual head reads them.
 
         Returns
         -------
@@ -242,7 +246,7 @@ class VAVL(nn.Module):
         with self._frozen_backbone() if freeze_backbone else _nothing():
             for modality, rows in inputs.items():
                 found.update(self._one_modality(modality, rows))
-        found["audiovisual"] = self._both(found, inputs)
+        found["audiovisual"] = self._both(found, inputs, detach_pair)
         return VAVLOutput(**found)
 
     def encode(self, modality, x, padding_mask):
@@ -303,7 +307,7 @@ class VAVL(nn.Module):
             f"{modality}_target": rows.scatter(target),
         }
 
-    def _both(self, found, inputs):
+    def _both(self, found, inputs, detach):
         """Prediction of the audio-visual head, for clips that have both."""
         if any(rows.count == 0 for rows in inputs.values()):
             return None
@@ -313,6 +317,7 @@ class VAVL(nn.Module):
         pair = torch.cat(
             [found[f"{modality}_embedding"] for modality in MODALITIES], dim=-1
         )
+        pair = pair.detach() if detach else pair
         out = self.audiovisual_head(pair[present])
         full = out.new_zeros(len(present), self.num_outputs)
         return full.masked_scatter(present.unsqueeze(-1), out)

@@ -1,8 +1,9 @@
-"""VAVLBrain: three updates a batch, scores over the whole set, checkpoints.
+"""VAVLBrain: a batch's updates, scores over the whole set, checkpoints.
 
-A batch takes three updates in this order: visual (its encoder, the shared
-layers, its two heads), audio (likewise), then the audio-visual head with all
-else frozen, without gradients and in eval mode (section 3.3 of the paper).
+By default a batch takes three updates in this order: visual (its encoder, the
+shared layers, its two heads), audio (likewise), then the audio-visual head
+with all else frozen, without gradients and in eval mode (section 3.3 of the
+paper).
 
 Authors
  * The vavl_sb authors 2026
@@ -18,12 +19,12 @@ from speechbrain.utils.logger import get_logger
 from vavl_sb.nnet.attribute_scale import AttributeScale
 from vavl_sb.nnet.losses import reconstruction_loss
 from vavl_sb.training import report
+from vavl_sb.training.schedules import SCHEDULES
 from vavl_sb.utils.errors import VAVLError
 from vavl_sb.utils.metric_stats import ConcordanceStats, EmotionStats
 
 logger = get_logger(__name__)
 
-UPDATES = ("visual", "audio", "audiovisual")
 OUTPUTS = ("audio", "visual", "audiovisual")
 
 
@@ -53,6 +54,9 @@ class VAVLBrain(sb.Brain):
     select_by : str
         Whose validation score chooses the checkpoint: "mean" (over the
         modalities), "audio", "visual" or "audiovisual".
+    schedule : str
+        "sequential" (the paper's three updates) or "joint"; see
+        :mod:`vavl_sb.training.schedules`.
     attribute_range : list of float
         Lowest and highest value of an attribute, by which targets are scaled
         to -1 to 1 for the network; scores and predictions are in the corpus's
@@ -69,6 +73,7 @@ class VAVLBrain(sb.Brain):
         lr_audio_encoder=1e-5,
         lr_annealing=None,
         select_by="mean",
+        schedule="sequential",
         attribute_range=None,
         train_loggers=(),
         **kwargs,
@@ -90,6 +95,11 @@ class VAVLBrain(sb.Brain):
                 "select_by: must be mean, audio, visual or audiovisual, not "
                 f"{select_by!r}"
             )
+        if schedule not in SCHEDULES:
+            raise VAVLError(
+                f"schedule: must be {' or '.join(SCHEDULES)}, not {schedule!r}"
+            )
+        self.schedule = SCHEDULES[schedule]
         self.prediction_loss = prediction_loss
         self.reconstruction_weight = reconstruction_weight
         self.lr_audio_encoder = lr_audio_encoder
@@ -164,7 +174,10 @@ class VAVLBrain(sb.Brain):
             inputs["visual"], lens = batch.visual
             inputs["visual_lens"] = lens * batch.has_visual.to(lens)
         return self.modules.vavl(
-            **inputs, freeze_backbone=update == "audiovisual"
+            **inputs,
+            freeze_backbone=update == "audiovisual",
+            # Its loss never moves what is below the audio-visual head.
+            detach_pair=True,
         )
 
     def _audio_features(self, batch, audio, lens):
@@ -265,12 +278,12 @@ class VAVLBrain(sb.Brain):
         )
 
     def fit_batch(self, batch):
-        """The three updates of a batch.
+        """The updates of a batch, by the schedule.
 
         Arguments
         ---------
         batch : PaddedBatch
-            Rows may lack a modality; an update that no row allows is skipped.
+            Rows may lack a modality.
 
         Returns
         -------
@@ -278,53 +291,9 @@ class VAVLBrain(sb.Brain):
             Sum of the updates' losses, detached, on the CPU.
         """
         self.on_fit_batch_start(batch, True)
-        total = torch.zeros(())
-        for self.update in UPDATES:
-            if not self._has_rows(batch):
-                continue
-            with self.training_ctx:
-                out = self.compute_forward(
-                    batch, sb.Stage.TRAIN, update=self.update
-                )
-                loss = self.compute_objectives(
-                    out, batch, sb.Stage.TRAIN, update=self.update
-                )
-            if loss is None or not self._is_finite(loss, batch):
-                continue
-            self.scaler.scale(loss).backward()
-            self.optimizers_step()
-            total = total + loss.detach().cpu()
-        self.update = None
+        total = self.schedule(self, batch)
         self.on_fit_batch_end(batch, None, total, True)
         return total
-
-    def _has_rows(self, batch):
-        """Whether any clip has what the update needs; none costs nothing."""
-        rows = {
-            "audio": batch.has_audio,
-            "visual": batch.has_visual,
-            "audiovisual": batch.has_audio & batch.has_visual,
-        }
-        return bool(rows[self.update].any())
-
-    def _is_finite(self, loss, batch):
-        """Whether to use a loss; names the clips of one that is NaN."""
-        if torch.isfinite(loss):
-            return True
-        self.nonfinite_count += 1
-        clips = ", ".join(batch.id)
-        if self.nonfinite_count > self.nonfinite_patience:
-            raise VAVLError(
-                f"the {self.update} loss is not finite for the "
-                f"{self.nonfinite_count}th time in an epoch; last in the "
-                f"batch of {clips}"
-            )
-        logger.warning(
-            "the %s update is skipped, its loss is not finite: %s",
-            self.update,
-            clips,
-        )
-        return False
 
     def on_stage_start(self, stage, epoch=None):
         """Clears the stage's losses and scores.

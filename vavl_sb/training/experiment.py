@@ -187,6 +187,7 @@ def make_brain(hparams, run_opts):
         reconstruction_weight=hparams["reconstruction_weight"],
         lr_audio_encoder=hparams["lr_audio_encoder"],
         lr_annealing=hparams["lr_annealing"],
+        schedule=hparams["schedule"],
         select_by=hparams["select_by"],
         attribute_range=hparams["attribute_range"],
         train_loggers=_train_loggers(hparams),

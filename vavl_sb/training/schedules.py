@@ -1,0 +1,119 @@
+"""How a batch becomes updates: one after the other, or all at once.
+
+The paper's schedule (section 3.3) takes three steps a batch: visual, audio,
+then the audio-visual head with all else frozen, in eval mode and without
+gradients. So each modality goes through the network twice. The joint schedule
+sends it through once: the losses are added, the audio-visual head reads
+representations that are cut off from the graph, and one step is taken. Every
+loss still moves exactly the parameters that it moves in the paper's schedule;
+what differs is that the shared layers take one step where they took two, and
+that the audio-visual head learns from representations with dropout.
+
+Authors
+ * The vavl_sb authors 2026
+"""
+
+import speechbrain as sb
+import torch
+from speechbrain.utils.logger import get_logger
+
+from vavl_sb.utils.errors import VAVLError
+
+logger = get_logger(__name__)
+
+UPDATES = ("visual", "audio", "audiovisual")
+
+
+def sequential(brain, batch):
+    """The paper's three updates.
+
+    Arguments
+    ---------
+    brain : vavl_sb.training.brain.VAVLBrain
+        Whose network learns.
+    batch : PaddedBatch
+        Rows may lack a modality; an update that no row allows is skipped.
+
+    Returns
+    -------
+    torch.Tensor
+        Sum of the updates' losses, detached, on the CPU.
+    """
+    total = torch.zeros(())
+    for brain.update in UPDATES:
+        if not _rows(batch, brain.update).any():
+            continue
+        with brain.training_ctx:
+            out = brain.compute_forward(
+                batch, sb.Stage.TRAIN, update=brain.update
+            )
+            loss = brain.compute_objectives(
+                out, batch, sb.Stage.TRAIN, update=brain.update
+            )
+        if loss is not None:
+            total = total + _step(brain, batch, loss, brain.update)
+    brain.update = None
+    return total
+
+
+def joint(brain, batch):
+    """One update with the sum of the three losses.
+
+    Arguments
+    ---------
+    brain : vavl_sb.training.brain.VAVLBrain
+        Whose network learns.
+    batch : PaddedBatch
+        Rows may lack a modality; a loss that no row allows is left out.
+
+    Returns
+    -------
+    torch.Tensor
+        Sum of the losses, detached, on the CPU.
+    """
+    with brain.training_ctx:
+        out = brain.compute_forward(batch, sb.Stage.TRAIN)
+        losses = [
+            brain.compute_objectives(out, batch, sb.Stage.TRAIN, update=update)
+            for update in UPDATES
+        ]
+        losses = [loss for loss in losses if loss is not None]
+        if not losses:
+            return torch.zeros(())
+        total = torch.stack(losses).sum()
+    return _step(brain, batch, total, "joint")
+
+
+SCHEDULES = {"sequential": sequential, "joint": joint}
+
+
+def _rows(batch, update):
+    """Which clips have what an update needs, shape (B,)."""
+    if update == "audiovisual":
+        return batch.has_audio & batch.has_visual
+    return getattr(batch, f"has_{update}")
+
+
+def _step(brain, batch, loss, update):
+    """Goes back through a loss and steps, unless the loss is not finite."""
+    if not torch.isfinite(loss):
+        _skip(brain, batch, update)
+        return torch.zeros(())
+    brain.scaler.scale(loss).backward()
+    brain.optimizers_step()
+    return loss.detach().cpu()
+
+
+def _skip(brain, batch, update):
+    """Names the clips of a loss that is not finite; too many end the run."""
+    brain.nonfinite_count += 1
+    clips = ", ".join(batch.id)
+    if brain.nonfinite_count > brain.nonfinite_patience:
+        raise VAVLError(
+            f"the {update} loss is not finite for the "
+            f"{brain.nonfinite_count}th time in an epoch; last in the "
+            f"batch of {clips}"
+        )
+    logger.warning(
+        "the %s update is skipped, its loss is not finite: %s", update, clips
+    )
