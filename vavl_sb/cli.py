@@ -15,7 +15,16 @@ import sys
 from vavl_sb.utils.errors import VAVLError
 
 # Modules of vavl_sb.commands, in the order of the help text.
-COMMANDS = ("predict", "evaluate", "protocol", "compare", "ablate")
+COMMANDS = (
+    "predict",
+    "info",
+    "export",
+    "check_media",
+    "evaluate",
+    "protocol",
+    "compare",
+    "ablate",
+)
 
 
 def main(arguments=None):

@@ -4,52 +4,28 @@ Authors
  * The vavl_sb authors 2026
 """
 
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Optional
-
 import torch
 from ruamel.yaml import YAMLError
 from speechbrain.inference.interfaces import Pretrained
 
+from vavl_sb.inference.analysis import analyze_file
+from vavl_sb.inference.answer import (
+    MODALITIES,
+    Emotion,
+    check_modality,
+    choose,
+    why_no_answer,
+)
+from vavl_sb.inference.loading import (
+    HPARAMS,
+    check_dims,
+    check_sizes,
+    model_folder,
+)
+from vavl_sb.inference.tensors import encode_tensors, prepare_frames, unpad
+from vavl_sb.inference.trust import refuse_unsafe
 from vavl_sb.nnet.attribute_scale import AttributeScale
-from vavl_sb.utils.errors import EncoderError, MediaError, VAVLError
-
-MODALITIES = ("audio", "visual", "audiovisual")
-
-
-@dataclass
-class Emotion:
-    """What a model says about one clip.
-
-    Arguments
-    ---------
-    modality : str
-        Which head answered: "audio", "visual" or "audiovisual".
-    label : str
-        The most probable class; None for attributes.
-    probabilities : dict
-        Class to probability; None for attributes.
-    attributes : dict
-        Attribute to value, in the corpus's own scale; None for classes.
-    per_modality : dict
-        The same, from each head that the clip allows.
-    """
-
-    modality: str
-    label: Optional[str] = None
-    probabilities: Optional[dict] = None
-    attributes: Optional[dict] = None
-    per_modality: Optional[dict] = None
-
-    def as_dict(self):
-        """The fields that are not None, as plain Python.
-
-        Returns
-        -------
-        dict
-        """
-        return {k: v for k, v in asdict(self).items() if v is not None}
+from vavl_sb.utils.errors import EncoderError, MediaError
 
 
 class EmotionRecognizer(Pretrained):
@@ -69,16 +45,17 @@ class EmotionRecognizer(Pretrained):
     MODULES_NEEDED = ["vavl"]
 
     @classmethod
-    def from_hparams(cls, source, overrides=None, **kwargs):
+    def from_hparams(cls, source, trust=False, overrides=None, **kwargs):
         """Loads an exported model.
-
-        The model's YAML can make any Python object: load only models from
-        people you trust.
 
         Arguments
         ---------
         source : str or Path
             A folder such as a run's ``inference/``, or a hub id.
+        trust : bool
+            A model's YAML can make any Python object. False: only what an
+            export has in it is let through, and nothing pickled is read (see
+            :mod:`vavl_sb.inference.trust`). True: whatever it names is run.
         overrides : dict
             Keys of the model's hyperparams.yaml to change.
         **kwargs
@@ -91,9 +68,14 @@ class EmotionRecognizer(Pretrained):
         Raises
         ------
         EncoderError
-            The folder does not hold a model, or its weights do not fit.
+            The folder does not hold a model, its weights do not fit, or it
+            asks for trust.
         """
-        folder = _model_folder(source)
+        folder = model_folder(source)
+        path = folder / kwargs.get("hparams_file", HPARAMS)
+        if not trust:
+            refuse_unsafe(path)
+            check_sizes(folder)
         overrides = {"pretrained_path": str(folder), **(overrides or {})}
         try:
             model = super().from_hparams(
@@ -103,14 +85,18 @@ class EmotionRecognizer(Pretrained):
         except (YAMLError, KeyError, ValueError, TypeError) as error:
             reason = " ".join(str(error).split())[:200]
             raise EncoderError(
-                f"{folder / 'hyperparams.yaml'}: no model can be made from it "
+                f"{path}: no model can be made from it "
                 f"({type(error).__name__}: {reason}); export it again"
             ) from error
+        check_dims(model.hparams)
         model.hparams.clip_encoder.to(model.device)
         return model
 
     def predict_file(self, path, modality="auto", audio_path=None):
         """Predicts the emotion of a clip.
+
+        A clip of more than 30 s is taken in pieces of 30 s, and the answer is
+        the mean of theirs (see :mod:`vavl_sb.inference.answer`).
 
         Arguments
         ---------
@@ -118,7 +104,9 @@ class EmotionRecognizer(Pretrained):
             Any container with sound, picture or both.
         modality : str
             "auto": both where the clip has both, otherwise what it has;
-            "audio", "visual", "audiovisual": that head, or an error.
+            "audio", "visual", "audiovisual": that head, or an error. Where
+            only one of sound and picture can be read, and the other is not
+            asked for, a warning says what was lost.
         audio_path : str or Path
             Sound that stands in a file of its own; then the sound in
             ``path`` is not used.
@@ -132,36 +120,185 @@ class EmotionRecognizer(Pretrained):
         MediaError
             The clip cannot be decoded, or lacks what ``modality`` needs.
         """
-        if modality not in ("auto", *MODALITIES):
-            raise VAVLError(
-                f"modality: must be auto or one of {', '.join(MODALITIES)}, "
-                f"not {modality!r}"
+        return analyze_file(self, path, modality, audio_path).emotion
+
+    def timeline(
+        self, path, window=3.0, hop=1.0, modality="auto", audio_path=None
+    ):
+        """Predicts the emotion of a clip over time.
+
+        Features are computed once, as for :meth:`predict_file`; each window
+        takes those of its own time.
+
+        Arguments
+        ---------
+        path : str or Path
+            As for :meth:`predict_file`.
+        window, hop : float
+            Seconds of a window (30 at most), and from the start of one to the
+            start of the next. The last window ends with the clip.
+        modality, audio_path
+            As for :meth:`predict_file`, for each window.
+
+        Returns
+        -------
+        list of TimedEmotion
+        """
+        found = analyze_file(self, path, modality, audio_path, window, hop)
+        return found.timeline
+
+    def analyze(
+        self,
+        path,
+        modality="auto",
+        audio_path=None,
+        window=3.0,
+        hop=1.0,
+        crops=8,
+    ):
+        """Emotion, timeline, face crops and times of a clip, in one pass.
+
+        Arguments
+        ---------
+        path, modality, audio_path
+            As for :meth:`predict_file`.
+        window, hop : float
+            As for :meth:`timeline`.
+        crops : int
+            At most so many face crops, evenly over the clip.
+
+        Returns
+        -------
+        vavl_sb.inference.analysis.Analysis
+        """
+        return analyze_file(
+            self, path, modality, audio_path, window, hop, crops
+        )
+
+    def predict_batch(
+        self,
+        wavs=None,
+        wav_lens=None,
+        crops=None,
+        crop_lens=None,
+        modality="auto",
+    ):
+        """Predicts the emotion of clips that are tensors already.
+
+        Each clip is encoded by itself, as from a file, and is taken whole.
+
+        Arguments
+        ---------
+        wavs : torch.Tensor
+            16 kHz mono in [-1, 1], shape (B, n); None for no sound.
+        wav_lens : torch.Tensor
+            Lengths relative to n, shape (B,), 0 for a clip without sound;
+            None if all clips fill it.
+        crops : torch.Tensor
+            Face crops, uint8, RGB, shape (B, N, 3, H, W); None for none.
+        crop_lens : torch.Tensor
+            As ``wav_lens``.
+        modality : str
+            As for :meth:`predict_file`.
+
+        Returns
+        -------
+        list of Emotion
+        """
+        check_modality(modality)
+        rows = unpad(wavs, wav_lens, crops, crop_lens)
+        encoder = self.hparams.clip_encoder
+        answers = []
+        for number, (samples, faces) in enumerate(rows):
+            name = f"clip {number} of the batch"
+            answers.append(
+                self._predict(
+                    encode_tensors(encoder, samples, faces, name),
+                    modality,
+                    name,
+                )
             )
-        wav = str(audio_path if audio_path is not None else path)
-        features = self.hparams.clip_encoder.encode(wav=wav, video=str(path))
-        answers = self._answers(features)
-        if not answers:
-            raise MediaError(
-                f"{path}: neither sound nor a face was found in it"
-            )
-        if modality == "auto":
-            modality = [name for name in MODALITIES if name in answers][-1]
-        if modality not in answers:
-            missing = "sound" if features.audio is None else "face"
-            raise MediaError(
-                f"{path}: no {missing} was found in it, so the {modality} "
-                "head cannot answer; use modality auto"
-            )
+        return answers
+
+    def predict_frames(self, frames, frame_rate=None, modality="visual"):
+        """Predicts the emotion of a face from a sequence of its crops.
+
+        Arguments
+        ---------
+        frames : np.ndarray or torch.Tensor
+            uint8, RGB, shape (N, H, W, 3), or (N, 3, H, W): pictures of one
+            face in order of time. They are cut to a square and resized to what
+            the visual encoder was trained on; no face is looked for in them.
+        frame_rate : float
+            Frames a second; those that are more than the model takes are left
+            out. None: all are taken.
+        modality : str
+            "visual" or "auto", which is the same here.
+
+        Returns
+        -------
+        Emotion
+        """
+        check_modality(modality, ("auto", "visual"))
+        encoder = self.hparams.clip_encoder
+        faces = prepare_frames(
+            frames, frame_rate, encoder.frame_rate, encoder.face_tracker.size
+        )
+        features = encode_tensors(encoder, None, faces, "frames")
+        return self._predict(features, modality, "frames")
+
+    def _predict(self, features, modality, name):
+        """The emotion of a clip's features."""
+        outputs = {}
+        has = {m for m in vars(features) if getattr(features, m) is not None}
+        if has:
+            outputs = self.outputs(features)
+        head = choose([(1.0, outputs)], modality)
+        if head is None:
+            raise MediaError(f"{name}: {self.why_no_answer(modality, has)}")
+        return self.say(head, outputs)
+
+    def say(self, modality, outputs):
+        """An answer in words, from numbers.
+
+        Arguments
+        ---------
+        modality : str
+            The head that answers.
+        outputs : dict
+            From :meth:`outputs`.
+
+        Returns
+        -------
+        Emotion
+        """
+        answers = {m: self._readable(values) for m, values in outputs.items()}
         return Emotion(
             modality=modality, **answers[modality], per_modality=answers
         )
 
-    def _answers(self, features):
-        """What each head says, for the heads that the clip allows."""
-        return {
-            name: self._readable(values)
-            for name, values in self.outputs(features).items()
-        }
+    def why_no_answer(self, modality, has):
+        """Why no head can answer for a clip.
+
+        Arguments
+        ---------
+        modality : str
+            What was asked for.
+        has : set
+            Of "audio" and "visual": what the clip has.
+
+        Returns
+        -------
+        str
+            To stand after the clip's name.
+        """
+        return why_no_answer(modality, has, self.trained_heads)
+
+    @property
+    def trained_heads(self):
+        """Heads that have learned; exports without a record have them all."""
+        recorded = getattr(self.hparams, "trained_heads", None)
+        return tuple(m for m in MODALITIES if m in (recorded or MODALITIES))
 
     @torch.no_grad()
     def outputs(self, features):
@@ -175,8 +312,8 @@ class EmotionRecognizer(Pretrained):
         Returns
         -------
         dict
-            Each head that the clip allows ("audio", "visual",
-            "audiovisual") to a float32 tensor on the CPU, shape (n,): logits
+            Each head that the clip allows and that was trained ("audio",
+            "visual", "audiovisual") to a float32 tensor on the CPU, shape (n,): logits
             for classes, attributes in the corpus's own scale.
         """
         inputs = {}
@@ -189,7 +326,7 @@ class EmotionRecognizer(Pretrained):
             out = self.mods.vavl(**inputs)
         return {
             name: self._in_corpus_scale(getattr(out, name)[0].float().cpu())
-            for name in MODALITIES
+            for name in self.trained_heads
             if getattr(out, name) is not None
         }
 
@@ -226,34 +363,3 @@ class EmotionRecognizer(Pretrained):
         vavl_sb.lobes.vavl.VAVLOutput
         """
         return self.mods.vavl(audio, audio_lens, visual, visual_lens)
-
-
-def _model_folder(source):
-    """A local folder with the model, fetched from the hub where needed."""
-    folder = Path(source)
-    if not folder.is_dir():
-        folder = _from_hub(str(source))
-    # The whole run's folder has a hyperparams.yaml too: that of the training.
-    if (folder / "inference" / "vavl.safetensors").is_file():
-        folder = folder / "inference"
-    for name in ("hyperparams.yaml", "vavl.safetensors"):
-        if not (folder / name).is_file():
-            raise EncoderError(
-                f"{source}: no {name} in it; give a folder that a run "
-                "exported, such as results/demo/inference"
-            )
-    return folder.resolve()
-
-
-def _from_hub(source):
-    """Downloads a model, or takes it from the hub's cache."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
-    try:
-        return Path(snapshot_download(source))
-    except (OSError, ValueError, HFValidationError, HfHubHTTPError):
-        raise EncoderError(
-            f"{source}: neither a folder nor a model that the hub (or its "
-            "cache) has"
-        ) from None

@@ -112,3 +112,36 @@ def save_figure(figure, path):
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120)
     write_atomically(path, buffer.getvalue())
+
+
+def emotion_over_time(timeline, path):
+    """Draws what a model says about the windows of a clip.
+
+    Arguments
+    ---------
+    timeline : list of vavl_sb.inference.analysis.TimedEmotion
+        Windows without an emotion leave a gap.
+    path : str
+        PNG to write.
+    """
+    figure, axes = make_figure(8, 3.2)
+    said = [w.emotion for w in timeline if w.emotion is not None]
+    classes = bool(said) and said[0].probabilities is not None
+    values = [
+        w.emotion and (w.emotion.probabilities or w.emotion.attributes)
+        for w in timeline
+    ]
+    times = [(w.start + w.end) / 2 for w in timeline]
+    names = next((list(v) for v in values if v), [])
+    for name in names:
+        line = [v[name] if v else float("nan") for v in values]
+        axes.plot(times, line, marker=".", label=name)
+    if classes:
+        axes.set_ylim(0, 1)
+    axes.set_xlim(0, max((w.end for w in timeline), default=1.0) or 1.0)
+    axes.set_xlabel("time, s (middle of the window)")
+    axes.set_ylabel("probability" if classes else "attribute")
+    axes.grid(alpha=0.3)
+    if names:
+        axes.legend(fontsize=7)
+    save_figure(figure, path)

@@ -1,0 +1,59 @@
+"""A recognizer with light encoders, for tests of what is around them.
+
+Authors
+ * The vavl_sb authors 2026
+"""
+
+import torch
+
+from vavl_sb.dataio.clip import ClipEncoder
+from vavl_sb.dataio.faces import FaceTracker
+from vavl_sb.inference import EmotionRecognizer
+from vavl_sb.lobes.audio_encoder import AudioEncoder
+from vavl_sb.lobes.vavl import VAVL
+
+LABELS = ["angry", "happy", "sad"]
+
+
+class MeanColour(torch.nn.Module):
+    """Visual encoder whose features are the mean of each colour."""
+
+    output_dim = 3
+
+    def forward(self, crops):
+        return crops.float().mean(dim=(2, 3)) / 64
+
+    def digest(self):
+        return "colour"
+
+
+def make_model(task="classification", tracker=None, frame_rate=5.0, **more):
+    """A recognizer with random weights, whose heads differ clearly."""
+    torch.manual_seed(3)
+    net = VAVL(
+        audio_dim=80,
+        visual_dim=3,
+        num_outputs=len(LABELS),
+        d_model=16,
+        encoder_layers=1,
+        shared_layers=1,
+    )
+    with torch.no_grad():
+        for name, weights in net.named_parameters():
+            if "head" in name and name.endswith("weight"):
+                weights.mul_(4)
+    encoder = ClipEncoder(
+        AudioEncoder("logmel"),
+        MeanColour(),
+        tracker or FaceTracker(None, size=32),
+        frame_rate=frame_rate,
+    )
+    return EmotionRecognizer(
+        modules={"vavl": net},
+        hparams={
+            "task": task,
+            "labels": LABELS,
+            "clip_encoder": encoder,
+            **more,
+        },
+    )

@@ -1,0 +1,499 @@
+"""A clip in, an emotion out: against the network's own outputs.
+
+Authors
+ * The vavl_sb authors 2026
+"""
+
+import logging
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from light_model import LABELS, make_model
+from test_media import sine, write
+
+from vavl_sb.dataio.clip import ClipFeatures
+from vavl_sb.dataio.faces import FaceTracker
+from vavl_sb.dataio.media import FrameBatch, decode, read_audio
+from vavl_sb.inference import analysis
+from vavl_sb.inference.windows import spans
+from vavl_sb.utils.errors import EncoderError, MediaError, VAVLError
+
+av = pytest.importorskip("av")
+
+SECONDS, FPS, RATE = 10, 25, 16000
+
+
+def colours(seconds, fps=FPS):
+    """Pictures whose colour wanders, none like another."""
+    time = np.arange(seconds * fps) / fps
+    waves = [127 + 120 * np.sin(time * pace) for pace in (0.3, 0.7, 1.1)]
+    rows = np.stack(waves, axis=-1).astype(np.uint8)
+    return [np.broadcast_to(row, (48, 64, 3)).copy() for row in rows]
+
+
+def sweep(seconds, rate=RATE):
+    """A tone that rises, so that no two moments sound alike."""
+    time = np.arange(seconds * rate) / rate
+    level = 0.05 + 0.2 * time / seconds
+    return (level * np.sin(2 * np.pi * (200 + 150 * time) * time)).astype("f4")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("clips")
+
+
+@pytest.fixture(scope="module")
+def clip(folder):
+    """Ten seconds with sound and picture, both coded without loss."""
+    return write(
+        folder / "clip.mkv",
+        colours(SECONDS),
+        sweep(SECONDS),
+        codecs=("ffv1", "flac"),
+        rate=RATE,
+    )
+
+
+@pytest.fixture(scope="module")
+def picture(folder):
+    images = colours(SECONDS)
+    return write(folder / "picture.mkv", images, codecs=("ffv1", None))
+
+
+@pytest.fixture(scope="module")
+def sound(folder):
+    path = folder / "sound.wav"
+    soundfile.write(path, sweep(SECONDS), RATE, subtype="PCM_16")
+    return path
+
+
+@pytest.fixture(scope="module")
+def model():
+    return make_model()
+
+
+def softmax(logits):
+    shares = np.exp(logits - logits.max())
+    return dict(zip(LABELS, (shares / shares.sum()).tolist()))
+
+
+def frames_by_time(path, model):
+    """Features and times of all frames, straight from the decoder."""
+    found = []
+    for item in decode(path, frame_rate=5.0, audio=False):
+        assert isinstance(item, FrameBatch)
+        found.append(item)
+    frames = np.concatenate([b.frames for b in found])
+    times = np.concatenate([b.times for b in found])
+    features = [
+        np.float16(f.reshape(-1, 3).astype(np.float64).mean(0) / 64)
+        for f in frames
+    ]
+    return np.stack(features), times
+
+
+def heads(model, audio=None, visual=None):
+    """The network's own outputs, as numpy."""
+    inputs = {"audio": audio, "visual": visual}
+    inputs = {
+        k: torch.from_numpy(v).float()[None]
+        for k, v in inputs.items()
+        if v is not None
+    }
+    with torch.no_grad():
+        out = model.mods.vavl(**inputs)
+    return {
+        name: getattr(out, name)[0].numpy()
+        for name in ("audio", "visual", "audiovisual")
+        if getattr(out, name) is not None
+    }
+
+
+def test_a_clip_below_the_limit_is_taken_whole(model, clip, sound, picture):
+    for path, has in ((clip, "av"), (sound, "a"), (picture, "v")):
+        features = model.hparams.clip_encoder.encode(str(path), str(path))
+        expected = heads(model, features.audio, features.visual)
+        answer = model.predict_file(path)
+        assert set(answer.per_modality) == set(expected)
+        assert len(expected) == {"av": 3, "a": 1, "v": 1}[has]
+        for head, logits in expected.items():
+            found = answer.per_modality[head]["probabilities"]
+            assert found == pytest.approx(softmax(logits), abs=1e-6)
+        assert answer.modality == list(expected)[-1]
+        assert (
+            answer.probabilities
+            == (answer.per_modality[answer.modality]["probabilities"])
+        )
+
+
+def test_a_long_clip_is_the_mean_of_its_pieces(model, clip, monkeypatch):
+    monkeypatch.setattr(analysis, "PIECE", 4.0)
+    samples = read_audio(clip)
+    visual, times = frames_by_time(clip, model)
+    total, weights = {}, (4, 4, 2)
+    for number, weight in enumerate(weights):
+        first, last = number * 4, number * 4 + weight
+        part = samples[first * RATE : last * RATE]
+        audio = model.hparams.clip_encoder.encode_audio(part)
+        rows = visual[(times >= first) & (times < last)]
+        for head, logits in heads(model, audio, rows).items():
+            total[head] = total.get(head, 0) + weight * logits / sum(weights)
+    answer = model.predict_file(clip)
+    for head, logits in total.items():
+        found = answer.per_modality[head]["probabilities"]
+        assert found == pytest.approx(softmax(logits), abs=1e-3)
+    # The pieces do differ from the whole.
+    monkeypatch.undo()
+    whole = model.predict_file(clip).per_modality["audio"]["probabilities"]
+    assert whole != pytest.approx(softmax(total["audio"]), abs=1e-2)
+
+
+def test_the_length_of_pieces_does_not_change_what_a_frame_is(
+    model, clip, monkeypatch
+):
+    """Features of the picture do not depend on where a clip is cut."""
+    whole = model.timeline(clip, modality="visual")
+    monkeypatch.setattr(analysis, "PIECE", 3.5)
+    pieces = model.timeline(clip, modality="visual")
+    assert [w.start for w in whole] == [w.start for w in pieces]
+    for one, other in zip(whole, pieces, strict=True):
+        assert one.emotion.probabilities == pytest.approx(
+            other.emotion.probabilities, abs=1e-6
+        )
+
+
+def test_windows_hold_the_frames_of_their_time(model, clip):
+    visual, times = frames_by_time(clip, model)
+    audio = model.hparams.clip_encoder.encode(wav=str(clip)).audio
+    moments = np.arange(len(audio)) * 0.02
+    found = model.timeline(clip, window=2.0, hop=1.5)
+    assert [w.start for w in found] == pytest.approx(
+        np.arange(0, 9.1, 1.5).tolist()
+    )
+    assert found[-1].end == pytest.approx(SECONDS, abs=0.05)
+    for window in found[:-1]:
+        assert window.end - window.start == pytest.approx(2.0)
+        seen = (times >= window.start) & (times < window.end)
+        heard = (moments >= window.start) & (moments < window.end)
+        expected = heads(model, audio[heard], visual[seen])
+        for head, logits in expected.items():
+            said = window.emotion.per_modality[head]["probabilities"]
+            assert said == pytest.approx(softmax(logits), abs=2e-2), head
+
+
+def test_a_timeline_of_one_window_is_the_clips_answer(model, clip):
+    found = model.analyze(clip, window=30.0, hop=1.0)
+    (window,) = found.timeline
+    assert window.emotion == found.emotion == model.predict_file(clip)
+
+
+@pytest.mark.parametrize("duration", [0.0, 0.4, 3.0, 3.01, 7.9])
+@pytest.mark.parametrize("window, hop", [(3.0, 1.0), (1.0, 1.0), (0.5, 2.0)])
+def test_windows_cover_the_clip(duration, window, hop):
+    found = spans(duration, window, hop, 30.0)
+    starts = [start for start, _ in found]
+    assert starts == [n * hop for n in range(len(found))]
+    assert all(start < duration for start in starts[1:])
+    assert all(end - start <= window + 1e-9 for start, end in found)
+    if hop <= window:
+        assert found[-1][1] == duration
+    # The last one is needed: the one before it ends earlier.
+    assert all(end < duration for _, end in found[:-1])
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        ({"window": 31.0}, "at most 30 s"),
+        ({"window": 0.0}, "window"),
+        ({"window": float("nan")}, "window"),
+        ({"hop": 0.0}, "hop"),
+        ({"hop": float("inf")}, "hop"),
+        ({"modality": "smell"}, "modality"),
+    ],
+)
+def test_options_that_cannot_be(model, clip, options, words):
+    with pytest.raises(VAVLError, match=words) as error:
+        model.timeline(clip, **options)
+    assert "\n" not in str(error.value)
+
+
+def test_silence_within_a_clip_is_no_sound(model, tmp_path):
+    samples = sine(8, RATE)
+    samples[3 * RATE : 7 * RATE] = 0
+    path = tmp_path / "pause.wav"
+    soundfile.write(path, samples, RATE)
+    found = model.timeline(path, window=1.0, hop=1.0)
+    said = [w.emotion is not None for w in found]
+    assert said == [True] * 3 + [False] * 4 + [True]
+    assert model.timeline(path, 1.0, 1.0, "audio")[4].emotion is None
+
+
+def test_sound_and_picture_in_files_of_their_own(
+    model, clip, sound, picture, monkeypatch
+):
+    one = model.predict_file(clip)
+    two = model.predict_file(picture, audio_path=sound)
+    assert two.modality == "audiovisual"
+    assert one.probabilities == pytest.approx(two.probabilities, abs=1e-3)
+    monkeypatch.setattr(analysis, "PIECE", 3.0)
+    one = model.predict_file(clip)
+    two = model.predict_file(picture, audio_path=sound)
+    assert one.probabilities == pytest.approx(two.probabilities, abs=1e-3)
+
+
+def test_the_sound_of_another_file_replaces_that_of_the_clip(
+    model, clip, tmp_path
+):
+    path = tmp_path / "silent.wav"
+    soundfile.write(path, np.zeros(RATE), RATE)
+    assert model.predict_file(clip, audio_path=path).modality == "visual"
+
+
+def break_picture(clip, path):
+    """The same clip, with packets of the picture that hold garbage."""
+    with av.open(str(clip)) as source, av.open(str(path), "w") as out:
+        copies = {
+            s.index: out.add_stream_from_template(s) for s in source.streams
+        }
+        for number, packet in enumerate(source.demux()):
+            if packet.dts is None:
+                continue
+            stream = copies[packet.stream.index]
+            if packet.stream.type == "video" and 150 < number < 200:
+                new = av.Packet(bytes(packet)[: packet.size // 3])
+                new.pts, new.dts = packet.pts, packet.dts
+                new.time_base = packet.time_base
+                packet = new
+            packet.stream = stream
+            out.mux(packet)
+    return path
+
+
+def test_a_fault_in_the_picture_leaves_the_sound(model, tmp_path, caplog):
+    whole = write(
+        tmp_path / "whole.mkv",
+        [
+            np.random.default_rng(n).integers(0, 255, (48, 64, 3), np.uint8)
+            for n in range(100)
+        ],
+        sweep(4),
+        codecs=("png", "flac"),
+    )
+    path = break_picture(whole, tmp_path / "broken.mkv")
+    with pytest.raises(MediaError, match="video"):
+        for _ in decode(path):
+            pass
+    with caplog.at_level(logging.WARNING):
+        answer = model.predict_file(path)
+    assert answer.modality == "audio" and set(answer.per_modality) == {"audio"}
+    expected = model.predict_file(whole).per_modality["audio"]
+    assert answer.probabilities == pytest.approx(expected["probabilities"])
+    (said,) = [r.getMessage() for r in caplog.records]
+    assert "without its picture" in said and "\n" not in said
+    assert model.predict_file(path, modality="audio") == answer
+    for modality in ("visual", "audiovisual"):
+        with pytest.raises(MediaError, match="video"):
+            model.predict_file(path, modality=modality)
+
+
+class NoDetector:
+    """A face detector whose package is missing."""
+
+    def detect(self, frames):
+        raise EncoderError("face detector: not installed; pip install it")
+
+    def settings(self):
+        return {}
+
+
+def test_sound_needs_no_face_detector(clip, sound, picture, caplog):
+    model = make_model(tracker=FaceTracker(NoDetector()))
+    for modality in ("auto", "audio"):
+        assert model.predict_file(clip, modality).modality == "audio"
+    assert "not installed" in caplog.text
+    assert model.predict_file(sound).modality == "audio"
+    for modality in ("visual", "audiovisual"):
+        with pytest.raises(EncoderError, match="not installed"):
+            model.predict_file(clip, modality)
+    with pytest.raises(EncoderError, match="not installed"):
+        model.predict_file(picture)
+
+
+def test_heads_that_never_learned_do_not_answer(clip, sound, picture):
+    model = make_model(trained_heads=["audio"])
+    answer = model.predict_file(clip)
+    assert answer.modality == "audio" and set(answer.per_modality) == {"audio"}
+    assert answer == model.predict_file(sound) or answer.label
+    for path, modality in (
+        (clip, "visual"),
+        (clip, "audiovisual"),
+        (picture, "auto"),
+        (picture, "visual"),
+    ):
+        with pytest.raises(MediaError, match="never trained") as error:
+            model.predict_file(path, modality)
+        assert "\n" not in str(error.value)
+    assert make_model().predict_file(picture).modality == "visual"
+
+
+def test_what_a_clip_lacks_is_told(model, sound, picture, tmp_path):
+    silent = tmp_path / "silent.wav"
+    soundfile.write(silent, np.zeros(RATE), RATE)
+    for path, modality, words in (
+        (silent, "auto", "neither sound nor a face"),
+        (silent, "audio", "neither sound nor a face"),
+        (sound, "visual", "no face"),
+        (sound, "audiovisual", "no face"),
+        (picture, "audio", "no sound"),
+        (tmp_path / "nowhere.mp4", "auto", "no such file"),
+        (tmp_path, "auto", "not a file"),
+    ):
+        with pytest.raises(MediaError, match=words) as error:
+            model.predict_file(path, modality)
+        assert str(path) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_tensors_give_what_files_give(model, clip, sound, picture):
+    samples = read_audio(clip)
+    crops = []
+    for item in decode(picture, frame_rate=5.0, audio=False):
+        crops.append(torch.from_numpy(item.frames[:, 8:40, 16:48]))
+    crops = torch.cat(crops).permute(0, 3, 1, 2)
+    short = samples[: 3 * RATE]
+    wavs = torch.zeros(3, len(samples))
+    wavs[0], wavs[1, : len(short)] = samples, short
+    faces = torch.stack([crops, crops, crops])
+    lens = torch.tensor([1.0, len(short) / len(samples), 0.0])
+    found = model.predict_batch(
+        wavs, lens, faces, torch.tensor([1.0, 0.0, 1.0])
+    )
+    assert [a.modality for a in found] == ["audiovisual", "audio", "visual"]
+    expected = model.predict_file(clip)
+    assert found[0].probabilities == pytest.approx(
+        expected.probabilities, abs=1e-3
+    )
+    alone = model.predict_batch(wavs=short[None])[0]
+    assert alone.probabilities == pytest.approx(
+        found[1].probabilities, abs=1e-6
+    )
+    frames = model.predict_frames(crops)
+    assert frames == found[2] == model.predict_frames(crops.numpy())
+    turned = crops.permute(0, 2, 3, 1).numpy()
+    assert model.predict_frames(turned, modality="auto") == frames
+    twice = np.repeat(turned, 2, axis=0)
+    assert model.predict_frames(twice, frame_rate=10.0) == frames
+    assert model.predict_frames(twice) != frames
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {},
+        {"wavs": torch.zeros(5)},
+        {"wavs": torch.zeros(1, 5, dtype=torch.int16)},
+        {"crops": torch.zeros(1, 2, 3, 8, 8)},
+        {"wavs": torch.rand(2, 900), "wav_lens": torch.tensor([1.0])},
+        {"wavs": torch.rand(1, 900), "wav_lens": torch.tensor([1.5])},
+        {
+            "wavs": torch.rand(2, 900),
+            "crops": torch.zeros(1, 2, 3, 8, 8, dtype=torch.uint8),
+        },
+        {"wavs": torch.full((1, 900), float("nan"))},
+        {"wavs": torch.zeros(1, 900)},
+    ],
+)
+def test_tensors_that_cannot_be(model, wrong):
+    with pytest.raises(VAVLError) as error:
+        model.predict_batch(**wrong)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("shape", [(0, 8, 8, 3), (2, 8, 8), (2, 8, 8, 4)])
+def test_frames_that_cannot_be(model, shape):
+    with pytest.raises(VAVLError, match="frames"):
+        model.predict_frames(np.zeros(shape, np.uint8))
+    with pytest.raises(VAVLError, match="modality"):
+        model.predict_frames(np.zeros((1, 8, 8, 3), np.uint8), modality="audio")
+
+
+def test_crops_are_those_that_were_used_evenly_over_the_clip(model, clip):
+    found = model.analyze(clip, crops=5)
+    times = [time for time, _ in found.crops]
+    assert times == pytest.approx(np.linspace(0, 9.8, 5), abs=0.3)
+    _, all_times = frames_by_time(clip, model)
+    for time, crop in found.crops:
+        assert crop.shape == (32, 32, 3) and crop.dtype == np.uint8
+        frame = colours(SECONDS)[round(time * FPS)]
+        assert np.abs(crop.astype(int) - frame[0, 0]).max() <= 1
+        assert np.abs(all_times - time).min() < 1e-6
+    assert model.analyze(clip, crops=0).crops == []
+    assert len(model.analyze(clip, crops=1000).crops) == len(all_times)
+
+
+def test_the_profile_counts_each_stage_once(model, clip):
+    import time
+
+    started = time.perf_counter()
+    found = model.analyze(clip)
+    spent = time.perf_counter() - started
+    assert list(found.profile) == list(analysis.STAGES)
+    assert all(seconds > 0 for seconds in found.profile.values())
+    assert 0.3 * spent < sum(found.profile.values()) <= spent
+    assert found.duration == pytest.approx(SECONDS, abs=0.05)
+
+
+def test_attributes_are_in_the_corpus_scale(clip):
+    model = make_model("regression", attribute_range=[1.0, 5.0])
+    features = model.hparams.clip_encoder.encode(str(clip), str(clip))
+    raw = heads(model, features.audio, features.visual)["audiovisual"]
+    answer = model.predict_file(clip)
+    assert answer.label is None and answer.probabilities is None
+    assert list(answer.attributes.values()) == pytest.approx(3 + 2 * raw)
+
+
+def test_outputs_of_features_in_memory(model):
+    features = ClipFeatures(audio=np.ones((40, 80), np.float16))
+    assert set(model.outputs(features)) == {"audio"}
+
+
+LONG = """
+import resource, sys
+sys.path.insert(0, sys.argv[1])
+from light_model import make_model
+model = make_model()
+for path in sys.argv[2:]:
+    found = model.analyze(path)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(peak, len(found.timeline), found.duration)
+"""
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_clip(tmp_path):
+    """Ten minutes against three seconds, in a process of their own."""
+    paths = []
+    for seconds in (3, 600):
+        image = np.random.default_rng(0).integers(0, 255, (240, 320, 3))
+        images = [image.astype(np.uint8)] * (seconds * 5)
+        options = dict(codecs=("mjpeg", "pcm_s16le"), fps=5)
+        path = tmp_path / f"{seconds}.mkv"
+        paths.append(write(path, images, sine(seconds, RATE), **options))
+    here = str(make_model.__code__.co_filename).rsplit("/", 1)[0]
+    done = subprocess.run(
+        [sys.executable, "-c", LONG, here, *map(str, paths)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    rows = [line.split() for line in done.stdout.strip().splitlines()[-2:]]
+    (short, one, _), (long, many, duration) = rows
+    assert (int(one), int(many)) == (1, 598)
+    assert float(duration) == pytest.approx(600, abs=0.5)
+    unit = 1024 if sys.platform != "darwin" else 1
+    assert (int(long) - int(short)) * unit < 100 * 2**20
