@@ -15,7 +15,14 @@ import sys
 from vavl_sb.utils.errors import VAVLError
 
 # Modules of vavl_sb.commands, in the order of the help text.
-COMMANDS = ("predict", "evaluate", "protocol", "compare", "ablate")
+COMMANDS = (
+    "predict",
+    "demo",
+    "evaluate",
+    "protocol",
+    "compare",
+    "ablate",
+)
 
 
 def main(arguments=None):
