@@ -17,8 +17,11 @@ from typing import Optional
 import numpy as np
 import torch
 
-from vavl_sb.dataio.media import FrameBatch, decode, is_silent
+from vavl_sb.dataio.faces import CropBatch, Decided
+from vavl_sb.dataio.frames import AudioChunk
+from vavl_sb.dataio.media import decode, is_silent
 from vavl_sb.utils.errors import MediaError
+from vavl_sb.utils.stopwatch import Stopwatch
 
 SAMPLE_RATE = 16000
 
@@ -40,6 +43,25 @@ class ClipFeatures:
 
     audio: Optional[np.ndarray] = None
     visual: Optional[np.ndarray] = None
+
+
+@dataclass
+class FaceChunk:
+    """Features of a clip's face for a stretch of time.
+
+    Arguments
+    ---------
+    features : np.ndarray
+        float16, shape (n, visual_dim).
+    crops : torch.Tensor
+        What they were computed from: uint8, shape (n, 3, H, W), RGB.
+    times : np.ndarray
+        float64, shape (n,), seconds from the start of the presentation.
+    """
+
+    features: np.ndarray
+    crops: torch.Tensor
+    times: np.ndarray
 
 
 class ClipEncoder:
@@ -175,31 +197,63 @@ class ClipEncoder:
 
     def _decode_once(self, path, audio, video):
         """One pass over one file: (samples, visual features)."""
-        samples, stream = (
-            [],
-            decode(
-                path,
-                sample_rate=SAMPLE_RATE,
-                frame_rate=self.frame_rate,
-                audio=audio,
-                video=video,
-                batch_frames=self.batch_frames,
-            ),
-        )
-        frames = _divert_audio(stream, samples)
-        if video:
-            visual = [
-                self.encode_crops(batch.crops)
-                for batch in self.face_tracker.crops(frames)
-            ]
-        # The tracker may stop early on a clip that has no picture.
-        for _ in frames:
-            pass
-        wave = np.concatenate(samples) if samples else np.zeros(0, np.float32)
+        samples, visual = [np.zeros(0, np.float32)], []
+        for item in self._stream_file(path, audio, video, Stopwatch()):
+            if isinstance(item, AudioChunk):
+                samples.append(item.samples)
+            elif isinstance(item, FaceChunk):
+                visual.append(item.features)
         return (
-            torch.from_numpy(wave) if audio else None,
-            _half(visual, path) if video and visual else None,
+            torch.from_numpy(np.concatenate(samples)) if audio else None,
+            np.concatenate(visual) if visual else None,
         )
+
+    def stream(self, wav=None, video=None, watch=None):
+        """A clip bit by bit, in bounded memory: for clips of any length.
+
+        Arguments
+        ---------
+        wav, video : str
+            As in :meth:`encode`. Two files are read side by side.
+        watch : vavl_sb.utils.stopwatch.Stopwatch
+            Counts "decode", "faces" and "visual encoder".
+
+        Yields
+        ------
+        AudioChunk or FaceChunk or Decided
+            Sound; features of the face; how far the latter are complete.
+        """
+        watch = watch or Stopwatch()
+        if wav is not None and wav == video:
+            yield from self._stream_file(wav, True, True, watch)
+            return
+        streams = []
+        if wav is not None:
+            streams.append(self._stream_file(wav, True, False, watch))
+        if video is not None:
+            streams.append(self._stream_file(video, False, True, watch))
+        yield from _side_by_side(streams)
+
+    def _stream_file(self, path, audio, video, watch):
+        """The generator behind :meth:`stream`, for one file."""
+        stream = decode(
+            path,
+            sample_rate=SAMPLE_RATE,
+            frame_rate=self.frame_rate,
+            audio=audio,
+            video=video,
+            batch_frames=self.batch_frames,
+        )
+        stream = watch.each("decode", stream)
+        if video:
+            stream = watch.each("faces", self.face_tracker.follow(stream))
+        for item in stream:
+            if isinstance(item, CropBatch):
+                with watch("visual encoder"):
+                    features = self.encode_faces(item.crops, path)
+                yield FaceChunk(features, item.crops, item.times)
+            else:
+                yield item
 
     @torch.inference_mode()
     def encode_audio(self, samples, name="<tensor>"):
@@ -223,6 +277,23 @@ class ClipEncoder:
         features, _ = self.audio_encoder(samples[None].to(device), None)
         return _half([features[0].float().cpu().numpy()], name)
 
+    def encode_faces(self, crops, name="<tensor>"):
+        """Visual features of face crops, as they are cached.
+
+        Arguments
+        ---------
+        crops : torch.Tensor
+            uint8, shape (N, 3, H, W).
+        name : str
+            What an error calls the clip.
+
+        Returns
+        -------
+        np.ndarray
+            float16, shape (N, visual_dim).
+        """
+        return _half([self.encode_crops(crops)], name)
+
     @torch.inference_mode()
     def encode_crops(self, crops):
         """Visual features of face crops.
@@ -241,13 +312,36 @@ class ClipEncoder:
         return self.visual_encoder(crops.to(device)).float().cpu().numpy()
 
 
-def _divert_audio(stream, samples):
-    """Collects the sound of a decoded stream and passes the pictures on."""
-    for item in stream:
-        if isinstance(item, FrameBatch):
-            yield item
-        else:
-            samples.append(item.samples)
+def end_of(chunk):
+    """Where a stretch of sound ends.
+
+    Arguments
+    ---------
+    chunk : AudioChunk
+        At 16 kHz.
+
+    Returns
+    -------
+    float
+        Seconds from the start of the presentation.
+    """
+    return chunk.start + len(chunk.samples) / SAMPLE_RATE
+
+
+def _side_by_side(streams):
+    """Items of several streams, always of the one that is furthest behind."""
+    reached = {id(stream): 0.0 for stream in streams}
+    while streams:
+        stream = min(streams, key=lambda stream: reached[id(stream)])
+        item = next(stream, None)
+        if item is None:
+            streams.remove(stream)
+            continue
+        if isinstance(item, AudioChunk):
+            reached[id(stream)] = end_of(item)
+        elif isinstance(item, Decided):
+            reached[id(stream)] = item.until
+        yield item
 
 
 def _half(parts, name):

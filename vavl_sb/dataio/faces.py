@@ -21,6 +21,7 @@ Authors
  * The vavl_sb authors 2026
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,7 +36,7 @@ from vavl_sb.dataio.face_alignment import (
 )
 from vavl_sb.dataio.face_detection import MTCNNDetector
 from vavl_sb.dataio.face_following import Follower
-from vavl_sb.dataio.frames import RatePicker
+from vavl_sb.dataio.frames import FrameBatch, RatePicker
 from vavl_sb.utils.errors import VAVLError
 
 # Raised whenever this code changes what crops a clip gives.
@@ -63,6 +64,19 @@ class CropBatch:
     crops: torch.Tensor
     times: np.ndarray
     boxes: np.ndarray
+
+
+@dataclass(frozen=True)
+class Decided:
+    """A mark in a stream of crops: no crop before this time will follow.
+
+    Arguments
+    ---------
+    until : float
+        Seconds from the start of the presentation.
+    """
+
+    until: float
 
 
 class FaceTracker:
@@ -218,24 +232,47 @@ class FaceTracker:
             the module's docstring names; there are as many as frames went in
             less crops that came out.
         """
-        if self.detector is None:
-            yield from self._whole_frames(frame_batches)
-            return
+        for item in self.follow(frame_batches):
+            if isinstance(item, CropBatch):
+                yield item
+
+    def follow(self, stream):
+        """Crops of one clip, among all that its stream gives.
+
+        Arguments
+        ---------
+        stream : iterable
+            FrameBatch objects as for :meth:`crops`, and anything else.
+
+        Yields
+        ------
+        CropBatch or Decided or object
+            The crops; after each FrameBatch and at the end, how far they are
+            complete; and what was no FrameBatch, where it stood.
+        """
         state = _Clip(self)
-        for batch in frame_batches:
+        for item in stream:
+            if not isinstance(item, FrameBatch):
+                yield item
+                continue
+            if self.detector is None:
+                yield from self._whole_frames(item)
+                yield Decided(float(item.times[-1]))
+                continue
             for frame, time in zip(
-                batch.frames, batch.times.tolist(), strict=True
+                item.frames, item.times.tolist(), strict=True
             ):
                 yield from self._cut(state.push(frame, time))
+            yield Decided(state.decided())
         yield from self._cut(state.finish())
+        yield Decided(math.inf)
 
-    def _whole_frames(self, frame_batches):
-        for batch in frame_batches:
-            cut = [centre_square(frame, self.size) for frame in batch.frames]
-            if cut:
-                crops, boxes = zip(*cut, strict=True)
-                times = np.asarray(batch.times, np.float64)
-                yield CropBatch(torch.stack(crops), times, np.stack(boxes))
+    def _whole_frames(self, batch):
+        cut = [centre_square(frame, self.size) for frame in batch.frames]
+        if cut:
+            crops, boxes = zip(*cut, strict=True)
+            times = np.asarray(batch.times, np.float64)
+            yield CropBatch(torch.stack(crops), times, np.stack(boxes))
 
 
 class _Clip:
@@ -249,6 +286,7 @@ class _Clip:
     def __init__(self, tracker):
         self.tracker = tracker
         self.shape = None
+        self.time = 0.0
         self.reset()
 
     def reset(self):
@@ -260,9 +298,15 @@ class _Clip:
         self.anchor = None  # (time, detection)
         self.missed = False
 
+    def decided(self):
+        """Time before which no frame can give a crop any more."""
+        times = [item[1] for item in (*self.held[:1], *self.waiting[:1])]
+        return min(times, default=self.time)
+
     def push(self, frame, time):
         """Takes a frame in; gives (frame, time, box, eyes) that are due."""
         found = []
+        self.time = time
         if self.shape != frame.shape:
             # Places in frames of two sizes cannot be compared.
             found = self.finish()

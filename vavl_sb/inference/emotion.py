@@ -12,10 +12,18 @@ import torch
 from ruamel.yaml import YAMLError
 from speechbrain.inference.interfaces import Pretrained
 
+from vavl_sb.inference.analysis import analyze_file
+from vavl_sb.inference.answer import MODALITIES, choose
+from vavl_sb.inference.tensors import encode_tensors, prepare_frames, unpad
 from vavl_sb.nnet.attribute_scale import AttributeScale
 from vavl_sb.utils.errors import EncoderError, MediaError, VAVLError
 
-MODALITIES = ("audio", "visual", "audiovisual")
+NEEDS = {
+    "audio": {"audio"},
+    "visual": {"visual"},
+    "audiovisual": {"audio", "visual"},
+}
+WORDS = {"audio": "sound", "visual": "face"}
 
 
 @dataclass
@@ -112,13 +120,18 @@ class EmotionRecognizer(Pretrained):
     def predict_file(self, path, modality="auto", audio_path=None):
         """Predicts the emotion of a clip.
 
+        A clip of more than 30 s is taken in pieces of 30 s, and the answer is
+        the mean of theirs (see :mod:`vavl_sb.inference.answer`).
+
         Arguments
         ---------
         path : str or Path
             Any container with sound, picture or both.
         modality : str
             "auto": both where the clip has both, otherwise what it has;
-            "audio", "visual", "audiovisual": that head, or an error.
+            "audio", "visual", "audiovisual": that head, or an error. Where
+            only one of sound and picture can be read, and the other is not
+            asked for, a warning says what was lost.
         audio_path : str or Path
             Sound that stands in a file of its own; then the sound in
             ``path`` is not used.
@@ -132,36 +145,221 @@ class EmotionRecognizer(Pretrained):
         MediaError
             The clip cannot be decoded, or lacks what ``modality`` needs.
         """
-        if modality not in ("auto", *MODALITIES):
+        return analyze_file(self, path, modality, audio_path).emotion
+
+    def timeline(
+        self, path, window=3.0, hop=1.0, modality="auto", audio_path=None
+    ):
+        """Predicts the emotion of a clip over time.
+
+        Features are computed once, as for :meth:`predict_file`; each window
+        takes those of its own time.
+
+        Arguments
+        ---------
+        path : str or Path
+            As for :meth:`predict_file`.
+        window, hop : float
+            Seconds of a window (30 at most), and from the start of one to the
+            start of the next. The last window ends with the clip.
+        modality, audio_path
+            As for :meth:`predict_file`, for each window.
+
+        Returns
+        -------
+        list of TimedEmotion
+        """
+        found = analyze_file(self, path, modality, audio_path, window, hop)
+        return found.timeline
+
+    def analyze(
+        self,
+        path,
+        modality="auto",
+        audio_path=None,
+        window=3.0,
+        hop=1.0,
+        crops=8,
+    ):
+        """Emotion, timeline, face crops and times of a clip, in one pass.
+
+        Arguments
+        ---------
+        path, modality, audio_path
+            As for :meth:`predict_file`.
+        window, hop : float
+            As for :meth:`timeline`.
+        crops : int
+            At most so many face crops, evenly over the clip.
+
+        Returns
+        -------
+        vavl_sb.inference.analysis.Analysis
+        """
+        return analyze_file(
+            self, path, modality, audio_path, window, hop, crops
+        )
+
+    def predict_batch(
+        self,
+        wavs=None,
+        wav_lens=None,
+        crops=None,
+        crop_lens=None,
+        modality="auto",
+    ):
+        """Predicts the emotion of clips that are tensors already.
+
+        Each clip is encoded by itself, as from a file, and is taken whole.
+
+        Arguments
+        ---------
+        wavs : torch.Tensor
+            16 kHz mono in [-1, 1], shape (B, n); None for no sound.
+        wav_lens : torch.Tensor
+            Lengths relative to n, shape (B,), 0 for a clip without sound;
+            None if all clips fill it.
+        crops : torch.Tensor
+            Face crops, uint8, RGB, shape (B, N, 3, H, W); None for none.
+        crop_lens : torch.Tensor
+            As ``wav_lens``.
+        modality : str
+            As for :meth:`predict_file`.
+
+        Returns
+        -------
+        list of Emotion
+        """
+        self.check_modality(modality)
+        rows = unpad(wavs, wav_lens, crops, crop_lens)
+        encoder = self.hparams.clip_encoder
+        answers = []
+        for number, (samples, faces) in enumerate(rows):
+            name = f"clip {number} of the batch"
+            answers.append(
+                self._predict(
+                    encode_tensors(encoder, samples, faces, name),
+                    modality,
+                    name,
+                )
+            )
+        return answers
+
+    def predict_frames(self, frames, frame_rate=None, modality="visual"):
+        """Predicts the emotion of a face from a sequence of its crops.
+
+        Arguments
+        ---------
+        frames : np.ndarray or torch.Tensor
+            uint8, RGB, shape (N, H, W, 3), or (N, 3, H, W): pictures of one
+            face in order of time. They are cut to a square and resized to what
+            the visual encoder was trained on; no face is looked for in them.
+        frame_rate : float
+            Frames a second; those that are more than the model takes are left
+            out. None: all are taken.
+        modality : str
+            "visual" or "auto", which is the same here.
+
+        Returns
+        -------
+        Emotion
+        """
+        self.check_modality(modality, ("auto", "visual"))
+        encoder = self.hparams.clip_encoder
+        faces = prepare_frames(
+            frames, frame_rate, encoder.frame_rate, encoder.face_tracker.size
+        )
+        features = encode_tensors(encoder, None, faces, "frames")
+        return self._predict(features, modality, "frames")
+
+    def _predict(self, features, modality, name):
+        """The emotion of a clip's features."""
+        outputs = {}
+        has = {m for m in vars(features) if getattr(features, m) is not None}
+        if has:
+            outputs = self.outputs(features)
+        head = choose([(1.0, outputs)], modality)
+        if head is None:
+            raise MediaError(f"{name}: {self.why_no_answer(modality, has)}")
+        return self.say(head, outputs)
+
+    @staticmethod
+    def check_modality(modality, allowed=("auto", *MODALITIES)):
+        """Refuses a modality that is none.
+
+        Arguments
+        ---------
+        modality : str
+            What the user asks for.
+        allowed : sequence of str
+            What there is.
+
+        Raises
+        ------
+        VAVLError
+            In one line.
+        """
+        if modality not in allowed:
             raise VAVLError(
-                f"modality: must be auto or one of {', '.join(MODALITIES)}, "
-                f"not {modality!r}"
+                f"modality: must be one of {', '.join(allowed)}, not "
+                f"{modality!r}"
             )
-        wav = str(audio_path if audio_path is not None else path)
-        features = self.hparams.clip_encoder.encode(wav=wav, video=str(path))
-        answers = self._answers(features)
-        if not answers:
-            raise MediaError(
-                f"{path}: neither sound nor a face was found in it"
-            )
-        if modality == "auto":
-            modality = [name for name in MODALITIES if name in answers][-1]
-        if modality not in answers:
-            missing = "sound" if features.audio is None else "face"
-            raise MediaError(
-                f"{path}: no {missing} was found in it, so the {modality} "
-                "head cannot answer; use modality auto"
-            )
+
+    def say(self, modality, outputs):
+        """An answer in words, from numbers.
+
+        Arguments
+        ---------
+        modality : str
+            The head that answers.
+        outputs : dict
+            From :meth:`outputs`.
+
+        Returns
+        -------
+        Emotion
+        """
+        answers = {m: self._readable(values) for m, values in outputs.items()}
         return Emotion(
             modality=modality, **answers[modality], per_modality=answers
         )
 
-    def _answers(self, features):
-        """What each head says, for the heads that the clip allows."""
-        return {
-            name: self._readable(values)
-            for name, values in self.outputs(features).items()
-        }
+    def why_no_answer(self, modality, has):
+        """Why no head can answer for a clip.
+
+        Arguments
+        ---------
+        modality : str
+            What was asked for.
+        has : set
+            Of "audio" and "visual": what the clip has.
+
+        Returns
+        -------
+        str
+            To stand after the clip's name.
+        """
+        if not has:
+            return "neither sound nor a face was found in it"
+        needed = NEEDS.get(modality, has)
+        missing = [WORDS[m] for m in ("audio", "visual") if m in needed - has]
+        if missing:
+            return (
+                f"no {' and no '.join(missing)} was found in it, so the "
+                f"{modality} head cannot answer; use modality auto"
+            )
+        heads = modality if modality != "auto" else " and ".join(sorted(has))
+        trained = " and ".join(self.trained_heads)
+        return (
+            f"the model's {heads} head was never trained, so it cannot "
+            f"answer; only {trained} was: give a clip that has that"
+        )
+
+    @property
+    def trained_heads(self):
+        """Heads that have learned; exports without a record have them all."""
+        recorded = getattr(self.hparams, "trained_heads", None)
+        return tuple(m for m in MODALITIES if m in (recorded or MODALITIES))
 
     @torch.no_grad()
     def outputs(self, features):
@@ -175,8 +373,8 @@ class EmotionRecognizer(Pretrained):
         Returns
         -------
         dict
-            Each head that the clip allows ("audio", "visual",
-            "audiovisual") to a float32 tensor on the CPU, shape (n,): logits
+            Each head that the clip allows and that was trained ("audio",
+            "visual", "audiovisual") to a float32 tensor on the CPU, shape (n,): logits
             for classes, attributes in the corpus's own scale.
         """
         inputs = {}
@@ -189,7 +387,7 @@ class EmotionRecognizer(Pretrained):
             out = self.mods.vavl(**inputs)
         return {
             name: self._in_corpus_scale(getattr(out, name)[0].float().cpu())
-            for name in MODALITIES
+            for name in self.trained_heads
             if getattr(out, name) is not None
         }
 
