@@ -55,9 +55,7 @@ def build_page(recognizer, clips, max_mb):
                 ]
             with gr.Column():
                 player = gr.HTML(NOTHING_YET, elem_id="player")
-                timeline = gr.Plot(
-                    label="The emotion over time", elem_id="timeline"
-                )
+                timeline = gr.Plot(show_label=False, elem_id="timeline")
         results = [
             player,
             timeline,
@@ -84,10 +82,13 @@ def _sources(gr, max_mb):
             include_audio=True,
             webcam_options=gr.WebcamOptions(mirror=False),
             label="Record picture and sound",
+            elem_id="camera",
         )
     with gr.Tab("Microphone"):
         microphone = gr.Audio(
-            sources=["microphone"], type="filepath", label="Record sound"
+            sources=["microphone"],
+            label="Record sound",
+            elem_id="microphone",
         )
     return [file, camera, microphone]
 
@@ -97,6 +98,8 @@ def _connect(gr, page, sources, switches, results, work):
     # The model answers one visitor after the other.
     common = {
         "outputs": results,
+        # Progress, or that there was an error, in one place.
+        "show_progress_on": results[0],
         "concurrency_id": "model",
         "concurrency_limit": 1,
         "api_visibility": "private",
@@ -108,8 +111,9 @@ def _connect(gr, page, sources, switches, results, work):
             html.escape(str(error)), duration=None, print_exception=False
         )
 
-    def on_clip(path, no_sound, no_face, request: gr.Request):
+    def on_clip(upload, no_sound, no_face, request: gr.Request):
         yield Page.EMPTY
+        path = None if upload is None else upload["path"]
         try:
             yield work.new_clip(request.session_hash, path, no_sound, no_face)
         except VAVLError as error:
@@ -126,7 +130,9 @@ def _connect(gr, page, sources, switches, results, work):
         work.clips.drop(request.session_hash)
 
     for source in sources:
-        source.change(on_clip, [source, *switches], **common)
+        # Gradio checks that it was uploaded here, and hands it over as it is:
+        # what it does besides ("preprocess") leaves empty files behind.
+        source.change(on_clip, [source, *switches], preprocess=False, **common)
     for switch in switches:
         switch.input(on_switch, switches, **common)
     page.unload(on_leaving)

@@ -34,6 +34,7 @@ def draw_timeline(timeline, duration, limits=None):
     axes.set_xlim(0, max(duration, 1e-3))
     axes.set_ylim(*(limits or _span(values)))
     axes.set_xlabel("seconds")
+    axes.set_title("The emotion over time", fontsize=9)
     axes.grid(alpha=0.3)
     if values:
         axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
