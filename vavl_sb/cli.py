@@ -18,6 +18,9 @@ from vavl_sb.utils.errors import VAVLError
 COMMANDS = (
     "predict",
     "demo",
+    "info",
+    "export",
+    "check_media",
     "evaluate",
     "protocol",
     "compare",

@@ -18,7 +18,7 @@ from vavl_sb.page.answers import answers_html, crops_html
 from vavl_sb.page.clips import Clips
 from vavl_sb.page.guard import Guard
 from vavl_sb.page.layout import Page, chosen_modality, player_html
-from vavl_sb.page.timeline import curves, draw_timeline
+from vavl_sb.training.plots import emotion_curves, emotion_over_time
 from vavl_sb.utils.errors import MediaError, VAVLError
 
 
@@ -119,12 +119,12 @@ def windows(*shares):
 
 def test_the_timeline_has_a_point_a_window_and_gaps():
     timeline = windows(0.1, None, 0.3)
-    times, values = curves(timeline)
+    times, values = emotion_curves(timeline)
     assert times == [0.0, 1.5, 2.5, 3.5, 5.0]
     nan = float("nan")
     np.testing.assert_allclose(values["calm"], [0.1, 0.1, nan, 0.3, 0.3])
     np.testing.assert_allclose(values["<b>loud"], [0.9, 0.9, nan, 0.7, 0.7])
-    (axes,) = draw_timeline(timeline, 5.0).axes
+    (axes,) = emotion_over_time(timeline).axes
     assert axes.get_xlim() == (0.0, 5.0)
     assert axes.get_ylim() == (0.0, 1.0)
     drawn = {line.get_label(): line.get_ydata() for line in axes.lines}
@@ -132,17 +132,17 @@ def test_the_timeline_has_a_point_a_window_and_gaps():
 
 
 def test_a_timeline_without_any_emotion_is_drawn_empty():
-    assert curves(windows(None, None)) == ([], {})
-    (axes,) = draw_timeline(windows(None), 3.0).axes
+    assert emotion_curves(windows(None, None)) == ([], {})
+    (axes,) = emotion_over_time(windows(None)).axes
     assert list(axes.lines) == []
 
 
 def test_attributes_are_drawn_in_their_scale():
     timeline = windows(0.1)
     timeline[0].emotion = Emotion("audio", attributes={"valence": -1.5})
-    (axes,) = draw_timeline(timeline, 3.0, [1, 5]).axes
+    (axes,) = emotion_over_time(timeline, [1, 5]).axes
     assert axes.get_ylim() == (1, 5)
-    (axes,) = draw_timeline(timeline, 3.0).axes
+    (axes,) = emotion_over_time(timeline).axes
     assert axes.get_ylim() == (-1.5, 1.0)
 
 

@@ -31,6 +31,11 @@ def add_parser(commands):
         default=100.0,
         help="largest file that may be uploaded, in MB (default: 100)",
     )
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="load a model whose YAML names modules from elsewhere",
+    )
     parser.set_defaults(run=run)
 
 
@@ -52,7 +57,9 @@ def run(options):
     def load_model():
         from vavl_sb.inference.emotion import EmotionRecognizer
 
-        return EmotionRecognizer.from_hparams(options.model)
+        return EmotionRecognizer.from_hparams(
+            options.model, trust=options.trust
+        )
 
     def announce(line):
         print(line, flush=True)

@@ -137,7 +137,10 @@ class RobustnessTest:
         if not any(has.values()):
             return
         target = self.clean.target(entry)
-        self.clean.add(clip, self.model.outputs(features), target)
+        outputs = self.model.outputs(features)
+        if not outputs:  # It has only what the model never learned from.
+            return
+        self.clean.add(clip, outputs, target)
         if self.has_pairs and not all(has.values()):
             return
         for condition in self.conditions:
@@ -158,8 +161,10 @@ class RobustnessTest:
             part = replace(features, **{condition.modality: changed})
             # What is left of the sound may be silence.
             if part.audio is not None or part.visual is not None:
-                answers = self.corrupted[condition.name, level]
-                answers.add(clip, self.model.outputs(part), target)
+                outputs = self.model.outputs(part)
+                if outputs:
+                    answers = self.corrupted[condition.name, level]
+                    answers.add(clip, outputs, target)
 
     def _read(self, clip, entry):
         """Samples and visual features; what cannot be decoded is None."""
@@ -237,6 +242,9 @@ class RobustnessTest:
     def _levels(self, condition):
         """Scores at each level of a condition, or why there are none."""
         pairs = self.clean.ids("audiovisual")
+        trained = self.model.trained_heads
+        if condition.modality and condition.modality not in trained:
+            return f"the {condition.modality} head was never trained"
         if condition.modality is None and not pairs:
             return NO_PAIRS
         if condition.name == "modalities":

@@ -16,7 +16,7 @@ from speechbrain.utils.logger import get_logger
 from vavl_sb.dataio.containers import check_file
 from vavl_sb.dataio.media import probe
 from vavl_sb.dataio.pieces import read_pieces
-from vavl_sb.inference.answer import choose, mean_outputs
+from vavl_sb.inference.answer import check_modality, choose, mean_outputs
 from vavl_sb.inference.windows import FeatureWindows, spans
 from vavl_sb.utils.errors import EncoderError, MediaError
 from vavl_sb.utils.stopwatch import Stopwatch
@@ -162,7 +162,7 @@ def analyze_file(
     MediaError, VAVLError
         In one line: what is wrong with the clip or with the arguments.
     """
-    model.check_modality(modality)
+    check_modality(modality)
     path = str(path)
     wav = path if audio_path is None else str(audio_path)
     infos = {}

@@ -4,7 +4,111 @@ Authors
  * The vavl_sb authors 2026
 """
 
+from dataclasses import asdict, dataclass
+from typing import Optional
+
+from vavl_sb.utils.errors import VAVLError
+
 MODALITIES = ("audio", "visual", "audiovisual")
+NEEDS = {
+    "audio": {"audio"},
+    "visual": {"visual"},
+    "audiovisual": {"audio", "visual"},
+}
+WORDS = {"audio": "sound", "visual": "face"}
+
+
+@dataclass
+class Emotion:
+    """What a model says about one clip.
+
+    Arguments
+    ---------
+    modality : str
+        Which head answered: "audio", "visual" or "audiovisual".
+    label : str
+        The most probable class; None for attributes.
+    probabilities : dict
+        Class to probability; None for attributes.
+    attributes : dict
+        Attribute to value, in the corpus's own scale; None for classes.
+    per_modality : dict
+        The same, from each head that the clip allows.
+    """
+
+    modality: str
+    label: Optional[str] = None
+    probabilities: Optional[dict] = None
+    attributes: Optional[dict] = None
+    per_modality: Optional[dict] = None
+
+    def as_dict(self):
+        """The fields that are not None, as plain Python.
+
+        Returns
+        -------
+        dict
+        """
+        return {k: v for k, v in asdict(self).items() if v is not None}
+
+
+def check_modality(modality, allowed=("auto", *MODALITIES)):
+    """Refuses a modality that is none.
+
+    Arguments
+    ---------
+    modality : str
+        What the user asks for.
+    allowed : sequence of str
+        What there is.
+
+    Raises
+    ------
+    VAVLError
+        In one line.
+    """
+    if modality not in allowed:
+        raise VAVLError(
+            f"modality: must be one of {', '.join(allowed)}, not {modality!r}"
+        )
+
+
+def why_no_answer(modality, has, trained):
+    """Why no head can answer for a clip.
+
+    Arguments
+    ---------
+    modality : str
+        What was asked for.
+    has : set
+        Of "audio" and "visual": what the clip has.
+    trained : sequence of str
+        Heads that have learned.
+
+    Returns
+    -------
+    str
+        To stand after the clip's name.
+
+    Example
+    -------
+    >>> why_no_answer("audio", set(), MODALITIES)
+    'neither sound nor a face was found in it'
+    """
+    if not has:
+        return "neither sound nor a face was found in it"
+    needed = NEEDS.get(modality, has)
+    missing = [WORDS[m] for m in ("audio", "visual") if m in needed - has]
+    if missing:
+        return (
+            f"no {' and no '.join(missing)} was found in it, so the "
+            f"{modality} head cannot answer; use modality auto"
+        )
+    head = modality if modality != "auto" else " and ".join(sorted(has))
+    return (
+        f"the model's {head} head was never trained, so it cannot answer "
+        f"(trained: {', '.join(trained)}); take another model or modality"
+    )
 
 
 def choose(parts, modality="auto"):

@@ -4,60 +4,28 @@ Authors
  * The vavl_sb authors 2026
 """
 
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Optional
-
 import torch
 from ruamel.yaml import YAMLError
 from speechbrain.inference.interfaces import Pretrained
 
 from vavl_sb.inference.analysis import analyze_file
-from vavl_sb.inference.answer import MODALITIES, choose
+from vavl_sb.inference.answer import (
+    MODALITIES,
+    Emotion,
+    check_modality,
+    choose,
+    why_no_answer,
+)
+from vavl_sb.inference.loading import (
+    HPARAMS,
+    check_dims,
+    check_sizes,
+    model_folder,
+)
 from vavl_sb.inference.tensors import encode_tensors, prepare_frames, unpad
+from vavl_sb.inference.trust import refuse_unsafe
 from vavl_sb.nnet.attribute_scale import AttributeScale
-from vavl_sb.utils.errors import EncoderError, MediaError, VAVLError
-
-NEEDS = {
-    "audio": {"audio"},
-    "visual": {"visual"},
-    "audiovisual": {"audio", "visual"},
-}
-WORDS = {"audio": "sound", "visual": "face"}
-
-
-@dataclass
-class Emotion:
-    """What a model says about one clip.
-
-    Arguments
-    ---------
-    modality : str
-        Which head answered: "audio", "visual" or "audiovisual".
-    label : str
-        The most probable class; None for attributes.
-    probabilities : dict
-        Class to probability; None for attributes.
-    attributes : dict
-        Attribute to value, in the corpus's own scale; None for classes.
-    per_modality : dict
-        The same, from each head that the clip allows.
-    """
-
-    modality: str
-    label: Optional[str] = None
-    probabilities: Optional[dict] = None
-    attributes: Optional[dict] = None
-    per_modality: Optional[dict] = None
-
-    def as_dict(self):
-        """The fields that are not None, as plain Python.
-
-        Returns
-        -------
-        dict
-        """
-        return {k: v for k, v in asdict(self).items() if v is not None}
+from vavl_sb.utils.errors import EncoderError, MediaError
 
 
 class EmotionRecognizer(Pretrained):
@@ -77,16 +45,17 @@ class EmotionRecognizer(Pretrained):
     MODULES_NEEDED = ["vavl"]
 
     @classmethod
-    def from_hparams(cls, source, overrides=None, **kwargs):
+    def from_hparams(cls, source, trust=False, overrides=None, **kwargs):
         """Loads an exported model.
-
-        The model's YAML can make any Python object: load only models from
-        people you trust.
 
         Arguments
         ---------
         source : str or Path
             A folder such as a run's ``inference/``, or a hub id.
+        trust : bool
+            A model's YAML can make any Python object. False: only what an
+            export has in it is let through, and nothing pickled is read (see
+            :mod:`vavl_sb.inference.trust`). True: whatever it names is run.
         overrides : dict
             Keys of the model's hyperparams.yaml to change.
         **kwargs
@@ -99,9 +68,14 @@ class EmotionRecognizer(Pretrained):
         Raises
         ------
         EncoderError
-            The folder does not hold a model, or its weights do not fit.
+            The folder does not hold a model, its weights do not fit, or it
+            asks for trust.
         """
-        folder = _model_folder(source)
+        folder = model_folder(source)
+        path = folder / kwargs.get("hparams_file", HPARAMS)
+        if not trust:
+            refuse_unsafe(path)
+            check_sizes(folder)
         overrides = {"pretrained_path": str(folder), **(overrides or {})}
         try:
             model = super().from_hparams(
@@ -111,9 +85,10 @@ class EmotionRecognizer(Pretrained):
         except (YAMLError, KeyError, ValueError, TypeError) as error:
             reason = " ".join(str(error).split())[:200]
             raise EncoderError(
-                f"{folder / 'hyperparams.yaml'}: no model can be made from it "
+                f"{path}: no model can be made from it "
                 f"({type(error).__name__}: {reason}); export it again"
             ) from error
+        check_dims(model.hparams)
         model.hparams.clip_encoder.to(model.device)
         return model
 
@@ -230,7 +205,7 @@ class EmotionRecognizer(Pretrained):
         -------
         list of Emotion
         """
-        self.check_modality(modality)
+        check_modality(modality)
         rows = unpad(wavs, wav_lens, crops, crop_lens)
         encoder = self.hparams.clip_encoder
         answers = []
@@ -264,7 +239,7 @@ class EmotionRecognizer(Pretrained):
         -------
         Emotion
         """
-        self.check_modality(modality, ("auto", "visual"))
+        check_modality(modality, ("auto", "visual"))
         encoder = self.hparams.clip_encoder
         faces = prepare_frames(
             frames, frame_rate, encoder.frame_rate, encoder.face_tracker.size
@@ -282,28 +257,6 @@ class EmotionRecognizer(Pretrained):
         if head is None:
             raise MediaError(f"{name}: {self.why_no_answer(modality, has)}")
         return self.say(head, outputs)
-
-    @staticmethod
-    def check_modality(modality, allowed=("auto", *MODALITIES)):
-        """Refuses a modality that is none.
-
-        Arguments
-        ---------
-        modality : str
-            What the user asks for.
-        allowed : sequence of str
-            What there is.
-
-        Raises
-        ------
-        VAVLError
-            In one line.
-        """
-        if modality not in allowed:
-            raise VAVLError(
-                f"modality: must be one of {', '.join(allowed)}, not "
-                f"{modality!r}"
-            )
 
     def say(self, modality, outputs):
         """An answer in words, from numbers.
@@ -339,21 +292,7 @@ class EmotionRecognizer(Pretrained):
         str
             To stand after the clip's name.
         """
-        if not has:
-            return "neither sound nor a face was found in it"
-        needed = NEEDS.get(modality, has)
-        missing = [WORDS[m] for m in ("audio", "visual") if m in needed - has]
-        if missing:
-            return (
-                f"no {' and no '.join(missing)} was found in it, so the "
-                f"{modality} head cannot answer; use modality auto"
-            )
-        heads = modality if modality != "auto" else " and ".join(sorted(has))
-        trained = " and ".join(self.trained_heads)
-        return (
-            f"the model's {heads} head was never trained, so it cannot "
-            f"answer; only {trained} was: give a clip that has that"
-        )
+        return why_no_answer(modality, has, self.trained_heads)
 
     @property
     def trained_heads(self):
@@ -424,34 +363,3 @@ class EmotionRecognizer(Pretrained):
         vavl_sb.lobes.vavl.VAVLOutput
         """
         return self.mods.vavl(audio, audio_lens, visual, visual_lens)
-
-
-def _model_folder(source):
-    """A local folder with the model, fetched from the hub where needed."""
-    folder = Path(source)
-    if not folder.is_dir():
-        folder = _from_hub(str(source))
-    # The whole run's folder has a hyperparams.yaml too: that of the training.
-    if (folder / "inference" / "vavl.safetensors").is_file():
-        folder = folder / "inference"
-    for name in ("hyperparams.yaml", "vavl.safetensors"):
-        if not (folder / name).is_file():
-            raise EncoderError(
-                f"{source}: no {name} in it; give a folder that a run "
-                "exported, such as results/demo/inference"
-            )
-    return folder.resolve()
-
-
-def _from_hub(source):
-    """Downloads a model, or takes it from the hub's cache."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
-    try:
-        return Path(snapshot_download(source))
-    except (OSError, ValueError, HFValidationError, HfHubHTTPError):
-        raise EncoderError(
-            f"{source}: neither a folder nor a model that the hub (or its "
-            "cache) has"
-        ) from None

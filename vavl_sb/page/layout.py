@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from vavl_sb.page.answers import answers_html, crops_html, stages_html
-from vavl_sb.page.timeline import draw_timeline
+from vavl_sb.training.plots import emotion_over_time
 from vavl_sb.utils.errors import VAVLError
 
 ABOUT = """\
@@ -214,7 +214,7 @@ class Page:
             raise VAVLError(line) from error
         return (
             player_html(path),
-            draw_timeline(analysis.timeline, analysis.duration, self.limits),
+            emotion_over_time(analysis.timeline, self.limits),
             answers_html(analysis.emotion, self.limits, modality),
             crops_html(analysis.crops),
             stages_html(analysis),

@@ -20,6 +20,7 @@ from vavl_sb.dataio.preparation import recorded_folder
 from vavl_sb.training.brain import VAVLBrain
 from vavl_sb.training.export import export_model
 from vavl_sb.training.identity import other_corpora, refuse_other_run
+from vavl_sb.training.record import run_record, trained_heads
 from vavl_sb.training.transfer import standardize_features, start_from
 from vavl_sb.utils.errors import CorpusError, ManifestError, VAVLError
 
@@ -232,10 +233,14 @@ def export(hparams, datasets):
         net=hparams["vavl"],
         clip_encoder=hparams["clip_encoder"],
         train_speakers={clip["spk_id"] for clip in clips.values()},
+        record=run_record(hparams),
         task=hparams["task"],
         labels=hparams["labels"],
         corpus=hparams["corpus"],
         attribute_range=hparams["attribute_range"],
+        trained_heads=trained_heads(
+            read_index(hparams["feature_index"]), clips
+        ),
     )
 
 

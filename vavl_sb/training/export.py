@@ -70,7 +70,9 @@ def _ref(text):
     return _Tagged("!ref", text)
 
 
-def export_model(folder, net, clip_encoder, train_speakers=(), **about):
+def export_model(
+    folder, net, clip_encoder, train_speakers=(), record=None, **about
+):
     """Writes ``hyperparams.yaml``, about.json, and the weights of network and
     encoders.
 
@@ -84,9 +86,13 @@ def export_model(folder, net, clip_encoder, train_speakers=(), **about):
         With the encoders that the network was trained on.
     train_speakers : iterable of str
         Whom the network was trained on, for about.json.
+    record : dict
+        More for about.json alone: what the run was and how well it scored.
     **about
-        ``task``, ``labels``, ``corpus``, and ``attribute_range`` (lowest and
-        highest value of an attribute, or None): they stand in the YAML.
+        ``task``, ``labels``, ``corpus``, ``attribute_range`` (lowest and
+        highest value of an attribute, or None), and ``trained_heads`` (those
+        of "audio", "visual" and "audiovisual" that have learned; left out,
+        all have): they stand in the YAML.
     """
     folder = Path(folder)
     if not if_main_process():
@@ -105,6 +111,7 @@ def export_model(folder, net, clip_encoder, train_speakers=(), **about):
             **about,
             "encoders": {m: clip_encoder.digest(m) for m in MODALITIES},
             "train_speakers": sorted(train_speakers),
+            **(record or {}),
         },
     )
     _let_others_read(folder)

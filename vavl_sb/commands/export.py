@@ -1,0 +1,93 @@
+"""`vavl export`: a finished run's model, in a folder to give to others.
+
+Authors
+ * The vavl_sb authors 2026
+"""
+
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from vavl_sb.utils.errors import EncoderError, VAVLError
+from vavl_sb.utils.files import write_json
+
+
+def add_parser(commands):
+    """Adds the command to the command line.
+
+    Arguments
+    ---------
+    commands : argparse._SubParsersAction
+        From ``add_subparsers`` of the program's parser.
+    """
+    parser = commands.add_parser(
+        "export", help="copy a finished run's model into a folder, checked"
+    )
+    parser.add_argument("source", metavar="RUN", help="a run's output folder")
+    parser.add_argument(
+        "folder", metavar="DIR", help="the folder to make (or an empty one)"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(options):
+    """Copies the model, checks that the copy loads, and puts it in place.
+
+    Arguments
+    ---------
+    options : argparse.Namespace
+        What :func:`add_parser` describes.
+
+    Returns
+    -------
+    int
+        Exit status, 0.
+    """
+    from vavl_sb.inference.emotion import EmotionRecognizer
+    from vavl_sb.inference.loading import model_folder
+
+    if not Path(options.source).is_dir():
+        raise EncoderError(
+            f"{options.source}: no such folder; give a run's output folder"
+        )
+    source, target = model_folder(options.source), Path(options.folder)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise VAVLError(f"{target}: is there already; give another folder")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # Beside the target, so that the last step is a rename.
+        with tempfile.TemporaryDirectory(
+            prefix=f".{target.name}-", dir=target.parent
+        ) as temporary:
+            copy = Path(temporary) / "model"
+            shutil.copytree(source, copy)
+            _add_scores(copy / "about.json", source.parent / "metrics.json")
+            EmotionRecognizer.from_hparams(copy)
+            if target.is_dir():
+                target.rmdir()
+            os.rename(copy, target)
+    except (OSError, shutil.Error) as error:
+        raise VAVLError(
+            f"{target}: cannot be written ({error}); free space or choose "
+            "another folder"
+        ) from None
+    print(f"Exported to {target}")
+    return 0
+
+
+def _add_scores(about_path, metrics_path):
+    """Adds test scores to an export that was made before they were recorded."""
+    try:
+        about = json.loads(about_path.read_text(encoding="utf-8"))
+        metrics = json.loads(metrics_path.read_text(encoding="utf-8"))
+        scores = {
+            head: {k: v for k, v in found.items() if k != "confusion"}
+            for head, found in metrics["test"].items()
+        }
+        counts = metrics["n_test"]
+    except (OSError, ValueError, KeyError, AttributeError):
+        return
+    if "test" not in about:
+        write_json(about_path, {**about, "test": scores, "n_test": counts})

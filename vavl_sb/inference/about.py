@@ -1,0 +1,83 @@
+"""What a model's folder tells of itself, without loading the model.
+
+Authors
+ * The vavl_sb authors 2026
+"""
+
+import json
+
+from vavl_sb.inference.loading import HPARAMS, model_folder, read_plain
+from vavl_sb.utils.errors import EncoderError
+
+ABOUT = "about.json"
+
+# Of the corpora that recipes train on. A model's weights are learned from
+# them, and their terms say what one may do with these.
+CORPUS_TERMS = {
+    "CREMA-D": "Open Database License 1.0",
+    "MSP-IMPROV": "the corpus's own academic licence: research only",
+    "RAVDESS": "CC BY-NC-SA 4.0: no commercial use",
+}
+UNKNOWN_TERMS = "not known here: ask whoever made the corpus"
+WEIGHTS_TERMS = (
+    "no licence is recorded for the weights: ask whoever trained the model; "
+    "pretrained encoders in it keep their own"
+)
+
+
+def read_about(source):
+    """Task, labels, encoders, corpus, scores and licence notes of a model.
+
+    Arguments
+    ---------
+    source : str or Path
+        As for ``EmotionRecognizer.from_hparams``.
+
+    Returns
+    -------
+    dict
+        ``folder``, ``task``, ``labels``, ``attribute_range``, ``corpus``,
+        ``trained_heads``, ``encoders`` (name, or None where the export is
+        older than the record), ``network`` (its settings), ``run``, ``test``,
+        ``n_test`` (None likewise) and ``licences`` (of corpus and weights).
+
+    Raises
+    ------
+    EncoderError
+        In one line: there is no model, or its files cannot be read.
+    """
+    folder = model_folder(source)
+    plain = read_plain(folder / HPARAMS)
+    about = _read_json(folder / ABOUT)
+    names = about.get("encoder_names") or {}
+    heads = ["audio", "visual", "audiovisual"]
+    return {
+        "folder": str(folder),
+        "task": plain.get("task"),
+        "labels": plain.get("labels"),
+        "attribute_range": plain.get("attribute_range"),
+        "corpus": plain.get("corpus"),
+        "trained_heads": plain.get("trained_heads") or heads,
+        "encoders": {m: names.get(m) for m in ("audio", "visual")},
+        "network": plain.get("vavl"),
+        "run": about.get("run"),
+        "test": about.get("test"),
+        "n_test": about.get("n_test"),
+        "licences": {
+            "corpus": CORPUS_TERMS.get(plain.get("corpus"), UNKNOWN_TERMS),
+            "weights": about.get("licence") or WEIGHTS_TERMS,
+        },
+    }
+
+
+def _read_json(path):
+    """A JSON object; {} where there is no file."""
+    if not path.is_file():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        found = None
+    if not isinstance(found, dict):
+        raise EncoderError(f"{path}: is no JSON object; export the model again")
+    return found
