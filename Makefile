@@ -21,7 +21,7 @@ $(VENV)/.installed: setup.py constraints.txt
 	$(RUN) -m pip install --quiet --constraint constraints.txt torch torchvision
 	$(RUN) -m pip install --quiet --constraint constraints.txt torchaudio
 	$(RUN) -m pip install --quiet --constraint constraints.txt \
-		--editable ".[ssl,test,dev]"
+		--editable ".[ssl,demo,test,dev]"
 	$(RUN) -m pip install --quiet --no-deps facenet-pytorch==2.6.0
 	touch $@
 

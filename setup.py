@@ -40,12 +40,14 @@ setup(
     extras_require={
         "ssl": ["transformers>=4.57"],
         "slurm": ["submitit>=1.5"],
+        "demo": ["gradio>=6.31,<7"],
         "test": [
             "pytest",
             "hypothesis",
             "scikit-learn",
             "torchmetrics",
             "submitit",
+            "selenium",
         ],
         "dev": ["ruff", "yamllint", "codespell", "tensorboard"],
     },

@@ -17,6 +17,7 @@ from vavl_sb.utils.errors import VAVLError
 # Modules of vavl_sb.commands, in the order of the help text.
 COMMANDS = (
     "predict",
+    "demo",
     "info",
     "export",
     "check_media",

@@ -227,7 +227,7 @@ def imports(path):
 
 
 # What stands on all other floors; then what a floor may not import.
-TOP = ("corpora", "evaluation", "protocol", "commands", "cli")
+TOP = ("corpora", "evaluation", "protocol", "page", "commands", "cli")
 FLOORS = {
     "lobes": ("dataio", "training", "inference", *TOP),
     "nnet": ("dataio", "training", "inference", "lobes", *TOP),
@@ -236,7 +236,17 @@ FLOORS = {
     "corpora": ("training", "inference", "lobes", *TOP[1:]),
     "training": ("inference", *TOP),
     "inference": ("training", *TOP),
-    "evaluation": ("corpora", "protocol", "commands", "cli"),
+    "evaluation": ("corpora", "protocol", "page", "commands", "cli"),
+    # It shows what a recognizer says; it looks into no clip itself.
+    "page": (
+        "dataio",
+        "lobes",
+        "corpora",
+        "evaluation",
+        "protocol",
+        "commands",
+        "cli",
+    ),
     # It starts train.py and reads what that leaves, as a user does.
     "protocol": (
         "training",
@@ -244,6 +254,7 @@ FLOORS = {
         "lobes",
         "corpora",
         "evaluation",
+        "page",
         "commands",
         "cli",
     ),

@@ -124,9 +124,9 @@ def _predict(model, clip, options):
         crops=0,
     )
     if options.plot:
-        from vavl_sb.training.plots import emotion_over_time
+        from vavl_sb.training.plots import emotion_over_time, save_figure
 
-        emotion_over_time(found.timeline, options.plot)
+        save_figure(emotion_over_time(found.timeline), options.plot)
     result = found.emotion.as_dict()
     if options.timeline:
         result["timeline"] = [

@@ -5,6 +5,7 @@ Authors
 """
 
 import io
+import math
 
 from vavl_sb.utils.files import write_atomically
 
@@ -114,34 +115,65 @@ def save_figure(figure, path):
     write_atomically(path, buffer.getvalue())
 
 
-def emotion_over_time(timeline, path):
+def emotion_over_time(timeline, limits=None):
     """Draws what a model says about the windows of a clip.
 
     Arguments
     ---------
     timeline : list of vavl_sb.inference.analysis.TimedEmotion
-        Windows without an emotion leave a gap.
-    path : str
-        PNG to write.
+        In order of time; windows without an emotion leave a gap.
+    limits : list of float
+        Lowest and highest value of an attribute; None for 0 to 1, or more
+        where values lie outside.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
     """
-    figure, axes = make_figure(8, 3.2)
-    said = [w.emotion for w in timeline if w.emotion is not None]
-    classes = bool(said) and said[0].probabilities is not None
-    values = [
-        w.emotion and (w.emotion.probabilities or w.emotion.attributes)
+    figure, axes = make_figure(7.0, 2.8)
+    times, values = emotion_curves(timeline)
+    for name, line in values.items():
+        axes.plot(times, line, ".-", markersize=4, linewidth=1.5, label=name)
+    known = [v for line in values.values() for v in line if not math.isnan(v)]
+    axes.set_xlim(0, max((w.end for w in timeline), default=1.0) or 1.0)
+    axes.set_ylim(*(limits or (min([0.0, *known]), max([1.0, *known]))))
+    axes.set_title("The emotion over time", fontsize=9)
+    axes.set_xlabel("seconds")
+    axes.grid(alpha=0.3)
+    if values:
+        axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return figure
+
+
+def emotion_curves(timeline):
+    """The points of :func:`emotion_over_time`, a curve for each class or
+    attribute.
+
+    A window stands at its middle; the first and the last reach out to the
+    clip's ends. Where a window has no emotion, the curve has a gap.
+
+    Arguments
+    ---------
+    timeline : list of vavl_sb.inference.analysis.TimedEmotion
+        In order of time.
+
+    Returns
+    -------
+    times : list of float
+    values : dict
+        Name to a list as long as ``times``, NaN in gaps.
+    """
+    found = [
+        (w.emotion.probabilities or w.emotion.attributes) if w.emotion else {}
         for w in timeline
     ]
-    times = [(w.start + w.end) / 2 for w in timeline]
-    names = next((list(v) for v in values if v), [])
-    for name in names:
-        line = [v[name] if v else float("nan") for v in values]
-        axes.plot(times, line, marker=".", label=name)
-    if classes:
-        axes.set_ylim(0, 1)
-    axes.set_xlim(0, max((w.end for w in timeline), default=1.0) or 1.0)
-    axes.set_xlabel("time, s (middle of the window)")
-    axes.set_ylabel("probability" if classes else "attribute")
-    axes.grid(alpha=0.3)
-    if names:
-        axes.legend(fontsize=7)
-    save_figure(figure, path)
+    # Not a set: the model's own order of names.
+    names = list(dict.fromkeys(name for values in found for name in values))
+    if not names:
+        return [], {}
+    times = [(window.start + window.end) / 2 for window in timeline]
+    times = [timeline[0].start, *times, timeline[-1].end]
+    found = [found[0], *found, found[-1]]
+    return times, {
+        name: [values.get(name, math.nan) for values in found] for name in names
+    }

@@ -1,0 +1,309 @@
+"""The page's parts, without a browser."""
+
+import asyncio
+import base64
+import io
+import re
+import socket
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vavl_sb.cli import main
+from vavl_sb.inference.emotion import Emotion
+from vavl_sb.page.answers import answers_html, crops_html
+from vavl_sb.page.clips import Clips
+from vavl_sb.page.guard import Guard
+from vavl_sb.page.layout import Page, chosen_modality, player_html
+from vavl_sb.training.plots import emotion_curves, emotion_over_time
+from vavl_sb.utils.errors import MediaError, VAVLError
+
+
+def emotion(modality="audiovisual", shares=(0.25, 0.75)):
+    """An answer of all three heads, the same from each."""
+    probabilities = dict(zip(("calm", "<b>loud"), shares))
+    answer = {
+        "label": max(probabilities, key=probabilities.get),
+        "probabilities": probabilities,
+    }
+    heads = dict.fromkeys(("audio", "visual", "audiovisual"), answer)
+    return Emotion(modality=modality, **answer, per_modality=heads)
+
+
+def columns(text):
+    """Head to the HTML of its column."""
+    parts = re.split(
+        r'<div class="vavl-answer([^"]*)" data-head="(\w+)">', text
+    )
+    return {
+        parts[i + 1]: (parts[i].strip(), parts[i + 2])
+        for i in range(1, len(parts), 3)
+    }
+
+
+def test_three_answers_stand_side_by_side_and_the_chosen_one_is_marked():
+    found = columns(answers_html(emotion("visual")))
+    assert list(found) == ["audio", "visual", "audiovisual"]
+    marked = [head for head, (mark, _) in found.items() if mark == "chosen"]
+    assert marked == ["visual"]
+    for _, body in found.values():
+        # Labels are a model's, so they are text and never HTML.
+        assert "<b>loud" not in body and "&lt;b&gt;loud" in body
+        assert re.findall(r"width: (\d+)%", body) == ["75", "25"]
+
+
+def test_an_ignored_modality_shows_no_answer():
+    found = columns(answers_html(emotion("audio"), modality="audio"))
+    assert "75%" in found["audio"][1]
+    for head in ("visual", "audiovisual"):
+        assert "ignored" in found[head][1] and "%" not in found[head][1]
+
+
+def test_a_head_without_an_answer_says_so():
+    answer = emotion("audio")
+    answer.per_modality = {"audio": answer.per_modality["audio"]}
+    found = columns(answers_html(answer))
+    assert "no answer" in found["visual"][1]
+    assert "no answer" not in found["audio"][1]
+
+
+def test_bars_of_attributes_follow_the_scale_of_the_corpus():
+    values = {"valence": 4.0, "arousal": 0.5}
+    answer = Emotion(
+        "audio",
+        attributes=values,
+        per_modality={"audio": {"attributes": values}},
+    )
+    body = columns(answers_html(answer, [1.0, 5.0]))["audio"][1]
+    # In the model's own order; what lies outside is at the end of the bar.
+    assert re.findall(r"(\w+) <b>([\d.]+)</b>", body) == [
+        ("valence", "4.00"),
+        ("arousal", "0.50"),
+    ]
+    assert re.findall(r"width: (\d+)%", body) == ["75", "0"]
+
+
+def test_crops_are_the_pictures_that_went_in():
+    ramp = np.linspace(0, 255, 64).astype(np.uint8)
+    crop = np.stack([np.tile(ramp, (64, 1))] * 3, axis=-1)
+    crop[..., 0] = 200
+    text = crops_html([(0.5, crop), (2.25, crop[:, ::-1].copy())])
+    assert re.findall(r"<figcaption>(.*?)<", text) == ["0.5 s", "2.2 s"]
+    pictures = [
+        np.asarray(Image.open(io.BytesIO(base64.b64decode(data))), np.float32)
+        for data in re.findall(r"base64,([^\"]+)", text)
+    ]
+    # JPEG halves the colours' resolution; brightness is what it keeps.
+    for picture, truth in zip(pictures, (crop, crop[:, ::-1])):
+        difference = picture.mean(axis=-1) - truth.mean(axis=-1)
+        assert np.abs(difference).mean() < 4
+    assert "No face" in crops_html([])
+
+
+def windows(*shares):
+    """Windows of 3 s each second."""
+    return [
+        SimpleNamespace(
+            start=float(i),
+            end=i + 3.0,
+            emotion=None
+            if share is None
+            else emotion(shares=(share, 1 - share)),
+        )
+        for i, share in enumerate(shares)
+    ]
+
+
+def test_the_timeline_has_a_point_a_window_and_gaps():
+    timeline = windows(0.1, None, 0.3)
+    times, values = emotion_curves(timeline)
+    assert times == [0.0, 1.5, 2.5, 3.5, 5.0]
+    nan = float("nan")
+    np.testing.assert_allclose(values["calm"], [0.1, 0.1, nan, 0.3, 0.3])
+    np.testing.assert_allclose(values["<b>loud"], [0.9, 0.9, nan, 0.7, 0.7])
+    (axes,) = emotion_over_time(timeline).axes
+    assert axes.get_xlim() == (0.0, 5.0)
+    assert axes.get_ylim() == (0.0, 1.0)
+    drawn = {line.get_label(): line.get_ydata() for line in axes.lines}
+    np.testing.assert_allclose(drawn["calm"], values["calm"])
+
+
+def test_a_timeline_without_any_emotion_is_drawn_empty():
+    assert emotion_curves(windows(None, None)) == ([], {})
+    (axes,) = emotion_over_time(windows(None)).axes
+    assert list(axes.lines) == []
+
+
+def test_attributes_are_drawn_in_their_scale():
+    timeline = windows(0.1)
+    timeline[0].emotion = Emotion("audio", attributes={"valence": -1.5})
+    (axes,) = emotion_over_time(timeline, [1, 5]).axes
+    assert axes.get_ylim() == (1, 5)
+    (axes,) = emotion_over_time(timeline).axes
+    assert axes.get_ylim() == (-1.5, 1.0)
+
+
+def upload(folder, content, name):
+    """A file where Gradio would put it."""
+    place = folder / content
+    place.mkdir(exist_ok=True)
+    (place / name).write_text(content)
+    return place / name
+
+
+def test_a_clip_is_deleted_when_the_next_comes_and_when_its_owner_leaves(
+    tmp_path,
+):
+    clips = Clips(tmp_path)
+    first = upload(tmp_path, "first", "a.mp4")
+    clips.take("anna", first)
+    clips.take("ben", first)
+    second = upload(tmp_path, "second", "b.mp4")
+    clips.take("anna", second)
+    # Ben uploaded the same file, which Gradio keeps once.
+    assert first.is_file() and clips.held("ben") == str(first)
+    clips.drop("ben")
+    assert clips.held("ben") is None
+    assert [p.name for p in tmp_path.rglob("*")] == ["second", "b.mp4"]
+    clips.take("anna", second)
+    assert second.is_file()
+    clips.drop("anna")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_outside_the_folder_is_neither_taken_nor_deleted(tmp_path):
+    folder = tmp_path / "uploads"
+    folder.mkdir()
+    outside = tmp_path / "private.wav"
+    outside.write_text("private")
+    (folder / "link.wav").symlink_to(outside)
+    clips = Clips(folder)
+    for path in (outside, folder / ".." / "private.wav", folder / "link.wav"):
+        with pytest.raises(VAVLError):
+            clips.take("anna", path)
+    assert clips.held("anna") is None
+    clips.drop("anna")
+    assert outside.read_text() == "private"
+
+
+class Recognizer:
+    """Notes what it is asked, and fails on text."""
+
+    hparams = SimpleNamespace()
+
+    def __init__(self):
+        self.asked = []
+
+    def analyze(self, path, modality="auto", crops=8):
+        self.asked.append((path, modality, crops))
+        if path.endswith(".txt"):
+            raise MediaError(f"{path}: not a media file")
+        return SimpleNamespace(
+            emotion=emotion(modality if modality != "auto" else "audiovisual"),
+            timeline=windows(0.5),
+            crops=[],
+            profile={"decode": 0.5},
+            duration=3.0,
+        )
+
+
+def test_switches_ask_the_head_that_is_left_about_the_same_clip(tmp_path):
+    model = Recognizer()
+    page = Page(model, Clips(tmp_path))
+    path = str(upload(tmp_path, "clip", "a.mp4"))
+    assert page.same_clip("anna", True, False) == Page.EMPTY
+    page.new_clip("anna", path, False, False)
+    page.same_clip("anna", True, False)
+    page.same_clip("anna", False, True)
+    assert model.asked == [
+        (path, "auto", 8),
+        (path, "visual", 8),
+        (path, "audio", 0),
+    ]
+    with pytest.raises(VAVLError, match="not both"):
+        chosen_modality(True, True)
+    assert page.new_clip("anna", None, False, False) == Page.EMPTY
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_error_names_the_file_as_its_owner_does_and_deletes_it(tmp_path):
+    page = Page(Recognizer(), Clips(tmp_path))
+    path = upload(tmp_path, "text", "notes.txt")
+    with pytest.raises(VAVLError) as error:
+        page.new_clip("anna", str(path), False, False)
+    assert str(error.value) == "notes.txt: not a media file"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_player_escapes_the_name():
+    text = player_html('/tmp/x/a"b<i>&.mp4')
+    assert 'src="/gradio_api/file=/tmp/x/a%22b%3Ci%3E%26.mp4"' in text
+    assert "<i>" not in text
+
+
+def ask(path):
+    """Status, headers and whether the application behind was reached."""
+    reached, sent = [], []
+
+    async def app(scope, receive, send):
+        reached.append(scope["path"])
+        await send({"type": "http.response.start", "status": 200})
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {"type": "http", "path": path}
+    asyncio.run(Guard(app)(scope, None, send))
+    return sent[0]["status"], dict(sent[0]["headers"]), bool(reached)
+
+
+def test_the_guard_fetches_nothing_and_lets_the_browser_fetch_nothing():
+    for path in (
+        "/gradio_api/file=http://example.com/a.mp4",
+        "/gradio_api/proxy=https://example.com/",
+        "/file=https://example.com",
+    ):
+        status, headers, reached = ask(path)
+        assert (status, reached) == (403, False)
+    status, headers, reached = ask("/gradio_api/file=/tmp/a.mp4")
+    assert (status, reached) == (200, True)
+    policy = headers[b"content-security-policy"].decode()
+    assert policy.startswith("default-src 'self' ") and "http" not in policy
+
+
+def lines(capsys):
+    """What was printed to stderr."""
+    return capsys.readouterr().err.splitlines()
+
+
+def test_without_gradio_one_line_says_how_to_get_it(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    assert main(["demo", "no-model", "--port", str(free_port())]) == 1
+    (line,) = lines(capsys)
+    assert "pip install 'vavl_sb[demo]'" in line
+
+
+def free_port():
+    """A port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def test_a_port_in_use_is_one_line(capsys):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert main(["demo", "no-model", "--port", str(port)]) == 1
+    (line,) = lines(capsys)
+    assert f"port {port}" in line and "--port" in line
+
+
+@pytest.mark.parametrize("option", [("--max-mb", "0"), ("--port", "70000")])
+def test_options_that_cannot_be_are_one_line(option, capsys):
+    assert main(["demo", "no-model", *option]) == 1
+    assert len(lines(capsys)) == 1

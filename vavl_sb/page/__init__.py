@@ -1,0 +1,1 @@
+"""The page that `vavl demo` serves: a clip in a browser, an emotion out."""

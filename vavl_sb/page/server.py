@@ -1,0 +1,182 @@
+"""Starts the page on this computer, and clears up behind it.
+
+Authors
+ * The vavl_sb authors 2026
+"""
+
+import contextlib
+import os
+import signal
+import socket
+import tempfile
+import threading
+
+from vavl_sb.page.answers import STYLE
+from vavl_sb.page.clips import Clips
+from vavl_sb.page.guard import HOSTS, Guard
+from vavl_sb.page.layout import build_page
+from vavl_sb.utils.errors import VAVLError
+
+HOST = "127.0.0.1"
+MB = 10**6
+
+
+def serve(load_model, port=7860, max_mb=100.0, announce=print):
+    """Serves the page until the process is told to stop.
+
+    Uploads lie in a folder of this process, which no other user can read and
+    which is removed at the end.
+
+    Arguments
+    ---------
+    load_model : callable
+        Gives the EmotionRecognizer. Called when the port is known to be free.
+    port : int
+        Where on 127.0.0.1.
+    max_mb : float
+        Largest file that may be uploaded, in MB (10^6 bytes).
+    announce : callable
+        Told in one line where the page is, once it is there.
+
+    Raises
+    ------
+    VAVLError
+        Gradio is not installed, the port is taken, or the model cannot be
+        loaded.
+    """
+    if not max_mb > 0 or not 0 < port < 65536:
+        raise VAVLError(
+            f"--max-mb is {max_mb:g} and --port {port}: give a size above 0 "
+            "and a port from 1 to 65535"
+        )
+    check_port(port)
+    with _ends_on_signals(), _private_folder() as folder:
+        _import_gradio()
+        model = load_model()
+        page = _launch(model, folder, port, max_mb)
+        try:
+            announce(f"vavl demo: http://{HOST}:{port} (Ctrl+C stops it)")
+            threading.Event().wait()
+        finally:
+            page.close(verbose=False)
+
+
+def check_port(port):
+    """Refuses a port that is in use, before a model is loaded in vain.
+
+    Arguments
+    ---------
+    port : int
+        On 127.0.0.1.
+
+    Raises
+    ------
+    VAVLError
+        The port is in use, or may not be used.
+    """
+    with socket.socket() as probe:
+        # As the server does: a port that was left a moment ago is free.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError as error:
+            raise VAVLError(
+                f"port {port} on {HOST} cannot be had ({error.strerror}): "
+                "choose another with --port"
+            ) from None
+
+
+def _import_gradio():
+    """Imports it, or raises an error that says how to get it."""
+    try:
+        import gradio  # noqa: F401
+    except ImportError as error:
+        raise VAVLError(
+            f"the page needs Gradio ({error}): pip install 'vavl_sb[demo]'"
+        ) from None
+
+
+@contextlib.contextmanager
+def _private_folder():
+    """A folder for uploads; Gradio reads its place when it is imported."""
+    with tempfile.TemporaryDirectory(prefix="vavl-demo-") as folder:
+        # Whatever the environment says (to share the page, to allow more
+        # paths, another address) does not hold here.
+        for name in [n for n in os.environ if n.startswith("GRADIO_")]:
+            del os.environ[name]
+        os.environ["GRADIO_TEMP_DIR"] = folder
+        os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+        # Gradio asks its own server whether it is there: not by a proxy.
+        known = [os.environ.get("NO_PROXY", ""), HOST]
+        os.environ["NO_PROXY"] = ",".join(filter(None, known))
+        yield folder
+
+
+@contextlib.contextmanager
+def _ends_on_signals():
+    """Ctrl+C, a polite kill and a closed terminal all end it in good order."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+    def end(number, frame):
+        # Once: a second signal must not stop the clearing up.
+        for each in numbers:
+            signal.signal(each, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    former = {number: signal.signal(number, end) for number in numbers}
+    try:
+        yield
+    except KeyboardInterrupt:
+        pass
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+
+
+def _launch(model, folder, port, max_mb):
+    """The running page."""
+    import gradio as gr
+    from starlette.middleware import Middleware
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+    page = build_page(model, Clips(folder), max_mb)
+    middleware = [
+        Middleware(Guard),
+        Middleware(TrustedHostMiddleware, allowed_hosts=HOSTS),
+    ]
+    try:
+        page.launch(
+            server_name=HOST,
+            server_port=port,
+            prevent_thread_lock=True,
+            quiet=True,
+            share=False,
+            # Uploads only: Gradio's own folder is allowed as it is.
+            allowed_paths=[],
+            max_file_size=int(max_mb * MB),
+            # A fault of the program is told on the terminal, not to visitors.
+            show_error=False,
+            footer_links=[],
+            run_history=False,
+            enable_monitoring=False,
+            mcp_server=False,
+            pwa=False,
+            ssr_mode=False,
+            theme=gr.themes.Default(
+                font=["system-ui", "sans-serif"],
+                font_mono=["ui-monospace", "monospace"],
+            ),
+            css=STYLE,
+            app_kwargs={
+                "middleware": middleware,
+                "docs_url": None,
+                "redoc_url": None,
+                "openapi_url": None,
+            },
+        )
+    except OSError as error:
+        raise VAVLError(
+            f"the page cannot be served on {HOST}:{port} ({error}); choose "
+            "another port with --port"
+        ) from None
+    return page
