@@ -15,7 +15,15 @@ import sys
 from vavl_sb.utils.errors import VAVLError
 
 # Modules of vavl_sb.commands, in the order of the help text.
-COMMANDS = ("predict", "evaluate", "protocol", "compare", "ablate")
+COMMANDS = (
+    "predict",
+    "evaluate",
+    "protocol",
+    "compare",
+    "ablate",
+    "import-visual",
+    "import-audio",
+)
 
 
 def main(arguments=None):
@@ -51,7 +59,8 @@ def _parser():
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name in COMMANDS:
-        module = importlib.import_module(f"vavl_sb.commands.{name}")
+        module = name.replace("-", "_")
+        module = importlib.import_module(f"vavl_sb.commands.{module}")
         module.add_parser(commands)
     return parser
 
