@@ -36,7 +36,7 @@ def efficientnet():
             module.momentum = 1.0
             nn.init.uniform_(module.bias, -0.2, 0.2)
     with torch.no_grad():
-        net(normalized(draw_pictures(8, 96, 5)))
+        net(normalized(draw_pictures(8, 64, 5)))
     return net.eval()
 
 
@@ -74,7 +74,7 @@ def test_visual_features_are_timms(
     assert "classifier.0.bias, classifier.0.weight" in told
     assert f"--visual_encoder_weights {out}" in told
     assert not any("classifier" in name for name in load_file(out))
-    crops = draw_pictures(2, 64, 7)
+    crops = draw_pictures(8, 64, 5)[:2]
     with torch.no_grad():
         maps = efficientnet.forward_features(normalized(crops))
         expected = maps.mean(dim=(2, 3))
