@@ -23,6 +23,7 @@ COMMANDS = (
     "ablate",
     "import-visual",
     "import-audio",
+    "push",
 )
 
 

@@ -5,13 +5,13 @@ Authors
 """
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Optional
 
 import torch
 from ruamel.yaml import YAMLError
 from speechbrain.inference.interfaces import Pretrained
 
+from vavl_sb.inference.hub import hub_options, model_folder
 from vavl_sb.nnet.attribute_scale import AttributeScale
 from vavl_sb.utils.errors import EncoderError, MediaError, VAVLError
 
@@ -82,7 +82,8 @@ class EmotionRecognizer(Pretrained):
         overrides : dict
             Keys of the model's hyperparams.yaml to change.
         **kwargs
-            As in ``Pretrained.from_hparams``, such as ``run_opts``.
+            As in ``Pretrained.from_hparams``, such as ``run_opts``; for a
+            hub id also ``revision``, ``token`` and ``local_files_only``.
 
         Returns
         -------
@@ -93,7 +94,7 @@ class EmotionRecognizer(Pretrained):
         EncoderError
             The folder does not hold a model, or its weights do not fit.
         """
-        folder = _model_folder(source)
+        folder = model_folder(source, **hub_options(kwargs))
         overrides = {"pretrained_path": str(folder), **(overrides or {})}
         try:
             model = super().from_hparams(
@@ -226,34 +227,3 @@ class EmotionRecognizer(Pretrained):
         vavl_sb.lobes.vavl.VAVLOutput
         """
         return self.mods.vavl(audio, audio_lens, visual, visual_lens)
-
-
-def _model_folder(source):
-    """A local folder with the model, fetched from the hub where needed."""
-    folder = Path(source)
-    if not folder.is_dir():
-        folder = _from_hub(str(source))
-    # The whole run's folder has a hyperparams.yaml too: that of the training.
-    if (folder / "inference" / "vavl.safetensors").is_file():
-        folder = folder / "inference"
-    for name in ("hyperparams.yaml", "vavl.safetensors"):
-        if not (folder / name).is_file():
-            raise EncoderError(
-                f"{source}: no {name} in it; give a folder that a run "
-                "exported, such as results/demo/inference"
-            )
-    return folder.resolve()
-
-
-def _from_hub(source):
-    """Downloads a model, or takes it from the hub's cache."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
-    try:
-        return Path(snapshot_download(source))
-    except (OSError, ValueError, HFValidationError, HfHubHTTPError):
-        raise EncoderError(
-            f"{source}: neither a folder nor a model that the hub (or its "
-            "cache) has"
-        ) from None

@@ -16,6 +16,7 @@ import yaml
 from speechbrain.utils.distributed import if_main_process
 from speechbrain.utils.logger import get_logger
 
+from vavl_sb.inference.model_card import write_card
 from vavl_sb.lobes.vavl import MODALITIES
 from vavl_sb.utils.files import write_atomically, write_json
 from vavl_sb.utils.weights import save_weights
@@ -71,8 +72,8 @@ def _ref(text):
 
 
 def export_model(folder, net, clip_encoder, train_speakers=(), **about):
-    """Writes ``hyperparams.yaml``, about.json, and the weights of network and
-    encoders.
+    """Writes ``hyperparams.yaml``, about.json, the card README.md, and the
+    weights of network and encoders.
 
     Arguments
     ---------
@@ -107,6 +108,7 @@ def export_model(folder, net, clip_encoder, train_speakers=(), **about):
             "train_speakers": sorted(train_speakers),
         },
     )
+    write_card(folder)
     _let_others_read(folder)
     logger.info("Exported the model to %s", folder)
 
