@@ -244,6 +244,8 @@ def reason(error):
         return "the cache has a part of it only; get it while online"
     if among(errors.HfHubHTTPError):
         return f"the hub answered: {first_line(error)}"
+    if isinstance(chain[-1], errors.LocalEntryNotFoundError):
+        return "the cache lacks it, and the hub was not to be asked"
     if among(errors.LocalEntryNotFoundError, OSError):
         return (
             "the hub cannot be reached, and the cache lacks it "
