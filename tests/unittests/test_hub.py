@@ -25,11 +25,11 @@ from vavl_sb import cli
 from vavl_sb.dataio.clip import ClipEncoder
 from vavl_sb.dataio.faces import FaceTracker
 from vavl_sb.inference import EmotionRecognizer, hub
-from vavl_sb.inference.model_card import MARK, model_card, write_card
 from vavl_sb.lobes.audio_encoder import AudioEncoder
 from vavl_sb.lobes.vavl import VAVL
 from vavl_sb.lobes.visual_encoder import VisualEncoder
 from vavl_sb.training.export import export_model
+from vavl_sb.training.model_card import MARK, model_card, write_card
 from vavl_sb.utils.errors import EncoderError, VAVLError
 
 COMMIT, OLD = "a" * 40, "b" * 40

@@ -53,7 +53,7 @@ def run(options):
     from pathlib import Path
 
     from vavl_sb.inference.hub import model_folder, send_model
-    from vavl_sb.inference.model_card import write_card
+    from vavl_sb.training.model_card import write_card
     from vavl_sb.utils.errors import VAVLError
 
     if not Path(options.model).is_dir():

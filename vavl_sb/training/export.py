@@ -16,8 +16,8 @@ import yaml
 from speechbrain.utils.distributed import if_main_process
 from speechbrain.utils.logger import get_logger
 
-from vavl_sb.inference.model_card import write_card
 from vavl_sb.lobes.vavl import MODALITIES
+from vavl_sb.training.model_card import write_card
 from vavl_sb.utils.files import write_atomically, write_json
 from vavl_sb.utils.weights import save_weights
 
