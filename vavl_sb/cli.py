@@ -20,11 +20,14 @@ COMMANDS = (
     "demo",
     "info",
     "export",
-    "check_media",
+    "check-media",
     "evaluate",
     "protocol",
     "compare",
     "ablate",
+    "import-visual",
+    "import-audio",
+    "push",
 )
 
 
@@ -61,7 +64,8 @@ def _parser():
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name in COMMANDS:
-        module = importlib.import_module(f"vavl_sb.commands.{name}")
+        module = name.replace("-", "_")
+        module = importlib.import_module(f"vavl_sb.commands.{module}")
         module.add_parser(commands)
     return parser
 

@@ -46,7 +46,7 @@ def run(options):
         Exit status, 0.
     """
     from vavl_sb.inference.emotion import EmotionRecognizer
-    from vavl_sb.inference.loading import model_folder
+    from vavl_sb.inference.hub import model_folder
 
     if not Path(options.source).is_dir():
         raise EncoderError(

@@ -6,7 +6,8 @@ Authors
 
 import json
 
-from vavl_sb.inference.loading import HPARAMS, model_folder, read_plain
+from vavl_sb.inference.hub import model_folder
+from vavl_sb.inference.loading import HPARAMS, read_plain
 from vavl_sb.utils.errors import EncoderError
 
 ABOUT = "about.json"

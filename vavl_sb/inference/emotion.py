@@ -16,12 +16,8 @@ from vavl_sb.inference.answer import (
     choose,
     why_no_answer,
 )
-from vavl_sb.inference.loading import (
-    HPARAMS,
-    check_dims,
-    check_sizes,
-    model_folder,
-)
+from vavl_sb.inference.hub import hub_options, model_folder
+from vavl_sb.inference.loading import HPARAMS, check_dims, check_sizes
 from vavl_sb.inference.tensors import encode_tensors, prepare_frames, unpad
 from vavl_sb.inference.trust import refuse_unsafe
 from vavl_sb.nnet.attribute_scale import AttributeScale
@@ -59,7 +55,8 @@ class EmotionRecognizer(Pretrained):
         overrides : dict
             Keys of the model's hyperparams.yaml to change.
         **kwargs
-            As in ``Pretrained.from_hparams``, such as ``run_opts``.
+            As in ``Pretrained.from_hparams``, such as ``run_opts``; for a
+            hub id also ``revision``, ``token`` and ``local_files_only``.
 
         Returns
         -------
@@ -71,7 +68,7 @@ class EmotionRecognizer(Pretrained):
             The folder does not hold a model, its weights do not fit, or it
             asks for trust.
         """
-        folder = model_folder(source)
+        folder = model_folder(source, **hub_options(kwargs))
         path = folder / kwargs.get("hparams_file", HPARAMS)
         if not trust:
             refuse_unsafe(path)

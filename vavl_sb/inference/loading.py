@@ -4,8 +4,6 @@ Authors
  * The vavl_sb authors 2026
 """
 
-from pathlib import Path
-
 import torch
 import yaml
 from safetensors import SafetensorError, safe_open
@@ -18,52 +16,6 @@ WEIGHTS = "vavl.safetensors"
 
 # No width or number of classes comes near it.
 LARGEST = 2**16
-
-
-def model_folder(source):
-    """A local folder with the model, fetched from the hub where needed.
-
-    Arguments
-    ---------
-    source : str or Path
-        A folder that a run exported, the run's own folder, or a hub id.
-
-    Returns
-    -------
-    Path
-
-    Raises
-    ------
-    EncoderError
-        In one line: there is no model.
-    """
-    folder = Path(source)
-    if not folder.is_dir():
-        folder = _from_hub(str(source))
-    # The whole run's folder has a hyperparams.yaml too: that of the training.
-    if (folder / "inference" / WEIGHTS).is_file():
-        folder = folder / "inference"
-    for name in (HPARAMS, WEIGHTS):
-        if not (folder / name).is_file():
-            raise EncoderError(
-                f"{source}: no {name} in it; give a folder that a run "
-                "exported, such as results/demo/inference"
-            )
-    return folder.resolve()
-
-
-def _from_hub(source):
-    """Downloads a model, or takes it from the hub's cache."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
-    try:
-        return Path(snapshot_download(source))
-    except (OSError, ValueError, HFValidationError, HfHubHTTPError):
-        raise EncoderError(
-            f"{source}: neither a folder nor a model that the hub (or its "
-            "cache) has"
-        ) from None
 
 
 class _Plain(yaml.SafeLoader):

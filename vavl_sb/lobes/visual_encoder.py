@@ -84,7 +84,7 @@ class VisualEncoder(FeatureEncoder):
                 f"visual encoder: batch_size is {batch_size}; give 1 or more"
             )
         self.batch_size = batch_size
-        self.backbone = _create(pretrained=weights == "imagenet")
+        self.backbone = create_backbone(pretrained=weights == "imagenet")
         # Sets random features to mean 0 and deviation 1; pretrained ones are
         # left as they are.
         self.register_buffer("shift", torch.zeros(self.output_dim))
@@ -229,8 +229,18 @@ class VisualEncoder(FeatureEncoder):
         return path
 
 
-def _create(pretrained=False):
-    """timm's model, without its classifier."""
+def create_backbone(pretrained=False):
+    """timm's model, without its classifier.
+
+    Arguments
+    ---------
+    pretrained : bool
+        With the weights for ImageNet, from the hub.
+
+    Returns
+    -------
+    torch.nn.Module
+    """
     try:
         import timm
     except ImportError:
@@ -262,7 +272,7 @@ def _pixel_statistics():
 @functools.lru_cache(maxsize=1)
 def _random_state(seed):
     """State dict of a VisualEncoder with random weights."""
-    backbone = _create()
+    backbone = create_backbone()
     mean, deviation = _pixel_statistics()
     shift, scale, pool = init_calibrated(
         backbone, lambda crops: (crops.float() - mean) / deviation, seed
@@ -285,8 +295,8 @@ def _read(path):
     except pickle.UnpicklingError:
         raise EncoderError(
             f"visual encoder {path}: holds more than tensors, perhaps a whole "
-            "pickled model, which could run any code; only state dicts and "
-            ".safetensors files are read"
+            "pickled model, which could run any code; `vavl import-visual` "
+            "takes the weights out of it without running it"
         ) from None
     # A broken zip archive shows as RuntimeError, an empty file as EOFError.
     except (OSError, RuntimeError, EOFError, ValueError, SafetensorError) as e:

@@ -17,6 +17,7 @@ from speechbrain.utils.distributed import if_main_process
 from speechbrain.utils.logger import get_logger
 
 from vavl_sb.lobes.vavl import MODALITIES
+from vavl_sb.training.model_card import write_card
 from vavl_sb.utils.files import write_atomically, write_json
 from vavl_sb.utils.weights import save_weights
 
@@ -73,8 +74,8 @@ def _ref(text):
 def export_model(
     folder, net, clip_encoder, train_speakers=(), record=None, **about
 ):
-    """Writes ``hyperparams.yaml``, about.json, and the weights of network and
-    encoders.
+    """Writes ``hyperparams.yaml``, about.json, the card README.md, and the
+    weights of network and encoders.
 
     Arguments
     ---------
@@ -114,6 +115,7 @@ def export_model(
             **(record or {}),
         },
     )
+    write_card(folder)
     _let_others_read(folder)
     logger.info("Exported the model to %s", folder)
 

@@ -1,0 +1,337 @@
+"""Fetching models from the hub's cache, sending them, and their cards.
+
+No test reaches a hub: the cache is laid out by hand, and the hub's answers are
+huggingface_hub's own errors or a stand-in that records what it is asked.
+
+Authors
+ * The vavl_sb authors 2026
+"""
+
+import json
+import re
+import shutil
+import types
+from fnmatch import fnmatch
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+import torch
+import yaml
+from huggingface_hub import constants, errors
+from speechbrain.utils.fetching import FetchConfig
+
+from vavl_sb import cli
+from vavl_sb.dataio.clip import ClipEncoder
+from vavl_sb.dataio.faces import FaceTracker
+from vavl_sb.inference import EmotionRecognizer, hub
+from vavl_sb.lobes.audio_encoder import AudioEncoder
+from vavl_sb.lobes.vavl import VAVL
+from vavl_sb.lobes.visual_encoder import VisualEncoder
+from vavl_sb.training.export import export_model
+from vavl_sb.training.model_card import MARK, model_card, write_card
+from vavl_sb.utils.errors import EncoderError, VAVLError
+
+COMMIT, OLD = "a" * 40, "b" * 40
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """A model as a run leaves it, with random weights."""
+    folder = tmp_path_factory.mktemp("run") / "inference"
+    torch.manual_seed(1)
+    net = VAVL(
+        audio_dim=80,
+        visual_dim=1408,
+        num_outputs=2,
+        d_model=16,
+        encoder_layers=1,
+        shared_layers=1,
+    )
+    encoder = ClipEncoder(
+        AudioEncoder("logmel"), VisualEncoder(), FaceTracker(None, size=64)
+    )
+    export_model(
+        folder,
+        net,
+        encoder,
+        train_speakers=["1001", "1002"],
+        task="classification",
+        labels=["angry", "happy"],
+        corpus="CREMA-D",
+        attribute_range=None,
+    )
+    return folder
+
+
+@pytest.fixture
+def cache(tmp_path, exported, monkeypatch):
+    """The hub's cache as huggingface_hub lays it out, with one model of two
+    versions, and the network off."""
+    repository = tmp_path / "hub" / "models--me--model"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text(COMMIT)
+    (repository / "refs" / "v1").write_text(OLD)
+    for commit in (COMMIT, OLD):
+        shutil.copytree(exported, repository / "snapshots" / commit)
+    yaml_file = repository / "snapshots" / OLD / "hyperparams.yaml"
+    text = yaml_file.read_text().replace("- angry", "- old")
+    yaml_file.write_text(text)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    assert constants.HF_HUB_OFFLINE
+    return tmp_path / "hub"
+
+
+def test_a_hub_id_works_offline_from_the_cache(cache):
+    model = EmotionRecognizer.from_hparams("me/model")
+    assert model.hparams.labels == ["angry", "happy"]
+    out = model(audio=torch.zeros(1, 30, 80))
+    assert out.audio.shape == (1, 2)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"revision": "v1"},
+        {"revision": OLD, "local_files_only": True},
+        {"fetch_config": FetchConfig(revision="v1", allow_network=False)},
+    ],
+)
+def test_revisions(cache, options):
+    model = EmotionRecognizer.from_hparams("me/model", **options)
+    assert model.hparams.labels == ["old", "happy"]
+
+
+def test_a_cache_elsewhere_and_a_folder_to_save_in(
+    cache, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "empty"))
+    config = FetchConfig(huggingface_cache_dir=str(cache))
+    saved = tmp_path / "saved"
+    EmotionRecognizer.from_hparams(
+        "me/model", savedir=str(saved), fetch_config=config
+    )
+    assert (saved / "hyperparams.yaml").is_file()
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "told"),
+    [
+        ("me/other", {}, "HF_HUB_OFFLINE is set"),
+        ("me/model", {"revision": "v9"}, "me/model at v9: .*HF_HUB_OFFLINE"),
+        ("me/other", {"local_files_only": True}, "was not to be asked"),
+        ("no/such/folder", {}, "no such folder; give one"),
+        ("../elsewhere", {}, "no such folder; give one"),
+    ],
+)
+def test_what_is_not_there_is_told_in_one_line(cache, source, options, told):
+    with pytest.raises(EncoderError, match=told) as error:
+        EmotionRecognizer.from_hparams(source, **options)
+    assert "\n" not in str(error.value)
+
+
+def test_the_hub_is_asked_with_token_and_for_a_models_files(monkeypatch):
+    asked = {}
+
+    def record(source, **options):
+        asked.update(options, source=source)
+        raise ConnectionError("no route\nto host")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", record)
+    with pytest.raises(EncoderError, match="cannot be reached.*no route"):
+        EmotionRecognizer.from_hparams("me/model", token="hf_x", revision="v2")
+    assert asked["source"] == "me/model"
+    assert asked["token"] == "hf_x" and asked["revision"] == "v2"
+    assert not any(fnmatch("x.pt", p) for p in asked["allow_patterns"])
+    assert not any(fnmatch("a/x.bin", p) for p in asked["allow_patterns"])
+
+
+def answer(status, kind=errors.HfHubHTTPError):
+    """An error of the hub's."""
+    headers = {"x-request-id": "1"}
+    response = types.SimpleNamespace(status_code=status, headers=headers)
+    response.request = None
+    return kind("answer\nof several lines", response=response)
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (answer(401), "hf auth login"),
+        (answer(401, errors.RepositoryNotFoundError), "hf auth login"),
+        (answer(404, errors.RepositoryNotFoundError), "no such model"),
+        (answer(403, errors.GatedRepoError), "gated"),
+        (answer(404, errors.RevisionNotFoundError), "no such revision"),
+        (answer(403), "does not allow"),
+        (answer(500), "answered: answer"),
+        (errors.LocalTokenNotFoundError("x"), "hf auth login"),
+        (errors.OfflineModeIsEnabled("x"), "HF_HUB_OFFLINE"),
+        (ConnectionError("no route"), "cannot be reached"),
+        (ValueError("bad\nname"), "^bad$"),
+    ],
+)
+def test_reasons(error, told):
+    found = hub.reason(error)
+    assert re.search(told, found) and "\n" not in found
+
+
+class FakeApi:
+    """Records what is sent."""
+
+    def __init__(self, token=None, fails=None):
+        self.token, self.fails, self.sent = token, fails, {}
+
+    def create_repo(self, repo_id, **options):
+        if self.fails:
+            raise self.fails
+        self.created = {"repo_id": repo_id, **options}
+        return huggingface_hub.RepoUrl(f"https://huggingface.co/{repo_id}")
+
+    def upload_folder(self, folder_path, allow_patterns, **options):
+        self.options = options
+        for path in huggingface_hub.utils.filter_repo_objects(
+            [
+                p.relative_to(folder_path).as_posix()
+                for p in Path(folder_path).rglob("*")
+                if p.is_file()
+            ],
+            allow_patterns=allow_patterns,
+        ):
+            self.sent[path] = True
+
+
+def test_push_sends_the_model_with_its_card_and_no_more(
+    tmp_path, exported, monkeypatch, capsys
+):
+    folder = tmp_path / "inference"
+    shutil.copytree(exported, folder)
+    (folder / "README.md").unlink()
+    (folder / "secret.pt").write_bytes(b"x")
+    (folder / ".env").write_bytes(b"TOKEN")
+    made = []
+    monkeypatch.setattr(
+        huggingface_hub,
+        "HfApi",
+        lambda token: made.append(FakeApi(token)) or made[0],
+    )
+    arguments = ["push", str(tmp_path), "me/model", "--private"]
+    assert cli.main([*arguments, "--token", "hf_x"]) == 0
+    (api,) = made
+    assert api.token == "hf_x"
+    assert api.created["private"] is True and api.created["exist_ok"] is True
+    assert api.options["repo_id"] == "me/model"
+    assert sorted(api.sent) == [
+        "README.md",
+        "about.json",
+        "audio_encoder/config.json",
+        "hyperparams.yaml",
+        "vavl.safetensors",
+        "visual_encoder.safetensors",
+    ]
+    assert "https://huggingface.co/me/model" in capsys.readouterr().out
+    # What was sent is a whole model.
+    EmotionRecognizer.from_hparams(folder)
+
+
+def test_push_offline_or_of_nothing_gives_one_line(exported, capsys, tmp_path):
+    assert cli.main(["push", str(exported), "me/model"]) == 1
+    told = capsys.readouterr().err
+    assert "me/model: the model cannot be sent: HF_HUB_OFFLINE" in told
+    assert cli.main(["push", str(tmp_path), "me/model"]) == 1
+    assert "no hyperparams.yaml in it" in capsys.readouterr().err
+    assert cli.main(["push", str(tmp_path / "none"), "me/model"]) == 1
+    assert "no such folder" in capsys.readouterr().err
+    with pytest.raises(VAVLError, match="someone/model"):
+        hub.send_model(exported, "a/b/c")
+    refused = FakeApi(fails=errors.LocalTokenNotFoundError("x\ny"))
+    with pytest.raises(VAVLError, match="hf auth login") as error:
+        hub.send_model(exported, "me/model", api=refused)
+    assert "\n" not in str(error.value)
+
+
+def test_an_export_has_its_card(exported):
+    text = (exported / "README.md").read_text(encoding="utf-8")
+    assert text == model_card(exported)
+    front = yaml.safe_load(text.split("---")[1])
+    assert front["library_name"] == "speechbrain"
+    assert huggingface_hub.ModelCard(text).data.license == "other"
+    for part in (
+        "one of 2: angry, happy",
+        "Corpus CREMA-D: ODbL 1.0",
+        "Speakers in training: 2",
+        "None were recorded",
+        "## Intended use",
+        "## Limits",
+    ):
+        assert part in text
+
+
+def test_a_card_tells_scores_and_command(tmp_path):
+    (tmp_path / "hyperparams.yaml").write_text("task: regression\nlabels: [a]")
+    about = {
+        "task": "regression",
+        "labels": ["arousal", "valence"],
+        "corpus": "RAVDESS",
+        "attribute_range": [1, 5],
+        "run": {
+            "command": "python train.py x.yaml",
+            "seed": 12,
+            "partition": 3,
+        },
+        "encoder_names": {"audio": "openai/whisper-tiny", "visual": "random"},
+        "test": {
+            "audio": {
+                "ccc": {"arousal": 0.5, "valence": 0.25},
+                "ccc_mean": 0.375,
+            },
+            "audiovisual": {
+                "ccc": {"arousal": 0.75, "valence": 1.0},
+                "ccc_mean": 0.875,
+            },
+        },
+        "n_test": {"audio": 7, "audiovisual": 6},
+    }
+    (tmp_path / "about.json").write_text(json.dumps(about))
+    (tmp_path / "audio_encoder").mkdir()
+    config = tmp_path / "audio_encoder" / "config.json"
+    config.write_text('{"model_type": "whisper"}')
+    text = model_card(tmp_path)
+    for part in (
+        "| head | clips | ccc arousal | ccc valence | ccc_mean |",
+        "| audio | 7 | 0.500 | 0.250 | 0.375 |",
+        "| audiovisual | 6 | 0.750 | 1.000 | 0.875 |",
+        "by `python train.py x.yaml`",
+        "Seed: 12",
+        "Partition: 3",
+        "each from 1 to 5",
+        "Corpus RAVDESS: CC BY-NC-SA 4.0",
+        "Whisper's encoder (openai/whisper-tiny): MIT",
+        "random weights, nothing to license",
+    ):
+        assert part in text
+    assert "pipeline_tag" not in text
+
+
+def test_a_card_of_ones_own_is_kept(exported, tmp_path):
+    folder = tmp_path / "inference"
+    shutil.copytree(exported, folder)
+    (folder / "README.md").write_text("mine")
+    assert write_card(folder).read_text() == "mine"
+    (folder / "README.md").write_text(f"{MARK} old")
+    assert write_card(folder).read_text() == model_card(folder)
+
+
+def test_a_card_makes_no_object_of_the_yaml(tmp_path):
+    canary = tmp_path / "canary"
+    (tmp_path / "hyperparams.yaml").write_text(
+        "task: classification\nlabels: [a]\n"
+        f"evil: !apply:os.system ['touch {canary}']\n"
+        f"worse: !!python/object/apply:os.system ['touch {canary}']\n"
+    )
+    assert "one of 1: a" in model_card(tmp_path)
+    assert not canary.exists()
+    for text in ("", "- a", "task: [", "task: classification"):
+        (tmp_path / "hyperparams.yaml").write_text(text)
+        with pytest.raises(EncoderError) as error:
+            model_card(tmp_path)
+        assert "\n" not in str(error.value)

@@ -1,0 +1,311 @@
+"""Published weights, imported: features as of the library they come from.
+
+The truths are timm's and transformers' own models, which are run on the same
+weights.
+
+Authors
+ * The vavl_sb authors 2026
+"""
+
+import json
+
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from vavl_sb import cli
+from vavl_sb.lobes.audio_encoder import AudioEncoder
+from vavl_sb.lobes.published import import_visual
+from vavl_sb.lobes.visual_encoder import VisualEncoder
+from vavl_sb.lobes.visual_init import draw_pictures
+from vavl_sb.utils.errors import EncoderError
+
+
+@pytest.fixture(scope="module")
+def efficientnet():
+    """As HSEmotion's: timm's network, a classifier of eight in a Sequential;
+    its statistics fit, so that no layer fades."""
+    torch.manual_seed(3)
+    net = timm.create_model("tf_efficientnet_b2", num_classes=8)
+    net.classifier = nn.Sequential(nn.Linear(1408, 8))
+    net.train()
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 1.0
+            nn.init.uniform_(module.bias, -0.2, 0.2)
+    with torch.no_grad():
+        net(normalized(draw_pictures(8, 64, 5)))
+    return net.eval()
+
+
+def normalized(crops):
+    mean = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
+    std = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+    return (crops.float() / 255 - mean) / std
+
+
+@pytest.mark.parametrize(
+    ("ending", "legacy", "content"),
+    [
+        (".pt", False, lambda net: net),
+        (".pt", True, lambda net: net),
+        (".pth", False, lambda net: nn.DataParallel(net)),
+        (".pt", False, lambda net: {"state_dict": net.state_dict()}),
+        (".safetensors", False, lambda net: net.state_dict()),
+    ],
+    ids=["whole", "whole, old format", "parallel", "checkpoint", "safetensors"],
+)
+def test_visual_features_are_timms(
+    tmp_path, capsys, efficientnet, ending, legacy, content
+):
+    source, out = tmp_path / f"enet{ending}", tmp_path / "out.safetensors"
+    if ending == ".safetensors":
+        save_file(content(efficientnet), source)
+    else:
+        torch.save(
+            content(efficientnet),
+            source,
+            _use_new_zipfile_serialization=not legacy,
+        )
+    assert cli.main(["import-visual", str(source), str(out)]) == 0
+    told = capsys.readouterr().out
+    assert "classifier.0.bias, classifier.0.weight" in told
+    assert f"--visual_encoder_weights {out}" in told
+    assert not any("classifier" in name for name in load_file(out))
+    crops = draw_pictures(8, 64, 5)[:2]
+    with torch.no_grad():
+        maps = efficientnet.forward_features(normalized(crops))
+        expected = maps.mean(dim=(2, 3))
+    assert expected.std() > 0.1
+    found = VisualEncoder(weights=out)(crops)
+    assert torch.allclose(found, expected, atol=1e-4, rtol=0)
+
+
+def test_visual_faults_are_listed_and_nothing_is_written(
+    tmp_path, capsys, efficientnet
+):
+    state = dict(efficientnet.state_dict())
+    del state["bn1.weight"]
+    state["blocks.9.new"] = torch.ones(1)
+    state["conv_stem.weight"] = torch.ones(32, 3, 5, 5)
+    torch.save(state, tmp_path / "bad.pt")
+    assert cli.main(["import-visual", str(tmp_path / "bad.pt")]) == 1
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    for fault in (
+        "1 missing (bn1.weight)",
+        "1 unknown (blocks.9.new)",
+        "conv_stem.weight is (32, 3, 5, 5), not (32, 3, 3, 3)",
+    ):
+        assert fault in told
+    assert [path.name for path in tmp_path.iterdir()] == ["bad.pt"]
+
+
+def test_another_network_is_told(tmp_path):
+    torch.save(nn.Linear(2, 2), tmp_path / "small.pt")
+    with pytest.raises(EncoderError, match=r"\d+ missing \(conv_stem.weight"):
+        import_visual(tmp_path / "small.pt")
+
+
+def test_visual_weights_that_are_not_finite(tmp_path, efficientnet):
+    state = {k: v.clone() for k, v in efficientnet.state_dict().items()}
+    state["bn2.bias"][3] = torch.nan
+    torch.save(state, tmp_path / "nan.pt")
+    with pytest.raises(EncoderError, match="bn2.bias has values"):
+        import_visual(tmp_path / "nan.pt")
+
+
+def test_what_stands_there_is_not_overwritten(tmp_path):
+    there = tmp_path / "enet.safetensors"
+    there.write_bytes(b"mine")
+    with pytest.raises(EncoderError, match="exists"):
+        import_visual(tmp_path / "enet.pt")
+    with pytest.raises(EncoderError, match="exists"):
+        import_visual(there)
+    assert there.read_bytes() == b"mine"
+
+
+def test_an_encoder_of_ours_needs_no_import(tmp_path):
+    own = VisualEncoder().export(tmp_path)
+    with pytest.raises(EncoderError, match="needs no import"):
+        import_visual(own, tmp_path / "out.safetensors")
+
+
+def wav2vec2(norm="layer", stable=True, layers=3, **sizes):
+    """A small random wav2vec2, all of its tensors shaken."""
+    import transformers
+
+    config = transformers.Wav2Vec2Config(
+        **{
+            "hidden_size": 128,
+            "num_hidden_layers": layers,
+            "num_attention_heads": 2,
+            "intermediate_size": 96,
+            "conv_dim": (16,) * 7,
+            "conv_bias": norm == "layer",
+            "num_conv_pos_embeddings": 16,
+            "num_conv_pos_embedding_groups": 4,
+            "feat_extract_norm": norm,
+            "do_stable_layer_norm": stable,
+            **sizes,
+        }
+    )
+    torch.manual_seed(0)
+    model = transformers.Wav2Vec2Model(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    return model.eval()
+
+
+def old_names(state):
+    """As torch before 2.1, and so the released VAVL, names a weight norm."""
+    parts = "parametrizations.weight.original"
+    return {
+        name.replace(f"{parts}0", "weight_g").replace(
+            f"{parts}1", "weight_v"
+        ): t
+        for name, t in state.items()
+    }
+
+
+def truth(model, wav):
+    """transformers' features of one clip."""
+    import transformers
+
+    extract = transformers.Wav2Vec2FeatureExtractor(do_normalize=True)
+    values = extract(wav.numpy(), sampling_rate=16000, return_tensors="pt")
+    with torch.no_grad():
+        return model(values.input_values).last_hidden_state
+
+
+@pytest.mark.parametrize("norm", ["layer", "group"])
+@pytest.mark.parametrize("prefix", ["", "module.", "model.wav2vec2."])
+@pytest.mark.parametrize("rename", [dict, old_names])
+def test_audio_features_are_transformers(tmp_path, norm, prefix, rename):
+    # As VAVL cuts its model: the last layers are taken off after loading.
+    model = wav2vec2(norm, norm == "layer", layers=4)
+    del model.encoder.layers[2:]
+    state = {prefix + k: v for k, v in rename(model.state_dict()).items()}
+    state["lm_head.weight"] = torch.ones(5, 128)
+    source = tmp_path / "final_wav2vec.pt"
+    torch.save(state, source)
+    assert cli.main(["import-audio", str(source)]) == 0
+    encoder = AudioEncoder(source=tmp_path / "final_wav2vec")
+    assert encoder.output_dim == 128
+    wav = 0.1 * torch.randn(6000, generator=torch.Generator().manual_seed(1))
+    expected = truth(model, wav)
+    assert expected.std() > 0.1
+    found, _ = encoder(wav[None])
+    assert torch.allclose(found, expected, atol=1e-4, rtol=0)
+
+
+def test_what_shapes_do_not_tell_comes_from_a_config(tmp_path):
+    model = wav2vec2("layer", stable=False, hidden_size=48)
+    source = tmp_path / "small.pt"
+    torch.save(model.state_dict(), source)
+    with pytest.raises(EncoderError, match="give --config"):
+        import_audio(source)
+    config = tmp_path / "config"
+    model.config.num_hidden_layers = 24
+    model.config.save_pretrained(config)
+    arguments = ["import-audio", str(source), "--config", str(config)]
+    assert cli.main(arguments) == 0
+    wav = torch.randn(4000, generator=torch.Generator().manual_seed(2))
+    found, _ = AudioEncoder(source=tmp_path / "small")(wav[None])
+    assert torch.allclose(found, truth(model, wav), atol=1e-4, rtol=0)
+
+
+def import_audio(*arguments):
+    from vavl_sb.lobes import published_audio
+
+    return published_audio.import_audio(*arguments)
+
+
+def test_the_large_shape_is_told_from_names_and_shapes_alone():
+    """Of facebook/wav2vec2-large-robust, from its configuration."""
+    import transformers
+
+    from vavl_sb.lobes.published_audio import _find_root, _make_config
+
+    large = {
+        "hidden_size": 1024,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 16,
+        "intermediate_size": 4096,
+        "conv_bias": True,
+        "feat_extract_norm": "layer",
+        "do_stable_layer_norm": True,
+    }
+    config = transformers.Wav2Vec2Config(**large)
+    with torch.device("meta"):
+        model = transformers.Wav2Vec2Model(config)
+    state = old_names(model.state_dict())
+    found, left = _find_root("f.pt", state)
+    assert left == []
+    made = _make_config("f.pt", found, None).to_dict()
+    expected = config.to_dict()
+    assert {k: made[k] for k in expected if made[k] != expected[k]} == {}
+
+
+def test_audio_faults_are_listed_and_nothing_is_written(tmp_path, capsys):
+    state = dict(wav2vec2().state_dict())
+    del state["encoder.layers.1.layer_norm.weight"]
+    state["encoder.layers.0.gru"] = torch.ones(1)
+    state["encoder.layers.2.attention.k_proj.bias"] = torch.ones(7)
+    torch.save(state, tmp_path / "bad.pt")
+    assert cli.main(["import-audio", str(tmp_path / "bad.pt")]) == 1
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    for fault in (
+        "1 missing (encoder.layers.1.layer_norm.weight)",
+        "1 unknown (encoder.layers.0.gru)",
+        "encoder.layers.2.attention.k_proj.bias is (7,), not (128,)",
+    ):
+        assert fault in told
+    assert [path.name for path in tmp_path.iterdir()] == ["bad.pt"]
+
+
+def test_no_wav2vec2_in_it(tmp_path):
+    torch.save({"a.weight": torch.ones(2)}, tmp_path / "f.pt")
+    with pytest.raises(EncoderError, match="has 0 tensors feature_extractor"):
+        import_audio(tmp_path / "f.pt")
+
+
+@pytest.mark.parametrize("ending", [".pt", ""])
+def test_a_missing_file(tmp_path, ending, capsys):
+    for command in ("import-visual", "import-audio"):
+        assert cli.main([command, str(tmp_path / f"none{ending}")]) == 1
+    told = capsys.readouterr().err
+    assert told.count("no such file") == 2 and told.count("\n") == 2
+
+
+def test_a_recipe_takes_both_by_path(tmp_path, efficientnet):
+    """The hparams file makes both encoders of what was imported."""
+    from conftest import REPOSITORY
+    from hyperpyyaml import load_hyperpyyaml
+
+    torch.save(efficientnet, tmp_path / "enet.pt")
+    torch.save(wav2vec2().state_dict(), tmp_path / "final_wav2vec.pt")
+    visual, _ = import_visual(tmp_path / "enet.pt")
+    audio, _ = import_audio(tmp_path / "final_wav2vec.pt")
+    recipe = REPOSITORY / "recipes" / "CREMA-D" / "hparams" / "vavl_cls.yaml"
+    with open(recipe, encoding="utf-8") as file:
+        hparams = load_hyperpyyaml(
+            file,
+            {
+                "data_folder": str(tmp_path),
+                "output_folder": str(tmp_path / "out"),
+                "audio_encoder_source": str(audio),
+                "visual_encoder_weights": str(visual),
+                "face_detector": None,
+                "d_model": 16,
+            },
+        )
+    assert json.loads((audio / "config.json").read_text())["model_type"]
+    assert hparams["audio_encoder"].output_dim == 128
+    expected = efficientnet.state_dict()["conv_head.weight"]
+    found = hparams["visual_encoder"].backbone.state_dict()["conv_head.weight"]
+    assert torch.equal(found, expected)

@@ -1,0 +1,286 @@
+"""Reading files of torch.save without running them.
+
+The truths are torch.load on files that this test wrote, and a canary that any
+file which ran something would have touched.
+
+Authors
+ * The vavl_sb authors 2026
+"""
+
+import builtins
+import collections
+import functools
+import os
+import sys
+import types
+import zipfile
+
+import pytest
+import torch
+from torch import nn
+
+from vavl_sb.utils.errors import EncoderError
+from vavl_sb.utils.torch_file import read_tensors
+
+
+class Calls:
+    """Pickles as a call."""
+
+    def __init__(self, function, *arguments):
+        self.call = (function, arguments)
+
+    def __reduce__(self):
+        return self.call
+
+
+def net():
+    torch.manual_seed(0)
+    made = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 2))
+    made[1].running_mean.uniform_()
+    made[0].register_buffer("passing", torch.ones(2), persistent=False)
+    made.note = functools.partial(print, "not run")
+    made.device = torch.device("cpu")
+    return made
+
+
+def save(content, path, legacy=False):
+    torch.save(content, path, _use_new_zipfile_serialization=not legacy)
+    return path
+
+
+def same(found, expected):
+    return found.keys() == expected.keys() and all(
+        torch.equal(found[k], v) and found[k].dtype == v.dtype
+        for k, v in expected.items()
+    )
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda n: n,
+        lambda n: n.state_dict(),
+        lambda n: {"epoch": 3, "state_dict": n.state_dict()},
+        lambda n: {"best": 0.5, "model": n},
+    ],
+)
+def test_gives_what_state_dict_gives(tmp_path, legacy, wrap):
+    path = save(wrap(net()), tmp_path / "f.pt", legacy)
+    assert same(read_tensors(path), net().state_dict())
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_views_types_and_empty_tensors(tmp_path, legacy):
+    base = torch.arange(24.0).reshape(4, 6)
+    state = {
+        "base": base,
+        "part": base[1:, ::2],
+        "turned": base.t(),
+        "half": base.half() / 7,
+        "brain": base.bfloat16() / 7,
+        "long": torch.arange(5),
+        "bool": base > 3,
+        "number": torch.tensor(2.5),
+        "empty": torch.empty(0, 3),
+    }
+    assert same(read_tensors(save(state, tmp_path / "f", legacy)), state)
+
+
+def test_a_class_that_no_longer_exists_is_no_hindrance(tmp_path):
+    module = types.ModuleType("gone_timm")
+    exec(  # as an old library would have it
+        "from torch import nn\n"
+        "class Conv2dOld(nn.Conv2d):\n    pass\n"
+        "class Config(dict):\n    pass\n"
+        "class Names(list):\n    pass\n"
+        "def swish(x):\n    return x\n",
+        module.__dict__,
+    )
+    sys.modules["gone_timm"] = module
+    try:
+        inner = module.Conv2dOld(2, 2, 1)
+        inner.act = module.swish
+        inner.config = module.Config(a=1)
+        inner.names = module.Names("ab")
+        path = save(nn.Sequential(inner), tmp_path / "f.pt")
+        expected = {f"0.{k}": v for k, v in inner.state_dict().items()}
+    finally:
+        del sys.modules["gone_timm"]
+    with pytest.raises(ModuleNotFoundError):
+        torch.load(path, weights_only=False)
+    assert same(read_tensors(path), expected)
+
+
+def _zip_with(pickled, path, source):
+    """The archive of a saved file with another pickle in it."""
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(path, "w") as new:
+        for name in old.namelist():
+            data = old.read(name)
+            new.writestr(name, pickled if name.endswith(".pkl") else data)
+    return path
+
+
+def attacks(canary):
+    """Pickles that would make a file, or change this program."""
+    make = f"open({str(canary)!r}, 'w').close()"
+    return {
+        "system": Calls(os.system, f"touch {canary}"),
+        "eval": Calls(builtins.eval, make),
+        "exec": Calls(builtins.exec, make),
+        "open": Calls(builtins.open, str(canary), "w"),
+        "getattr": Calls(builtins.getattr, os.getcwd, "__self__"),
+        "torch.load": Calls(torch.load, str(canary)),
+        "torch.hub": Calls(torch.hub.load, str(canary), "x"),
+        "in a dict": {"state_dict": {"w": Calls(os.system, "true")}},
+        "partial, called": Calls(Calls, 1),
+    }
+
+
+NAMES = list(attacks("x"))
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_file_that_calls_is_refused_and_calls_nothing(tmp_path, name, legacy):
+    canary = tmp_path / "canary"
+    path = save(attacks(canary)[name], tmp_path / "f.pt", legacy)
+    with pytest.raises(EncoderError, match="calls .*; nothing of it was run"):
+        read_tensors(path)
+    assert not canary.exists()
+    assert "\n" not in str(
+        pytest.raises(EncoderError, read_tensors, path).value
+    )
+
+
+def test_a_call_within_a_module_is_refused(tmp_path):
+    canary = tmp_path / "canary"
+    whole = net()
+    whole.extra = Calls(os.system, f"touch {canary}")
+    path = save(whole, tmp_path / "f.pt")
+    with pytest.raises(EncoderError, match="calls posix.system"):
+        read_tensors(path)
+    assert not canary.exists()
+    # The canary works: torch.load does run it.
+    torch.load(path, weights_only=False)
+    assert canary.exists()
+
+
+# Each: opcodes after which the file would own something of the program.
+RAW = {
+    "a name that torch has not": b"ctorch._utils\n_rebuild_evil\n)R.",
+    "a state for a function": b"ctorch._utils\n_rebuild_tensor_v2\n}b.",
+    "defaults for a function": b"ctorch._utils\n_rebuild_tensor_v2\n"
+    b"N}X\x0c\x00\x00\x00__defaults__)s\x86b.",
+    "a state for a class": b"cposix\nsystem\n}b.",
+    "a tensor of no storage": b"ctorch._utils\n_rebuild_tensor_v2\n"
+    b"(K\x01K\x00(K\x01t(K\x01ttR.",
+    "instance by INST": b"(X\x04\x00\x00\x00trueiposix\nsystem\n.",
+    "instance by OBJ": b"(cposix\nsystem\nX\x04\x00\x00\x00trueo.",
+    "a class by its number": b"\x82\x01)R.",
+    "a huge memo": b"Nr\xff\xff\xff\xff.",
+    "a persistent id": b"X\x01\x00\x00\x00aQ.",
+    "a type that is no storage": b"(X\x07\x00\x00\x00storagecposix\nsystem\n"
+    b"X\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x01tQ.",
+}
+
+
+@pytest.mark.parametrize("name", RAW)
+def test_bytes_that_no_pickle_writes(tmp_path, name):
+    saved = save({"w": torch.ones(1)}, tmp_path / "f.pt")
+    path = _zip_with(b"\x80\x02" + RAW[name], tmp_path / "raw.pt", saved)
+    before = torch._utils._rebuild_tensor_v2.__defaults__
+    with pytest.raises(EncoderError) as told:
+        read_tensors(path)
+    assert torch._utils._rebuild_tensor_v2.__defaults__ == before
+    assert "\n" not in str(told.value)
+
+
+def tensor_pickle(numel=b"K\x04", offset=b"K\x00", size=b"K\x04", stride=1):
+    """A tensor of a storage of four floats, with one number wrong."""
+    return (
+        b"\x80\x02}X\x01\x00\x00\x00wctorch._utils\n_rebuild_tensor_v2\n("
+        b"(X\x07\x00\x00\x00storagectorch\nFloatStorage\n"
+        b"X\x01\x00\x00\x000X\x03\x00\x00\x00cpu"
+        + numel
+        + b"tQ"
+        + offset
+        + b"("
+        + size
+        + b"t(K"
+        + bytes([stride])
+        + b"t"
+        b"\x89ccollections\nOrderedDict\n)RtRs."
+    )
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"numel": b"J\x00\x00\x00\x7f"},
+        {"numel": b"K\x05"},
+        {"numel": b"J\xff\xff\xff\xff"},
+        {"offset": b"K\x01"},
+        {"offset": b"J\xff\xff\xff\xff"},
+        {"size": b"K\x05"},
+        {"size": b"J\x00\x00\x00\x7f", "stride": 0},
+        {"size": b"K\x03", "stride": 2},
+    ],
+)
+def test_tensors_that_reach_beyond_their_storage(tmp_path, wrong):
+    saved = save({"w": torch.arange(4.0)}, tmp_path / "f.pt")
+    right = _zip_with(tensor_pickle(), tmp_path / "right.pt", saved)
+    assert read_tensors(right)["w"].tolist() == [0, 1, 2, 3]
+    path = _zip_with(tensor_pickle(**wrong), tmp_path / "wrong.pt", saved)
+    with pytest.raises(EncoderError):
+        read_tensors(path)
+
+
+def test_modules_without_end(tmp_path):
+    loop = nn.Sequential(nn.Linear(1, 1))
+    loop[0].add_module("up", loop)
+    tower = nn.Identity()
+    for _ in range(60):  # 2 ** 60 names
+        tower = nn.Sequential(tower, tower)
+    for whole in (loop, tower):
+        with pytest.raises(EncoderError, match="modules without end"):
+            read_tensors(save(whole, tmp_path / "f.pt"))
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_file_cut_at_any_byte_gives_one_line(tmp_path, legacy):
+    whole = save(net(), tmp_path / "f.pt", legacy).read_bytes()
+    path = tmp_path / "cut.pt"
+    for cut in range(0, len(whole) - 1, max(1, len(whole) // 50)):
+        path.write_bytes(whole[:cut])
+        with pytest.raises(EncoderError) as told:
+            read_tensors(path)
+        assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    "content", [[1, 2], "text", {"w": torch.ones(1), "n": 1}, torch.ones(2)]
+)
+def test_no_weights_by_name(tmp_path, content):
+    with pytest.raises(EncoderError, match="holds"):
+        read_tensors(save(content, tmp_path / "f.pt"))
+
+
+def test_a_compressed_archive_is_refused(tmp_path):
+    source = save(net(), tmp_path / "f.pt")
+    path = tmp_path / "bomb.pt"
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(
+        path, "w", zipfile.ZIP_DEFLATED
+    ) as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name))
+    with pytest.raises(EncoderError, match="compressed"):
+        read_tensors(path)
+
+
+def test_an_ordered_dict_cannot_be_given_other_methods(tmp_path):
+    state = collections.OrderedDict(w=torch.ones(2))
+    state.get = print
+    path = save(state, tmp_path / "f.pt")
+    assert torch.load(path, weights_only=False).get is print
+    assert same(read_tensors(path), {"w": torch.ones(2)})

@@ -1,0 +1,254 @@
+"""Models on the Hugging Face hub: fetching one, and sending one there.
+
+Authors
+ * The vavl_sb authors 2026
+"""
+
+from pathlib import Path
+
+from vavl_sb.lobes.ssl_source import HUB_NAME, first_line
+from vavl_sb.utils.errors import EncoderError, VAVLError
+
+# All that a model consists of. Nothing pickled is among it, so that nothing
+# pickled is ever fetched or sent; nor is what else stands in a folder.
+FILES = [
+    "hyperparams.yaml",
+    "about.json",
+    "README.md",
+    "vavl.safetensors",
+    "visual_encoder.safetensors",
+    "audio_encoder/*config.json",
+    "audio_encoder/*.safetensors",
+]
+
+
+def hub_options(kwargs):
+    """Takes the options that concern the hub out of others.
+
+    Arguments
+    ---------
+    kwargs : dict
+        Of ``from_hparams``; ``revision``, ``token``, ``local_files_only`` and
+        SpeechBrain's ``fetch_config`` are taken out of it.
+
+    Returns
+    -------
+    dict
+        For :func:`fetch_model`.
+
+    Example
+    -------
+    >>> kwargs = {"run_opts": {}, "revision": "v1"}
+    >>> hub_options(kwargs), kwargs
+    ({'revision': 'v1'}, {'run_opts': {}})
+    """
+    options = {}
+    config = kwargs.pop("fetch_config", None)
+    if config is not None:
+        options = {
+            "revision": config.revision,
+            "token": config.token or None,
+            "local_files_only": not config.allow_network,
+            "cache_dir": config.huggingface_cache_dir,
+        }
+    for name in ("revision", "token", "local_files_only"):
+        if name in kwargs:
+            options[name] = kwargs.pop(name)
+    return options
+
+
+def model_folder(source, **options):
+    """A local folder with the model, fetched from the hub where needed.
+
+    Arguments
+    ---------
+    source : str or Path
+        A folder that a run exported, the run's own folder, or a hub id.
+    **options
+        As for :func:`fetch_model`.
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    EncoderError
+        In one line: there is no model.
+    """
+    folder = Path(source)
+    if not folder.is_dir():
+        folder = fetch_model(str(source), **options)
+    # The whole run's folder has a hyperparams.yaml too: that of the training.
+    if (folder / "inference" / "vavl.safetensors").is_file():
+        folder = folder / "inference"
+    for name in ("hyperparams.yaml", "vavl.safetensors"):
+        if not (folder / name).is_file():
+            raise EncoderError(
+                f"{source}: no {name} in it; give a folder that a run "
+                "exported, such as results/demo/inference"
+            )
+    return folder.resolve()
+
+
+def fetch_model(
+    source, revision=None, token=None, local_files_only=False, cache_dir=None
+):
+    """Folder of a model on the hub, downloaded or from the hub's cache.
+
+    Without a network (or with HF_HUB_OFFLINE=1) it is what the cache has.
+
+    Arguments
+    ---------
+    source : str
+        Such as "someone/vavl-crema-d".
+    revision : str
+        Branch, tag or commit; None for the main branch.
+    token : str or bool
+        Of an account that may read the model; None for that of `hf auth
+        login` or HF_TOKEN, where there is one.
+    local_files_only : bool
+        Never ask the hub, only its cache.
+    cache_dir : str or Path
+        The cache; None for HF_HUB_CACHE or the default.
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    EncoderError
+        In one line: why it cannot be had.
+    """
+    from huggingface_hub import snapshot_download
+
+    if not HUB_NAME.fullmatch(source):
+        raise EncoderError(
+            f"{source}: no such folder; give one that a run exported, or a "
+            "model on the hub such as someone/model"
+        )
+    try:
+        return Path(
+            snapshot_download(
+                source,
+                revision=revision,
+                token=token,
+                local_files_only=local_files_only,
+                cache_dir=cache_dir,
+                allow_patterns=FILES,
+            )
+        )
+    # From the network, the disk, the hub or its library: one line for all.
+    except Exception as error:
+        where = source if revision is None else f"{source} at {revision}"
+        raise EncoderError(
+            f"{where}: no such folder here, and not to be had from the hub: "
+            f"{reason(error)}"
+        ) from None
+
+
+def send_model(folder, repo_id, private=None, token=None, api=None):
+    """Sends a model's folder to the hub, where its repository is made.
+
+    Arguments
+    ---------
+    folder : str or Path
+        With the model; only :data:`FILES` are sent.
+    repo_id : str
+        Such as "someone/vavl-crema-d".
+    private : bool
+        Whether a new repository is private; None as the account has it.
+    token : str
+        Of an account that may write; None for that of `hf auth login`.
+    api : huggingface_hub.HfApi
+        None: one with this token.
+
+    Returns
+    -------
+    str
+        Address of the model.
+
+    Raises
+    ------
+    VAVLError
+        In one line: why it cannot be sent.
+    """
+    from huggingface_hub import HfApi
+
+    if not HUB_NAME.fullmatch(repo_id):
+        raise VAVLError(f"{repo_id}: give the repository as someone/model")
+    api = api or HfApi(token=token)
+    try:
+        made = api.create_repo(
+            repo_id, repo_type="model", private=private, exist_ok=True
+        )
+        api.upload_folder(
+            repo_id=made.repo_id,
+            repo_type="model",
+            folder_path=str(folder),
+            allow_patterns=FILES,
+            commit_message="A VAVL model, exported by vavl_sb",
+        )
+    # From the network, the hub or its library: one line for all.
+    except Exception as error:
+        raise VAVLError(
+            f"{repo_id}: the model cannot be sent: {reason(error)}"
+        ) from None
+    return str(made)
+
+
+def reason(error):
+    """Why the hub did not do what it was asked, and what to do.
+
+    Arguments
+    ---------
+    error : Exception
+        From huggingface_hub.
+
+    Returns
+    -------
+    str
+        One line.
+    """
+    from huggingface_hub import errors
+
+    # What huggingface_hub turned into another error says more.
+    chain = [error]
+    while chain[-1].__cause__ is not None:
+        chain.append(chain[-1].__cause__)
+
+    def among(*kinds):
+        return any(isinstance(one, kinds) for one in chain)
+
+    statuses = [
+        getattr(getattr(one, "response", None), "status_code", None)
+        for one in chain
+    ]
+    if among(errors.OfflineModeIsEnabled):
+        return "HF_HUB_OFFLINE is set and the cache lacks it; unset it"
+    if among(errors.GatedRepoError):
+        return "it is gated; ask for access on its page, then give a token"
+    if among(errors.RevisionNotFoundError):
+        return "it has no such revision; give a branch, a tag or a commit"
+    if among(errors.LocalTokenNotFoundError) or 401 in statuses:
+        return (
+            "there is no such model, or it is private, or the token is "
+            "missing or wrong; run `hf auth login`, or give a token"
+        )
+    if 403 in statuses:
+        return "the token does not allow it; give one that does"
+    if among(errors.RepositoryNotFoundError):
+        return "there is no such model, or the token may not see it"
+    if among(errors.IncompleteSnapshotError):
+        return "the cache has a part of it only; get it while online"
+    if among(errors.HfHubHTTPError):
+        return f"the hub answered: {first_line(error)}"
+    if isinstance(chain[-1], errors.LocalEntryNotFoundError):
+        return "the cache lacks it, and the hub was not to be asked"
+    if among(errors.LocalEntryNotFoundError, OSError):
+        return (
+            "the hub cannot be reached, and the cache lacks it "
+            f"({first_line(chain[-1])}); check the network"
+        )
+    return first_line(error)

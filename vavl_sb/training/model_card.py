@@ -1,0 +1,283 @@
+"""The card of a model: what it is, was trained on, scores, and is not for.
+
+Authors
+ * The vavl_sb authors 2026
+"""
+
+import json
+from pathlib import Path
+
+import yaml
+
+from vavl_sb.utils.errors import EncoderError
+from vavl_sb.utils.files import write_atomically
+
+NAME = "README.md"
+# A card with this line is made anew; one without it is somebody's own.
+MARK = "<!-- Made by vavl_sb. Remove this line to keep a text of your own. -->"
+UNKNOWN = "not known here: see the source"
+CORPORA = {
+    "CREMA-D": "ODbL 1.0",
+    "RAVDESS": "CC BY-NC-SA 4.0 (not for commercial use)",
+    "MSP-IMPROV": "academic licence of its owners (no redistribution)",
+}
+AUDIO_ENCODERS = {
+    "vavl_logmel": ("log-mel features", "nothing to license"),
+    "wav2vec2": ("wav2vec 2.0", "Apache-2.0 for wav2vec2-large-robust"),
+    "whisper": ("Whisper's encoder", "MIT"),
+    "hubert": ("HuBERT", UNKNOWN),
+    "wavlm": ("WavLM", UNKNOWN),
+}
+VISUAL_LICENCE = "Apache-2.0 for those of timm and of HSEmotion"
+USE = """\
+For research on emotion in speech and faces, and for tools whose users know of
+it and agree to it. The model says how people who labelled the corpus, or who
+acted in it, would name what a clip shows; not what a person feels.
+
+Not for decisions about people: hiring, schools, policing, borders, credit,
+health, or the like. In the European Union, inferring emotions at work and in
+schools is prohibited save for medical and safety reasons.
+"""
+LIMITS = """\
+- Corpora of this kind hold acted emotion by few speakers of one language;
+  scores on other people, languages, ages, cameras and rooms may be much lower.
+- Expressions differ between people and cultures; errors may differ between
+  groups, and were not measured for groups unless a table above says so.
+- Probabilities are not calibrated. A clip without any of the classes still
+  gets one of them.
+- With several people in a picture, one face is followed.
+"""
+
+
+def write_card(folder):
+    """Writes a model's README.md, unless somebody wrote one of their own.
+
+    Arguments
+    ---------
+    folder : str or Path
+        An exported model.
+
+    Returns
+    -------
+    Path
+        The README.md.
+    """
+    path = Path(folder) / NAME
+    if not path.is_file() or MARK in path.read_text(encoding="utf-8"):
+        write_atomically(path, model_card(folder).encode("utf-8"))
+    return path
+
+
+def model_card(folder):
+    """The card of an exported model.
+
+    Arguments
+    ---------
+    folder : str or Path
+        With ``hyperparams.yaml``, and about.json where the export wrote one.
+        What they do not tell is left out.
+
+    Returns
+    -------
+    str
+        Markdown, with the hub's YAML before it.
+
+    Raises
+    ------
+    EncoderError
+        In one line: a file is missing or damaged.
+    """
+    folder = Path(folder)
+    about = _read(folder)
+    corpus = about.get("corpus") or "a corpus that is not named"
+    parts = [
+        _front_matter(about),
+        MARK,
+        f"# VAVL, trained on {corpus}",
+        "[Versatile Audio-Visual Learning](https://arxiv.org/abs/2305.07216): "
+        "emotion from speech, from a face, or from both. Trained and exported "
+        "with vavl_sb, a plug-in for SpeechBrain.",
+        "## Task\n\n" + _task(about),
+        "## Use\n\n" + _example(),
+        "## Training\n\n" + _training(about, corpus),
+        "## Scores\n\n" + _scores(about),
+        "## Licences\n\n" + _licences(folder, about, corpus),
+        "## Intended use\n\n" + USE.strip(),
+        "## Limits\n\n" + LIMITS.strip(),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _read(folder):
+    """What about.json tells, and what the YAML tells besides."""
+    known = {}
+    try:
+        text = (folder / "hyperparams.yaml").read_text(encoding="utf-8")
+        # Nodes only: a tag may ask for any Python object.
+        for key, node in yaml.compose(text, Loader=yaml.SafeLoader).value:
+            if key.value in ("task", "corpus"):
+                known[key.value] = node.value
+            elif key.value == "labels":
+                known["labels"] = [item.value for item in node.value]
+        about = folder / "about.json"
+        if about.is_file():
+            known.update(json.loads(about.read_text(encoding="utf-8")))
+        known["task"], known["labels"]
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        what = f"{type(error).__name__}: {' '.join(str(error).split())[:100]}"
+        raise EncoderError(
+            f"{folder}: no card can be made of it ({what}); export the model "
+            "again"
+        ) from None
+    except yaml.YAMLError:
+        raise EncoderError(
+            f"{folder / 'hyperparams.yaml'}: is no YAML; export the model again"
+        ) from None
+    return known
+
+
+def _front_matter(about):
+    """What the hub reads."""
+    content = {
+        "library_name": "speechbrain",
+        "license": "other",
+        "license_name": "depends-on-corpus-and-encoders",
+        "tags": [
+            "speechbrain",
+            "vavl",
+            "emotion-recognition",
+            "speech-emotion-recognition",
+            "facial-expression-recognition",
+            "audio-visual",
+        ],
+    }
+    if about["task"] == "classification":
+        content["pipeline_tag"] = "audio-classification"
+    return f"---\n{yaml.safe_dump(content, sort_keys=False)}---"
+
+
+def _task(about):
+    """Classes or attributes, and their names."""
+    labels = ", ".join(map(str, about["labels"]))
+    if about["task"] == "classification":
+        text = f"Classification, one of {len(about['labels'])}: {labels}."
+    else:
+        text = f"Regression of {labels}."
+        if about.get("attribute_range"):
+            low, high = about["attribute_range"]
+            text = text[:-1] + f", each from {low:g} to {high:g}."
+    heads = about.get("trained_heads")
+    if heads:
+        text += f" Heads that were trained: {', '.join(heads)}."
+    return text
+
+
+def _example():
+    """How to run it."""
+    return (
+        "```python\n"
+        "from vavl_sb.inference import EmotionRecognizer\n\n"
+        'model = EmotionRecognizer.from_hparams("REPO_ID")  # or a folder\n'
+        'print(model.predict_file("clip.mp4"))\n'
+        "```\n\n"
+        "Tensors are safetensors; nothing in here is pickled."
+    )
+
+
+def _training(about, corpus):
+    """Corpus and protocol, as far as they are known."""
+    run = {**about, **(about.get("run") or {})}
+    lines = [f"- Corpus: {corpus}"]
+    if run.get("also_train"):
+        lines.append(f"- Trained with it: {_words(run['also_train'])}")
+    speakers = about.get("train_speakers")
+    if speakers:
+        lines.append(f"- Speakers in training: {len(speakers)}")
+    for key, name in (
+        ("partition", "Partition"),
+        ("seed", "Seed"),
+        ("label_source", "Labels"),
+        ("withhold_audio", "Training clips whose sound was withheld"),
+        ("withhold_visual", "Training clips whose face was withheld"),
+        ("pretrained_from", "Started from"),
+        ("command", "Command"),
+    ):
+        if run.get(key) not in (None, "", [], 0):
+            value = _words(run[key])
+            lines.append(
+                f"- {name}: {f'`{value}`' if key == 'command' else value}"
+            )
+    return "\n".join(lines)
+
+
+def _words(value):
+    """A setting in a line of text."""
+    many = isinstance(value, (list, tuple))
+    return ", ".join(map(str, value)) if many else str(value)
+
+
+def _scores(about):
+    """A table of the test scores, with the command that gave them."""
+    test = about.get("test")
+    if not test:
+        return "None were recorded with this model."
+    test = {head: _flat(scores) for head, scores in test.items()}
+    names = [
+        name
+        for name in next(iter(test.values()))
+        if all(isinstance(s.get(name), (int, float)) for s in test.values())
+    ]
+    counts = about.get("n_test") or {}
+    rows = [["head", "clips", *names], ["---"] * (len(names) + 2)]
+    for head, scores in test.items():
+        values = [f"{scores[name]:.3f}" for name in names]
+        rows.append([head, str(counts.get(head, "")), *values])
+    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    command = {**about, **(about.get("run") or {})}.get("command")
+    said = f", by `{command}`" if command else ""
+    return f"On the test clips{said}:\n\n{table}"
+
+
+def _flat(scores):
+    """Scores by attribute, such as ccc, beside the others."""
+    flat = {}
+    for name, value in scores.items():
+        if isinstance(value, dict):
+            flat.update({f"{name} {k}": v for k, v in value.items()})
+        else:
+            flat[name] = value
+    return flat
+
+
+def _licences(folder, about, corpus):
+    """Of corpus and weights."""
+    given = about.get("licences") or {}
+    names = about.get("encoder_names") or {}
+    try:
+        config = json.loads((folder / "audio_encoder/config.json").read_text())
+        kind = config["model_type"]
+    except (OSError, ValueError, KeyError):
+        kind = None
+    audio, licence = AUDIO_ENCODERS.get(kind, ("a speech encoder", UNKNOWN))
+    source = {m: f" ({n})" if n else "" for m, n in names.items()}
+    visual = VISUAL_LICENCE
+    if names.get("visual") == "random":
+        visual = "random weights, nothing to license"
+    also = (about.get("run") or {}).get("also_train")
+    also = also if isinstance(also, list) else []
+    corpora = [corpus, *also]
+    lines = [
+        f"- Corpus {name}: {given.get(name) or CORPORA.get(name, UNKNOWN)}"
+        for name in dict.fromkeys(corpora)
+    ]
+    return "\n".join(
+        [
+            *lines,
+            f"- Audio encoder, {audio}{source.get('audio', '')}: "
+            f"{given.get('audio') or licence}",
+            f"- Visual encoder, EfficientNet-B2{source.get('visual', '')}: "
+            f"{given.get('visual') or visual}",
+            "- VAVL's own weights: what the licence of the corpus allows, and "
+            "whoever shares them says; vavl_sb itself is Apache-2.0.",
+        ]
+    )
