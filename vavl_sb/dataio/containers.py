@@ -55,7 +55,13 @@ def open_media(path):
             "may be damaged or cut off: get it again"
         ) from error
     with container:
-        text = container.format.name in FORMATS_OF_TEXT
+        name = container.format.name
+        if name == "image2" or name.endswith("_pipe"):
+            raise MediaError(
+                f"{path}: a still picture; give a clip with sound or a moving "
+                "picture"
+            )
+        text = name in FORMATS_OF_TEXT
         if text or not any(choose_streams(container)):
             raise MediaError(
                 f"{path}: has neither audio nor video in it; give a clip that "

@@ -1,0 +1,296 @@
+"""`vavl predict`, `info`, `export` and `check-media`, as a user types them.
+
+Authors
+ * The vavl_sb authors 2026
+"""
+
+import io
+import json
+import shutil
+
+import numpy as np
+import pytest
+import soundfile
+from light_model import LABELS, make_model
+from PIL import Image
+from test_media import grays, sine, write
+
+from vavl_sb.cli import main
+from vavl_sb.dataio.clip import ClipEncoder
+from vavl_sb.dataio.faces import FaceTracker
+from vavl_sb.inference import EmotionRecognizer
+from vavl_sb.lobes.audio_encoder import AudioEncoder
+from vavl_sb.lobes.vavl import VAVL
+from vavl_sb.lobes.visual_encoder import VisualEncoder
+from vavl_sb.training.export import export_model
+from vavl_sb.training.record import command_line, run_record, trained_heads
+
+RATE = 16000
+
+
+@pytest.fixture
+def model(monkeypatch):
+    """A light model, whatever MODEL is called."""
+    light = make_model()
+    seen = []
+
+    def load(source, trust=False):
+        seen.append((source, trust))
+        return light
+
+    monkeypatch.setattr(EmotionRecognizer, "from_hparams", load)
+    light.seen = seen
+    return light
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    """A clip with both, a sound, and one that is no media."""
+    folder = tmp_path_factory.mktemp("clips")
+    write(folder / "both.mp4", grays(np.arange(100) * 2), sine(4, RATE))
+    soundfile.write(folder / "sound.wav", sine(2, RATE), RATE)
+    (folder / "text.txt").write_text("no media\n" * 100)
+    return folder
+
+
+def call(capsys, *words):
+    """(status, stdout, stderr) of a command."""
+    status = main([str(word) for word in words])
+    heard = capsys.readouterr()
+    assert "Traceback" not in heard.err
+    return status, heard.out, heard.err
+
+
+def test_predict_json(model, clips, capsys):
+    files = [clips / n for n in ("both.mp4", "text.txt", "sound.wav")]
+    words = ("--json", "--timeline", "--profile", "--hop", 2)
+    status, out, err = call(capsys, "predict", "M", *files, *words)
+    assert status == 1 and model.seen == [("M", False)]
+    both, failed, sound = json.loads(out)
+    assert [r["file"] for r in (both, failed, sound)] == [str(f) for f in files]
+    assert set(failed) == {"file", "error"}
+    assert err.count("\n") == 1 and failed["error"] in err
+    expected = model.predict_file(files[0])
+    assert both["label"] == expected.label
+    assert both["probabilities"] == pytest.approx(expected.probabilities)
+    assert both["per_modality"].keys() == {"audio", "visual", "audiovisual"}
+    assert [w["start"] for w in both["timeline"]] == [0.0, 2.0]
+    timed = model.timeline(files[0], hop=2.0)
+    for found, window in zip(both["timeline"], timed, strict=True):
+        assert found["emotion"] == window.emotion.as_dict()
+    assert set(both["profile"]) > {"decode", "faces", "heads", "duration"}
+    assert sound["modality"] == "audio"
+    assert call(capsys, "predict", "M", files[0], "--trust")[0] == 0
+    assert model.seen[-1] == ("M", True)
+
+
+def test_predict_for_a_reader(model, clips, capsys):
+    clip = clips / "both.mp4"
+    words = ("--modality", "audio", "--timeline", "--profile")
+    status, out, err = call(capsys, "predict", "M", clip, *words)
+    label = model.predict_file(clip, "audio").label
+    assert status == 0 and err == ""
+    assert out.startswith(f"{clip} (audio): {label}  [")
+    assert out.count(" s: ") == 2 and "visual encoder" in out
+    sound = clips / "sound.wav"
+    words = ("--audio", sound, "--json")
+    out = call(capsys, "predict", "M", clip, *words)[1]
+    expected = model.predict_file(clip, audio_path=sound).as_dict()
+    assert json.loads(out) == [{"file": str(clip), **expected}]
+
+
+def test_predict_draws(model, clips, capsys, tmp_path):
+    picture = tmp_path / "plot.png"
+    words = ("predict", "M", clips / "both.mp4", "--plot", picture)
+    assert call(capsys, *words)[0] == 0
+    drawn = np.asarray(Image.open(io.BytesIO(picture.read_bytes())))
+    assert drawn.shape[0] > 200 and len(np.unique(drawn[..., :3])) > 20
+    assert [p.name for p in tmp_path.iterdir()] == ["plot.png"]
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["second.mp4", "--plot", "x.png"], "--plot: is for one clip"),
+        (["second.mp4", "--audio", "x.wav"], "--audio: is for one clip"),
+        (["--plot", "x.txt"], "no name of a .png"),
+        (["--timeline", "--hop", "0"], "hop"),
+        (["--timeline", "--window", "99"], "window"),
+    ],
+)
+def test_predict_options_that_cannot_be(model, clips, capsys, words, said):
+    clip = clips / "both.mp4"
+    status, out, err = call(capsys, "predict", "M", clip, *words)
+    assert status == 1 and out == "" and said in err
+    assert err.count("\n") == 1
+
+
+def test_clips_that_are_cut_off_anywhere(model, clips, capsys, tmp_path):
+    """Fifty places: an answer of the whole clip, or one line and status 1."""
+    data = (clips / "both.mp4").read_bytes()
+    whole = model.predict_file(clips / "both.mp4").label
+    refused, path = 0, tmp_path / "cut.mp4"
+    for length in np.linspace(0, len(data) - 1, 50).astype(int):
+        path.write_bytes(data[:length])
+        status, out, err = call(capsys, "predict", "M", path)
+        refused += status
+        if status == 0:  # Nothing but the last bytes of the index is lost.
+            assert whole in out and length > 0.95 * len(data)
+            continue
+        assert out == "" and err.count("\n") == 1 and str(path) in err
+    assert refused >= 45
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_media_that_cannot_be_used(model, clips, capsys, tmp_path):
+    Image.new("RGB", (64, 48)).save(tmp_path / "picture.png")
+    Image.new("RGB", (64, 48)).save(tmp_path / "picture.jpg")
+    (tmp_path / "empty.mp4").touch()
+    (tmp_path / "folder.mp4").mkdir()
+    header = (clips / "sound.wav").read_bytes()[:44]
+    (tmp_path / "no_samples.wav").write_bytes(header)
+    names = sorted(p.name for p in tmp_path.iterdir()) + ["missing.mp4"]
+    files = [tmp_path / name for name in names]
+    status, out, err = call(capsys, "predict", "M", *files, "--json")
+    assert status == 1 and len(err.strip().splitlines()) == len(files)
+    for path, result in zip(files, json.loads(out), strict=True):
+        assert str(path) in result["error"] and set(result) == {"file", "error"}
+    assert len(list(tmp_path.iterdir())) == len(files) - 1
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory):
+    """A finished run, as far as export and info look at it."""
+    folder = tmp_path_factory.mktemp("run")
+    metrics = {
+        "task": "classification",
+        "test": {"audio": {"f1_macro": 0.5, "uar": 0.25, "confusion": [[1]]}},
+        "n_test": {"audio": 7, "visual": 0, "audiovisual": 0},
+    }
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    hparams = {
+        "output_folder": folder,
+        "audio_encoder_source": "logmel",
+        "visual_encoder_weights": None,
+        "seed": 11,
+        "partition": 2,
+    }
+    net = VAVL(80, 1408, 3, d_model=16, encoder_layers=1, shared_layers=1)
+    encoder = ClipEncoder(
+        AudioEncoder("logmel"), VisualEncoder(None), FaceTracker(None)
+    )
+    export_model(
+        folder / "inference",
+        net,
+        encoder,
+        record=run_record(hparams),
+        task="classification",
+        labels=LABELS,
+        corpus="CREMA-D",
+        attribute_range=None,
+        trained_heads=["audio"],
+    )
+    return folder
+
+
+def test_info_tells_what_an_export_records(run_folder, capsys):
+    status, out, _ = call(capsys, "info", run_folder, "--json")
+    about = json.loads(out)
+    assert status == 0
+    assert about["labels"] == LABELS and about["trained_heads"] == ["audio"]
+    assert about["encoders"] == {"audio": "logmel", "visual": "random"}
+    assert about["test"] == {"audio": {"f1_macro": 0.5, "uar": 0.25}}
+    assert about["run"]["seed"] == 11 and about["run"]["partition"] == 2
+    assert "Open Database" in about["licences"]["corpus"]
+    out = call(capsys, "info", run_folder / "inference")[1]
+    assert "f1_macro 0.500" in out and "(7 test clips)" in out
+    (run_folder / "old").mkdir()
+    for name in ("hyperparams.yaml", "vavl.safetensors"):
+        shutil.copy(run_folder / "inference" / name, run_folder / "old")
+    assert "older export" in call(capsys, "info", run_folder / "old")[1]
+
+
+def test_info_never_runs_what_it_reads(run_folder, capsys, tmp_path):
+    folder = shutil.copytree(run_folder / "inference", tmp_path / "model")
+    with open(folder / "hyperparams.yaml", "a", encoding="utf-8") as file:
+        file.write(f"x: !apply:os.mkdir ['{tmp_path}/boom']\n")
+    assert call(capsys, "info", folder)[0] == 0
+    assert not (tmp_path / "boom").exists()
+
+
+def test_export_makes_a_folder_that_loads(run_folder, capsys, tmp_path):
+    target = tmp_path / "deep" / "model"
+    about = run_folder / "inference" / "about.json"
+    record = json.loads(about.read_text())
+    # As an older export has it.
+    about.write_text(
+        json.dumps({k: v for k, v in record.items() if k != "test"})
+    )
+    assert call(capsys, "export", run_folder, target)[0] == 0
+    assert EmotionRecognizer.from_hparams(target).trained_heads == ("audio",)
+    copied = json.loads((target / "about.json").read_text())
+    assert copied["test"] == {"audio": {"f1_macro": 0.5, "uar": 0.25}}
+    about.write_text(json.dumps(record))
+    status, _, err = call(capsys, "export", run_folder, target)
+    assert status == 1 and "is there already" in err
+    assert [p.name for p in target.parent.iterdir()] == ["model"]
+
+
+def test_export_leaves_nothing_of_a_broken_run(run_folder, capsys, tmp_path):
+    broken = shutil.copytree(run_folder, tmp_path / "run")
+    path = broken / "inference" / "visual_encoder.safetensors"
+    path.write_bytes(path.read_bytes()[:1000])
+    status, _, err = call(capsys, "export", broken, tmp_path / "model")
+    assert status == 1 and err.count("\n") == 1
+    for source in (tmp_path / "nowhere", tmp_path):
+        assert call(capsys, "export", source, tmp_path / "model")[0] == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["run"]
+
+
+def test_check_media_tells_what_is_in_a_clip(clips, capsys, tmp_path):
+    status, out, _ = call(capsys, "check-media", clips / "both.mp4", "--json")
+    report = json.loads(out)
+    assert status == 0 and report["duration"] == pytest.approx(4, abs=0.1)
+    kinds = {s["kind"]: s for s in report["streams"]}
+    assert kinds["video"]["size"] == [64, 48]
+    assert kinds["video"]["frame_rate"] == pytest.approx(25)
+    assert kinds["audio"]["sample_rate"] == RATE
+    # A sine of amplitude 0.3: 20 log10(0.3 / sqrt 2) = -13.5 dBFS.
+    assert report["rms_dbfs"] == pytest.approx(-13.47, abs=0.2)
+    assert not report["silent_track"]
+    assert (report["frames"], report["frames_with_face"]) == (40, 0)
+    assert "RMS -13" in call(capsys, "check-media", clips / "both.mp4")[1]
+    soundfile.write(tmp_path / "silent.wav", np.zeros(RATE), RATE)
+    out = call(capsys, "check-media", tmp_path / "silent.wav")[1]
+    assert "a silent track" in out and "none looked for" in out
+
+
+def test_check_media_of_what_cannot_be_used(clips, capsys, tmp_path):
+    for path in (clips / "text.txt", tmp_path, tmp_path / "nowhere"):
+        status, out, err = call(capsys, "check-media", path)
+        assert status == 1 and out == "" and err.count("\n") == 1
+    cut = tmp_path / "cut.wav"
+    cut.write_bytes((clips / "sound.wav").read_bytes()[:30000])
+    status, out, _ = call(capsys, "check-media", cut)
+    assert status == 1 and "fault: " in out
+
+
+def test_heads_learn_from_the_clips_that_have_what_they_need():
+    both = {"audio": "f", "visual": "f"}
+    sound = {"audio": "f", "visual": None}
+    picture = {"audio": None, "visual": "f"}
+    index = {"a": both, "b": sound, "c": picture}
+    assert trained_heads(index, "b") == ["audio"]
+    assert trained_heads(index, "c") == ["visual"]
+    assert trained_heads(index, "bc") == ["audio", "visual"]
+    assert trained_heads(index, "ab") == ["audio", "visual", "audiovisual"]
+
+
+def test_a_recorded_command_names_no_folder_of_this_machine(tmp_path):
+    words = ["/x/train.py", "hparams/a.yaml", "--data_folder", "/home/me/CREMA"]
+    words += [f"--feature_folder={tmp_path}", "--visual_encoder_weights"]
+    words += [str(tmp_path / "w.pt"), "--seed", "3"]
+    said = command_line(words)
+    assert "/home" not in said and str(tmp_path) not in said
+    assert said.endswith("--visual_encoder_weights w.pt --seed 3")
+    assert said.startswith("python train.py ")
