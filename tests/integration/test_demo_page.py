@@ -91,7 +91,11 @@ class Server:
                 stdout=log,
                 stderr=log,
             )
-        wait_for(lambda: self.url in self.log.read_text() or self.ended())
+        try:
+            wait_for(lambda: self.url in self.log.read_text() or self.ended())
+        except BaseException:
+            self.stop()
+            raise
 
     def ended(self):
         """Fails with what the process said, if it has ended."""
