@@ -498,4 +498,5 @@ def test_memory_does_not_grow_with_the_clip(tmp_path):
     assert (int(one), int(many)) == (1, 598)
     assert float(duration) == pytest.approx(600, abs=0.5)
     unit = 1024 if sys.platform != "darwin" else 1
-    assert (int(long) - int(short)) * unit < 100 * 2**20
+    # What a piece of 30 s needs more than one of 3 s is in it.
+    assert (int(long) - int(short)) * unit < 300 * 2**20
