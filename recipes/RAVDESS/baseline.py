@@ -58,6 +58,17 @@ def clip_features(run, cache, split, deviation=False):
     )
 
 
+def check_sklearn():
+    """Says how to install scikit-learn where it is missing (VAVLError)."""
+    try:
+        import sklearn  # noqa: F401
+    except ImportError:
+        raise VAVLError(
+            "the logistic regression needs scikit-learn; "
+            "pip install scikit-learn"
+        ) from None
+
+
 def logistic_regression(run, cache, deviation=False):
     """Predictions of the yardstick for a run's test clips.
 
@@ -75,16 +86,12 @@ def logistic_regression(run, cache, deviation=False):
     truths, predictions : np.ndarray
         Shape (N,), of str.
     """
-    try:
-        from sklearn.linear_model import LogisticRegression
-        from sklearn.model_selection import GridSearchCV, GroupKFold
-        from sklearn.pipeline import make_pipeline
-        from sklearn.preprocessing import StandardScaler
-    except ImportError:
-        raise VAVLError(
-            "the logistic regression needs scikit-learn; "
-            "pip install scikit-learn"
-        ) from None
+    check_sklearn()
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import GridSearchCV, GroupKFold
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     features, labels, speakers = clip_features(run, cache, "train", deviation)
     search = GridSearchCV(
         make_pipeline(

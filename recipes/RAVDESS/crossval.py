@@ -6,9 +6,10 @@
 For each fold, every choice of crossval_choices.yaml is trained on a part of
 the fold's training actors and scored on the others of them. The best one is
 then trained on all training actors, once for each seed, and scored on the
-fold's own actors, which nothing has seen. Each run is a train.py run without
-validation clips: the last epoch is kept. Beside it, a class-weighted logistic
-regression on time-averaged features (baseline.py) is scored on the same folds.
+fold's own actors. What the choices do not name stays as the hparams file has
+it for all folds. Each run is a train.py run without validation clips: the last
+epoch is kept. Beside it, a class-weighted logistic regression on time-averaged
+features (baseline.py) is scored on the same folds.
 
 What has finished is not run again, so the same command goes on after a stop.
 
@@ -23,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 import yaml
-from baseline import logistic_regression
+from baseline import check_sklearn, logistic_regression
 from ravdess_files import find_files
 
 from vavl_sb.commands.protocol import say
@@ -68,6 +69,51 @@ def read_options(words):
     parser.add_argument("--output_folder", default="results/crossval")
     options, options.rest = parser.parse_known_args(words)
     return options
+
+
+def _check(options, overrides):
+    """Refuses, before hours are spent, what cannot end well."""
+    if not overrides.get("data_folder"):
+        raise VAVLError("--data_folder: give the folder of RAVDESS")
+    if options.jobs < 1:
+        raise VAVLError(f"--jobs: must be at least 1, not {options.jobs}")
+    if str(overrides.get("freeze_audio_encoder")).lower() == "false":
+        raise VAVLError(
+            "--freeze_audio_encoder: the logistic regression needs features "
+            "of a frozen encoder; leave it out"
+        )
+    check_sklearn()
+
+
+def read_choices(path):
+    """Reads what is chosen between.
+
+    Arguments
+    ---------
+    path : str or Path
+        A YAML file: name to what it changes of the hparams file.
+
+    Returns
+    -------
+    dict
+        VAVLError, in one line, if the file is not like that.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            choices = yaml.safe_load(file)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())[:150]
+        raise VAVLError(
+            f"--choices: {path}: cannot be read ({reason})"
+        ) from None
+    if not isinstance(choices, dict) or not all(
+        isinstance(changes, dict) for changes in choices.values()
+    ):
+        raise VAVLError(
+            f"--choices: {path}: must name settings, each with what it "
+            "changes ({} for nothing)"
+        )
+    return choices
 
 
 def make_folds(data_folder, count):
@@ -151,7 +197,7 @@ def choose(options, folder, overrides, folds, choices):
         _protocol(options, place, splits, seeds, {**overrides, **changes})
         for k, score in enumerate(found, 1):
             run = place / f"partitionchoice{k}_seed{seeds[0]}"
-            score[name] = read_result(run).scores["audio"]["uar"]
+            score[name] = _uar(run)
     return found
 
 
@@ -204,6 +250,14 @@ def _protocol(options, place, splits, seeds, overrides):
         raise VAVLError(f"{place}: a run failed, see above; run again")
 
 
+def _uar(run):
+    """The audio head's UAR of a finished run."""
+    scores = read_result(run).scores
+    if "audio" not in scores:
+        raise VAVLError(f"{run}: no test clip has sound; it cannot be scored")
+    return scores["audio"]["uar"]
+
+
 def score(runs, cache):
     """The network and the yardsticks on all folds.
 
@@ -224,9 +278,7 @@ def score(runs, cache):
 
     found = {"VAVL": []}
     for fold in runs:
-        found["VAVL"].append(
-            [read_result(run).scores["audio"]["uar"] for run in fold]
-        )
+        found["VAVL"].append([_uar(run) for run in fold])
         for name, deviation in YARDSTICKS.items():
             truths, predictions = logistic_regression(fold[0], cache, deviation)
             uar = balanced_accuracy_score(truths, predictions)
@@ -286,13 +338,12 @@ def main(words):
     """
     options = read_options(words)
     overrides = read_overrides(options.rest)
-    if "data_folder" not in overrides:
-        raise VAVLError("--data_folder: give the folder of RAVDESS")
-    folder = Path(options.output_folder)
+    _check(options, overrides)
+    # Absolute, since train.py runs in the recipe's folder.
+    folder = Path(os.path.abspath(options.output_folder))
     cache = os.path.abspath(overrides.get("feature_folder", "results/features"))
     overrides["feature_folder"] = cache
-    with open(options.choices, encoding="utf-8") as file:
-        choices = yaml.safe_load(file)
+    choices = read_choices(options.choices)
     folds = make_folds(overrides["data_folder"], options.folds)
     inner = choose(options, folder, overrides, folds, choices)
     names = [max(scores, key=scores.get) for scores in inner]

@@ -4,21 +4,24 @@ from types import SimpleNamespace
 
 import pytest
 
-from vavl_sb.training.identity import refuse_other_run
+from vavl_sb.training.identity import record_run, refuse_other_run
 from vavl_sb.utils.errors import VAVLError
 
 
 @pytest.fixture
 def hparams(tmp_path):
     """What a recipe's YAML gives, as far as it matters here."""
-    clips = tmp_path / "train.json"
-    clips.write_text("{}")
+    for split in ("train", "valid", "test"):
+        (tmp_path / f"{split}.json").write_text("{}")
     digests = {"audio": "a1", "visual": "v1"}
     return {
         "seed": 1,
         "output_folder": str(tmp_path),
         "save_folder": str(tmp_path / "save"),
-        "train_annotation": str(clips),
+        "train_annotation": str(tmp_path / "train.json"),
+        "valid_annotation": str(tmp_path / "valid.json"),
+        "test_annotation": str(tmp_path / "test.json"),
+        "pretrained_from": None,
         "also_train": [],
         "partition": 1,
         "labels": ["happy", "sad"],
@@ -32,30 +35,50 @@ def hparams(tmp_path):
     }
 
 
-def test_the_same_run_may_go_on_longer_and_elsewhere(hparams):
-    refuse_other_run(hparams)
-    hparams.update(number_of_epochs=4, data_folder="x", feature_folder="y")
-    refuse_other_run(hparams)
+@pytest.fixture
+def started(hparams, tmp_path):
+    """The same, of a run that has a checkpoint."""
+    record_run(hparams, refuse_other_run(hparams))
+    (tmp_path / "save" / "CKPT+1").mkdir()
+    return hparams
+
+
+def test_the_same_run_may_go_on_longer_and_elsewhere(started):
+    started.update(number_of_epochs=4, data_folder="x", feature_folder="y")
+    refuse_other_run(started)
 
 
 @pytest.mark.parametrize(
     "key, value", [("residual", False), ("lr", 0.2), ("labels", ["sad"])]
 )
-def test_another_setting_is_refused_by_name(hparams, key, value):
-    refuse_other_run(hparams)
-    hparams[key] = value
+def test_another_setting_is_refused_by_name(started, key, value):
+    started[key] = value
     with pytest.raises(VAVLError) as error:
-        refuse_other_run(hparams)
+        refuse_other_run(started)
     assert f"({key})" in str(error.value) and "\n" not in str(error.value)
 
 
-def test_other_training_clips_and_encoders_are_refused(hparams, tmp_path):
+def test_without_a_checkpoint_there_is_nothing_to_go_on_with(hparams):
+    record_run(hparams, refuse_other_run(hparams))
+    hparams["lr"] = 0.2
     refuse_other_run(hparams)
-    (tmp_path / "train.json").write_text('{"a": 1}')
-    with pytest.raises(VAVLError, match="training clips"):
-        refuse_other_run(hparams)
-    (tmp_path / "train.json").write_text("{}")
-    refuse_other_run(hparams)
-    hparams["digests"]["audio"] = "a2"
+
+
+@pytest.mark.parametrize("split", ["train", "valid", "test"])
+def test_other_clips_are_refused(started, tmp_path, split):
+    (tmp_path / f"{split}.json").write_text('{"a": 1}')
+    with pytest.raises(VAVLError, match="(clips)"):
+        refuse_other_run(started)
+    (tmp_path / f"{split}.json").write_text("{}")
+    refuse_other_run(started)
+
+
+def test_another_encoder_or_start_is_refused(started, tmp_path):
+    started["digests"]["audio"] = "a2"
     with pytest.raises(VAVLError, match="audio encoder"):
-        refuse_other_run(hparams)
+        refuse_other_run(started)
+    started["digests"]["audio"] = "a1"
+    (tmp_path / "vavl.safetensors").write_text("weights")
+    started["pretrained_from"] = str(tmp_path)
+    with pytest.raises(VAVLError, match="pretrained_from"):
+        refuse_other_run(started)

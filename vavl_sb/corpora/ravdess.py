@@ -55,7 +55,7 @@ STATEMENTS = {"DFA": "01", "IWW": "02"}
 INTENSITIES = {"MD": "01", "HI": "02"}  # normal and strong
 MAX_CLIPS = 22  # of one actor: neutral is never strong
 # Talkers of other layouts have numbers below; a multiple of 24.
-_FIRST_TALKER = 2400
+_FIRST_TALKER = 24000
 
 
 @functools.lru_cache(maxsize=128)

@@ -198,8 +198,9 @@ class AudioEncoder(FeatureEncoder):
         return features, frames / frames.max()
 
     def export(self, folder):
-        """Writes a folder from which ``AudioEncoder(source=folder)`` gives
-        the same features and has the same digest.
+        """Writes a folder from which ``AudioEncoder(source=folder)``, with the
+        same ``all_layers`` and ``average``, gives the same features and has
+        the same digest.
 
         Arguments
         ---------

@@ -316,7 +316,7 @@ class VAVLBrain(sb.Brain):
             self._anneal(epoch)
 
     def _anneal(self, epoch):
-        """Sets the learning rates of an epoch: a resumed run has the same."""
+        """Sets the learning rates of an epoch, also in a resumed run."""
         lr, _ = self.lr_annealing(epoch)
         # SpeechBrain's schedulers round to float32: a constant stays one.
         if math.isclose(lr, self.optimizer.param_groups[0]["lr"], rel_tol=1e-6):
@@ -368,6 +368,11 @@ class VAVLBrain(sb.Brain):
             The epoch; None at test.
         """
         losses = {"loss": float(stage_loss)}
+        if stage == sb.Stage.VALID and not math.isfinite(losses["loss"]):
+            raise VAVLError(
+                f"the validation loss of epoch {epoch} is not finite: the "
+                "network has diverged; take a lower lr and a new output_folder"
+            )
         for name, (total, count) in sorted(self.loss_sums.items()):
             losses[name.replace(" ", "_") + "_loss"] = float(total) / count
         if stage == sb.Stage.TRAIN:

@@ -19,9 +19,18 @@ from vavl_sb.dataio.manifest import SPLITS, check_disjoint, refuse_overlap
 from vavl_sb.dataio.preparation import recorded_folder
 from vavl_sb.training.brain import VAVLBrain
 from vavl_sb.training.export import export_model
-from vavl_sb.training.identity import other_corpora, refuse_other_run
+from vavl_sb.training.identity import (
+    other_corpora,
+    record_run,
+    refuse_other_run,
+)
 from vavl_sb.training.record import run_record, trained_heads
-from vavl_sb.training.transfer import standardize_features, start_from
+from vavl_sb.training.transfer import (
+    carried_modalities,
+    read_about,
+    standardize_features,
+    start_from,
+)
 from vavl_sb.utils.errors import CorpusError, ManifestError, VAVLError
 
 logger = get_logger(__name__)
@@ -166,7 +175,7 @@ def make_brain(hparams, run_opts):
         In one line: an option that cannot be meant, an output folder that
         holds another run, or a ``pretrained_from`` that does not fit.
     """
-    refuse_other_run(hparams)
+    identity = refuse_other_run(hparams)
     audio_encoder = hparams["audio_encoder"]
     if hparams["pretrained_from"] is not None:
         start_from(
@@ -178,7 +187,7 @@ def make_brain(hparams, run_opts):
     if not audio_encoder.freeze:
         hparams["modules"]["audio_encoder"] = audio_encoder
         hparams["checkpointer"].add_recoverable("audio_encoder", audio_encoder)
-    return VAVLBrain(
+    brain = VAVLBrain(
         modules=hparams["modules"],
         opt_class=hparams["opt_class"],
         hparams=hparams,
@@ -193,12 +202,15 @@ def make_brain(hparams, run_opts):
         attribute_range=hparams["attribute_range"],
         train_loggers=_train_loggers(hparams),
     )
+    # Not before: what was refused above must not claim the folder.
+    record_run(hparams, identity)
+    return brain
 
 
 def standardize(hparams, datasets):
     """Sets the statistics of the network's inputs, where the YAML says so.
 
-    A run that starts from another keeps that one's.
+    A run that starts from a model keeps its statistics.
 
     Arguments
     ---------
@@ -207,7 +219,7 @@ def standardize(hparams, datasets):
     datasets : dict
         From :func:`dataio_prep`; the training clips give the statistics.
     """
-    if hparams["pretrained_from"] or not hparams["standardize_features"]:
+    if not hparams["standardize_features"]:
         return
     standardize_features(
         hparams["vavl"],
@@ -215,6 +227,7 @@ def standardize(hparams, datasets):
         clips=datasets["train"].data_ids,
         folder=hparams["feature_folder"],
         raw_audio=not hparams["audio_encoder"].freeze,
+        carried=carried_modalities(hparams["pretrained_from"]),
     )
 
 
@@ -229,11 +242,15 @@ def export(hparams, datasets):
         From :func:`dataio_prep`.
     """
     clips = datasets["train"].data
+    speakers = {clip["spk_id"] for clip in clips.values()}
+    if hparams["pretrained_from"] is not None:
+        # Whom the model behind this one has learned from, it knows as well.
+        speakers |= read_about(hparams["pretrained_from"])["train_speakers"]
     export_model(
         hparams["inference_folder"],
         net=hparams["vavl"],
         clip_encoder=hparams["clip_encoder"],
-        train_speakers={clip["spk_id"] for clip in clips.values()},
+        train_speakers=speakers,
         record=run_record(hparams),
         task=hparams["task"],
         labels=hparams["labels"],

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from speechbrain.utils.distributed import if_main_process
 
+from vavl_sb.dataio.manifest import SPLITS
 from vavl_sb.dataio.preparation import digest_files
 from vavl_sb.utils.errors import VAVLError
 from vavl_sb.utils.files import write_json
@@ -62,8 +63,8 @@ def other_corpora(also_train):
 def run_identity(hparams):
     """Everything that makes a run what it is, as far as JSON can hold it.
 
-    Encoders count by their digest and labels and split by the training
-    manifest's, not by the paths that they came from.
+    Encoders, clips and another model to start from count by what is in them,
+    not by the paths that they came from.
 
     Arguments
     ---------
@@ -88,14 +89,16 @@ def run_identity(hparams):
     encoder = hparams["clip_encoder"]
     for modality in ("audio", "visual"):
         found[f"{modality} encoder"] = encoder.digest(modality)
-    manifests = [
-        hparams["train_annotation"],
-        *(
-            f"{folder}/train.json"
-            for folder in other_corpora(hparams["also_train"])
-        ),
+    # The validation clips too: they choose the checkpoint.
+    own = [hparams[f"{split}_annotation"] for split in SPLITS]
+    others = [
+        f"{folder}/train.json"
+        for folder in other_corpora(hparams["also_train"])
     ]
-    found["training clips"] = digest_files(manifests)
+    found["clips"] = digest_files([*own, *others])
+    if hparams["pretrained_from"] is not None:
+        path = f"{hparams['pretrained_from']}/vavl.safetensors"
+        found["pretrained_from"] = digest_files([path])
     return json.loads(json.dumps(found, default=str))
 
 
@@ -105,20 +108,26 @@ def refuse_other_run(hparams):
     Arguments
     ---------
     hparams : dict
-        The loaded hparams file; the record stands in its ``save_folder``.
+        The loaded hparams file; checkpoints and the record stand in its
+        ``save_folder``.
+
+    Returns
+    -------
+    dict
+        From :func:`run_identity`, for :func:`record_run`.
 
     Raises
     ------
     VAVLError
         In one line that names what differs.
     """
-    path = Path(hparams["save_folder"]) / RECORD
+    folder = Path(hparams["save_folder"])
     wanted = run_identity(hparams)
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads((folder / RECORD).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         found = None
-    if isinstance(found, dict):
+    if isinstance(found, dict) and any(folder.glob("CKPT*")):
         keys = sorted({*found, *wanted})
         differ = [key for key in keys if found.get(key) != wanted.get(key)]
         if differ:
@@ -127,5 +136,18 @@ def refuse_other_run(hparams):
                 f"({', '.join(differ)}), whose checkpoints this run would go "
                 "on with; give another output_folder, or delete that one"
             )
+    return wanted
+
+
+def record_run(hparams, identity):
+    """Writes whose checkpoints will stand in the folder.
+
+    Arguments
+    ---------
+    hparams : dict
+        The loaded hparams file.
+    identity : dict
+        From :func:`run_identity`.
+    """
     if if_main_process():
-        write_json(path, wanted)
+        write_json(Path(hparams["save_folder"]) / RECORD, identity)

@@ -23,7 +23,9 @@ logger = get_logger(__name__)
 TASK_MODULES = ("prediction_head", "audiovisual_head")
 
 
-def standardize_features(net, features, clips, folder, raw_audio=False):
+def standardize_features(
+    net, features, clips, folder, raw_audio=False, carried=()
+):
     """Sets the statistics of the network's inputs from the training clips.
 
     Arguments
@@ -38,10 +40,12 @@ def standardize_features(net, features, clips, folder, raw_audio=False):
         The cache's folder.
     raw_audio : bool
         The audio encoder learns, so that its features have no statistics yet.
+    carried : iterable of str
+        Modalities whose statistics are another model's and stay.
     """
     clips = sorted(clips)
     for modality in MODALITIES:
-        if raw_audio and modality == "audio":
+        if modality in carried or (raw_audio and modality == "audio"):
             continue
         paths = [features[id][modality] for id in clips]
         mean, deviation = feature_statistics(filter(None, paths), folder)
@@ -51,7 +55,9 @@ def standardize_features(net, features, clips, folder, raw_audio=False):
 
 
 def start_from(source, net, clip_encoder, splits):
-    """Loads encoders, shared layers and reconstruction heads; heads stay new.
+    """Loads branches and shared layers of a model; prediction heads stay new.
+
+    A modality that the model was never trained on stays new as well.
 
     Arguments
     ---------
@@ -68,11 +74,14 @@ def start_from(source, net, clip_encoder, splits):
     Raises
     ------
     EncoderError
-        There is no model, or it has other encoders or another width.
+        There is no model, or it has other encoders, another width or other
+        shared layers.
     CorpusError
         The model has learned from a speaker that this run tests on.
     """
-    _check_origin(source, clip_encoder, splits)
+    about = read_about(source)
+    carried = carried_modalities(source)
+    _check_origin(source, about, carried, clip_encoder, splits)
     path = Path(source) / "vavl.safetensors"
     try:
         tensors = load_file(path)
@@ -81,21 +90,28 @@ def start_from(source, net, clip_encoder, splits):
             f"pretrained_from: {path} cannot be read ({error}); give a run's "
             "inference folder"
         ) from None
+    new = (
+        *TASK_MODULES,
+        *(f"{m}_branch" for m in MODALITIES if m not in carried),
+    )
     own = net.state_dict()
     wanted = {
         name
-        for name in own
-        if not any(part in TASK_MODULES for part in name.split("."))
+        for name in {*own, *tensors}
+        if not any(part in new for part in name.split("."))
     }
     faults = sorted(
         name
         for name in wanted
-        if name not in tensors or tensors[name].shape != own[name].shape
+        if name not in tensors
+        or name not in own
+        or tensors[name].shape != own[name].shape
     )
     if faults:
         raise EncoderError(
-            f"pretrained_from: {source} has other encoders or another width "
-            f"({len(faults)} tensors do not fit, first {faults[0]})"
+            f"pretrained_from: {source} has other encoders, another width or "
+            f"other shared layers ({len(faults)} tensors do not fit, first "
+            f"{faults[0]})"
         )
     net.load_state_dict({**own, **{name: tensors[name] for name in wanted}})
     logger.info(
@@ -106,31 +122,66 @@ def start_from(source, net, clip_encoder, splits):
     )
 
 
-def _check_origin(source, clip_encoder, splits):
-    """Refuses other encoders of the same size, and speakers seen before."""
+def read_about(source):
+    """What a model's about.json says of it.
+
+    Arguments
+    ---------
+    source : str
+        An ``inference/`` folder.
+
+    Returns
+    -------
+    dict
+        With ``encoders`` (modality to digest) and ``train_speakers``, at the
+        least. EncoderError, in one line, where it cannot be read.
+    """
     path = Path(source) / ABOUT
     try:
         about = json.loads(path.read_text(encoding="utf-8"))
-        digests, seen = about["encoders"], set(about["train_speakers"])
+        for modality in MODALITIES:
+            about["encoders"][modality]
+        about["train_speakers"] = set(about["train_speakers"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise EncoderError(
-            f"pretrained_from: {path} cannot be read "
+            f"pretrained_from: {path} cannot be used "
             f"({type(error).__name__}); give a run's inference folder"
         ) from None
-    for modality in MODALITIES:
-        encoder = getattr(clip_encoder, f"{modality}_encoder")
-        if (
-            encoder.freeze
-            and clip_encoder.digest(modality) != digests[modality]
-        ):
+    return about
+
+
+def carried_modalities(source):
+    """The modalities that a model was trained on.
+
+    Arguments
+    ---------
+    source : str
+        An ``inference/`` folder; None for no model.
+
+    Returns
+    -------
+    list of str
+        Of "audio" and "visual".
+    """
+    if source is None:
+        return []
+    heads = read_about(source).get("trained_heads") or MODALITIES
+    return [modality for modality in MODALITIES if modality in heads]
+
+
+def _check_origin(source, about, carried, clip_encoder, splits):
+    """Refuses other encoders of the same size, and speakers seen before."""
+    for modality in carried:
+        if clip_encoder.digest(modality) != about["encoders"][modality]:
             raise EncoderError(
                 f"pretrained_from: {source} was trained on features of "
                 f"another {modality} encoder, or of other settings; take the "
-                "same encoder, face detector and frame rates"
+                "same ones (layers, averaging, face detector, frame rates), "
+                f"or its own, such as {source}/audio_encoder"
             )
     refuse_overlap(
         {
-            "the model's training": seen,
+            "the model's training": about["train_speakers"],
             "this run's validation or test": {
                 entry["spk_id"]
                 for split in ("valid", "test")
