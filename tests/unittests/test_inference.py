@@ -79,6 +79,12 @@ def model():
     return make_model()
 
 
+def in_pieces(monkeypatch, seconds):
+    """Cuts the clips here as if they were long."""
+    monkeypatch.setattr(analysis, "WHOLE", 5.0)
+    monkeypatch.setattr(analysis, "PIECE", seconds)
+
+
 def softmax(logits):
     shares = np.exp(logits - logits.max())
     return dict(zip(LABELS, (shares / shares.sum()).tolist()))
@@ -134,7 +140,7 @@ def test_a_clip_below_the_limit_is_taken_whole(model, clip, sound, picture):
 
 
 def test_a_long_clip_is_the_mean_of_its_pieces(model, clip, monkeypatch):
-    monkeypatch.setattr(analysis, "PIECE", 4.0)
+    in_pieces(monkeypatch, 4.0)
     samples = read_audio(clip)
     visual, times = frames_by_time(clip, model)
     total, weights = {}, (4, 4, 2)
@@ -160,7 +166,7 @@ def test_the_length_of_pieces_does_not_change_what_a_frame_is(
 ):
     """Features of the picture do not depend on where a clip is cut."""
     whole = model.timeline(clip, modality="visual")
-    monkeypatch.setattr(analysis, "PIECE", 3.5)
+    in_pieces(monkeypatch, 3.5)
     pieces = model.timeline(clip, modality="visual")
     assert [w.start for w in whole] == [w.start for w in pieces]
     for one, other in zip(whole, pieces, strict=True):
@@ -243,7 +249,7 @@ def test_sound_and_picture_in_files_of_their_own(
     two = model.predict_file(picture, audio_path=sound)
     assert two.modality == "audiovisual"
     assert one.probabilities == pytest.approx(two.probabilities, abs=1e-3)
-    monkeypatch.setattr(analysis, "PIECE", 3.0)
+    in_pieces(monkeypatch, 3.0)
     one = model.predict_file(clip)
     two = model.predict_file(picture, audio_path=sound)
     assert one.probabilities == pytest.approx(two.probabilities, abs=1e-3)
