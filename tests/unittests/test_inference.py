@@ -16,8 +16,10 @@ from light_model import LABELS, make_model
 from test_media import sine, write
 
 from vavl_sb.dataio.clip import ClipFeatures
+from vavl_sb.dataio.face_detection import Detection
 from vavl_sb.dataio.faces import FaceTracker
 from vavl_sb.dataio.media import FrameBatch, decode, read_audio
+from vavl_sb.dataio.pieces import read_pieces
 from vavl_sb.inference import analysis
 from vavl_sb.inference.windows import spans
 from vavl_sb.utils.errors import EncoderError, MediaError, VAVLError
@@ -505,3 +507,32 @@ def test_memory_does_not_grow_with_the_clip(tmp_path):
     assert float(duration) == pytest.approx(600, abs=0.5)
     unit = 1024 if sys.platform != "darwin" else 1
     assert (int(long) - int(short)) * unit < 100 * 2**20
+
+
+class SlowFace:
+    """A detector that finds the same face in every frame."""
+
+    def detect(self, frames):
+        box, eyes = np.array([8.0, 4.0, 48.0, 44.0]), [[20, 18], [36, 18]]
+        return [[Detection(box, np.array(eyes, float))] for _ in frames]
+
+    def settings(self):
+        return {}
+
+
+def test_a_piece_waits_for_the_faces_that_belong_to_it(clip):
+    """A search of eight frames at 1 a second looks eight seconds ahead."""
+    tracker = FaceTracker(SlowFace(), size=32, detection_rate=1.0)
+    encoder = make_model(tracker=tracker).hparams.clip_encoder
+    expected = encoder.encode(video=str(clip)).visual
+    names = (str(clip), str(clip), 2.0, SECONDS, ["audio", "visual"])
+    pieces = list(read_pieces(encoder, *names))
+    assert [(p.start, p.end) for p in pieces] == [
+        (n, n + 2) for n in range(0, SECONDS, 2)
+    ]
+    found = np.concatenate([p.features.visual for p in pieces])
+    assert np.array_equal(found, expected) and len(found) == 5 * SECONDS
+    for piece in pieces:
+        for times in (piece.visual_times, piece.audio_times):
+            assert times[0] >= piece.start - 1e-3
+            assert times[-1] < piece.end + 1e-3
