@@ -4,11 +4,14 @@ Six clips of actor 1001 have picture and sound, six of actor 1002 sound only.
 """
 
 import json
+from fractions import Fraction
 
 import pytest
 from conftest import run_recipe
 
 from vavl_sb.inference import EmotionRecognizer
+
+av = pytest.importorskip("av")
 
 pytestmark = pytest.mark.real
 
@@ -69,9 +72,10 @@ def test_train_on_one_actor_test_on_one_without_a_face(
     assert model.predict_file(silent).modality == "visual"
 
 
-def test_six_clips_are_learned_by_heart_in_each_modality(
-    real_data, whisper_folder, tmp_path, features
-):
+@pytest.fixture(scope="module")
+def learned(real_data, whisper_folder, tmp_path_factory, features):
+    """A run that has learned six clips by heart."""
+    tmp_path = tmp_path_factory.mktemp("learned")
     clips = {}
     for code, emotion in EMOTIONS.items():
         id = f"1001_DFA_{code}_XX"
@@ -94,7 +98,87 @@ def test_six_clips_are_learned_by_heart_in_each_modality(
         *("--valid_annotation", manifest),
         *("--test_annotation", manifest),
     )
-    metrics = json.loads((folder / "metrics.json").read_text())
+    return folder
+
+
+def test_six_clips_are_learned_by_heart_in_each_modality(learned):
+    metrics = json.loads((learned / "metrics.json").read_text())
     assert metrics["n_test"] == {"audio": 6, "visual": 6, "audiovisual": 6}
     accuracy = {m: s["f1_micro"] for m, s in metrics["test"].items()}
     assert accuracy == {"audio": 1.0, "visual": 1.0, "audiovisual": 1.0}
+
+
+# Codecs of picture and sound that lose little, for each container.
+CONTAINERS = {
+    "clip.mp4": ("libx264", "aac", {"crf": "12"}),
+    "clip.mkv": ("libx264", "flac", {"crf": "12"}),
+    "clip.webm": ("libvpx-vp9", "libopus", {"crf": "12", "cpu-used": "8"}),
+}
+
+
+def transcode(source, path, codecs, options, kinds=("video", "audio")):
+    """The same clip in another container, or one of its two streams."""
+    with av.open(str(source)) as clip, av.open(str(path), "w") as out:
+        streams = {}
+        if "video" in kinds:
+            given = clip.streams.video[0]
+            stream = out.add_stream(codecs[0], rate=30000, options=options)
+            stream.width, stream.height = given.width, given.height
+            stream.pix_fmt, stream.bit_rate = "yuv420p", 8_000_000
+            stream.codec_context.time_base = Fraction(1, 30000)
+            streams[given.index] = stream
+        if "audio" in kinds:
+            given = clip.streams.audio[0]
+            rate = 48000 if codecs[1] == "libopus" else given.rate
+            stream = out.add_stream(codecs[1], rate=rate, layout="mono")
+            if codecs[1] not in ("flac", "pcm_s16le"):
+                stream.bit_rate = 192_000
+            streams[given.index] = stream
+        resampler = None
+        for frame in clip.decode(*(clip.streams[i] for i in streams)):
+            video = isinstance(frame, av.VideoFrame)
+            stream = streams[
+                (clip.streams.video if video else clip.streams.audio)[0].index
+            ]
+            if video:
+                frame = frame.reformat(format="yuv420p")
+                frame.pict_type = 0
+                out.mux(stream.encode(frame))
+                continue
+            if resampler is None:
+                resampler = av.AudioResampler(
+                    stream.format.name, "mono", stream.rate
+                )
+            for part in resampler.resample(frame):
+                out.mux(stream.encode(part))
+        for index, stream in streams.items():
+            if clip.streams[index].type == "audio":
+                for part in resampler.resample(None):
+                    out.mux(stream.encode(part))
+            out.mux(stream.encode(None))
+    return path
+
+
+@pytest.mark.parametrize("emotion", ["HAP", "SAD"])
+def test_the_container_does_not_matter(learned, real_data, tmp_path, emotion):
+    model = EmotionRecognizer.from_hparams(learned / "inference")
+    folder = real_data / "crema_d_mini" / "VideoFlash"
+    source = folder / f"1001_DFA_{emotion}_XX.flv"
+    expected = model.predict_file(source)
+    assert expected.label == EMOTIONS[emotion]
+    found = {}
+    for name, (video, audio, options) in CONTAINERS.items():
+        path = tmp_path / name
+        transcode(source, path, (video, audio), options)
+        found[name] = model.predict_file(path)
+    picture, sound = tmp_path / "picture.mkv", tmp_path / "sound.wav"
+    options = {"crf": "12"}
+    transcode(source, picture, ("libx264", None), options, ("video",))
+    transcode(source, sound, (None, "pcm_s16le"), {}, ("audio",))
+    found["apart"] = model.predict_file(picture, audio_path=sound)
+    for name, answer in found.items():
+        assert answer.modality == "audiovisual", name
+        assert answer.label == expected.label, name
+        assert answer.probabilities == pytest.approx(
+            expected.probabilities, abs=0.02
+        ), name

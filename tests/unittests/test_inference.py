@@ -16,8 +16,10 @@ from light_model import LABELS, make_model
 from test_media import sine, write
 
 from vavl_sb.dataio.clip import ClipFeatures
+from vavl_sb.dataio.face_detection import Detection
 from vavl_sb.dataio.faces import FaceTracker
 from vavl_sb.dataio.media import FrameBatch, decode, read_audio
+from vavl_sb.dataio.pieces import read_pieces
 from vavl_sb.inference import analysis
 from vavl_sb.inference.windows import spans
 from vavl_sb.utils.errors import EncoderError, MediaError, VAVLError
@@ -79,6 +81,12 @@ def model():
     return make_model()
 
 
+def in_pieces(monkeypatch, seconds):
+    """Cuts the clips here as if they were long."""
+    monkeypatch.setattr(analysis, "WHOLE", 5.0)
+    monkeypatch.setattr(analysis, "PIECE", seconds)
+
+
 def softmax(logits):
     shares = np.exp(logits - logits.max())
     return dict(zip(LABELS, (shares / shares.sum()).tolist()))
@@ -134,7 +142,7 @@ def test_a_clip_below_the_limit_is_taken_whole(model, clip, sound, picture):
 
 
 def test_a_long_clip_is_the_mean_of_its_pieces(model, clip, monkeypatch):
-    monkeypatch.setattr(analysis, "PIECE", 4.0)
+    in_pieces(monkeypatch, 4.0)
     samples = read_audio(clip)
     visual, times = frames_by_time(clip, model)
     total, weights = {}, (4, 4, 2)
@@ -160,7 +168,7 @@ def test_the_length_of_pieces_does_not_change_what_a_frame_is(
 ):
     """Features of the picture do not depend on where a clip is cut."""
     whole = model.timeline(clip, modality="visual")
-    monkeypatch.setattr(analysis, "PIECE", 3.5)
+    in_pieces(monkeypatch, 3.5)
     pieces = model.timeline(clip, modality="visual")
     assert [w.start for w in whole] == [w.start for w in pieces]
     for one, other in zip(whole, pieces, strict=True):
@@ -243,7 +251,7 @@ def test_sound_and_picture_in_files_of_their_own(
     two = model.predict_file(picture, audio_path=sound)
     assert two.modality == "audiovisual"
     assert one.probabilities == pytest.approx(two.probabilities, abs=1e-3)
-    monkeypatch.setattr(analysis, "PIECE", 3.0)
+    in_pieces(monkeypatch, 3.0)
     one = model.predict_file(clip)
     two = model.predict_file(picture, audio_path=sound)
     assert one.probabilities == pytest.approx(two.probabilities, abs=1e-3)
@@ -498,5 +506,33 @@ def test_memory_does_not_grow_with_the_clip(tmp_path):
     assert (int(one), int(many)) == (1, 598)
     assert float(duration) == pytest.approx(600, abs=0.5)
     unit = 1024 if sys.platform != "darwin" else 1
-    # What a piece of 30 s needs more than one of 3 s is in it.
-    assert (int(long) - int(short)) * unit < 300 * 2**20
+    assert (int(long) - int(short)) * unit < 100 * 2**20
+
+
+class SlowFace:
+    """A detector that finds the same face in every frame."""
+
+    def detect(self, frames):
+        box, eyes = np.array([8.0, 4.0, 48.0, 44.0]), [[20, 18], [36, 18]]
+        return [[Detection(box, np.array(eyes, float))] for _ in frames]
+
+    def settings(self):
+        return {}
+
+
+def test_a_piece_waits_for_the_faces_that_belong_to_it(clip):
+    """A search of eight frames at 1 a second looks eight seconds ahead."""
+    tracker = FaceTracker(SlowFace(), size=32, detection_rate=1.0)
+    encoder = make_model(tracker=tracker).hparams.clip_encoder
+    expected = encoder.encode(video=str(clip)).visual
+    names = (str(clip), str(clip), 2.0, SECONDS, ["audio", "visual"])
+    pieces = list(read_pieces(encoder, *names))
+    assert [(p.start, p.end) for p in pieces] == [
+        (n, n + 2) for n in range(0, SECONDS, 2)
+    ]
+    found = np.concatenate([p.features.visual for p in pieces])
+    assert np.array_equal(found, expected) and len(found) == 5 * SECONDS
+    for piece in pieces:
+        for times in (piece.visual_times, piece.audio_times):
+            assert times[0] >= piece.start - 1e-3
+            assert times[-1] < piece.end + 1e-3

@@ -23,9 +23,14 @@ from vavl_sb.utils.stopwatch import Stopwatch
 
 logger = get_logger(__name__)
 
-# Seconds of a piece. Training's clips last a few seconds (a hundredth of
-# them more than 10), and Whisper's own windows are as long.
-PIECE = 30.0
+# A clip of so many seconds at most is taken whole, as in training, where only
+# the rarest clip is longer. No window may be longer either.
+WHOLE = 30.0
+
+# A longer clip is taken in pieces of so many seconds: of 12 layers of
+# wav2vec2-large and VAVL the peak is then 170 MB above that of 3 s; at 15 s it
+# would be 330 MB.
+PIECE = 10.0
 
 STAGES = ("decode", "faces", "audio encoder", "visual encoder", "heads")
 WORDS = {"audio": "sound", "visual": "picture"}
@@ -171,7 +176,7 @@ def analyze_file(
         infos[file] = infos.get(file) or probe(file)
     duration = max(info.duration for info in infos.values())
     if window is not None:
-        window = spans(duration, window, hop, PIECE)
+        window = spans(duration, window, hop, WHOLE)
     has = {"audio": infos[wav].has_audio, "visual": infos[path].has_video}
 
     def one_pass(sound, picture):
@@ -242,7 +247,7 @@ class _Pass:
             self.model.hparams.clip_encoder,
             wav,
             video,
-            PIECE,
+            2 * WHOLE if self.duration <= WHOLE else PIECE,
             self.duration,
             expected,
             self.watch,

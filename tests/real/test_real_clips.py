@@ -1,0 +1,173 @@
+"""Genuine clips, as they come and made into what users have.
+
+Faces are looked for with MTCNN; encoders are light, so that what is tested is
+the way from a file to an answer.
+
+Authors
+ * The vavl_sb authors 2026
+"""
+
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+from conftest import REPOSITORY
+from scipy.signal import resample_poly
+
+from vavl_sb.cli import main
+from vavl_sb.dataio.faces import FaceTracker
+from vavl_sb.dataio.frames import FrameBatch
+from vavl_sb.dataio.media import decode, read_audio
+from vavl_sb.utils.errors import MediaError
+
+sys.path.insert(0, str(REPOSITORY / "tests" / "unittests"))
+from light_model import make_model  # noqa: E402
+from test_media import write  # noqa: E402
+
+av = pytest.importorskip("av")
+pytest.importorskip("facenet_pytorch")
+pytestmark = pytest.mark.real
+
+FPS = 10
+
+
+@pytest.fixture(scope="module")
+def model():
+    tracker = FaceTracker("mtcnn", detection_rate=2.5)
+    return make_model(tracker=tracker, frame_rate=5.0)
+
+
+@pytest.fixture(scope="module")
+def material(real_data):
+    """Two seconds each of two actors, and of speech: (actors, samples)."""
+    actors = []
+    for name in (
+        "crema_d_mini/VideoFlash/1001_DFA_HAP_XX.flv",
+        "ravdess_clips/01-01-01-01-01-01-01.mp4",
+    ):
+        batches = decode(real_data / name, frame_rate=FPS, audio=False)
+        frames = [f for b in batches for f in b.frames if type(b) is FrameBatch]
+        actors.append(frames[: 2 * FPS - 2])
+    wav = real_data / "crema_d_mini/AudioWAV/1001_DFA_HAP_XX.wav"
+    return actors, read_audio(wav).numpy()
+
+
+def similar(one, other, within):
+    """The same label, and probabilities that differ by little."""
+    assert one.modality == other.modality
+    assert one.probabilities == pytest.approx(other.probabilities, abs=within)
+
+
+def test_the_clips_as_they_come(model, real_data):
+    mini = real_data / "crema_d_mini"
+    clips = sorted((mini / "VideoFlash").glob("*.flv"))
+    assert len(clips) == 6
+    for clip in clips:
+        answer = model.predict_file(clip)
+        assert answer.modality == "audiovisual"
+        assert set(answer.per_modality) == {"audio", "visual", "audiovisual"}
+        sound = model.predict_file(mini / "AudioMP3" / f"{clip.stem}.mp3")
+        assert sound.modality == "audio"
+        expected = answer.per_modality["audio"]["probabilities"]
+        assert sound.probabilities == pytest.approx(expected, abs=0.02)
+        wav = model.predict_file(mini / "AudioWAV" / f"{clip.stem}.wav")
+        similar(wav, sound, 0.02)
+
+
+def test_a_silent_track_is_no_sound(model, real_data, capsys):
+    folder = real_data / "ravdess_clips"
+    for name, modality in (
+        ("01-01-01-01-01-01-01.mp4", "audiovisual"),
+        ("02-01-01-01-01-02-01.mp4", "visual"),
+    ):
+        assert model.predict_file(folder / name).modality == modality
+    silent = folder / "02-01-01-01-01-02-01.mp4"
+    with pytest.raises(MediaError, match="no sound"):
+        model.predict_file(silent, "audio")
+    assert main(["check-media", str(silent)]) == 0
+    said = capsys.readouterr().out
+    assert "a silent track" in said and "faces: in 33 of 33 frames" in said
+
+
+def test_a_rotated_picture(model, material, tmp_path):
+    if not hasattr(av.video.stream.VideoStream, "set_display_rotation"):
+        pytest.skip("this PyAV cannot write a display matrix")
+    (frames, _), _ = material
+    upright = write(tmp_path / "upright.mp4", frames, fps=FPS)
+    lying = write(
+        tmp_path / "lying.mp4",
+        [np.ascontiguousarray(np.rot90(f, -1)) for f in frames],
+        fps=FPS,
+        setup=lambda stream: stream.set_display_rotation(90),
+    )
+    similar(model.predict_file(lying), model.predict_file(upright), 0.03)
+
+
+def test_a_variable_frame_rate(model, material, tmp_path):
+    (frames, _), samples = material
+    times = np.arange(len(frames)) / FPS
+    kept = [n for n in range(len(frames)) if n % 5 != 3]
+    path = write(
+        tmp_path / "vfr.mkv",
+        [frames[n] for n in kept],
+        samples,
+        times=times[kept],
+    )
+    even = write(tmp_path / "even.mkv", frames, samples, fps=FPS)
+    similar(model.predict_file(path), model.predict_file(even), 0.05)
+
+
+def test_of_two_faces_the_larger_is_followed(model, material, tmp_path):
+    (first, second), _ = material
+    large = write(tmp_path / "large.mp4", first, fps=FPS)
+    beside = [
+        np.hstack([one, np.pad(two[::4, ::4], ((270, 0), (0, 0), (0, 0)))])
+        for one, two in zip(first, second, strict=True)
+    ]
+    assert beside[0].shape == (360, 640, 3)
+    both = write(tmp_path / "both.mp4", beside, fps=FPS)
+    similar(model.predict_file(both), model.predict_file(large), 0.05)
+
+
+def test_a_face_in_half_of_the_frames(model, material, tmp_path):
+    (frames, _), samples = material
+    frames = [*frames, *[np.full_like(f, 128) for f in frames]]
+    sound = np.concatenate([samples, samples])[: len(frames) * 1600]
+    path = write(tmp_path / "half.mp4", frames, sound, fps=FPS)
+    assert model.predict_file(path).modality == "audiovisual"
+    found = model.timeline(path, window=0.8, hop=0.8)
+    said = [w.emotion.modality for w in found]
+    # The faces end after 1.8 s, within the third of five windows.
+    assert said[:2] == ["audiovisual"] * 2 and len(said) == 5
+    assert said[3:] == ["audio"] * 2
+    faces = model.timeline(path, 0.8, 0.8, "visual")
+    assert faces[0].emotion is not None and faces[-1].emotion is None
+
+
+@pytest.mark.parametrize("rate, within", [(48000, 0.02), (8000, 1.0)])
+def test_other_rates_in_stereo(model, material, tmp_path, rate, within):
+    _, samples = material
+    soundfile.write(tmp_path / "plain.wav", samples, 16000)
+    other = resample_poly(samples, rate, 16000)
+    stereo = np.stack([other * 0.5, other * 1.5], axis=-1).clip(-1, 1)
+    soundfile.write(tmp_path / "stereo.wav", stereo, rate, subtype="FLOAT")
+    plain = model.predict_file(tmp_path / "plain.wav")
+    similar(model.predict_file(tmp_path / "stereo.wav"), plain, within)
+
+
+@pytest.mark.slow
+def test_ten_minutes(model, material, tmp_path):
+    (frames, _), samples = material
+    small = [np.ascontiguousarray(f[::3, ::3]) for f in frames]
+    count = 600 * 5 // len(small) + 1
+    images = (small * count)[: 600 * 5]
+    sound = np.tile(samples, 600 * 16000 // len(samples) + 1)[: 600 * 16000]
+    path = write(tmp_path / "long.mp4", images, sound, fps=5)
+    found = model.analyze(path, crops=8)
+    assert found.duration == pytest.approx(600, abs=0.5)
+    assert found.emotion.modality == "audiovisual"
+    assert len(found.timeline) == 598
+    assert all(w.emotion.modality == "audiovisual" for w in found.timeline)
+    times = [time for time, _ in found.crops]
+    assert times == pytest.approx(np.linspace(0, 600, 8).tolist(), abs=45)
