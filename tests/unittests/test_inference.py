@@ -304,7 +304,10 @@ def test_a_fault_in_the_picture_leaves_the_sound(model, tmp_path, caplog):
     assert answer.modality == "audio" and set(answer.per_modality) == {"audio"}
     expected = model.predict_file(whole).per_modality["audio"]
     assert answer.probabilities == pytest.approx(expected["probabilities"])
-    (said,) = [r.getMessage() for r in caplog.records]
+    # PyAV logs what it meets as well, where something has switched that on.
+    (said,) = [
+        r.getMessage() for r in caplog.records if r.name.startswith("vavl_sb")
+    ]
     assert "without its picture" in said and "\n" not in said
     assert model.predict_file(path, modality="audio") == answer
     for modality in ("visual", "audiovisual"):
