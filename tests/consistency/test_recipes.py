@@ -216,6 +216,25 @@ def test_importing_the_package_stays_light():
     assert out.stdout.strip() == "[]"
 
 
+def test_the_help_of_the_command_is_quick():
+    """It loads neither torch nor SpeechBrain; names of conditions agree."""
+    import subprocess
+    import sys
+
+    code = (
+        "import sys; from vavl_sb import cli; cli._parser(); "
+        "print(sorted({'torch', 'speechbrain'} & set(sys.modules)))"
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert out.stdout.strip() == "[]"
+    from vavl_sb.evaluation import NAMES
+    from vavl_sb.evaluation.conditions import CONDITIONS
+
+    assert tuple(CONDITIONS) == NAMES
+
+
 def imports(path):
     """Modules of the package that a file imports, at any depth."""
     tree = ast.parse(path.read_text(encoding="utf-8"))

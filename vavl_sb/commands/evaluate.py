@@ -15,7 +15,7 @@ def add_parser(commands):
     commands : argparse._SubParsersAction
         From ``add_subparsers`` of the program's parser.
     """
-    from vavl_sb.evaluation.conditions import CONDITIONS
+    from vavl_sb.evaluation import NAMES
 
     parser = commands.add_parser(
         "evaluate",
@@ -33,7 +33,7 @@ def add_parser(commands):
         "--conditions",
         nargs="*",
         metavar="NAME",
-        help=f"of {', '.join(CONDITIONS)}; no name for all of them "
+        help=f"of {', '.join(NAMES)}; no name for all of them "
         "(default: score the clips as they are only)",
     )
     parser.add_argument(

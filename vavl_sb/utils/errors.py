@@ -12,10 +12,6 @@ Authors
 import contextlib
 import sys
 
-from speechbrain.utils.logger import get_logger
-
-logger = get_logger(__name__)
-
 
 class VAVLError(Exception):
     """Base of all errors whose one-line text is meant for the user."""
@@ -54,5 +50,8 @@ def exit_on_error():
     try:
         yield
     except VAVLError as error:
-        logger.error("error: %s", error)
+        # Here, so that `vavl --help` need not wait for torch.
+        from speechbrain.utils.logger import get_logger
+
+        get_logger(__name__).error("error: %s", error)
         sys.exit(1)
