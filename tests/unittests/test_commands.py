@@ -293,4 +293,4 @@ def test_a_recorded_command_names_no_folder_of_this_machine(tmp_path):
     said = command_line(words)
     assert "/home" not in said and str(tmp_path) not in said
     assert said.endswith("--visual_encoder_weights w.pt --seed 3")
-    assert said.startswith("python train.py ")
+    assert said.startswith("python train.py hparams/a.yaml --data_folder ")

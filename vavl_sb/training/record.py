@@ -121,8 +121,9 @@ def _public(value):
         return [_public(item) for item in value]
     if isinstance(value, (os.PathLike, str)):
         value = os.fspath(value)
-        is_path = os.path.isabs(value) or os.path.exists(value)
-        return os.path.basename(value.rstrip("/")) if is_path else value
+        # A path within the recipe is the same for everyone.
+        elsewhere = os.path.isabs(value) or value.startswith(("..", "~"))
+        return os.path.basename(value.rstrip("/")) if elsewhere else value
     return value
 
 
