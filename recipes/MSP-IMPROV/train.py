@@ -21,6 +21,7 @@ from hyperpyyaml import load_hyperpyyaml
 from msp_improv_prepare import prepare_msp_improv
 from speechbrain.utils.distributed import run_on_main
 
+from vavl_sb.training.arguments import parse_arguments
 from vavl_sb.training.experiment import (
     dataio_prep,
     export,
@@ -39,7 +40,7 @@ def main(arguments):
         Command line without the program's name.
     """
     # CLI:
-    hparams_file, run_opts, overrides = sb.parse_arguments(arguments)
+    hparams_file, run_opts, overrides = parse_arguments(arguments)
 
     # Initialize ddp (useful only for multi-GPU DDP training)
     sb.utils.distributed.ddp_init_group(run_opts)

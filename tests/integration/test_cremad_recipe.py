@@ -71,6 +71,13 @@ def test_a_run_leaves_what_the_readme_says(finished):
         assert (folder / name).stat().st_size > 0
     report = json.loads((folder / "prepare_report.json").read_text())
     assert report
+    # What was drawn is told to be, in the card as well.
+    drawn = "a synthetic corpus in the layout of CREMA-D"
+    about = json.loads((folder / "inference" / "about.json").read_text())
+    assert about["corpus"] == drawn
+    card = (folder / "inference" / "README.md").read_text()
+    assert f"# VAVL, trained on {drawn}\n" in card
+    assert "nothing to license" in card and "means nothing" in card
     metrics = json.loads(
         (finished["vavl_reg.yaml"] / "metrics.json").read_text()
     )
@@ -244,6 +251,7 @@ def test_withheld_clips_are_recorded_and_not_used(
         (["--visual_encoder_weights", "imagenet"], ["cannot be downloaded"]),
         (["--pretrained_from", "/nowhere"], ["pretrained_from", "/nowhere"]),
         (["--face_detector", "eagle"], ["face_detector", "eagle"]),
+        (["--lables", "[a]"], ["--lables: no such option", "--labels"]),
     ],
 )
 def test_wrong_options_get_one_line(

@@ -356,23 +356,43 @@ def test_a_visitor_who_leaves_takes_the_clip_along(visit, clip):
     wait_for(lambda: visit.server.uploads() == [])
 
 
+# Elements that Selenium holds may be replaced before it asks them: each look
+# and each press is one step within the page.
+CAMERA_TIME = "document.querySelector('#camera video').currentTime"
+CAMERA_PLAYS = """(v => !!v && !!v.srcObject && v.readyState >= 2
+    && v.currentTime > 0 && v.srcObject.getAudioTracks().length > 0)(
+    document.querySelector('#camera video'))"""
+
+
+def camera_button(word):
+    """JavaScript for the button of the camera that has a word on it."""
+    return (
+        "[...document.querySelectorAll('#camera button')].find(e => "
+        f"!e.disabled && e.innerText.toLowerCase().includes('{word}'))"
+    )
+
+
+def press_in_camera(visit, word):
+    """Presses it, once it is there."""
+    press = f"(b => {{ b && b.click(); return !!b }})({camera_button(word)})"
+    wait_for(lambda: visit.script(press))
+
+
 def test_the_camera_is_recorded_and_answered(visit):
     """Chromium's own test picture and beep."""
     visit.chromium.execute_script(
         "[...document.querySelectorAll('button[role=tab]')]"
         ".find(e => e.innerText.includes('Camera')).click()"
     )
-    wait_for(lambda: visit.all("#camera button"))
-    visit.all("#camera button")[0].click()
-    record = wait_for(
-        lambda: [b for b in visit.all("#camera button") if "ecord" in b.text]
-    )
-    record[0].click()
-    time.sleep(2)
-    stop = wait_for(
-        lambda: [b for b in visit.all("#camera button") if "top" in b.text]
-    )
-    stop[0].click()
+    press_in_camera(visit, "")  # The one there is: to switch it on.
+    # Before the stream is there, a press on Record does nothing.
+    wait_for(lambda: visit.script(CAMERA_PLAYS))
+    press_in_camera(visit, "record")
+    # By the camera's own clock, from when it records: a beep or two.
+    wait_for(lambda: visit.script(f"!!({camera_button('stop')})"))
+    start = visit.script(CAMERA_TIME)
+    wait_for(lambda: visit.script(CAMERA_TIME) > start + 2)
+    press_in_camera(visit, "stop")
     answers = visit.wait_for_answer("audiovisual")
     assert all(len(lines) > 3 for lines in answers.values())
 

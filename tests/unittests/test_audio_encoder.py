@@ -177,7 +177,9 @@ def test_all_layers_side_by_side(
         assert torch.allclose(features[row, : len(truth)], truth, atol=1e-5)
     assert encoder.digest() != AudioEncoder(folder, num_layers=CUT).digest()
     encoder.export(tmp_path)
-    again = AudioEncoder(tmp_path, num_layers=None, all_layers=True)
+    again = AudioEncoder(
+        tmp_path / "audio_encoder", num_layers=None, all_layers=True
+    )
     assert again.digest() == encoder.digest()
     assert torch.equal(again(*_batch(clips))[0], features)
 
@@ -264,12 +266,14 @@ def test_export_gives_the_same_features_and_digest(
 ):
     folder = ssl_folder(kind, norm, stable, normalize)
     encoder = AudioEncoder(folder, num_layers=CUT)
-    copy = AudioEncoder(encoder.export(tmp_path / "encoder"))
+    copy = AudioEncoder(**encoder.export(tmp_path))
     wavs, lens = _batch(_clips(9000, 5000))
     assert torch.equal(encoder(wavs, lens)[0], copy(wavs, lens)[0])
     assert encoder.digest() == copy.digest()
     assert encoder.settings() == copy.settings()
-    config = json.loads((tmp_path / "encoder" / "config.json").read_text())
+    config = json.loads(
+        (tmp_path / "audio_encoder" / "config.json").read_text()
+    )
     assert config["num_hidden_layers"] == CUT
     assert folder not in json.dumps(config)
     assert AudioEncoder(folder).digest() != encoder.digest()
@@ -278,7 +282,7 @@ def test_export_gives_the_same_features_and_digest(
 def test_export_is_taken_whole(ssl_folder, tmp_path):
     # The default of 12 layers must not cut an exported encoder of 13.
     encoder = AudioEncoder(ssl_folder("wav2vec2"), num_layers=None)
-    folder = encoder.export(tmp_path / "encoder")
+    folder = encoder.export(tmp_path)["source"]
     assert AudioEncoder(folder, 1).digest() == encoder.digest()
 
 
@@ -297,8 +301,8 @@ def test_digest_follows_weights_and_settings(ssl_folder, tmp_path):
     encoder.load_state_dict(AudioEncoder(folder).state_dict())
     assert encoder.digest() == first
     # do_normalize changes features and no weight.
-    copy = encoder.export(tmp_path / "encoder")
-    path = tmp_path / "encoder" / "preprocessor_config.json"
+    copy = encoder.export(tmp_path)["source"]
+    path = tmp_path / "audio_encoder" / "preprocessor_config.json"
     settings = json.loads(path.read_text())
     path.write_text(json.dumps({**settings, "do_normalize": False}))
     assert AudioEncoder(copy).digest() != first
@@ -369,7 +373,7 @@ def test_whisper_fine_tuning_and_export(small_whisper, tmp_path):
         assert (parameter.grad is not None) != name.startswith(fixed), name
     torch.optim.SGD(encoder.parameters(), lr=1e-3).step()
     encoder.eval()
-    copy = AudioEncoder(encoder.export(tmp_path / "encoder"))
+    copy = AudioEncoder(**encoder.export(tmp_path))
     wavs, lens = _batch(_clips(9000, 20000))
     assert torch.equal(encoder(wavs, lens)[0], copy(wavs, lens)[0])
     assert encoder.digest() == copy.digest()
@@ -381,9 +385,9 @@ def test_whisper_fine_tuning_and_export(small_whisper, tmp_path):
 def test_whisper_needs_no_decoder(small_whisper, tmp_path):
     from safetensors.torch import load_file, save_file
 
-    folder = tmp_path / "encoder"
+    folder = tmp_path / "audio_encoder"
     encoder = AudioEncoder(small_whisper)
-    encoder.export(folder)
+    encoder.export(tmp_path)
     weights = folder / "model.safetensors"
     state = load_file(weights)
     state = {k: v for k, v in state.items() if k.startswith("encoder")}
@@ -410,7 +414,7 @@ def test_pretrained_whisper_on_real_clips(whisper_folder, real_data, tmp_path):
         # float32 rounding of a deep network with large inner values.
         assert torch.allclose(padded[:length], truth, atol=2e-3)
         assert (padded[:length] - truth).abs().mean() < 1e-5
-    copy = AudioEncoder(encoder.export(tmp_path / "encoder"))
+    copy = AudioEncoder(**encoder.export(tmp_path))
     assert torch.equal(copy(clips[0][None])[0], encoder(clips[0][None])[0])
     assert copy.digest() == encoder.digest()
 
@@ -460,7 +464,7 @@ def test_logmel_is_local_and_bounded():
 def test_logmel_is_frozen_and_exports(tmp_path):
     encoder = AudioEncoder("logmel", freeze=False, hop_ms=10)
     assert encoder.freeze
-    copy = AudioEncoder(encoder.export(tmp_path / "encoder"))
+    copy = AudioEncoder(**encoder.export(tmp_path))
     wavs = torch.rand(2, 5000)
     assert torch.equal(copy(wavs)[0], encoder(wavs)[0])
     assert copy.digest() == encoder.digest()
@@ -516,8 +520,8 @@ def _broken(folder, what):
     ],
 )
 def test_a_broken_folder_is_one_line(ssl_folder, tmp_path, what, says):
-    folder = tmp_path / "encoder"
-    AudioEncoder(ssl_folder("wav2vec2")).export(folder)
+    folder = tmp_path / "audio_encoder"
+    AudioEncoder(ssl_folder("wav2vec2")).export(tmp_path)
     _broken(folder, what)
     with pytest.raises(EncoderError) as error:
         AudioEncoder(folder)
@@ -586,8 +590,8 @@ class _Malicious:
 
 
 def test_pickled_weights_run_no_code(ssl_folder, tmp_path):
-    folder, trace = tmp_path / "encoder", tmp_path / "trace"
-    AudioEncoder(ssl_folder("wav2vec2")).export(folder)
+    folder, trace = tmp_path / "audio_encoder", tmp_path / "trace"
+    AudioEncoder(ssl_folder("wav2vec2")).export(tmp_path)
     (folder / "model.safetensors").unlink()
     # Without a dtype transformers reads the file to find one.
     config = json.loads((folder / "config.json").read_text())
@@ -603,9 +607,9 @@ def test_pickled_weights_run_no_code(ssl_folder, tmp_path):
 def test_plain_pickled_weights_are_read(ssl_folder, tmp_path):
     from safetensors.torch import load_file
 
-    folder = tmp_path / "encoder"
+    folder = tmp_path / "audio_encoder"
     encoder = AudioEncoder(ssl_folder("wav2vec2"))
-    encoder.export(folder)
+    encoder.export(tmp_path)
     state = load_file(folder / "model.safetensors")
     (folder / "model.safetensors").unlink()
     torch.save(state, folder / "pytorch_model.bin")

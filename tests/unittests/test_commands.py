@@ -8,11 +8,13 @@ import io
 import json
 import shutil
 
+import av
 import numpy as np
 import pytest
 import soundfile
 from light_model import LABELS, make_model
 from PIL import Image
+from test_inference import break_picture
 from test_media import grays, sine, write
 
 from vavl_sb.cli import main
@@ -34,7 +36,7 @@ def model(monkeypatch):
     light = make_model()
     seen = []
 
-    def load(source, trust=False):
+    def load(source, trust=False, token=None):
         seen.append((source, trust))
         return light
 
@@ -149,6 +151,18 @@ def test_media_that_cannot_be_used(model, clips, capsys, tmp_path):
     (tmp_path / "folder.mp4").mkdir()
     header = (clips / "sound.wav").read_bytes()[:44]
     (tmp_path / "no_samples.wav").write_bytes(header)
+    with av.open(str(tmp_path / "no_frames.mp4"), "w") as out:
+        stream = out.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        out.start_encoding()
+    whole = write(
+        tmp_path / "whole.mov",
+        np.random.default_rng(0).integers(0, 255, (250, 48, 64, 3), np.uint8),
+        codecs=("png", None),
+    )
+    assert model.predict_file(whole).modality == "visual"
+    break_picture(whole, tmp_path / "corrupt_middle.mov")
+    whole.unlink()
     names = sorted(p.name for p in tmp_path.iterdir()) + ["missing.mp4"]
     files = [tmp_path / name for name in names]
     status, out, err = call(capsys, "predict", "M", *files, "--json")

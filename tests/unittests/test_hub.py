@@ -257,7 +257,7 @@ def test_an_export_has_its_card(exported):
     assert huggingface_hub.ModelCard(text).data.license == "other"
     for part in (
         "one of 2: angry, happy",
-        "Corpus CREMA-D: ODbL 1.0",
+        "Corpus CREMA-D: Open Database License (ODbL) 1.0",
         "Speakers in training: 2",
         "None were recorded",
         "## Intended use",

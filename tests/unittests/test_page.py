@@ -10,7 +10,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from light_model import make_model
 from PIL import Image
+from test_media import sine, write
 
 from vavl_sb.cli import main
 from vavl_sb.inference.emotion import Emotion
@@ -236,6 +238,35 @@ def test_an_error_names_the_file_as_its_owner_does_and_deletes_it(tmp_path):
         page.new_clip("anna", str(path), False, False)
     assert str(error.value) == "notes.txt: not a media file"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_of_no_use_is_one_line_and_leaves_nothing(tmp_path):
+    """Asked of a real recognizer: what is told and left does not depend on it."""
+    page = Page(make_model(), Clips(tmp_path / "held"))
+    images = np.random.default_rng(0).integers(0, 255, (50, 48, 64, 3), "u1")
+    clip = write(tmp_path / "clip.mp4", images, sine(2, 16000))
+    data, size = clip.read_bytes(), clip.stat().st_size
+    picture = io.BytesIO()
+    Image.new("RGB", (64, 48)).save(picture, "PNG")
+    bad = {"empty.mp4": b"", "picture.png": picture.getvalue()}
+    bad["text.mp4"] = b"no clip at all\n" * 99
+    for n in range(1, 6):
+        bad[f"cut{n}.mp4"] = data[: n * size // 6]
+    for name, content in bad.items():
+        place = tmp_path / "held" / name.split(".")[0]
+        place.mkdir(parents=True)
+        (place / name).write_bytes(content)
+        with pytest.raises(VAVLError) as error:
+            page.new_clip("anna", str(place / name), False, False)
+        line = str(error.value)
+        assert line.startswith(f"{name}: ") and "\n" not in line
+        assert str(tmp_path) not in line
+        assert list((tmp_path / "held").iterdir()) == []
+    gone = tmp_path / "held" / "gone.mp4"
+    for path in (gone, tmp_path / "held"):
+        with pytest.raises(VAVLError, match="not there any more"):
+            page.new_clip("anna", str(path), False, False)
+    assert clip.exists()  # A path outside of the folder is nobody's upload.
 
 
 def test_the_player_escapes_the_name():

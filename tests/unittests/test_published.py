@@ -128,7 +128,7 @@ def test_what_stands_there_is_not_overwritten(tmp_path):
 
 
 def test_an_encoder_of_ours_needs_no_import(tmp_path):
-    own = VisualEncoder().export(tmp_path)
+    own = VisualEncoder().export(tmp_path)["weights"]
     with pytest.raises(EncoderError, match="needs no import"):
         import_visual(own, tmp_path / "out.safetensors")
 

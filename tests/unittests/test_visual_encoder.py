@@ -170,7 +170,7 @@ def test_export_gives_the_same_features_and_digest(
         path = tmp_path / "timm.pt"
         torch.save(reference.state_dict(), path)
         encoder = VisualEncoder(weights=path)
-    exported = VisualEncoder(weights=encoder.export(tmp_path / "model"))
+    exported = VisualEncoder(**encoder.export(tmp_path / "model"))
     assert torch.equal(exported(pictures()), encoder(pictures()))
     assert exported.digest() == encoder.digest()
 

@@ -4,6 +4,8 @@ Authors
  * The vavl_sb authors 2026
 """
 
+from vavl_sb.commands.model import add_model, load_model
+
 
 def add_parser(commands):
     """Adds the command to the command line.
@@ -16,9 +18,7 @@ def add_parser(commands):
     parser = commands.add_parser(
         "demo", help="serve a page for the browser on this computer"
     )
-    parser.add_argument(
-        "model", metavar="MODEL", help="an exported folder, or a hub id"
-    )
+    add_model(parser)
     parser.add_argument(
         "--port",
         type=int,
@@ -30,11 +30,6 @@ def add_parser(commands):
         type=float,
         default=100.0,
         help="largest file that may be uploaded, in MB (default: 100)",
-    )
-    parser.add_argument(
-        "--trust",
-        action="store_true",
-        help="load a model whose YAML names modules from elsewhere",
     )
     parser.set_defaults(run=run)
 
@@ -54,15 +49,8 @@ def run(options):
     """
     from vavl_sb.page.server import serve
 
-    def load_model():
-        from vavl_sb.inference.emotion import EmotionRecognizer
-
-        return EmotionRecognizer.from_hparams(
-            options.model, trust=options.trust
-        )
-
     def announce(line):
         print(line, flush=True)
 
-    serve(load_model, options.port, options.max_mb, announce)
+    serve(lambda: load_model(options), options.port, options.max_mb, announce)
     return 0

@@ -4,6 +4,7 @@ Authors
  * The vavl_sb authors 2026
 """
 
+from vavl_sb.commands.model import add_model, load_model
 from vavl_sb.utils.errors import VAVLError
 
 
@@ -21,9 +22,7 @@ def add_parser(commands):
         "evaluate",
         help="score a model, also where information is missing or partial",
     )
-    parser.add_argument(
-        "model", metavar="MODEL", help="an exported folder, or a hub id"
-    )
+    add_model(parser)
     parser.add_argument(
         "manifest",
         metavar="MANIFEST",
@@ -78,7 +77,6 @@ def run(options):
     from vavl_sb.evaluation import report, robustness
     from vavl_sb.evaluation.conditions import choose_conditions
     from vavl_sb.evaluation.corruption import FileNoise, WhiteNoise
-    from vavl_sb.inference.emotion import EmotionRecognizer
 
     # What can be wrong with the options is told before the long work.
     conditions = choose_conditions(options.conditions)
@@ -87,7 +85,7 @@ def run(options):
     noise = WhiteNoise(options.seed)
     if options.noise:
         noise = FileNoise(options.noise, options.seed)
-    model = EmotionRecognizer.from_hparams(options.model)
+    model = load_model(options)
     entries = robustness.read_clips(
         options.manifest, model.hparams, options.data_root
     )

@@ -29,6 +29,11 @@ def add_parser(commands):
     parser.add_argument(
         "folder", metavar="DIR", help="the folder to make (or an empty one)"
     )
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="run whatever the model's YAML names, such as your own encoder",
+    )
     parser.set_defaults(run=run)
 
 
@@ -64,7 +69,7 @@ def run(options):
             copy = Path(temporary) / "model"
             shutil.copytree(source, copy)
             _add_scores(copy / "about.json", source.parent / "metrics.json")
-            EmotionRecognizer.from_hparams(copy)
+            EmotionRecognizer.from_hparams(copy, trust=options.trust)
             if target.is_dir():
                 target.rmdir()
             os.rename(copy, target)

@@ -6,6 +6,8 @@ Authors
 
 import json
 
+from vavl_sb.commands.model import add_model
+
 
 def add_parser(commands):
     """Adds the command to the command line.
@@ -18,9 +20,7 @@ def add_parser(commands):
     parser = commands.add_parser(
         "info", help="tell what a model is: task, labels, corpus, scores"
     )
-    parser.add_argument(
-        "model", metavar="MODEL", help="an exported folder, or a hub id"
-    )
+    add_model(parser, loads=False)
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
 
@@ -40,7 +40,7 @@ def run(options):
     """
     from vavl_sb.inference.about import read_about
 
-    about = read_about(options.model)
+    about = read_about(options.model, options.token)
     print(json.dumps(about, indent=2) if options.json else _text(about))
     return 0
 

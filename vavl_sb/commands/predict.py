@@ -8,6 +8,7 @@ import dataclasses
 import json
 import sys
 
+from vavl_sb.commands.model import add_model, load_model
 from vavl_sb.utils.errors import VAVLError
 
 
@@ -22,9 +23,7 @@ def add_parser(commands):
     parser = commands.add_parser(
         "predict", help="say what emotion clips express"
     )
-    parser.add_argument(
-        "model", metavar="MODEL", help="an exported folder, or a hub id"
-    )
+    add_model(parser)
     parser.add_argument(
         "clips", metavar="CLIP", nargs="+", help="video or audio files"
     )
@@ -62,11 +61,6 @@ def add_parser(commands):
     parser.add_argument(
         "--profile", action="store_true", help="tell what took how long"
     )
-    parser.add_argument(
-        "--trust",
-        action="store_true",
-        help="run whatever the model's YAML names",
-    )
     parser.set_defaults(run=run)
 
 
@@ -85,15 +79,13 @@ def run(options):
     """
     from tqdm import tqdm
 
-    from vavl_sb.inference.emotion import EmotionRecognizer
-
     # What can be wrong with the options is told before the long work.
     for name in ("audio", "plot"):
         if getattr(options, name) is not None and len(options.clips) > 1:
             raise VAVLError(f"--{name}: is for one clip; give one at a time")
     if options.plot is not None and not options.plot.endswith(".png"):
         raise VAVLError(f"--plot: {options.plot} is no name of a .png file")
-    model = EmotionRecognizer.from_hparams(options.model, trust=options.trust)
+    model = load_model(options)
     results = []
     # disable=None: no bar where nobody sees it, as in a log file.
     for clip in tqdm(options.clips, unit="clip", disable=None, leave=False):

@@ -23,11 +23,11 @@ from vavl_sb.corpora.render import (
     make_files,
     write_text,
 )
+from vavl_sb.utils.corpora import SYNTHETIC as RECORD
 from vavl_sb.utils.errors import CorpusError
 
 # Raise this when the same seed gives other files than before.
 GENERATOR = 1
-RECORD = "synthetic.json"
 
 
 @dataclasses.dataclass(frozen=True)

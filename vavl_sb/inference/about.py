@@ -8,17 +8,11 @@ import json
 
 from vavl_sb.inference.hub import model_folder
 from vavl_sb.inference.loading import HPARAMS, read_plain
+from vavl_sb.utils.corpora import corpus_terms
 from vavl_sb.utils.errors import EncoderError
 
 ABOUT = "about.json"
 
-# Of the corpora that recipes train on. A model's weights are learned from
-# them, and their terms say what one may do with these.
-CORPUS_TERMS = {
-    "CREMA-D": "Open Database License 1.0",
-    "MSP-IMPROV": "the corpus's own academic licence: research only",
-    "RAVDESS": "CC BY-NC-SA 4.0: no commercial use",
-}
 UNKNOWN_TERMS = "not known here: ask whoever made the corpus"
 WEIGHTS_TERMS = (
     "no licence is recorded for the weights: ask whoever trained the model; "
@@ -26,13 +20,15 @@ WEIGHTS_TERMS = (
 )
 
 
-def read_about(source):
+def read_about(source, token=None):
     """Task, labels, encoders, corpus, scores and licence notes of a model.
 
     Arguments
     ---------
     source : str or Path
         As for ``EmotionRecognizer.from_hparams``.
+    token : str
+        Likewise, for a hub id.
 
     Returns
     -------
@@ -47,7 +43,7 @@ def read_about(source):
     EncoderError
         In one line: there is no model, or its files cannot be read.
     """
-    folder = model_folder(source)
+    folder = model_folder(source, token=token)
     plain = read_plain(folder / HPARAMS)
     about = _read_json(folder / ABOUT)
     names = about.get("encoder_names") or {}
@@ -65,7 +61,7 @@ def read_about(source):
         "test": about.get("test"),
         "n_test": about.get("n_test"),
         "licences": {
-            "corpus": CORPUS_TERMS.get(plain.get("corpus"), UNKNOWN_TERMS),
+            "corpus": corpus_terms(plain.get("corpus")) or UNKNOWN_TERMS,
             "weights": about.get("licence") or WEIGHTS_TERMS,
         },
     }

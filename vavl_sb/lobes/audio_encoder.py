@@ -9,6 +9,7 @@ Authors
 """
 
 import os
+from pathlib import Path
 
 import torch
 from speechbrain.dataio.dataio import length_to_mask
@@ -118,7 +119,7 @@ class AudioEncoder(FeatureEncoder):
         self.all_layers = bool(all_layers) and not is_logmel
         if not is_logmel:
             self.encoder.all_layers = self.all_layers
-        self._set_freeze(freeze or is_logmel)
+        self.set_freeze(freeze or is_logmel)
         if not self.freeze:
             self.encoder.prepare_training(
                 freeze_feature_extractor, spec_augment
@@ -198,25 +199,30 @@ class AudioEncoder(FeatureEncoder):
         return features, frames / frames.max()
 
     def export(self, folder):
-        """Writes a folder from which ``AudioEncoder(source=folder)``, with the
-        same ``all_layers`` and ``average``, gives the same features and has
-        the same digest.
+        """Writes the folder ``audio_encoder`` into an exported model's.
 
         Arguments
         ---------
         folder : str or Path
-            Made if it does not exist. For a pretrained encoder it is also
-            a Hugging Face folder, of the model cut to ``num_layers``.
+            Made if it does not exist. For a pretrained encoder what is
+            written is also a Hugging Face folder, of the model cut to
+            ``num_layers``.
 
         Returns
         -------
-        str
-            The folder.
+        dict
+            Arguments with which :class:`AudioEncoder` gives the same features
+            and has the same digest.
         """
-        folder = os.fspath(folder)
-        os.makedirs(folder, exist_ok=True)
-        self.encoder.write(folder)
-        return folder
+        source = Path(folder) / "audio_encoder"
+        source.mkdir(parents=True, exist_ok=True)
+        self.encoder.write(os.fspath(source))
+        return {
+            "source": source,
+            "num_layers": None,
+            "all_layers": self.all_layers,
+            "average": self.average,
+        }
 
 
 def average_frames(features, frames, average):

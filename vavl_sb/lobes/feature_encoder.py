@@ -51,12 +51,37 @@ def hash_state(settings, tensors):
 class FeatureEncoder(nn.Module):
     """Base of encoders whose features may be cached and shipped.
 
-    A subclass builds its modules and calls :meth:`_set_freeze`; its forward
-    works inside :meth:`_features_context`.
+    A subclass builds its modules and calls :meth:`set_freeze`; has
+    ``output_dim`` (numbers a frame) and, for speech, ``frame_rate`` (frames a
+    second); and defines ``forward``, :meth:`settings` and :meth:`export`. See
+    :class:`vavl_sb.dataio.clip.ClipEncoder` for what ``forward`` gets.
+
+    Example
+    -------
+    >>> class Level(FeatureEncoder):
+    ...     output_dim, frame_rate = 1, 50.0
+    ...
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.set_freeze(True)
+    ...
+    ...     def forward(self, wavs, wav_lens=None):
+    ...         return wavs.unfold(1, 320, 320).std(
+    ...             dim=-1, keepdim=True
+    ...         ), wav_lens
+    >>> features, _ = Level()(torch.rand(1, 16000))
+    >>> features.shape, len(Level().digest())
+    (torch.Size([1, 50, 1]), 64)
     """
 
-    def _set_freeze(self, freeze):
-        """Freezes the encoder, or lets it learn."""
+    def set_freeze(self, freeze):
+        """Freezes the encoder, or lets it learn.
+
+        Arguments
+        ---------
+        freeze : bool
+            True: no gradients, and always in eval mode.
+        """
         self.freeze = bool(freeze)
         self.requires_grad_(not self.freeze)
         self._digest = (None, None)
@@ -100,10 +125,11 @@ class FeatureEncoder(nn.Module):
         Returns
         -------
         dict
-            Strings, numbers, booleans and lists of these. Not where the
-            weights came from, nor how they are trained.
+            Strings, numbers, booleans and lists of these; none unless a
+            subclass says so. Not where the weights came from, nor how they
+            are trained.
         """
-        raise NotImplementedError
+        return {}
 
     def feature_state(self):
         """All tensors that features depend on.
@@ -111,9 +137,28 @@ class FeatureEncoder(nn.Module):
         Returns
         -------
         dict
-            Names to tensors.
+            Names to tensors; all of ``state_dict`` unless a subclass says
+            otherwise.
         """
-        raise NotImplementedError
+        return self.state_dict()
+
+    def export(self, folder):
+        """Writes what it takes to make the encoder anew.
+
+        Arguments
+        ---------
+        folder : Path
+            Of an exported model; files may be written there.
+
+        Returns
+        -------
+        dict
+            Arguments that make an encoder of the same digest: what YAML can
+            hold, and a ``Path`` for each file or folder that was written.
+            None are needed, and nothing is written, unless a subclass says
+            so.
+        """
+        return {}
 
     def digest(self):
         """Fingerprint of class, settings and weights.

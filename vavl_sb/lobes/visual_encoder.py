@@ -102,7 +102,7 @@ class VisualEncoder(FeatureEncoder):
             _load(self, Path(weights).expanduser())
         # A quarter faster on CPU than the other memory format.
         self.backbone.to(memory_format=torch.channels_last)
-        self._set_freeze(freeze)
+        self.set_freeze(freeze)
 
     def train(self, mode=True):
         """Sets the mode; BatchNorm layers stay in eval mode.
@@ -206,8 +206,7 @@ class VisualEncoder(FeatureEncoder):
         return (crops.float() - self.pixel_mean) / self.pixel_deviation
 
     def export(self, folder):
-        """Writes a file from which ``VisualEncoder(weights=file)`` gives the
-        same features and has the same digest.
+        """Writes ``visual_encoder.safetensors`` into an exported model's folder.
 
         Arguments
         ---------
@@ -216,17 +215,18 @@ class VisualEncoder(FeatureEncoder):
 
         Returns
         -------
-        str
-            The file, ``visual_encoder.safetensors`` in the folder.
+        dict
+            Arguments with which :class:`VisualEncoder` gives the same features
+            and has the same digest.
         """
         os.makedirs(folder, exist_ok=True)
-        path = os.path.join(os.fspath(folder), FILE_NAME)
+        path = Path(folder) / FILE_NAME
         state = {
             name.removeprefix("backbone."): tensor.detach().cpu().contiguous()
             for name, tensor in self.state_dict().items()
         }
         save_file(state, path, metadata={"format": "pt", "model": MODEL})
-        return path
+        return {"weights": path}
 
 
 def create_backbone(pretrained=False):

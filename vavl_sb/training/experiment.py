@@ -31,6 +31,7 @@ from vavl_sb.training.transfer import (
     standardize_features,
     start_from,
 )
+from vavl_sb.utils.corpora import corpus_name
 from vavl_sb.utils.errors import CorpusError, ManifestError, VAVLError
 
 logger = get_logger(__name__)
@@ -254,7 +255,7 @@ def export(hparams, datasets):
         record=run_record(hparams),
         task=hparams["task"],
         labels=hparams["labels"],
-        corpus=hparams["corpus"],
+        corpus=corpus_name(hparams["corpus"], hparams["data_folder"]),
         attribute_range=hparams["attribute_range"],
         trained_heads=trained_heads(
             read_index(hparams["feature_index"]), clips

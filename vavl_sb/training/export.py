@@ -99,11 +99,13 @@ def export_model(
     if not if_main_process():
         return
     save_weights(net, folder / "vavl.safetensors")
-    clip_encoder.audio_encoder.export(folder / "audio_encoder")
-    clip_encoder.visual_encoder.export(folder)
+    encoders = {
+        f"{m}_encoder": _encoder(getattr(clip_encoder, f"{m}_encoder"), folder)
+        for m in MODALITIES
+    }
     text = HEADER + "".join(
         yaml.dump({key: node}, Dumper=_Dumper, sort_keys=False)
-        for key, node in _nodes(net, clip_encoder, about).items()
+        for key, node in _nodes(net, clip_encoder, encoders, about).items()
     )
     write_atomically(folder / "hyperparams.yaml", text.encode())
     write_json(
@@ -129,22 +131,24 @@ def _let_others_read(folder):
             path.chmod(0o666 & ~umask)
 
 
-def _nodes(net, clip_encoder, about):
+def _encoder(encoder, folder):
+    """Writes an encoder's files; gives the node that makes it anew."""
+    arguments = {
+        name: _ref(f"<pretrained_path>/{value.relative_to(folder).as_posix()}")
+        if isinstance(value, Path)
+        else value
+        for name, value in encoder.export(folder).items()
+    }
+    kind = type(encoder)
+    return _Tagged(f"!new:{kind.__module__}.{kind.__qualname__}", arguments)
+
+
+def _nodes(net, clip_encoder, encoders, about):
     """The keys of hyperparams.yaml, in order."""
     return {
         "pretrained_path": ".",  # from_hparams puts the model's folder here.
         **about,
-        "audio_encoder": _new(
-            "vavl_sb.lobes.audio_encoder.AudioEncoder",
-            source=_ref("<pretrained_path>/audio_encoder"),
-            num_layers=None,
-            all_layers=clip_encoder.audio_encoder.all_layers,
-            average=clip_encoder.audio_encoder.average,
-        ),
-        "visual_encoder": _new(
-            "vavl_sb.lobes.visual_encoder.VisualEncoder",
-            weights=_ref("<pretrained_path>/visual_encoder.safetensors"),
-        ),
+        **encoders,
         "face_tracker": _new(
             "vavl_sb.dataio.faces.FaceTracker",
             **clip_encoder.face_tracker.arguments,

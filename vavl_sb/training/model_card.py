@@ -9,6 +9,7 @@ from pathlib import Path
 
 import yaml
 
+from vavl_sb.utils.corpora import DRAWN, corpus_terms
 from vavl_sb.utils.errors import EncoderError
 from vavl_sb.utils.files import write_atomically
 
@@ -16,11 +17,6 @@ NAME = "README.md"
 # A card with this line is made anew; one without it is somebody's own.
 MARK = "<!-- Made by vavl_sb. Remove this line to keep a text of your own. -->"
 UNKNOWN = "not known here: see the source"
-CORPORA = {
-    "CREMA-D": "ODbL 1.0",
-    "RAVDESS": "CC BY-NC-SA 4.0 (not for commercial use)",
-    "MSP-IMPROV": "academic licence of its owners (no redistribution)",
-}
 AUDIO_ENCODERS = {
     "vavl_logmel": ("log-mel features", "nothing to license"),
     "wav2vec2": ("wav2vec 2.0", "Apache-2.0 for wav2vec2-large-robust"),
@@ -103,7 +99,7 @@ def model_card(folder):
         "## Scores\n\n" + _scores(about),
         "## Licences\n\n" + _licences(folder, about, corpus),
         "## Intended use\n\n" + USE.strip(),
-        "## Limits\n\n" + LIMITS.strip(),
+        "## Limits\n\n" + _limits(corpus),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -238,6 +234,16 @@ def _scores(about):
     return f"On the test clips{said}:\n\n{table}"
 
 
+def _limits(corpus):
+    """Of any such model, and of one that has seen no person."""
+    if not corpus.startswith(DRAWN):
+        return LIMITS.strip()
+    return (
+        "- A program has drawn and voiced the corpus: what the model says of "
+        "people means nothing.\n" + LIMITS.strip()
+    )
+
+
 def _flat(scores):
     """Scores by attribute, such as ccc, beside the others."""
     flat = {}
@@ -260,14 +266,16 @@ def _licences(folder, about, corpus):
         kind = None
     audio, licence = AUDIO_ENCODERS.get(kind, ("a speech encoder", UNKNOWN))
     source = {m: f" ({n})" if n else "" for m, n in names.items()}
-    visual = VISUAL_LICENCE
+    face, visual = "EfficientNet-B2", VISUAL_LICENCE
     if names.get("visual") == "random":
         visual = "random weights, nothing to license"
+    if not (folder / "visual_encoder.safetensors").is_file():
+        face, visual = "a face encoder", UNKNOWN
     also = (about.get("run") or {}).get("also_train")
     also = also if isinstance(also, list) else []
     corpora = [corpus, *also]
     lines = [
-        f"- Corpus {name}: {given.get(name) or CORPORA.get(name, UNKNOWN)}"
+        f"- Corpus {name}: {given.get(name) or corpus_terms(name) or UNKNOWN}"
         for name in dict.fromkeys(corpora)
     ]
     return "\n".join(
@@ -275,7 +283,7 @@ def _licences(folder, about, corpus):
             *lines,
             f"- Audio encoder, {audio}{source.get('audio', '')}: "
             f"{given.get('audio') or licence}",
-            f"- Visual encoder, EfficientNet-B2{source.get('visual', '')}: "
+            f"- Visual encoder, {face}{source.get('visual', '')}: "
             f"{given.get('visual') or visual}",
             "- VAVL's own weights: what the licence of the corpus allows, and "
             "whoever shares them says; vavl_sb itself is Apache-2.0.",

@@ -72,11 +72,21 @@ def run_record(hparams):
     return {
         "run": {"command": command_line(sys.argv), **run},
         "encoder_names": {
-            "audio": _public(hparams["audio_encoder_source"]),
-            "visual": _public(hparams["visual_encoder_weights"]) or "random",
+            "audio": _encoder_name(hparams, "audio", "source"),
+            "visual": _encoder_name(hparams, "visual", "weights"),
         },
         **_scores(Path(hparams["output_folder"]) / "metrics.json"),
     }
+
+
+def _encoder_name(hparams, modality, origin):
+    """Where an encoder's weights come from; of a user's own, its class."""
+    name = f"{modality}_encoder"
+    encoder = hparams.get(name)
+    kind = type(encoder)
+    if encoder is not None and not kind.__module__.startswith("vavl_sb."):
+        return f"{kind.__module__}.{kind.__qualname__}"
+    return _public(hparams[f"{name}_{origin}"]) or "random"
 
 
 def command_line(arguments):

@@ -1,0 +1,446 @@
+"""Every code block of README.md and docs/: run here, or marked as not run.
+
+A block that cannot run in a test stands below `<!-- not run: why -->`. The
+files that the texts name are made beforehand; of a file's blocks each finds
+what those before it have left, as for a reader. Options of all commands are
+looked up, also of those that are not run, and in the recipes' READMEs.
+
+Authors
+ * The vavl_sb authors 2026
+"""
+
+import ast
+import contextlib
+import csv
+import functools
+import io
+import json
+import os
+import re
+import runpy
+import shlex
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+
+import pytest
+import torch
+import yaml
+from conftest import REPOSITORY
+
+from vavl_sb.cli import _parser, main
+from vavl_sb.corpora.synthetic import make_cremad
+from vavl_sb.dataio.clip import ClipEncoder
+from vavl_sb.dataio.faces import FaceTracker
+from vavl_sb.inference.loading import _Plain
+from vavl_sb.lobes.audio_encoder import AudioEncoder
+from vavl_sb.lobes.vavl import VAVL
+from vavl_sb.lobes.visual_encoder import VisualEncoder
+from vavl_sb.training.export import export_model
+
+sys.path.insert(0, str(REPOSITORY / "tests" / "unittests"))
+from test_protocol import HPARAMS, TRAIN  # noqa: E402
+from test_published import wav2vec2  # noqa: E402
+
+DOCS = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+READMES = sorted((REPOSITORY / "recipes").glob("*/README.md"))
+NAMES = [path.relative_to(REPOSITORY).as_posix() for path in DOCS]
+LANGUAGES = ("bash", "python")
+LABELS = ["angry", "disgust", "fear", "happy", "neutral", "sad"]
+FENCE = re.compile(
+    r"(?:^<!-- not run: (?P<why>[^\n]+?) -->\n)?"
+    r"^```(?P<language>\w*)\n(?P<text>.*?)^```$",
+    re.MULTILINE | re.DOTALL,
+)
+
+
+@dataclass
+class Block:
+    """A code block, and why it is not run (None: it is)."""
+
+    language: str
+    text: str
+    why: str
+    line: int
+
+
+def blocks(path):
+    """The code blocks of a Markdown file, in order."""
+    text = path.read_text(encoding="utf-8")
+    return [
+        Block(m["language"], m["text"], m["why"], text[: m.start()].count("\n"))
+        for m in FENCE.finditer(text)
+    ]
+
+
+def commands(text):
+    """Commands of a shell block: continued lines joined, no comments."""
+    lines = text.replace("\\\n", " ").splitlines()
+    return [line for line in lines if shlex.split(line, comments=True)]
+
+
+@pytest.mark.parametrize("path", DOCS, ids=NAMES)
+def test_every_block_has_a_language_and_none_is_indented(path):
+    text = path.read_text(encoding="utf-8")
+    found = blocks(path)
+    assert len(re.findall(r"^\s*(```|~~~)", text, re.MULTILINE)) == 2 * len(
+        found
+    )
+    assert len(re.findall("<!-- not run", text)) == sum(
+        b.why is not None for b in found
+    )
+    assert {b.language for b in found} <= set(LANGUAGES)
+    outside = FENCE.sub("", text)
+    assert not re.search(r"\n\n    \S", outside)
+
+
+def run_words(words):
+    """Whether a command is `vavl`, or a recipe's train.py; its arguments."""
+    if words[0] == "vavl":
+        return "vavl", words[1:]
+    if words[0].startswith("python") and words[1].endswith("train.py"):
+        return "train", words[2:]
+    return None, []
+
+
+@functools.lru_cache
+def hparams_keys(path):
+    """Top-level keys of an hparams file."""
+    with open(path, encoding="utf-8") as file:
+        return set(yaml.load(file, Loader=_Plain))
+
+
+def shell_texts(path):
+    """Shell blocks of a file, fenced or (recipes) indented."""
+    if path in DOCS:
+        return [b.text for b in blocks(path) if b.language == "bash"]
+    text = path.read_text(encoding="utf-8")
+    found = re.findall(r"(?:^    .*\n)+", text, re.MULTILINE)
+    return [re.sub("^    ", "", block, flags=re.MULTILINE) for block in found]
+
+
+@pytest.mark.parametrize(
+    "path", [*DOCS, *READMES], ids=lambda p: str(p.relative_to(REPOSITORY))
+)
+def test_options_that_texts_name_exist(path):
+    folder, looked_at = path.parent, 0
+    for text in shell_texts(path):
+        if not re.search(r"^(\w+=\S+ )?(vavl|python|cd) ", text, re.MULTILINE):
+            continue
+        for line in commands(text):
+            if line.startswith("("):
+                continue  # Words about a command.
+            words = shlex.split(line, comments=True)
+            if words[0] == "cd" and words[1].startswith("recipes/"):
+                folder = REPOSITORY / words[1]
+            elif words[0] == "cd" and words[1].startswith("../"):
+                folder = folder.parent / words[1][3:]
+            kind, arguments = run_words(words)
+            if kind is None:
+                continue
+            looked_at += 1
+            arguments = [a for a in arguments if a != "..."]
+            hparams = [a for a in arguments if a.endswith(".yaml")]
+            options = [a for a in arguments if a.startswith("--")]
+            if kind == "vavl":
+                for redirection in (">",):
+                    if redirection in arguments:
+                        arguments = arguments[: arguments.index(redirection)]
+                parsed, rest = _parser().parse_known_args(arguments)
+                if not getattr(parsed, "passes_on", False):
+                    assert rest == [], line
+                options = [a for a in rest if a.startswith("--")]
+            for name in hparams:
+                file = REPOSITORY / name
+                file = file if file.is_file() else folder / name
+                unknown = {o[2:].partition("=")[0] for o in options}
+                assert unknown <= hparams_keys(file), line
+    assert looked_at or path.name not in ("README.md", "hub.md")
+    # Options of tables and of prose: those of some command or hparams file.
+    text = path.read_text(encoding="utf-8")
+    known = "".join(
+        p.read_text(encoding="utf-8")
+        for p in (
+            *(REPOSITORY / "vavl_sb" / "commands").glob("*.py"),
+            *(REPOSITORY / "vavl_sb" / "corpora").glob("*.py"),
+            *(REPOSITORY / "recipes").glob("*/crossval.py"),
+        )
+    )
+    keys = set().union(
+        *map(hparams_keys, (REPOSITORY / "recipes").glob("*/hparams/*.yaml"))
+    )
+    foreign = {"--no-deps"}  # Of pip.
+    for option in re.findall(r"`(--[\w-]+)", text):
+        assert option in foreign or option[2:] in keys or option in known, (
+            option
+        )
+
+
+def test_messages_of_the_troubleshooting_page_are_those_of_the_program():
+    """Each stands, word for word, in an error that the package raises."""
+    said = []
+    for path in (REPOSITORY / "vavl_sb").rglob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Expr) and isinstance(
+                node.value, ast.Constant
+            ):
+                node.value.value = None  # A docstring is no message.
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                said.append(node.value)
+            elif isinstance(node, ast.JoinedStr):
+                parts = [
+                    v.value if isinstance(v, ast.Constant) else "\0"
+                    for v in node.values
+                ]
+                said.append("".join(parts))
+    pages = [REPOSITORY / "docs" / n for n in ("troubleshooting.md", "hub.md")]
+    lines = [
+        line
+        for path in pages
+        for line in re.findall(r"^\| `([^`-].*?)` \|", path.read_text(), re.M)
+    ]
+    assert len(lines) > 30
+    for line in lines:
+        pattern = ".*".join(map(re.escape, line.split("...")))
+        assert any(re.search(pattern, text, re.DOTALL) for text in said), line
+
+
+def make_clips(folder):
+    """clip.mp4, long.mp4 and other.wav, and a corpus with its table."""
+    corpus = folder / "drawn"
+    make_cremad(
+        corpus,
+        actors=4,
+        clips_per_actor=2,
+        size=(160, 120),
+        num_workers=1,
+        progress=False,
+    )
+    videos = sorted((corpus / "VideoFlash").glob("*.flv"))
+    wavs = sorted((corpus / "AudioWAV").glob("*.wav"))
+    for name, source in (
+        ("clip.mp4", videos[0]),
+        ("long.mp4", videos[1]),
+        ("other.wav", wavs[0]),
+    ):
+        shutil.copy(source, folder / name)
+    mine = folder / "my_corpus"
+    mine.mkdir()
+    with open(mine / "labels.csv", "w", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(["file", "speaker", "emotion"])
+        for number, source in enumerate(videos):
+            # Two of the training clips are sound alone.
+            if number in (1, 3):
+                source = wavs[number]
+            shutil.copy(source, mine / source.name)
+            who = ["anna", "bert", "cleo", "dan"][number // 2]
+            table.writerow([source.name, who, ["calm", "tense"][number % 2]])
+    return corpus, videos
+
+
+def make_demo(folder, corpus, videos):
+    """results/demo as a finished run leaves it, as far as texts use it."""
+    torch.manual_seed(1)
+    demo = folder / "results" / "demo"
+    net = VAVL(80, 1408, 6, d_model=16, encoder_layers=1, shared_layers=1)
+    encoder = ClipEncoder(
+        AudioEncoder("logmel"),
+        VisualEncoder(None),
+        FaceTracker(None, size=64),
+        frame_rate=2.0,
+    )
+    export_model(
+        demo / "inference",
+        net,
+        encoder,
+        task="classification",
+        labels=LABELS,
+        corpus="CREMA-D",
+        attribute_range=None,
+    )
+    entries = {
+        path.stem: {
+            "wav": f"{{data_root}}/AudioWAV/{path.stem}.wav",
+            "video": f"{{data_root}}/VideoFlash/{path.name}",
+            "duration": 2.0,
+            "spk_id": path.stem[:4],
+            "emotion": LABELS[number % 6],
+        }
+        for number, path in enumerate(videos[:3])
+    }
+    report = json.dumps({"data_folder": str(corpus)})
+    for place in (demo / "test.json", folder / "MANIFEST"):
+        place.write_text(json.dumps(entries), encoding="utf-8")
+        (place.parent / "prepare_report.json").write_text(report)
+    (folder / "MODEL").symlink_to(demo / "inference")
+
+
+def make_published(folder):
+    """Files in the forms of the published encoders, with random weights."""
+    import timm
+
+    torch.save(
+        timm.create_model("tf_efficientnet_b2", num_classes=8),
+        folder / "enet_b2_8_best.pt",
+    )
+    model = wav2vec2()
+    torch.save(model.state_dict(), folder / "final_wav2vec.pt")
+    other = wav2vec2("layer", stable=False, hidden_size=48)
+    torch.save(other.state_dict(), folder / "mine.pt")
+    other.config.save_pretrained(folder / "FOLDER")
+
+
+def make_protocols(folder):
+    """DIR_A and DIR_B: protocols of a train.py that trains nothing."""
+    recipe = folder / "quick"
+    (recipe / "hparams").mkdir(parents=True)
+    (recipe / "train.py").write_text(TRAIN)
+    (recipe / "hparams" / "quick.yaml").write_text(HPARAMS)
+    hparams = recipe / "hparams" / "quick.yaml"
+    for name, layers in (("DIR_A", 4), ("DIR_B", 0)):
+        words = ["protocol", hparams, "--output_folder", folder / name]
+        words += ["--partitions=1", "--seeds=1", f"--shared_layers={layers}"]
+        assert main([str(word) for word in words]) == 0
+
+
+def make_manifests(folder):
+    """results/mine, by the script of docs/own_corpus.md."""
+    script = blocks(REPOSITORY / "docs" / "own_corpus.md")[0].text
+    exec(compile(script, "own_corpus.md", "exec"), {})
+
+
+# What a page's blocks need besides the model and the clips.
+NEEDS = {
+    "README.md": [make_published],
+    "docs/hub.md": [make_published],
+    "docs/protocol.md": [make_protocols],
+    "docs/encoders.md": [make_manifests],
+}
+MARKED = {
+    "README.md": 8,
+    "docs/demo.md": 1,
+    "docs/encoders.md": 1,
+    "docs/hub.md": 3,
+    "docs/protocol.md": 3,
+    "docs/quickstart.md": 1,
+}
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """A folder with everything that texts name."""
+    folder = tmp_path_factory.mktemp("docs")
+    make_demo(folder, *make_clips(folder))
+    (folder / "recipes").symlink_to(REPOSITORY / "recipes")
+    return folder
+
+
+@pytest.fixture
+def folder(prepared, tmp_path, monkeypatch):
+    """Such a folder of a page's own, which is the current one."""
+    target = tmp_path / "work"
+    # By links: what blocks write are files of their own.
+    shutil.copytree(prepared, target, copy_function=os.link, symlinks=True)
+    monkeypatch.chdir(target)
+    # `vavl` and `python` are those of this environment.
+    here = os.path.dirname(sys.executable)
+    monkeypatch.setenv("PATH", f"{here}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    return target
+
+
+def run_shell(text, folder, monkeypatch):
+    """Runs a shell block; `vavl` and small scripts in this process."""
+    for line in commands(text):
+        words = shlex.split(line, comments=True)
+        target = None
+        if ">" in words:
+            words, target = words[: words.index(">")], words[-1]
+        if words[0] == "export":
+            name, value = words[1].split("=", 1)
+            assert (name, value) == ("PYTHONPATH", "$PWD:$PYTHONPATH")
+            former = os.environ.get(name, "")
+            monkeypatch.setenv(name, f"{folder}:{former}".rstrip(":"))
+            sys.path.insert(0, str(folder))
+        elif words[0] == "vavl":
+            out = io.StringIO()
+            with contextlib.redirect_stdout(out):
+                assert main(words[1:]) == 0, line
+            assert out.getvalue(), line
+            if target:
+                (folder / target).write_text(out.getvalue(), encoding="utf-8")
+        elif words[0] == "python" and len(words) == 2:
+            runpy.run_path(words[1], run_name="__main__")
+        else:
+            done = subprocess.run(
+                ["bash", "-c", line],
+                cwd=folder,
+                capture_output=True,
+                text=True,
+                timeout=600,
+            )
+            assert done.returncode == 0, (
+                done.stdout[-2000:] + done.stderr[-3000:]
+            )
+
+
+def run_python(text, folder, names):
+    """Runs a block, or writes the file that its first line names."""
+    named = re.match(r"# (\w+\.py)\n", text)
+    if named:
+        (folder / named[1]).write_text(text, encoding="utf-8")
+    else:
+        exec(compile(text, "<block>", "exec"), names)
+
+
+# What blocks leave, as the texts say.
+LEFT = {
+    "README.md": [
+        "emotion.png",
+        "my_model/hyperparams.yaml",
+        "results/robustness/robustness.json",
+        "enet_b2_8_best.safetensors",
+        "final_wav2vec/config.json",
+    ],
+    "docs/quickstart.md": ["answers.json", "emotion.png"],
+    "docs/hub.md": ["enet_b2_8_best.safetensors", "mine/model.safetensors"],
+    "docs/protocol.md": ["comparison.json", "comparison.md"],
+    "docs/robustness.md": ["results/robustness/robustness.png"],
+    "docs/own_corpus.md": [
+        "results/mine/metrics.json",
+        "results/mine/scores/robustness.json",
+        "results/numbers/inference/vavl.safetensors",
+    ],
+    "docs/encoders.md": [
+        "results/mine/inference/thumbnail.safetensors",
+        "my_model/hyperparams.yaml",
+    ],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", DOCS, ids=NAMES)
+def test_blocks_run(path, folder, monkeypatch):
+    name = path.relative_to(REPOSITORY).as_posix()
+    found = blocks(path)
+    marked = [block for block in found if block.why is not None]
+    assert len(marked) == MARKED.get(name, 0)
+    for make in NEEDS.get(name, ()):
+        make(folder)
+    names, ran = {}, 0
+    for block in found:
+        if block.why is None:
+            print(f"{name}, line {block.line}")
+            if block.language == "bash":
+                run_shell(block.text, folder, monkeypatch)
+            else:
+                run_python(block.text, folder, names)
+            ran += 1
+    assert ran + len(marked) == len(found)
+    assert found or name == "docs/troubleshooting.md"
+    for left in LEFT.get(name, ()):
+        assert (folder / left).stat().st_size > 0, left

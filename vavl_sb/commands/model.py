@@ -1,0 +1,59 @@
+"""What all commands that take a model have: MODEL, `--token` and `--trust`.
+
+Authors
+ * The vavl_sb authors 2026
+"""
+
+
+def add_model(parser, loads=True):
+    """Adds MODEL and the options that say how it may be had.
+
+    Arguments
+    ---------
+    parser : argparse.ArgumentParser
+        Of a command.
+    loads : bool
+        Whether the command loads the model; reading its files needs no trust.
+
+    Example
+    -------
+    >>> import argparse
+    >>> parser = argparse.ArgumentParser()
+    >>> add_model(parser)
+    >>> vars(parser.parse_args(["someone/a-model", "--trust"]))
+    {'model': 'someone/a-model', 'token': None, 'trust': True}
+    """
+    parser.add_argument(
+        "model", metavar="MODEL", help="an exported folder, or a hub id"
+    )
+    parser.add_argument(
+        "--token",
+        help="for a hub id: of an account that may read it (default: "
+        "HF_TOKEN, or that of `hf auth login`, which keeps it out of the "
+        "shell's history)",
+    )
+    if loads:
+        parser.add_argument(
+            "--trust",
+            action="store_true",
+            help="run whatever the model's YAML names",
+        )
+
+
+def load_model(options):
+    """The model that a command line asks for.
+
+    Arguments
+    ---------
+    options : argparse.Namespace
+        With what :func:`add_model` adds.
+
+    Returns
+    -------
+    vavl_sb.inference.emotion.EmotionRecognizer
+    """
+    from vavl_sb.inference.emotion import EmotionRecognizer
+
+    return EmotionRecognizer.from_hparams(
+        options.model, trust=options.trust, token=options.token
+    )

@@ -1,0 +1,71 @@
+"""Corpora that recipes train on: what a model says of its own, and its terms.
+
+Authors
+ * The vavl_sb authors 2026
+"""
+
+import os
+
+# Stands in every corpus that vavl_sb has drawn, in whatever layout.
+SYNTHETIC = "synthetic.json"
+DRAWN = "a synthetic corpus in the layout of "
+
+# A model's weights are learned from a corpus, whose terms say what one may do
+# with these.
+TERMS = {
+    "CREMA-D": "Open Database License (ODbL) 1.0",
+    "MSP-IMPROV": "academic licence of its owners: research only, no "
+    "redistribution",
+    "RAVDESS": "CC BY-NC-SA 4.0: no commercial use",
+}
+
+
+def corpus_name(name, folder):
+    """What the corpus in a folder is, for a model that was trained on it.
+
+    Arguments
+    ---------
+    name : str
+        The corpus whose layout the folder has.
+    folder : str or Path
+        The corpus.
+
+    Returns
+    -------
+    str
+        The name; of a corpus that vavl_sb has drawn, that it is drawn.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> corpus_name("CREMA-D", folder)
+    'CREMA-D'
+    >>> (folder / "synthetic.json").touch()
+    >>> corpus_name("CREMA-D", folder)
+    'a synthetic corpus in the layout of CREMA-D'
+    """
+    drawn = os.path.isfile(os.path.join(folder, SYNTHETIC))
+    return DRAWN + name if drawn else name
+
+
+def corpus_terms(name):
+    """On what terms a corpus is given out.
+
+    Arguments
+    ---------
+    name : str
+        From :func:`corpus_name`, or any other.
+
+    Returns
+    -------
+    str
+        None where it is not known here.
+
+    Example
+    -------
+    >>> corpus_terms("a synthetic corpus in the layout of CREMA-D")
+    'drawn by vavl_sb, nothing to license'
+    """
+    if str(name).startswith(DRAWN):
+        return "drawn by vavl_sb, nothing to license"
+    return TERMS.get(name)
