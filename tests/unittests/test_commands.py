@@ -20,12 +20,14 @@ from test_media import grays, sine, write
 from vavl_sb.cli import main
 from vavl_sb.dataio.clip import ClipEncoder
 from vavl_sb.dataio.faces import FaceTracker
-from vavl_sb.inference import EmotionRecognizer
+from vavl_sb.inference import EmotionRecognizer, about
 from vavl_sb.lobes.audio_encoder import AudioEncoder
 from vavl_sb.lobes.vavl import VAVL
 from vavl_sb.lobes.visual_encoder import VisualEncoder
+from vavl_sb.page import server
 from vavl_sb.training.export import export_model
 from vavl_sb.training.record import command_line, run_record, trained_heads
+from vavl_sb.utils.errors import VAVLError
 
 RATE = 16000
 
@@ -84,6 +86,27 @@ def test_predict_json(model, clips, capsys):
     assert sound["modality"] == "audio"
     assert call(capsys, "predict", "M", files[0], "--trust")[0] == 0
     assert model.seen[-1] == ("M", True)
+
+
+def test_all_commands_take_a_model_in_the_same_way(monkeypatch, capsys):
+    seen = []
+
+    def load(source, **options):
+        seen.append({"source": source, **options})
+        raise VAVLError("that will do")
+
+    monkeypatch.setattr(EmotionRecognizer, "from_hparams", load)
+    monkeypatch.setattr(about, "model_folder", load)
+    monkeypatch.setattr(server, "serve", lambda load, *options: load())
+    for command in ("predict M clip", "evaluate M test.json", "demo M"):
+        words = [*command.split(), "--token", "T", "--trust"]
+        assert call(capsys, *words) == (1, "", "vavl: that will do\n")
+        assert call(capsys, *words[:-3])[0] == 1
+    # Nothing is loaded, so that nothing needs to be trusted.
+    assert call(capsys, "info", "M", "--token", "T")[0] == 1
+    given = {"source": "M", "token": "T", "trust": True}
+    plain = {"source": "M", "token": None, "trust": False}
+    assert seen == [*[given, plain] * 3, {"source": "M", "token": "T"}]
 
 
 def test_predict_for_a_reader(model, clips, capsys):

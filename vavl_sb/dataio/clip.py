@@ -73,11 +73,13 @@ class ClipEncoder:
     Arguments
     ---------
     audio_encoder : vavl_sb.lobes.audio_encoder.AudioEncoder
-        Or any module with ``forward(wavs, wav_lens)``, ``output_dim`` and
-        ``digest()``.
+        Or any :class:`vavl_sb.lobes.feature_encoder.FeatureEncoder` whose
+        ``forward(wavs, wav_lens)`` maps 16 kHz mono (B, n) in [-1, 1] and
+        relative lengths (B,), or None, to features (B, T, D) and their
+        lengths; with ``output_dim`` and ``frame_rate``.
     visual_encoder : vavl_sb.lobes.visual_encoder.VisualEncoder
-        Or any module that maps uint8 crops (N, 3, H, W) to (N, D), with
-        ``output_dim`` and ``digest()``.
+        Or any that maps uint8 crops (N, 3, H, W) to (N, D), with
+        ``output_dim``.
     face_tracker : vavl_sb.dataio.faces.FaceTracker
         What turns frames into crops.
     frame_rate : float
