@@ -79,6 +79,7 @@ def test_a_silent_track_is_no_sound(model, real_data, capsys):
     folder = real_data / "ravdess_clips"
     for name, modality in (
         ("01-01-01-01-01-01-01.mp4", "audiovisual"),
+        ("01-01-08-01-01-02-01.mp4", "audiovisual"),
         ("02-01-01-01-01-02-01.mp4", "visual"),
     ):
         assert model.predict_file(folder / name).modality == modality

@@ -44,10 +44,10 @@ def parse_arguments(arguments):
     -------
     >>> path = getfixture("tmp_path") / "vavl.yaml"
     >>> _ = path.write_text("data_folder: !PLACEHOLDER\\nlr: 0.1\\n")
-    >>> parse_arguments([str(path), "--data_folder", "a", "--rl=1"])
+    >>> parse_arguments([str(path), "--data_folder", "a", "--lrr=1"])
     Traceback (most recent call last):
     ...
-    vavl_sb.utils.errors.VAVLError: --rl: no such option (the nearest: --lr)
+    vavl_sb.utils.errors.VAVLError: --lrr: no such option (the nearest: --lr)
     """
     options = [
         word.partition("=")[0] for word in arguments if word.startswith("--")

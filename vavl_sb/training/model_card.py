@@ -115,6 +115,8 @@ def _read(folder):
                 known[key.value] = node.value
             elif key.value == "labels":
                 known["labels"] = [item.value for item in node.value]
+            elif key.value == "visual_encoder":
+                known["own_face"] = not node.tag.startswith("!new:vavl_sb.")
         about = folder / "about.json"
         if about.is_file():
             known.update(json.loads(about.read_text(encoding="utf-8")))
@@ -269,7 +271,7 @@ def _licences(folder, about, corpus):
     face, visual = "EfficientNet-B2", VISUAL_LICENCE
     if names.get("visual") == "random":
         visual = "random weights, nothing to license"
-    if not (folder / "visual_encoder.safetensors").is_file():
+    if about.get("own_face"):
         face, visual = "a face encoder", UNKNOWN
     also = (about.get("run") or {}).get("also_train")
     also = also if isinstance(also, list) else []
