@@ -165,7 +165,7 @@ def test_options_in_prose_and_tables_exist(path):
     keys = set().union(
         *map(hparams_keys, (REPOSITORY / "recipes").glob("*/hparams/*.yaml"))
     )
-    foreign = {"--no-deps"}  # Of pip.
+    foreign = {"--no-deps", "--key"}  # Of pip, and any option.
     for option in re.findall(r"`(--[\w-]+)", path.read_text(encoding="utf-8")):
         assert (
             option in foreign or option[2:] in keys or (f'"{option}"' in known)
