@@ -33,11 +33,13 @@ from vavl_sb.cli import _parser, main
 from vavl_sb.corpora.synthetic import make_cremad
 from vavl_sb.dataio.clip import ClipEncoder
 from vavl_sb.dataio.faces import FaceTracker
+from vavl_sb.inference import EmotionRecognizer
 from vavl_sb.inference.loading import _Plain
 from vavl_sb.lobes.audio_encoder import AudioEncoder
 from vavl_sb.lobes.vavl import VAVL
 from vavl_sb.lobes.visual_encoder import VisualEncoder
 from vavl_sb.training.export import export_model
+from vavl_sb.utils.errors import EncoderError
 
 sys.path.insert(0, str(REPOSITORY / "tests" / "unittests"))
 from test_protocol import HPARAMS, TRAIN  # noqa: E402
@@ -417,6 +419,41 @@ LEFT = {
 }
 
 
+def read_json(path):
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def check_own_corpus(folder):
+    """Both models know the corpus, and were tested on its two test clips."""
+    for run, labels, limits in (
+        ("mine", ["calm", "tense"], None),
+        ("numbers", ["arousal", "valence"], [1, 5]),
+    ):
+        metrics = read_json(folder / "results" / run / "metrics.json")
+        assert metrics["n_test"]["audio"] == 2
+        about = read_json(folder / "results" / run / "inference/about.json")
+        assert about["corpus"] == "my corpus" and about["labels"] == labels
+        assert about["attribute_range"] == limits
+        assert len(about["train_speakers"]) == 2
+
+
+def check_encoders(folder):
+    """The model has them, says so, and is not loaded without trust."""
+    about = read_json(folder / "my_model" / "about.json")
+    names = {"audio": "my_encoders.Loudness", "visual": "my_encoders.Thumbnail"}
+    assert about["encoder_names"] == names
+    card = (folder / "my_model" / "README.md").read_text(encoding="utf-8")
+    assert "a face encoder (my_encoders.Thumbnail)" in card
+    with pytest.raises(EncoderError, match="my_encoders.Loudness.*--trust"):
+        EmotionRecognizer.from_hparams(folder / "my_model")
+
+
+CHECKS = {
+    "docs/own_corpus.md": check_own_corpus,
+    "docs/encoders.md": check_encoders,
+}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("path", DOCS, ids=NAMES)
 def test_blocks_run(path, folder, monkeypatch):
@@ -439,3 +476,5 @@ def test_blocks_run(path, folder, monkeypatch):
     assert found or name == "docs/troubleshooting.md"
     for left in LEFT.get(name, ()):
         assert (folder / left).stat().st_size > 0, left
+    if name in CHECKS:
+        CHECKS[name](folder)
