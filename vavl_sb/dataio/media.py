@@ -38,6 +38,7 @@ from vavl_sb.dataio.containers import (
 )
 from vavl_sb.dataio.durations import promised_duration
 from vavl_sb.dataio.frames import AudioChunk, FrameBatch
+from vavl_sb.dataio.limits import MAX_WHOLE, fault_of_time
 from vavl_sb.dataio.streams import AudioReader, Fault, VideoReader
 from vavl_sb.utils.errors import MediaError, VAVLError
 
@@ -260,9 +261,30 @@ def read_audio(path, sample_rate=16000, partial=False):
     None
     """
     chunks = decode(path, sample_rate, video=False, partial=partial)
-    samples = [chunk.samples for chunk in chunks]
+    samples, seconds = [], 0.0
+    for chunk in chunks:
+        samples.append(chunk.samples)
+        seconds += len(chunk.samples) / sample_rate
+        refuse_endless(path, seconds)
     samples = np.concatenate(samples) if samples else np.zeros(0, np.float32)
     return None if is_silent(samples) else torch.from_numpy(samples)
+
+
+def refuse_endless(path, seconds):
+    """Raises a MediaError where more sound is held than is sensible.
+
+    Arguments
+    ---------
+    path : str
+        The file, for the message.
+    seconds : float
+        Of sound that was read so far.
+    """
+    if seconds > MAX_WHOLE:
+        raise MediaError(
+            f"{path}: more than {MAX_WHOLE / 3600:g} h of sound; cut it into "
+            "clips, or leave it out"
+        )
 
 
 def is_silent(samples):
@@ -329,6 +351,9 @@ def probe(path):
         spans = [timeline.spans.get(stream.index) for stream in used]
         rate = picture.average_rate if picture is not None else None
         codec = sound.codec_context if sound is not None else None
+        beyond = fault_of_time(timeline.end)
+        if beyond is not None:
+            raise MediaError(f"{path}: {beyond}; get it again or leave it out")
         return MediaInfo(
             path=path,
             duration=max((s.end for s in spans if s is not None), default=0.0),
