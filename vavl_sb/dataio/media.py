@@ -140,8 +140,9 @@ def decode(
     Raises
     ------
     MediaError
-        The file cannot be opened (see ``open_media``), or has a fault and
-        ``partial`` is False. Raised at the fault: what came before it has been
+        The file cannot be opened (see ``open_media``), claims a picture above
+        the limit (see :mod:`vavl_sb.dataio.limits`), or has a fault, of which
+        a broken limit is one, and ``partial`` is False. Raised at the fault: what came before it has been
         yielded.
 
     Example
@@ -249,6 +250,11 @@ def read_audio(path, sample_rate=16000, partial=False):
         Shape (n,), mono in [-1, 1], from the stream's first sample on; a gap
         in its time stamps is closed. None if there is no audio stream, no
         sample in it, or digital silence alone.
+
+    Raises
+    ------
+    MediaError
+        As :func:`decode`, and for more than an hour of sound.
 
     Example
     -------
