@@ -13,7 +13,7 @@ import pytest
 import soundfile
 from light_model import LABELS, make_model
 from PIL import Image
-from small_clips import grays, sine, write
+from test_media import grays, sine, write
 
 from vavl_sb.cli import main
 from vavl_sb.dataio.clip import ClipEncoder
