@@ -7,8 +7,10 @@ Authors
  * The vavl_sb authors 2026
 """
 
+import contextlib
 import io
 import struct
+import types
 from fractions import Fraction
 
 import numpy as np
@@ -19,6 +21,7 @@ from small_clips import grays, sine, write
 
 from vavl_sb.dataio import limits, media
 from vavl_sb.dataio.clip import ClipEncoder
+from vavl_sb.dataio.containers import open_media
 from vavl_sb.dataio.durations import riff_duration
 from vavl_sb.dataio.faces import FaceTracker
 from vavl_sb.dataio.media import decode, probe, read_audio
@@ -134,6 +137,29 @@ def test_a_time_stamp_in_a_year(tmp_path):
     )
     for use in (everything, probe):
         assert "3.2e+07 s is beyond the limit of 24 hours" in refusal(use, path)
+
+
+def test_a_stream_that_pyav_does_not_know(tmp_path, monkeypatch):
+    """PyAV 18 ends so for a stream that first shows in the middle."""
+    path = write(tmp_path / "c.mp4", grays([99] * 10))
+    whole = everything(path)
+
+    @contextlib.contextmanager
+    def open_with_a_late_stream(path):
+        with open_media(path) as container:
+
+            def demux():
+                yield from container.demux()
+                raise IndexError("list index out of range")
+
+            names = ("streams", "start_time", "duration", "format")
+            kept = {name: getattr(container, name) for name in names}
+            yield types.SimpleNamespace(**kept, demux=demux)
+
+    monkeypatch.setattr(media, "open_media", open_with_a_late_stream)
+    (batch,) = everything(path)
+    assert np.array_equal(batch.frames, whole[0].frames)
+    assert probe(path).duration == pytest.approx(0.4)
 
 
 def test_more_sound_than_is_read_at_once(tmp_path, monkeypatch):

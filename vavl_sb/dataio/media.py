@@ -224,6 +224,11 @@ def _packets(container, timeline):
             packet = next(packets)
         except StopIteration:
             return
+        except IndexError:
+            # PyAV, after all else is read, asks for a stream that was found
+            # only in the middle (damaged flv), which it does not know. By
+            # chance it does so or not: the stream does not count either way.
+            return
         except av.error.FFmpegError as error:
             raise Fault(
                 f"cannot be read beyond {timeline.end:.2f} s ({error.strerror})"

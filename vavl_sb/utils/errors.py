@@ -20,8 +20,8 @@ class VAVLError(Exception):
 
     Example
     -------
-    >>> print(VAVLError("a file's name may have\na line break in it"))
-    a file's name may have a line break in it
+    >>> print(VAVLError("a name may have" + chr(10) + "a line break in it"))
+    a name may have a line break in it
     """
 
     def __str__(self):
