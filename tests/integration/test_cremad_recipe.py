@@ -31,8 +31,22 @@ def arguments(corpus, folder, features):
     ]
 
 
+def snapshot(folder):
+    """Name, size and time of change of all that is below a folder."""
+    return {
+        path: (path.stat().st_size, path.stat().st_mtime_ns)
+        for path in [folder, *folder.rglob("*")]
+    }
+
+
 @pytest.fixture(scope="module")
-def finished(small_corpus, tmp_path_factory, features):
+def before(small_corpus):
+    """What the corpus was before the first run."""
+    return snapshot(small_corpus)
+
+
+@pytest.fixture(scope="module")
+def finished(small_corpus, before, tmp_path_factory, features):
     """A finished run of each task."""
     folders = {}
     for hparams in ("vavl_cls.yaml", "vavl_reg.yaml"):
@@ -91,6 +105,11 @@ def test_a_run_leaves_what_the_readme_says(finished):
         "neutral",
         "sad",
     }
+
+
+def test_a_run_leaves_the_corpus_as_it_was(finished, small_corpus, before):
+    # On a read-only disk: tests/faults/test_disks.py.
+    assert len(before) > 20 and snapshot(small_corpus) == before
 
 
 def test_the_scores_are_those_of_the_predictions(finished):

@@ -23,7 +23,7 @@ from vavl_sb.utils.errors import MediaError
 
 sys.path.insert(0, str(REPOSITORY / "tests" / "unittests"))
 from light_model import make_model  # noqa: E402
-from test_media import write  # noqa: E402
+from small_clips import write  # noqa: E402
 
 av = pytest.importorskip("av")
 pytest.importorskip("facenet_pytorch")

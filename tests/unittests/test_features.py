@@ -1,20 +1,25 @@
 """The feature cache: computed once, checked, safe, resumable."""
 
+import contextlib
 import json
 import multiprocessing
 import os
+import types
 
 import numpy as np
 import pytest
+import torch
 
 from vavl_sb.dataio import features
 from vavl_sb.dataio.clip import ClipFeatures
+from vavl_sb.dataio.datasets import emotion_datasets
 from vavl_sb.dataio.features import (
     ContentIndex,
     FeatureCache,
     extract_features,
     read_index,
 )
+from vavl_sb.utils import files
 from vavl_sb.utils.errors import MediaError, VAVLError
 
 
@@ -178,6 +183,118 @@ def test_every_flipped_bit_and_every_cut_is_noticed(tmp_path):
         assert "\n" not in str(error.value) and str(path) in str(error.value)
 
 
+def test_a_flipped_bit_of_a_larger_file_is_noticed(tmp_path):
+    """Where the shape is damaged, NumPy reads less than there is."""
+    cache = FeatureCache(tmp_path)
+    path = cache.path("audio", "d", "c")
+    value = np.random.default_rng(0).normal(size=(300, 32)).astype(np.float16)
+    cache.write(path, value)
+    whole = path.read_bytes()
+    assert len(whole) > 19000
+    bits = len(whole) * 8
+    headers = [*range(300 * 8), *range(bits - 200 * 8, bits)]
+    # The array, with its own header, from its magic to the zip's directory.
+    array = range(whole.find(b"\x93NUMPY"), whole.rfind(b"PK\x01\x02"))
+    assert len(array) == value.nbytes + 128
+    for bit in {*headers, *range(0, bits, 97)}:
+        data = bytearray(whole)
+        data[bit // 8] ^= 1 << (bit % 8)
+        path.write_bytes(data)
+        found = cache.find(path)
+        if found is not None:
+            assert np.array_equal(found, value) and found.dtype == value.dtype
+            # A date, say, which no reader of zip files looks at.
+            assert bit // 8 not in array
+    for size in (*range(0, len(whole), 997), len(whole) - 1):
+        path.write_bytes(whole[:size])
+        assert cache.find(path) is None and not path.exists()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_damage_after_extraction_names_clip_and_file(tmp_path, corpus, workers):
+    index, _ = extract(tmp_path, corpus, CountingEncoder())
+    entries = {
+        id: {**corpus[id], "duration": 1.0, "spk_id": id, "emotion": "sad"}
+        for id in "ab"
+    }
+
+    def items():
+        datasets = emotion_datasets(
+            {"train": entries},
+            index,
+            "classification",
+            ["sad"],
+            {"audio": 2, "visual": 2},
+            tmp_path / "features",
+        )
+        return list(
+            torch.utils.data.DataLoader(
+                datasets["train"], batch_size=None, num_workers=workers
+            )
+        )
+
+    assert len(items()) == 2
+    damaged = index["b"]["audio"]
+    data = bytearray(open(damaged, "rb").read())
+    data[len(data) // 2] ^= 4
+    open(damaged, "wb").write(data)
+    with pytest.raises(VAVLError) as error:
+        items()
+    text = str(error.value)
+    assert text.startswith("b: cached feature") and damaged in text
+    assert "run the same command again" in text and "\n" not in text
+
+    # Just that is what helps.
+    encoder = CountingEncoder()
+    extract(tmp_path, corpus, encoder)
+    assert corpus["b"]["wav"] in encoder.calls
+    assert len(items()) == 2
+
+
+def test_a_damaged_index_is_told_or_written_anew(tmp_path, corpus):
+    index, _ = extract(tmp_path, corpus, CountingEncoder())
+    path = tmp_path / "index.json"
+    whole = path.read_bytes()
+    for size in range(0, len(whole) - 2, 7):
+        path.write_bytes(whole[:size])
+        with pytest.raises(VAVLError, match="run the same command") as error:
+            read_index(path)
+        assert "\n" not in str(error.value) and str(path) in str(error.value)
+    for bit in range(0, 8 * len(whole), 13):
+        data = bytearray(whole)
+        data[bit // 8] ^= 1 << (bit % 8)
+        path.write_bytes(data)
+        try:
+            found = read_index(path)
+        except VAVLError as error:
+            assert "\n" not in str(error)
+        else:
+            assert all(
+                set(row) == {"audio", "visual"} for row in found.values()
+            )
+    assert extract(tmp_path, corpus, CountingEncoder())[0] == index
+
+
+def test_damaged_hashes_are_computed_anew(tmp_path, corpus):
+    index, _ = extract(tmp_path, corpus, CountingEncoder())
+    path = tmp_path / "features" / "content.json"
+    whole = path.read_bytes()
+    for bit in range(0, 8 * len(whole), 101):
+        data = bytearray(whole)
+        data[bit // 8] ^= 1 << (bit % 8)
+        path.write_bytes(data)
+        found, _ = extract(tmp_path, corpus, CountingEncoder())
+        # A hash that was changed to another one gives the feature another
+        # name, and never another value.
+        for id, row in index.items():
+            for modality, name in row.items():
+                other = found[id][modality]
+                assert (other is None) == (name is None)
+                if name is not None:
+                    cache = FeatureCache(tmp_path / "features")
+                    assert np.array_equal(cache.read(other), cache.read(name))
+
+
 def test_a_damaged_feature_is_told_and_computed_anew(tmp_path, corpus, caplog):
     index, _ = extract(tmp_path, corpus, CountingEncoder())
     damaged = index["a"]["audio"]
@@ -199,6 +316,41 @@ def test_a_full_disk_is_told_in_one_line(tmp_path, corpus, monkeypatch):
         extract(tmp_path, corpus, CountingEncoder())
     assert "\n" not in str(error.value)
     assert list((tmp_path / "features").rglob("*.npz")) == []
+
+
+def test_a_disk_that_fills_up_while_a_feature_is_written(
+    tmp_path, corpus, monkeypatch
+):
+    """Half of a file fits; the next run goes on with what is missing."""
+    written = []
+
+    def open_on_a_small_disk(path, *mode, **options):
+        file = open(path, *mode, **options)
+        if "npz" not in str(path):
+            return file
+        written.append(path)
+        if len(written) == 3:
+            write = file.write
+
+            def half(data):
+                write(data[: len(data) // 2])
+                raise OSError(28, "No space left on device")
+
+            file = types.SimpleNamespace(write=half)
+            return contextlib.nullcontext(file)
+        return file
+
+    monkeypatch.setattr(files, "open", open_on_a_small_disk, raising=False)
+    with pytest.raises(VAVLError, match=r"No space .*MB free") as error:
+        extract(tmp_path, corpus, CountingEncoder())
+    assert "\n" not in str(error.value) and "npz" in str(error.value)
+    folder = tmp_path / "features"
+    whole = list(folder.rglob("*.npz"))
+    assert len(whole) == 2 and not list(folder.rglob("*.tmp"))
+    monkeypatch.undo()
+    rest = CountingEncoder()
+    extract(tmp_path, corpus, rest)
+    assert len(rest.calls) == 5  # of 7
 
 
 def _worker(folder, clips, barrier):

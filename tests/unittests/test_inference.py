@@ -13,7 +13,7 @@ import pytest
 import soundfile
 import torch
 from light_model import LABELS, make_model
-from test_media import sine, write
+from small_clips import sine, write
 
 from vavl_sb.dataio.clip import ClipFeatures
 from vavl_sb.dataio.face_detection import Detection

@@ -19,7 +19,7 @@ import torch
 
 from vavl_sb.dataio.faces import CropBatch, Decided
 from vavl_sb.dataio.frames import AudioChunk
-from vavl_sb.dataio.media import decode, is_silent
+from vavl_sb.dataio.media import decode, is_silent, refuse_endless
 from vavl_sb.utils.errors import MediaError
 from vavl_sb.utils.stopwatch import Stopwatch
 
@@ -200,9 +200,12 @@ class ClipEncoder:
     def _decode_once(self, path, audio, video):
         """One pass over one file: (samples, visual features)."""
         samples, visual = [np.zeros(0, np.float32)], []
+        seconds = 0.0
         for item in self._stream_file(path, audio, video, Stopwatch()):
             if isinstance(item, AudioChunk):
                 samples.append(item.samples)
+                seconds += len(item.samples) / SAMPLE_RATE
+                refuse_endless(path, seconds)
             elif isinstance(item, FaceChunk):
                 visual.append(item.features)
         return (

@@ -14,6 +14,7 @@ import contextlib
 import os
 from dataclasses import dataclass
 
+from vavl_sb.dataio.limits import MAX_PIXELS
 from vavl_sb.utils.errors import MediaError
 
 # FFmpeg counts the times of a container in microseconds.
@@ -48,7 +49,11 @@ def open_media(path):
     av = import_av()
     try:
         # The absolute path, lest "a:b.mp4" be taken for a protocol "a".
-        container = av.open(os.path.abspath(path), metadata_errors="ignore")
+        container = av.open(
+            os.path.abspath(path),
+            metadata_errors="ignore",
+            options={"max_pixels": str(MAX_PIXELS)},
+        )
     except av.error.FFmpegError as error:
         raise MediaError(
             f"{path}: not a media file that can be read ({reason(error)}); it "

@@ -12,7 +12,7 @@ from speechbrain.utils.logger import get_logger
 from vavl_sb.dataio.features import FeatureCache
 from vavl_sb.dataio.manifest import read_manifest
 from vavl_sb.dataio.media import read_audio
-from vavl_sb.utils.errors import ManifestError
+from vavl_sb.utils.errors import ManifestError, MediaError, VAVLError
 
 logger = get_logger(__name__)
 
@@ -133,13 +133,29 @@ def _modality_item(modality, features, dims, cache, raw=False):
         path = features[id][modality]
         if path is None:
             yield torch.zeros(1) if raw else torch.zeros(1, dims[modality])
-        elif raw:
-            yield read_audio(path)
         else:
-            yield torch.from_numpy(cache.read(path)).float()
+            try:
+                yield _sound(path) if raw else _cached(cache, path)
+            except VAVLError as error:
+                raise type(error)(f"{id}: {error}") from None
         yield path is not None
 
     return load
+
+
+def _sound(path):
+    """Samples of a file that had sound when the run started."""
+    samples = read_audio(path)
+    if samples is None:
+        raise MediaError(
+            f"{path}: has no sound any more; run the same command again"
+        )
+    return samples
+
+
+def _cached(cache, path):
+    """Frames of a cached feature, float32."""
+    return torch.from_numpy(cache.read(path)).float()
 
 
 def _label_item(task, labels):

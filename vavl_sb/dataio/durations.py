@@ -20,6 +20,9 @@ FORMATS_WITH_DURATION = {"mov", "matroska", "flv", "asf", "flac", "aiff"}
 # Sizes that writers to a pipe put where they cannot know the true one.
 UNKNOWN_RIFF_SIZE = 0x7FFF0000
 
+# A stretch of zeros reads as chunks of no length, which have no end.
+MAX_CHUNKS = 1000
+
 
 def promised_duration(path, container):
     """Duration that the header of a file states, where it can be relied on.
@@ -87,7 +90,10 @@ def riff_duration(file):
         frame_us, frames = struct.unpack_from("<I12xI", head, 20)
         return frame_us * frames / 1e6 or None
     byte_rate = 0
-    while len(header := file.read(8)) == 8:
+    for _ in range(MAX_CHUNKS):
+        header = file.read(8)
+        if len(header) < 8:
+            break
         chunk, size = struct.unpack("<4sI", header)
         if chunk == b"data":
             known = byte_rate and size < UNKNOWN_RIFF_SIZE

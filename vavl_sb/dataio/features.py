@@ -8,11 +8,14 @@ Authors
  * The vavl_sb authors 2026
 """
 
+import contextlib
 import hashlib
 import io
-import json
 import os
+import re
+import struct
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +25,22 @@ from tqdm import tqdm
 
 from vavl_sb.dataio.media import read_audio
 from vavl_sb.utils.errors import MediaError, VAVLError
-from vavl_sb.utils.files import write_atomically, write_json
+from vavl_sb.utils.files import read_json, write_atomically, write_json
 
 logger = get_logger(__name__)
+
+# All that zipfile and NumPy raise for a file that is not what was written.
+DAMAGE = (
+    OSError,
+    ValueError,
+    KeyError,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+)
 
 # Which field of a manifest's entry holds a modality's media.
 MEDIA_FIELD = {"audio": "wav", "visual": "video"}
@@ -114,16 +130,18 @@ class FeatureCache:
             The file is missing, cut short or damaged.
         """
         try:
-            with np.load(path, allow_pickle=False) as stored:
-                return stored["features"]
-        except (OSError, ValueError, KeyError, EOFError) as error:
-            reason = error
-        except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
-            reason = error
-        raise VAVLError(
-            f"cached feature {path} cannot be read ({_one_line(reason)}); run "
-            "the same command again and it is computed anew"
-        )
+            with zipfile.ZipFile(path) as archive:
+                # As a whole: NumPy itself would read no further than the shape
+                # that it finds, and so perhaps not up to the checksum.
+                whole = archive.read("features.npy")
+            return np.lib.format.read_array(
+                io.BytesIO(whole), allow_pickle=False
+            )
+        except DAMAGE as error:
+            raise VAVLError(
+                f"cached feature {path} cannot be read ({_one_line(error)}); "
+                "run the same command again and it is computed anew"
+            ) from None
 
     def find(self, path):
         """Reads features if they are there and sound.
@@ -161,9 +179,10 @@ class ContentIndex:
         self.path = Path(path)
         self.changed = False
         try:
-            known = json.loads(self.path.read_text(encoding="utf-8"))
-            self.known = {k: v for k, v in known.items() if len(v) == 3}
-        except (OSError, ValueError, AttributeError, TypeError):
+            known = read_json(self.path)
+            self.known = {k: v for k, v in known.items() if _is_entry(v)}
+        except (OSError, ValueError, AttributeError):
+            # New or damaged: the files are hashed again.
             self.known = {}
 
     def content(self, media):
@@ -241,8 +260,12 @@ def extract_features(
     try:
         for id in progress:
             run.one_clip(id, clips[id])
-    finally:
-        contents.save()
+    except BaseException:
+        # A full disk is told of once, by the feature that found it full.
+        with contextlib.suppress(VAVLError):
+            contents.save()
+        raise
+    contents.save()
     write_json(report, run.summary())
     write_json(index, run.paths)
     run.log(report)
@@ -261,8 +284,22 @@ def read_index(path):
     dict
         ``{id: {"audio": path or None, "visual": path or None}}``: of cached
         features, or of the sound itself where it is used raw.
+
+    Raises
+    ------
+    VAVLError
+        In one line: it is missing or damaged.
     """
-    return json.loads(Path(path).read_text(encoding="utf-8"))
+    try:
+        index = read_json(path)
+        if not all(_is_row(row) for row in index.values()):
+            raise ValueError("not an index of features")
+        return index
+    except (OSError, ValueError, AttributeError) as error:
+        raise VAVLError(
+            f"{path}: cannot be used ({_one_line(error)}); run the same "
+            "command again and it is written anew"
+        ) from None
 
 
 def feature_statistics(paths, folder):
@@ -377,6 +414,24 @@ def _sha256(path):
         while piece := file.read(1 << 20):
             digest.update(piece)
     return digest.hexdigest()
+
+
+def _is_entry(value):
+    """Whether a value is [size, mtime, hash]."""
+    return (
+        isinstance(value, list)
+        and [type(item) for item in value] == [int, int, str]
+        and re.fullmatch("[0-9a-f]{64}", value[2]) is not None
+    )
+
+
+def _is_row(value):
+    """Whether a value is a path or None for each modality."""
+    return (
+        isinstance(value, dict)
+        and set(value) == set(MEDIA_FIELD)
+        and all(p is None or isinstance(p, str) for p in value.values())
+    )
 
 
 def _one_line(error):

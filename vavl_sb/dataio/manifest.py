@@ -18,14 +18,13 @@ Authors
  * The vavl_sb authors 2026
 """
 
-import json
 import math
 import os
 from numbers import Real
 
 from vavl_sb.utils.chance import shuffled
 from vavl_sb.utils.errors import CorpusError, ManifestError
-from vavl_sb.utils.files import write_json
+from vavl_sb.utils.files import parse_json, write_json
 
 SPLITS = ("train", "valid", "test")
 WITHHELD = ("audio", "visual")
@@ -94,7 +93,7 @@ def _load(path):
 
     try:
         with open(path, encoding="utf-8") as file:
-            entries = json.load(file, object_pairs_hook=unique)
+            entries = parse_json(file.read(), object_pairs_hook=unique)
     except OSError as error:
         raise ManifestError(
             f"{path}: cannot be read ({error.strerror}); run the recipe's "
@@ -140,7 +139,24 @@ def check_entries(entries, where, labels=None, attributes=()):
     for clip, entry in entries.items():
         fault = _fault(entry, labels, attributes)
         if fault is not None:
-            raise ManifestError(f"{where}: {clip or repr(clip)}: {fault}")
+            name = clip if clip.isprintable() and clip else _shown(clip)
+            raise ManifestError(f"{where}: {name}: {fault}")
+
+
+def _shown(value):
+    """A value for an error: as Python writes it, but not at any length."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _is_finite(value):
+    """Whether a value is a number that a float can hold."""
+    if not isinstance(value, Real) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number of hundreds of digits
+        return False
 
 
 def _fault(entry, labels, attributes):
@@ -156,27 +172,29 @@ def _fault(entry, labels, attributes):
     for field in ("wav", "video"):
         value = entry[field]
         if value is not None and (not isinstance(value, str) or not value):
-            return f"{field}: must be a path or null, not {value!r}"
+            return f"{field}: must be a path or null, not {_shown(value)}"
         # SpeechBrain formats each string of a manifest: a stray brace fails
         # there, with an error that does not name the clip.
         if value and set("{}") & set(value.replace("{data_root}", "")):
-            return f"{field}: braces other than {{data_root}} in {value!r}"
+            shown = _shown(value)
+            return f"{field}: braces other than {{data_root}} in {shown}"
     if entry["wav"] is None and entry["video"] is None:
         return "wav, video: both null"
     for field in ("duration", *attributes):
-        value = entry[field]
-        number = isinstance(value, Real) and not isinstance(value, bool)
-        if not number or not math.isfinite(value):
-            return f"{field}: must be a finite number, not {value!r}"
+        if not _is_finite(entry[field]):
+            shown = _shown(entry[field])
+            return f"{field}: must be a finite number, not {shown}"
     if entry["duration"] <= 0:
-        return f"duration: must be above 0 s, not {entry['duration']!r}"
+        return f"duration: must be above 0 s, not {_shown(entry['duration'])}"
     if not isinstance(entry["spk_id"], str) or not entry["spk_id"]:
-        return f"spk_id: must be a name, not {entry['spk_id']!r}"
+        return f"spk_id: must be a name, not {_shown(entry['spk_id'])}"
     if labels is not None and entry["emotion"] not in tuple(labels):
         known = ", ".join(labels)
-        return f"emotion: must be one of {known}, not {entry['emotion']!r}"
+        shown = _shown(entry["emotion"])
+        return f"emotion: must be one of {known}, not {shown}"
     if entry.get("withheld") not in (None, *WITHHELD):
-        return f"withheld: must be audio or visual, not {entry['withheld']!r}"
+        shown = _shown(entry["withheld"])
+        return f"withheld: must be audio or visual, not {shown}"
     return None
 
 

@@ -38,6 +38,7 @@ from vavl_sb.dataio.containers import (
 )
 from vavl_sb.dataio.durations import promised_duration
 from vavl_sb.dataio.frames import AudioChunk, FrameBatch
+from vavl_sb.dataio.limits import MAX_WHOLE, fault_of_time
 from vavl_sb.dataio.streams import AudioReader, Fault, VideoReader
 from vavl_sb.utils.errors import MediaError, VAVLError
 
@@ -139,8 +140,9 @@ def decode(
     Raises
     ------
     MediaError
-        The file cannot be opened (see ``open_media``), or has a fault and
-        ``partial`` is False. Raised at the fault: what came before it has been
+        The file cannot be opened (see ``open_media``), claims a picture above
+        the limit (see :mod:`vavl_sb.dataio.limits`), or has a fault, of which
+        a broken limit is one, and ``partial`` is False. Raised at the fault: what came before it has been
         yielded.
 
     Example
@@ -222,6 +224,11 @@ def _packets(container, timeline):
             packet = next(packets)
         except StopIteration:
             return
+        except IndexError:
+            # PyAV, after all else is read, asks for a stream that was found
+            # only in the middle (damaged flv), which it does not know. By
+            # chance it does so or not: the stream does not count either way.
+            return
         except av.error.FFmpegError as error:
             raise Fault(
                 f"cannot be read beyond {timeline.end:.2f} s ({error.strerror})"
@@ -249,6 +256,11 @@ def read_audio(path, sample_rate=16000, partial=False):
         in its time stamps is closed. None if there is no audio stream, no
         sample in it, or digital silence alone.
 
+    Raises
+    ------
+    MediaError
+        As :func:`decode`, and for more than an hour of sound.
+
     Example
     -------
     >>> import tempfile, wave
@@ -260,9 +272,30 @@ def read_audio(path, sample_rate=16000, partial=False):
     None
     """
     chunks = decode(path, sample_rate, video=False, partial=partial)
-    samples = [chunk.samples for chunk in chunks]
+    samples, seconds = [], 0.0
+    for chunk in chunks:
+        samples.append(chunk.samples)
+        seconds += len(chunk.samples) / sample_rate
+        refuse_endless(path, seconds)
     samples = np.concatenate(samples) if samples else np.zeros(0, np.float32)
     return None if is_silent(samples) else torch.from_numpy(samples)
+
+
+def refuse_endless(path, seconds):
+    """Raises a MediaError where more sound is held than is sensible.
+
+    Arguments
+    ---------
+    path : str
+        The file, for the message.
+    seconds : float
+        Of sound that was read so far.
+    """
+    if seconds > MAX_WHOLE:
+        raise MediaError(
+            f"{path}: more than {MAX_WHOLE / 3600:g} h of sound; cut it into "
+            "clips, or leave it out"
+        )
 
 
 def is_silent(samples):
@@ -329,6 +362,9 @@ def probe(path):
         spans = [timeline.spans.get(stream.index) for stream in used]
         rate = picture.average_rate if picture is not None else None
         codec = sound.codec_context if sound is not None else None
+        beyond = fault_of_time(timeline.end)
+        if beyond is not None:
+            raise MediaError(f"{path}: {beyond}; get it again or leave it out")
         return MediaInfo(
             path=path,
             duration=max((s.end for s in spans if s is not None), default=0.0),

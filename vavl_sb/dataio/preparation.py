@@ -23,7 +23,7 @@ from vavl_sb.dataio.manifest import (
     write_manifest,
 )
 from vavl_sb.utils.errors import CorpusError, ManifestError
-from vavl_sb.utils.files import write_json
+from vavl_sb.utils.files import read_json, write_json
 
 logger = get_logger(__name__)
 
@@ -106,8 +106,7 @@ def is_prepared(report_path, mark, manifests, data_folder):
         changed since.
     """
     try:
-        with open(report_path, encoding="utf-8") as file:
-            report = json.load(file)
+        report = read_json(report_path)
         done = report["fingerprint"] == mark
         if not done or report["manifests"] != digest_files(manifests):
             return False
@@ -135,8 +134,10 @@ def recorded_folder(folder):
     """
     path = os.path.join(folder, REPORT)
     try:
-        with open(path, encoding="utf-8") as file:
-            return json.load(file)["data_folder"]
+        folder = read_json(path)["data_folder"]
+        if isinstance(folder, str):
+            return folder
+        reason = "it does not say where the corpus is"
     except OSError as error:
         reason = error.strerror
     except (ValueError, KeyError, TypeError):
@@ -164,8 +165,7 @@ def read_speaker_lists(path):
     """
     form = '{"train": [speakers], "valid": [...], "test": [...]}'
     try:
-        with open(path, encoding="utf-8") as file:
-            lists = json.load(file)
+        lists = read_json(path)
     except OSError as error:
         raise CorpusError(
             f"{path}: cannot be read ({error.strerror}); partition must be a "

@@ -14,6 +14,12 @@ from speechbrain.utils.logger import get_logger
 
 from vavl_sb.dataio.containers import import_av, reason
 from vavl_sb.dataio.frames import AudioChunk, FrameBatch, RatePicker, upright
+from vavl_sb.dataio.limits import (
+    MAX_PIXELS,
+    fault_of_picture,
+    fault_of_rate,
+    fault_of_time,
+)
 from vavl_sb.utils.errors import MediaError
 
 logger = get_logger(__name__)
@@ -36,7 +42,7 @@ class Fault(Exception):
 class _Reader:
     """Decodes one stream's packets and keeps account of faults."""
 
-    kind = ""
+    kind = hint = ""
 
     def open(self, stream, origin, path):
         """Gets ready for a stream.
@@ -81,6 +87,9 @@ class _Reader:
                 self._note("its data is incomplete")
                 continue
             time = self._time(frame)
+            beyond = self.beyond(frame) or fault_of_time(time)
+            if beyond is not None:
+                raise Fault(beyond)
             if self.fault is not None and time >= self.fault[0]:
                 raise self._as_fault()
             self.clock = time + self.length(frame)
@@ -100,11 +109,17 @@ class _Reader:
         """
         raise NotImplementedError
 
+    def beyond(self, frame):
+        """Which of the limits a frame breaks, in words, or None."""
+        raise NotImplementedError
+
     def fault_at_end(self):
         """The Fault to tell of once all packets are read, or None."""
         if self.heard_of is None or self.clock is None:
             if self.heard_of is not None:
-                return Fault(f"nothing of its {self.kind} can be decoded")
+                return Fault(
+                    f"nothing of its {self.kind} can be decoded{self.hint}"
+                )
             return None
         if self.fault and self.heard_of - self.clock > LOSS_AT_END:
             return self._as_fault()
@@ -160,6 +175,10 @@ class AudioReader(_Reader):
         float
         """
         return frame.samples / frame.sample_rate
+
+    def beyond(self, frame):
+        """Which of the limits a frame breaks, in words, or None."""
+        return fault_of_rate(frame.sample_rate)
 
     def read(self, packet):
         """Yields an AudioChunk for each full second.
@@ -242,6 +261,8 @@ class VideoReader(_Reader):
     """
 
     kind = "video"
+    # FFmpeg does not say why: it just opens no decoder for a larger one.
+    hint = f" ({MAX_PIXELS} pixels is the limit of a picture)"
 
     def __init__(self, frame_rate, batch_frames):
         self.picker = RatePicker(frame_rate)
@@ -251,6 +272,12 @@ class VideoReader(_Reader):
     def open(self, stream, origin, path):
         """Gets ready for a stream; see the base class."""
         super().open(stream, origin, path)
+        codec = stream.codec_context
+        beyond = fault_of_picture(codec.width, codec.height)
+        if beyond is not None:
+            raise MediaError(f"{path}: {beyond}; scale it down or leave it out")
+        # The picture's own header may say otherwise than the container's.
+        codec.options = {"max_pixels": str(MAX_PIXELS)}
         rate = stream.average_rate or stream.base_rate
         self.spacing = 1 / float(rate) if rate else 0.04
         ratio = stream.sample_aspect_ratio
@@ -274,6 +301,10 @@ class VideoReader(_Reader):
         float
         """
         return self.spacing
+
+    def beyond(self, frame):
+        """Which of the limits a frame breaks, in words, or None."""
+        return fault_of_picture(self._width(frame), frame.height)
 
     def read(self, packet):
         """Yields a FrameBatch for each full one.
@@ -307,9 +338,15 @@ class VideoReader(_Reader):
         self.room, self.times = None, []
 
     def _image(self, frame):
-        width = max(1, round(frame.width * self.pixel_ratio))
         image = frame.to_ndarray(
-            format="rgb24", width=width, height=frame.height, **self.threads
+            format="rgb24",
+            width=self._width(frame),
+            height=frame.height,
+            **self.threads,
         )
         matrix = frame.side_data.get("DISPLAYMATRIX")
         return image if matrix is None else upright(image, bytes(matrix))
+
+    def _width(self, frame):
+        """Width of a frame whose pixels were made square."""
+        return max(1, round(frame.width * self.pixel_ratio))

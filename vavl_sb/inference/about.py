@@ -4,12 +4,11 @@ Authors
  * The vavl_sb authors 2026
 """
 
-import json
-
 from vavl_sb.inference.hub import model_folder
 from vavl_sb.inference.loading import HPARAMS, read_plain
 from vavl_sb.utils.corpora import corpus_terms
 from vavl_sb.utils.errors import EncoderError
+from vavl_sb.utils.files import read_json
 
 ABOUT = "about.json"
 
@@ -72,7 +71,7 @@ def _read_json(path):
     if not path.is_file():
         return {}
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path)
     except (OSError, ValueError):
         found = None
     if not isinstance(found, dict):

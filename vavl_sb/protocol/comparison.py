@@ -4,7 +4,6 @@ Authors
  * The vavl_sb authors 2026
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +25,7 @@ from vavl_sb.protocol.statistics import (
 from vavl_sb.protocol.summary import SUMMARY, table, title
 from vavl_sb.protocol.tables import score_function
 from vavl_sb.utils.errors import VAVLError
-from vavl_sb.utils.files import write_atomically, write_json
+from vavl_sb.utils.files import read_json, write_atomically, write_json
 
 
 @dataclass
@@ -67,7 +66,7 @@ def read_protocol(folder):
     """
     path = Path(folder) / SUMMARY
     try:
-        runs = json.loads(path.read_text(encoding="utf-8"))["runs"]
+        runs = read_json(path)["runs"]
         keyed = {(r["partition"], r["seed"]): r for r in runs}
     except OSError as error:
         raise VAVLError(

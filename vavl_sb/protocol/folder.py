@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 
 from vavl_sb.utils.errors import VAVLError
-from vavl_sb.utils.files import write_json
+from vavl_sb.utils.files import read_json, write_json
 
 SETTINGS = "protocol_settings.json"
 # Keys that change where or how fast a run is computed, not what comes out.
@@ -126,8 +126,7 @@ def _known_settings(path):
             )
         return None
     try:
-        with open(path, encoding="utf-8") as file:
-            known = json.load(file)
+        known = read_json(path)
         {**known["partitions"], **known["overrides"]}
         return known
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -8,7 +8,6 @@ Authors
 """
 
 import csv
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from vavl_sb.protocol.tables import (
     score_function,
 )
 from vavl_sb.utils.errors import VAVLError
+from vavl_sb.utils.files import read_json
 
 MODALITIES = ("audio", "visual", "audiovisual")
 
@@ -126,8 +126,7 @@ def read_result(folder):
 def _json(path):
     """The object in a JSON file."""
     try:
-        with open(path, encoding="utf-8") as file:
-            return json.load(file)
+        return read_json(path)
     except OSError as error:
         raise VAVLError(f"{path}: cannot be read ({error.strerror})") from None
     except ValueError as error:

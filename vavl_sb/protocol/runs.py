@@ -6,7 +6,6 @@ Authors
 
 import contextlib
 import fcntl
-import json
 import os
 import subprocess
 import sys
@@ -15,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vavl_sb.protocol.settings import as_words
-from vavl_sb.utils.files import write_json
+from vavl_sb.utils.files import read_json, write_json
 
 MARK = "protocol_run.json"
 LOG = "run.log"
@@ -133,7 +132,7 @@ def is_finished(run):
     """
     folder = Path(run.folder)
     try:
-        mark = json.loads((folder / MARK).read_text(encoding="utf-8"))
+        mark = read_json(folder / MARK)
         return mark["settings"] == run.digest and all(
             (folder / name).is_file()
             for name in ("metrics.json", "predictions_test.csv", "test.json")

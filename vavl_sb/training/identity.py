@@ -15,7 +15,7 @@ from speechbrain.utils.distributed import if_main_process
 from vavl_sb.dataio.manifest import SPLITS
 from vavl_sb.dataio.preparation import digest_files
 from vavl_sb.utils.errors import VAVLError
-from vavl_sb.utils.files import write_json
+from vavl_sb.utils.files import read_json, write_json
 
 RECORD = "run.json"
 # What may change between two starts of one run: how long it trains, where
@@ -124,7 +124,7 @@ def refuse_other_run(hparams):
     folder = Path(hparams["save_folder"])
     wanted = run_identity(hparams)
     try:
-        found = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        found = read_json(folder / RECORD)
     except (OSError, ValueError):
         found = None
     if isinstance(found, dict) and any(folder.glob("CKPT*")):

@@ -4,11 +4,13 @@ Authors
  * The vavl_sb authors 2026
 """
 
-import json
 import os
 import shlex
 import sys
 from pathlib import Path
+
+from vavl_sb.utils.errors import VAVLError
+from vavl_sb.utils.files import read_json
 
 
 def trained_heads(features, clips):
@@ -140,11 +142,16 @@ def _public(value):
 def _scores(path):
     """Test scores of metrics.json; {} where the run was not tested."""
     try:
-        metrics = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        metrics = read_json(path)
+        test = {
+            head: {k: v for k, v in scores.items() if k != "confusion"}
+            for head, scores in metrics["test"].items()
+        }
+        return {"test": test, "n_test": metrics["n_test"]}
+    except FileNotFoundError:
         return {}
-    test = {
-        head: {k: v for k, v in scores.items() if k != "confusion"}
-        for head, scores in metrics["test"].items()
-    }
-    return {"test": test, "n_test": metrics["n_test"]}
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise VAVLError(
+            f"{path}: damaged ({type(error).__name__}); remove it and run the "
+            "same command again"
+        ) from None

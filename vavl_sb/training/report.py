@@ -6,7 +6,6 @@ Authors
 
 import csv
 import io
-import json
 import time
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from speechbrain.utils.distributed import if_main_process
 from speechbrain.utils.logger import get_logger
 
 from vavl_sb.training import plots
-from vavl_sb.utils.files import write_atomically, write_json
+from vavl_sb.utils.files import read_json, write_atomically, write_json
 
 logger = get_logger(__name__)
 
@@ -215,10 +214,8 @@ class LearningCurves:
         valid : dict
             Validation losses and scores by name.
         """
-        kept = []
-        if epoch > 1 and self.path.exists():
-            kept = json.loads(self.path.read_text(encoding="utf-8"))
-            kept = [entry for entry in kept if entry["epoch"] < epoch]
+        kept = self._kept() if epoch > 1 else []
+        kept = [entry for entry in kept if entry["epoch"] < epoch]
         kept.append({"epoch": epoch, "train": train, "valid": valid})
         write_json(self.path, kept)
         if time.monotonic() - self.drawn > SECONDS_BETWEEN_PICTURES:
@@ -226,11 +223,26 @@ class LearningCurves:
 
     def draw(self):
         """Draws all epochs so far, where there is one."""
-        if not self.path.exists():
-            return
-        kept = json.loads(self.path.read_text(encoding="utf-8"))
-        plots.learning_curves(kept, self.picture)
+        kept = self._kept()
+        if kept:
+            plots.learning_curves(kept, self.picture)
         self.drawn = time.monotonic()
+
+    def _kept(self):
+        """The epochs so far; none, with a warning, of a damaged file."""
+        try:
+            kept = read_json(self.path)
+            if all(set(e) == {"epoch", "train", "valid"} for e in kept):
+                return kept
+            reason = "not a list of epochs"
+        except FileNotFoundError:
+            return []
+        except (OSError, ValueError, TypeError) as error:
+            reason = error
+        logger.warning(
+            "%s: damaged (%s); the curves start anew", self.path, reason
+        )
+        return []
 
 
 def _softmax(logits):

@@ -4,7 +4,6 @@ Authors
  * The vavl_sb authors 2026
 """
 
-import json
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -16,6 +15,7 @@ from vavl_sb.dataio.manifest import refuse_overlap
 from vavl_sb.lobes.vavl import MODALITIES
 from vavl_sb.training.export import ABOUT
 from vavl_sb.utils.errors import EncoderError
+from vavl_sb.utils.files import read_json
 
 logger = get_logger(__name__)
 
@@ -138,7 +138,7 @@ def read_about(source):
     """
     path = Path(source) / ABOUT
     try:
-        about = json.loads(path.read_text(encoding="utf-8"))
+        about = read_json(path)
         for modality in MODALITIES:
             about["encoders"][modality]
         about["train_speakers"] = set(about["train_speakers"])

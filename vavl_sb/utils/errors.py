@@ -12,9 +12,24 @@ Authors
 import contextlib
 import sys
 
+LOADERS_MARK = "Original Traceback"
+
 
 class VAVLError(Exception):
-    """Base of all errors whose one-line text is meant for the user."""
+    """Base of all errors whose one-line text is meant for the user.
+
+    Example
+    -------
+    >>> print(VAVLError("a name may have" + chr(10) + "a line break in it"))
+    a name may have a line break in it
+    """
+
+    def __str__(self):
+        lines = super().__str__().splitlines()
+        # A loader's worker hands an error over as the text of its traceback.
+        if any(line.startswith(LOADERS_MARK) for line in lines):
+            return lines[-1].partition(": ")[2]
+        return " ".join(lines)
 
 
 class MediaError(VAVLError):

@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import secrets
+import shutil
 
 from vavl_sb.utils.errors import VAVLError
 
@@ -46,8 +47,8 @@ def write_atomically(path, data):
         os.replace(temporary, path)
     except OSError as error:
         raise VAVLError(
-            f"{path}: cannot be written ({error.strerror}); free space or "
-            "choose another folder, then run the same command again"
+            f"{path}: cannot be written ({error.strerror}{_room(path)}); free "
+            "space or choose another folder, then run the same command again"
         ) from None
     finally:
         with contextlib.suppress(OSError):
@@ -73,3 +74,61 @@ def write_json(path, content):
     """
     text = json.dumps(content, indent=2, allow_nan=False) + "\n"
     write_atomically(path, text.encode("utf-8"))
+
+
+def read_json(path):
+    """Reads a JSON file.
+
+    Arguments
+    ---------
+    path : str or Path
+        The file.
+
+    Returns
+    -------
+    dict or list or str or float or int or bool or None
+        What it holds. OSError if it cannot be read, ValueError if it is not
+        JSON in UTF-8, whatever else stands in it.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "file.json"
+    >>> _ = path.write_text("[" * 100000)
+    >>> read_json(path)
+    Traceback (most recent call last):
+    ...
+    ValueError: nested too deep
+    """
+    with open(path, encoding="utf-8") as file:
+        return parse_json(file.read())
+
+
+def parse_json(text, **options):
+    """Parses JSON; a ValueError is the only error.
+
+    Arguments
+    ---------
+    text : str
+        The JSON.
+    **options
+        For ``json.loads``.
+
+    Returns
+    -------
+    object
+        As :func:`read_json`.
+    """
+    try:
+        return json.loads(text, **options)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+
+
+def _room(path):
+    """What is left on the disk of a file, in words."""
+    folder = os.path.dirname(path) or "."
+    try:
+        free = shutil.disk_usage(folder).free
+    except OSError:
+        return ""
+    return f", {free / 1e6:.1f} MB free"

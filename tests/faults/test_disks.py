@@ -1,0 +1,84 @@
+"""A corpus that cannot be written, and a disk that fills up.
+
+Both need root, to mount: `chmod` does not stop root, and a quota stops
+nobody here.
+
+Authors
+ * The vavl_sb authors 2026
+"""
+
+import json
+import os
+import subprocess
+
+import pytest
+from conftest import SMALL, run_recipe
+
+pytestmark = pytest.mark.faults
+
+
+@pytest.fixture
+def mount(tmp_path):
+    """A function that mounts at tmp_path/NAME, and unmounts in the end."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting needs root")
+    mounted = []
+
+    def mount(name, *arguments):
+        point = tmp_path / name
+        point.mkdir(exist_ok=True)
+        done = subprocess.run(
+            ["mount", *arguments, str(point)], capture_output=True, text=True
+        )
+        if done.returncode != 0:
+            pytest.skip(f"mount: {done.stderr.strip()}")
+        if point not in mounted:
+            mounted.append(point)
+        return point
+
+    yield mount
+    for point in reversed(mounted):
+        subprocess.run(["umount", str(point)], check=True)
+
+
+def arguments(corpus, folder, features):
+    return [
+        *("--data_folder", corpus),
+        *("--output_folder", folder),
+        *("--feature_folder", features),
+        *("--partition", corpus / "partition.json"),
+        *SMALL,
+    ]
+
+
+def test_a_corpus_on_a_read_only_disk(small_corpus, tmp_path, mount):
+    corpus = mount("corpus", "--bind", str(small_corpus))
+    mount("corpus", "-o", "remount,bind,ro")
+    with pytest.raises(OSError, match="Read-only"):
+        (corpus / "new").touch()
+    run_recipe(
+        "CREMA-D", *arguments(corpus, tmp_path / "out", tmp_path / "features")
+    )
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert metrics["n_test"]["audio"] > 0
+
+
+def test_a_disk_that_fills_up_with_features(small_corpus, tmp_path, mount):
+    options = ["-o", "size=300k", "-t", "tmpfs", "tmpfs"]
+    features = mount("features", *options)
+    words = arguments(small_corpus, tmp_path / "out", features)
+    done = run_recipe("CREMA-D", *words, check=False)
+    output = done.stdout + done.stderr
+    assert done.returncode == 1 and "Traceback" not in output, output
+    (line,) = [x for x in output.splitlines() if "error: " in x]
+    assert "No space left" in line and "MB free" in line and ".npz" in line
+    kept = {p: p.stat().st_mtime_ns for p in features.rglob("*.npz")}
+    assert kept and not list(features.rglob("*.tmp"))
+
+    mount("features", "-o", "remount,size=64m")
+    done = run_recipe("CREMA-D", *words)
+    assert (tmp_path / "out" / "metrics.json").is_file()
+    # It went on: what was whole was not computed again.
+    assert "damaged" not in done.stdout + done.stderr
+    assert all(p.stat().st_mtime_ns == time for p, time in kept.items())
+    assert len(list(features.rglob("*.npz"))) > len(kept)

@@ -1,0 +1,92 @@
+"""Small media files with known pictures and tones, in many containers.
+
+Authors
+ * The vavl_sb authors 2026
+"""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+av = pytest.importorskip("av")
+
+# name: (video codec, audio codec, audio rate, options)
+CONTAINERS = {
+    "clip.mp4": ("libx264", "aac", 44100, {"movflags": "faststart"}),
+    "clip.mkv": ("libx264", "aac", 48000, {}),
+    "clip.flv": ("flv1", "aac", 44100, {}),
+    "clip.avi": ("mpeg4", "libmp3lame", 44100, {}),
+    "pcm.avi": ("mjpeg", "pcm_s16le", 16000, {}),
+    "clip.ts": ("libx264", "aac", 48000, {}),
+    "clip.webm": ("libvpx", "libopus", 48000, {}),
+    "clip.mov": ("mjpeg", "pcm_s16le", 8000, {}),
+}
+FPS = 25
+TONE = 440.0
+
+
+def write(
+    path,
+    images=None,
+    sound=None,
+    times=None,
+    codecs=("libx264", "aac"),
+    rate=16000,
+    fps=FPS,
+    offset=0.0,
+    options=None,
+    setup=None,
+):
+    """Writes images (at times, or at a fixed rate) and mono sound."""
+    with av.open(str(path), "w", options=options or {}) as out:
+        video = audio = None
+        if images is not None:
+            video = out.add_stream(codecs[0], rate=fps)
+            video.height, video.width = images[0].shape[:2]
+            video.pix_fmt = {
+                "mjpeg": "yuvj420p",
+                "ffv1": "bgr0",
+                "png": "rgb24",
+            }.get(codecs[0], "yuv420p")
+            video.time_base = Fraction(1, fps if times is None else 1000)
+            video.codec_context.time_base = video.time_base
+            if setup is not None:
+                setup(video)
+        if sound is not None:
+            audio = out.add_stream(codecs[1], rate=rate, layout="mono")
+        packets = []
+        if video is not None:
+            if times is None:
+                times = np.arange(len(images)) / fps
+            for image, time in zip(images, times, strict=True):
+                frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+                frame.time_base = video.codec_context.time_base
+                frame.pts = round((time + offset) / frame.time_base)
+                packets += video.encode(frame)
+            packets += video.encode(None)
+        if audio is not None:
+            block = rate // 10
+            pcm = np.round(sound * 32767).astype(np.int16)
+            for start in range(0, len(pcm), block):
+                frame = av.AudioFrame.from_ndarray(
+                    pcm[None, start : start + block], "s16", "mono"
+                )
+                frame.sample_rate = rate
+                frame.time_base = Fraction(1, rate)
+                frame.pts = start + round(offset * rate)
+                packets += audio.encode(frame)
+            packets += audio.encode(None)
+        for packet in sorted(packets, key=lambda p: p.dts * p.time_base):
+            out.mux(packet)
+    return path
+
+
+def grays(levels, height=48, width=64):
+    """One even picture for each level."""
+    return [np.full((height, width, 3), g, np.uint8) for g in levels]
+
+
+def sine(seconds, rate, frequency=TONE, level=0.3):
+    time = np.arange(int(seconds * rate)) / rate
+    return (level * np.sin(2 * np.pi * frequency * time)).astype(np.float32)
