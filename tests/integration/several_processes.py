@@ -15,6 +15,7 @@ from pathlib import Path
 import speechbrain as sb
 import torch
 from speechbrain.dataio.batch import PaddedBatch
+from speechbrain.utils.distributed import ddp_barrier
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "unittests"))
 import test_brain as light  # noqa: E402
@@ -103,6 +104,7 @@ def evaluate(folder, data, batch_size=2, brain=None):
     brain.evaluate(
         data, max_key="score", test_loader_kwargs={"batch_size": batch_size}
     )
+    ddp_barrier()  # The main process writes it.
     return json.loads((Path(folder) / "metrics.json").read_text())
 
 
@@ -123,11 +125,11 @@ def with_nan(folder):
 
 
 def random_states(folder):
-    """Numbers drawn after a save, after a load, and by a changed crowd."""
+    """Numbers drawn after a save, and again after a load."""
     state, path = RandomState(), Path(folder) / "random.ckpt"
     torch.manual_seed(processes.rank())
     state.save(path)
-    torch.distributed.barrier()
+    ddp_barrier()  # The main process writes it.
     first = torch.rand(3)
     state.load(path, end_of_epoch=True)
     return first, torch.rand(3)
