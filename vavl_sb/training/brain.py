@@ -410,8 +410,9 @@ class VAVLBrain(ParallelBrain):
             scores = report.scores(self.stats)
             self._end_epoch(epoch, losses, scores, self._selected(scores))
         else:
-            report.write_test_report(
-                self.hparams, self.stats, self.train_loggers
+            sb.utils.distributed.run_on_main(
+                report.write_test_report,
+                [self.hparams, self.stats, self.train_loggers],
             )
 
     def _selected(self, scores):
@@ -431,16 +432,17 @@ class VAVLBrain(ParallelBrain):
         valid = dict(valid_losses)
         for name, values in scores.items():
             valid[f"{name}_{values['score_name']}"] = values["score"]
+        # SpeechBrain's loggers wait for all processes, and write in one.
+        for train_logger in self.train_loggers:
+            train_logger.log_stats(
+                {
+                    "epoch": epoch,
+                    "lr": self.optimizer.param_groups[0]["lr"],
+                },
+                train_stats=self.train_losses,
+                valid_stats=valid,
+            )
         if sb.utils.distributed.if_main_process():
-            for train_logger in self.train_loggers:
-                train_logger.log_stats(
-                    {
-                        "epoch": epoch,
-                        "lr": self.optimizer.param_groups[0]["lr"],
-                    },
-                    train_stats=self.train_losses,
-                    valid_stats=valid,
-                )
             self.curves.add(epoch, self.train_losses, valid)
         self.hparams.epoch_counter.update_metric(score)
         if self.checkpointer is not None:
