@@ -7,7 +7,6 @@ Authors
 import contextlib
 import itertools
 import json
-import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -190,6 +189,5 @@ def main(folder, what):
 
 
 if __name__ == "__main__":
-    os.environ.pop("SB_GLOBAL_SEED", None)
     with exit_on_error():
         main(*sys.argv[1:])

@@ -87,7 +87,8 @@ def test_gradients_are_those_of_one_process(shared, tmp_path, case):
             assert torch.allclose(other_weights[name], value, atol=1e-5), name
 
 
-def test_an_epoch_has_the_batches_of_one_process(shared, tmp_path):
+def test_an_epoch_has_the_batches_of_one_process(shared, tmp_path, monkeypatch):
+    monkeypatch.setenv("SB_GLOBAL_SEED", "1")  # As in the processes.
     fitted, _, batches = program.fit(tmp_path, batch_size=2 * WORLD)
     assert len(batches) == 2 * 3  # Two epochs of 4 + 4 + 3 clips.
     shares = [found["fit"][2] for found in shared[1]]
