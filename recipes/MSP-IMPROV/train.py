@@ -22,6 +22,7 @@ from msp_improv_prepare import prepare_msp_improv
 from speechbrain.utils.distributed import run_on_main
 
 from vavl_sb.training.arguments import parse_arguments
+from vavl_sb.training.distributed import join_processes
 from vavl_sb.training.experiment import (
     dataio_prep,
     export,
@@ -42,8 +43,8 @@ def main(arguments):
     # CLI:
     hparams_file, run_opts, overrides = parse_arguments(arguments)
 
-    # Initialize ddp (useful only for multi-GPU DDP training)
-    sb.utils.distributed.ddp_init_group(run_opts)
+    # Several processes, where torchrun started them
+    join_processes(run_opts)
 
     # Load hyperparameters file with command-line overrides
     with open(hparams_file, encoding="utf-8") as fin:

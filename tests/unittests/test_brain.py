@@ -370,7 +370,7 @@ def test_attributes_are_scored_in_the_corpus_s_own_scale(tmp_path, limits):
     ready(brain).modules.eval()
     brain.on_stage_start(sb.Stage.TEST)
     out = brain.compute_forward(batch, sb.Stage.TEST)
-    loss = brain._update_loss(out, batch, "audiovisual")
+    loss = brain._update_loss(out, batch, "audiovisual", sb.Stage.TEST)
     brain.compute_objectives(out, batch, sb.Stage.TEST)
     predictions, targets = brain.stats["audiovisual"].stacked()
     assert targets == pytest.approx(batch.label.data.numpy())

@@ -2,7 +2,8 @@
 
 A cached feature is named by what it depends on: the clip's bytes, and a digest
 of encoder, weights and settings. Nothing is ever overwritten in place, so
-several processes may share a cache, and a killed run goes on where it was.
+several processes may share a cache, and a killed run goes on where it was. The
+processes that torchrun starts for one run share its clips among them.
 
 Authors
  * The vavl_sb authors 2026
@@ -20,10 +21,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from speechbrain.utils.distributed import ddp_barrier
 from speechbrain.utils.logger import get_logger
 from tqdm import tqdm
 
 from vavl_sb.dataio.media import read_audio
+from vavl_sb.utils import processes
 from vavl_sb.utils.errors import MediaError, VAVLError
 from vavl_sb.utils.files import read_json, write_atomically, write_json
 
@@ -177,7 +180,7 @@ class ContentIndex:
 
     def __init__(self, path):
         self.path = Path(path)
-        self.changed = False
+        self.fresh = {}
         try:
             known = read_json(self.path)
             self.known = {k: v for k, v in known.items() if _is_entry(v)}
@@ -214,15 +217,15 @@ class ContentIndex:
             if sha is not None and not os.path.exists(media):
                 return sha  # Training goes on from the cache alone.
             raise MediaError(f"{media}: cannot be read ({error.strerror})")
-        self.known[media] = [stat.st_size, stat.st_mtime_ns, sha]
-        self.changed = True
+        self.fresh[media] = [stat.st_size, stat.st_mtime_ns, sha]
+        self.known[media] = self.fresh[media]
         return sha
 
     def save(self):
         """Writes the index where it changed."""
-        if self.changed:
-            write_json(self.path, self.known)
-            self.changed = False
+        if self.fresh:
+            write_json(self.path, {**self.known, **self.fresh})
+            self.fresh = {}
 
 
 def extract_features(
@@ -231,7 +234,10 @@ def extract_features(
     """Computes the features that are not cached yet.
 
     A clip that cannot be decoded is left out and named in the report; the rest
-    goes on.
+    goes on. Under torchrun every process calls this, and each takes every n-th
+    clip; what is written is what a single process writes. (Two clips of equal
+    bytes may be computed by two processes, of which the later replaces the
+    earlier's file with the same.)
 
     Arguments
     ---------
@@ -256,7 +262,10 @@ def extract_features(
     contents = ContentIndex(cache.folder / "content.json")
     run = _Extraction(cache, contents, clip_encoder, raw_audio)
     clips = {id: clip for part in manifests for id, clip in part.items()}
-    progress = tqdm(sorted(clips), desc="features", dynamic_ncols=True)
+    own = sorted(clips)[processes.rank() :: processes.count()]
+    progress = tqdm(
+        own, desc="features", dynamic_ncols=True, disable=processes.rank() > 0
+    )
     try:
         for id in progress:
             run.one_clip(id, clips[id])
@@ -265,10 +274,14 @@ def extract_features(
         with contextlib.suppress(VAVLError):
             contents.save()
         raise
-    contents.save()
-    write_json(report, run.summary())
-    write_json(index, run.paths)
-    run.log(report)
+    run.merge()
+    if processes.rank() == 0:
+        contents.save()
+        write_json(report, run.summary())
+        write_json(index, run.index())
+        run.log(report)
+    # Nobody reads the index before it is there.
+    ddp_barrier()
 
 
 def read_index(path):
@@ -347,8 +360,8 @@ class _Extraction:
             if not (raw_audio and modality == "audio")
         }
         self.paths, self.failed = {}, {}
-        self.computed = dict.fromkeys(MEDIA_FIELD, 0)
-        self.absent = {modality: [] for modality in MEDIA_FIELD}
+        self.computed = {modality: set() for modality in MEDIA_FIELD}
+        self.absent = {modality: set() for modality in MEDIA_FIELD}
 
     def one_clip(self, id, clip):
         """Finds or computes both features of a clip."""
@@ -361,10 +374,26 @@ class _Extraction:
                 path = self._one(modality, field, media)
                 self.paths[id][modality] = path
                 if path is None:
-                    self.absent[modality].append(id)
+                    self.absent[modality].add(id)
             except MediaError as error:
-                self.failed[f"{id} ({modality})"] = str(error)
-                logger.warning("%s: left out, %s: %s", id, modality, error)
+                self.failed[id, modality] = str(error)
+                logger.warning(
+                    "%s: left out, %s: %s",
+                    *(id, modality, error),
+                    main_process_only=False,
+                )
+
+    def merge(self):
+        """Adds what the other processes have done."""
+        own = self.paths, self.failed, self.computed, self.absent
+        for other in processes.gather((own, self.contents.fresh)):
+            (paths, failed, computed, absent), fresh = other
+            self.paths.update(paths)
+            self.failed.update(failed)
+            for modality in MEDIA_FIELD:
+                self.computed[modality] |= computed[modality]
+                self.absent[modality] |= absent[modality]
+            self.contents.fresh.update(fresh)
 
     def _one(self, modality, field, media):
         """Path of one feature; None where the clip lacks the modality."""
@@ -380,17 +409,24 @@ class _Extraction:
                 dim = getattr(self.encoder, f"{modality}_encoder").output_dim
                 features = np.zeros((0, dim), np.float16)
             self.cache.write(path, features)
-            self.computed[modality] += 1
+            self.computed[modality].add(str(path))
         return str(path) if len(features) else None
+
+    def index(self):
+        """Where each clip's features are, by id."""
+        return {id: self.paths[id] for id in sorted(self.paths)}
 
     def summary(self):
         """What the report holds."""
         return {
             "clips": len(self.paths),
-            "computed": self.computed,
-            "no_sound": self.absent["audio"],
-            "no_face": self.absent["visual"],
-            "failed": self.failed,
+            "computed": {m: len(paths) for m, paths in self.computed.items()},
+            "no_sound": sorted(self.absent["audio"]),
+            "no_face": sorted(self.absent["visual"]),
+            "failed": {
+                f"{id} ({modality})": self.failed[id, modality]
+                for id, modality in sorted(self.failed)
+            },
         }
 
     def log(self, report):
@@ -399,7 +435,7 @@ class _Extraction:
             "features of %d clips: %s computed, %d silent, %d without a face, "
             "%d failed (see %s)",
             len(self.paths),
-            " and ".join(f"{n} {m}" for m, n in self.computed.items()),
+            " and ".join(f"{len(p)} {m}" for m, p in self.computed.items()),
             len(self.absent["audio"]),
             len(self.absent["visual"]),
             len(self.failed),

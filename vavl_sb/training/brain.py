@@ -19,6 +19,11 @@ from speechbrain.utils.logger import get_logger
 from vavl_sb.nnet.attribute_scale import AttributeScale
 from vavl_sb.nnet.losses import reconstruction_loss
 from vavl_sb.training import report
+from vavl_sb.training.distributed import (
+    ParallelBrain,
+    gather_rows,
+    merge_scores,
+)
 from vavl_sb.training.schedules import SCHEDULES
 from vavl_sb.utils.errors import VAVLError
 from vavl_sb.utils.metric_stats import ConcordanceStats, EmotionStats
@@ -28,7 +33,7 @@ logger = get_logger(__name__)
 OUTPUTS = ("audio", "visual", "audiovisual")
 
 
-class VAVLBrain(sb.Brain):
+class VAVLBrain(ParallelBrain):
     """Trains and scores :class:`vavl_sb.lobes.vavl.VAVL`.
 
     One Adam holds the whole network. An update leaves the gradients of all
@@ -85,10 +90,10 @@ class VAVLBrain(sb.Brain):
                 "a batch's three updates must not be added up; raise "
                 "batch_size instead"
             )
-        if self.distributed_launch or self.data_parallel_backend:
+        if self.data_parallel_backend:
             raise VAVLError(
-                "several processes cannot train VAVL yet: start train.py with "
-                "python, not torchrun, and without data_parallel_backend"
+                "data_parallel_backend: cannot train VAVL; start train.py "
+                "with torchrun instead (docs/several_processes.md)"
             )
         if select_by not in ("mean", *OUTPUTS):
             raise VAVLError(
@@ -213,31 +218,51 @@ class VAVLBrain(sb.Brain):
             Scalar; None where no row has what the update needs.
         """
         if update is not None:
-            return self._update_loss(out, batch, update)
+            return self._update_loss(out, batch, update, stage)
         losses = []
         for modality in OUTPUTS:
-            loss = self._update_loss(out, batch, modality)
+            loss = self._update_loss(out, batch, modality, stage)
             if loss is not None:
                 losses.append(loss)
                 self._collect(out, batch, modality)
         return torch.stack(losses).mean()
 
-    def _update_loss(self, out, batch, modality):
+    def _update_loss(self, out, batch, modality, stage):
         """Prediction loss, and the reconstruction's for one modality."""
-        predictions, rows = self._rows(out, modality)
-        if predictions is None:
+        parts = self._parts(out, batch, modality)
+        if stage == sb.Stage.TRAIN:
+            # The loss of the whole batch, not of one process's share of it.
+            parts = gather_rows(parts)
+        predictions, targets, *reconstruction = parts
+        if len(predictions) == 0:
             return None
-        targets = self._targets(batch)[rows]
-        prediction = self.prediction_loss(predictions[rows], targets)
+        prediction = self.prediction_loss(predictions, targets)
         self._note(f"{modality} prediction", prediction)
         if modality == "audiovisual":
             return prediction
-        reconstruction = reconstruction_loss(
-            getattr(out, f"{modality}_reconstruction")[rows],
-            getattr(out, f"{modality}_target")[rows],
-        )
+        reconstruction = reconstruction_loss(*reconstruction)
         self._note(f"{modality} reconstruction", reconstruction)
         return prediction + self.reconstruction_weight * reconstruction
+
+    def _parts(self, out, batch, modality):
+        """What a head's loss is made of: the rows that have its modality.
+
+        Predictions and targets, and for one modality the reconstruction and
+        its target; of no rows at all where none has what the head needs.
+        """
+        net, targets = self.modules.vavl, self._targets(batch)
+        one = modality != "audiovisual"
+        predictions, rows = self._rows(out, modality)
+        if predictions is None:
+            widths = [net.settings[f"{modality}_dim"]] * 2 if one else []
+            no_row = next(net.parameters()).new_zeros
+            empty = [no_row(0, n) for n in (net.num_outputs, *widths)]
+            return [empty[0], targets[:0], *empty[1:]]
+        parts = [predictions, targets]
+        if one:
+            parts.append(getattr(out, f"{modality}_reconstruction"))
+            parts.append(getattr(out, f"{modality}_target"))
+        return [part[rows] for part in parts]
 
     def _rows(self, out, modality):
         """Predictions of one head, and the rows that have the modality."""
@@ -367,6 +392,8 @@ class VAVLBrain(sb.Brain):
         epoch : int
             The epoch; None at test.
         """
+        if stage != sb.Stage.TRAIN:
+            stage_loss = merge_scores(self.stats, self.loss_sums, stage_loss)
         losses = {"loss": float(stage_loss)}
         if stage == sb.Stage.VALID and not math.isfinite(losses["loss"]):
             raise VAVLError(
@@ -383,8 +410,9 @@ class VAVLBrain(sb.Brain):
             scores = report.scores(self.stats)
             self._end_epoch(epoch, losses, scores, self._selected(scores))
         else:
-            report.write_test_report(
-                self.hparams, self.stats, self.train_loggers
+            sb.utils.distributed.run_on_main(
+                report.write_test_report,
+                [self.hparams, self.stats, self.train_loggers],
             )
 
     def _selected(self, scores):
@@ -404,16 +432,17 @@ class VAVLBrain(sb.Brain):
         valid = dict(valid_losses)
         for name, values in scores.items():
             valid[f"{name}_{values['score_name']}"] = values["score"]
+        # SpeechBrain's loggers wait for all processes, and write in one.
+        for train_logger in self.train_loggers:
+            train_logger.log_stats(
+                {
+                    "epoch": epoch,
+                    "lr": self.optimizer.param_groups[0]["lr"],
+                },
+                train_stats=self.train_losses,
+                valid_stats=valid,
+            )
         if sb.utils.distributed.if_main_process():
-            for train_logger in self.train_loggers:
-                train_logger.log_stats(
-                    {
-                        "epoch": epoch,
-                        "lr": self.optimizer.param_groups[0]["lr"],
-                    },
-                    train_stats=self.train_losses,
-                    valid_stats=valid,
-                )
             self.curves.add(epoch, self.train_losses, valid)
         self.hparams.epoch_counter.update_metric(score)
         if self.checkpointer is not None:

@@ -131,16 +131,14 @@ def dataio_prep(hparams, run_opts):
     splits = read_splits(hparams)
     raw_audio = not hparams["audio_encoder"].freeze
     device = run_opts["device"] or infer_device()
-    run_on_main(
-        extract_features,
-        kwargs={
-            "manifests": list(splits.values()),
-            "clip_encoder": hparams["clip_encoder"].to(device),
-            "folder": hparams["feature_folder"],
-            "index": hparams["feature_index"],
-            "report": hparams["feature_report"],
-            "raw_audio": raw_audio,
-        },
+    # Every process takes its share of the clips.
+    extract_features(
+        manifests=list(splits.values()),
+        clip_encoder=hparams["clip_encoder"].to(device),
+        folder=hparams["feature_folder"],
+        index=hparams["feature_index"],
+        report=hparams["feature_report"],
+        raw_audio=raw_audio,
     )
     return emotion_datasets(
         splits,
@@ -222,13 +220,17 @@ def standardize(hparams, datasets):
     """
     if not hparams["standardize_features"]:
         return
-    standardize_features(
-        hparams["vavl"],
-        features=read_index(hparams["feature_index"]),
-        clips=datasets["train"].data_ids,
-        folder=hparams["feature_folder"],
-        raw_audio=not hparams["audio_encoder"].freeze,
-        carried=carried_modalities(hparams["pretrained_from"]),
+    # The brain gives them to the other processes, as all it starts from.
+    run_on_main(
+        standardize_features,
+        kwargs={
+            "net": hparams["vavl"],
+            "features": read_index(hparams["feature_index"]),
+            "clips": datasets["train"].data_ids,
+            "folder": hparams["feature_folder"],
+            "raw_audio": not hparams["audio_encoder"].freeze,
+            "carried": carried_modalities(hparams["pretrained_from"]),
+        },
     )
 
 
@@ -242,6 +244,11 @@ def export(hparams, datasets):
     datasets : dict
         From :func:`dataio_prep`.
     """
+    run_on_main(_export, [hparams, datasets])
+
+
+def _export(hparams, datasets):
+    """What :func:`export` does, in the main process."""
     clips = datasets["train"].data
     speakers = {clip["spk_id"] for clip in clips.values()}
     if hparams["pretrained_from"] is not None:

@@ -14,6 +14,7 @@ from speechbrain.utils.distributed import if_main_process
 
 from vavl_sb.dataio.manifest import SPLITS
 from vavl_sb.dataio.preparation import digest_files
+from vavl_sb.utils import processes
 from vavl_sb.utils.errors import VAVLError
 from vavl_sb.utils.files import read_json, write_json
 
@@ -96,6 +97,9 @@ def run_identity(hparams):
         for folder in other_corpora(hparams["also_train"])
     ]
     found["clips"] = digest_files([*own, *others])
+    # A batch has batch_size clips for each.
+    if processes.count() > 1:
+        found["processes"] = processes.count()
     if hparams["pretrained_from"] is not None:
         path = f"{hparams['pretrained_from']}/vavl.safetensors"
         found["pretrained_from"] = digest_files([path])

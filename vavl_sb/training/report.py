@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-from speechbrain.utils.distributed import if_main_process
 from speechbrain.utils.logger import get_logger
 
 from vavl_sb.training import plots
@@ -49,6 +48,8 @@ def scores(stats):
 def write_test_report(hparams, stats, loggers):
     """Writes metrics.json, predictions_test.csv and the pictures of a test.
 
+    Of several processes the main one calls it, by ``run_on_main``.
+
     Arguments
     ---------
     hparams : SimpleNamespace
@@ -77,8 +78,6 @@ def write_test_report(hparams, stats, loggers):
         "test": test,
         "n_test": {name: len(collected) for name, collected in stats.items()},
     }
-    if not if_main_process():
-        return metrics
     folder = Path(hparams.output_folder)
     write_json(folder / "metrics.json", metrics)
     write_atomically(

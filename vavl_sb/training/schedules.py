@@ -9,6 +9,9 @@ loss still moves exactly the parameters that it moves in the paper's schedule;
 what differs is that the shared layers take one step where they took two, and
 that the audio-visual head learns from representations with dropout.
 
+A batch is shared by all processes that train; what is said of its rows holds
+for those of all of them (see :mod:`vavl_sb.training.distributed`).
+
 Authors
  * The vavl_sb authors 2026
 """
@@ -17,6 +20,8 @@ import speechbrain as sb
 import torch
 from speechbrain.utils.logger import get_logger
 
+from vavl_sb.lobes.vavl import VAVLOutput
+from vavl_sb.utils import processes
 from vavl_sb.utils.errors import VAVLError
 
 logger = get_logger(__name__)
@@ -41,12 +46,13 @@ def sequential(brain, batch):
     """
     total = torch.zeros(())
     for brain.update in UPDATES:
-        if not _rows(batch, brain.update).any():
-            continue
         with brain.training_ctx:
-            out = brain.compute_forward(
-                batch, sb.Stage.TRAIN, update=brain.update
-            )
+            out = VAVLOutput()
+            # Another process may have rows where this one has none.
+            if _rows(batch, brain.update).any():
+                out = brain.compute_forward(
+                    batch, sb.Stage.TRAIN, update=brain.update
+                )
             loss = brain.compute_objectives(
                 out, batch, sb.Stage.TRAIN, update=brain.update
             )
@@ -99,7 +105,7 @@ def _step(brain, batch, loss, update):
     if not torch.isfinite(loss):
         _skip(brain, batch, update)
         return torch.zeros(())
-    brain.scaler.scale(loss).backward()
+    brain.backward(loss)
     brain.optimizers_step()
     return loss.detach().cpu()
 
@@ -107,7 +113,8 @@ def _step(brain, batch, loss, update):
 def _skip(brain, batch, update):
     """Names the clips of a loss that is not finite; too many end the run."""
     brain.nonfinite_count += 1
-    clips = ", ".join(batch.id)
+    shares = processes.gather(list(batch.id))
+    clips = ", ".join(id for share in shares for id in share)
     if brain.nonfinite_count > brain.nonfinite_patience:
         raise VAVLError(
             f"the {update} loss is not finite for the "

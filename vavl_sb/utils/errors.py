@@ -53,7 +53,9 @@ def exit_on_error():
     """Turns a :class:`VAVLError` into one logged line and exit status 1.
 
     Any other exception passes through with its traceback: that is a fault of
-    the program, and its author needs the traceback.
+    the program, and its author needs the traceback. Of several processes that
+    work on one run the first to fail writes the line; the others, which fail
+    because that one is gone, end with status 1 and without a word.
 
     Example
     -------
@@ -65,8 +67,25 @@ def exit_on_error():
     try:
         yield
     except VAVLError as error:
+        _exit(str(error))
+    except RuntimeError as error:
         # Here, so that `vavl --help` need not wait for torch.
-        from speechbrain.utils.logger import get_logger
+        from vavl_sb.utils.processes import is_lost_peer
 
-        get_logger(__name__).error("error: %s", error)
-        sys.exit(1)
+        if not is_lost_peer(error):
+            raise
+        _exit(
+            "another process of this run has ended or cannot be reached "
+            f"({str(error).splitlines()[0]}); run the same command again"
+        )
+
+
+def _exit(line):
+    """Ends the program with one line, which one process alone writes."""
+    from speechbrain.utils.logger import get_logger
+
+    from vavl_sb.utils.processes import first_to_fail
+
+    if first_to_fail():
+        get_logger(__name__).error("error: %s", line, main_process_only=False)
+    sys.exit(1)

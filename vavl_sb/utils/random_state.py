@@ -5,6 +5,7 @@ Authors
 """
 
 import random
+from functools import partial
 
 import numpy as np
 import torch
@@ -14,10 +15,15 @@ from speechbrain.utils.checkpoints import (
     register_checkpoint_hooks,
 )
 
+from vavl_sb.utils import processes
 
-@register_checkpoint_hooks
+
+@partial(register_checkpoint_hooks, save_on_main_only=False)
 class RandomState:
     """The global random states of Python, numpy and torch, as a recoverable.
+
+    Of several processes each gets its own back. A process that there was none
+    of when they were saved keeps the state that it has.
 
     Example
     -------
@@ -39,17 +45,9 @@ class RandomState:
         path : str or Path
             The checkpoint's file.
         """
-        name, keys, position, has_gauss, gauss = np.random.get_state()
-        version, internal, gauss_next = random.getstate()
-        torch.save(
-            {
-                "torch": torch.get_rng_state(),
-                "cuda": torch.cuda.get_rng_state_all(),
-                "numpy": [name, keys.tolist(), position, has_gauss, gauss],
-                "python": [version, list(internal), gauss_next],
-            },
-            path,
-        )
+        own, *others = processes.gather(_states())
+        if processes.rank() == 0:
+            torch.save({**own, "others": others}, path)
 
     @mark_as_loader
     def load(self, path, end_of_epoch):
@@ -64,6 +62,10 @@ class RandomState:
         """
         del end_of_epoch
         states = torch.load(path, map_location="cpu", weights_only=True)
+        everyone = [states, *states.get("others", [])]
+        if processes.rank() >= len(everyone):
+            return
+        states = everyone[processes.rank()]
         torch.set_rng_state(states["torch"])
         if len(states["cuda"]) == torch.cuda.device_count():
             torch.cuda.set_rng_state_all(states["cuda"])
@@ -71,3 +73,15 @@ class RandomState:
         np.random.set_state((name, np.array(keys, np.uint32), *rest))
         version, internal, gauss_next = states["python"]
         random.setstate((version, tuple(internal), gauss_next))
+
+
+def _states():
+    """The states of this process, as ``torch.load`` reads them safely."""
+    name, keys, position, has_gauss, gauss = np.random.get_state()
+    version, internal, gauss_next = random.getstate()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all(),
+        "numpy": [name, keys.tolist(), position, has_gauss, gauss],
+        "python": [version, list(internal), gauss_next],
+    }

@@ -1,0 +1,337 @@
+"""Several processes that train one network as one process would.
+
+Of each batch every process has a share of the rows. A loss is that of all rows
+together: each process gathers the others' predictions and computes the same
+number from the same rows, but gradients flow to its own rows alone. The sum of
+all processes' gradients is therefore the gradient of one process with the
+whole batch, for any loss: also where the processes hold different numbers of
+rows that have a modality, and for a concordance, which is no mean over rows.
+It also follows that all agree on whether a loss is finite, and on whether an
+update has rows at all.
+
+So networks are not wrapped in PyTorch's DistributedDataParallel, which takes
+the mean of losses that each process has for itself, and waits for gradients
+that an update does not have.
+
+Authors
+ * The vavl_sb authors 2026
+"""
+
+import os
+
+import speechbrain as sb
+import torch
+from speechbrain.dataio.sampler import ReproducibleRandomSampler
+from speechbrain.utils.distributed import ddp_init_group
+from torch import distributed
+
+from vavl_sb.utils import processes
+from vavl_sb.utils.errors import VAVLError
+
+
+def join_processes(run_opts):
+    """Joins the processes that torchrun has started; else does nothing.
+
+    Arguments
+    ---------
+    run_opts : dict
+        Run options, from the command line.
+
+    Raises
+    ------
+    VAVLError
+        There are more processes than GPUs, or the backend is unknown.
+    """
+    try:
+        ddp_init_group(run_opts)
+    except ValueError as error:
+        raise VAVLError(
+            f"torchrun: {str(error).splitlines()[-1]} Start one process for "
+            "each GPU, or add --device=cpu --distributed_backend=gloo"
+        ) from None
+
+
+class SharedBatches:
+    """A process's share of every batch: row numbers, by batch.
+
+    The batches are those of one process with ``batch_size`` times as many
+    rows as there are processes; each process takes an equal part of each, to
+    within one row. No clip is left out or taken twice. Should the last batch
+    have fewer rows than there are processes, its rows go to the one before.
+
+    Arguments
+    ---------
+    sampler : iterable
+        Gives the same row numbers, in the same order, to all processes.
+    batch_size : int
+        Rows a batch and process.
+    rank : int
+        Which process this is.
+    count : int
+        How many there are.
+    drop_last : bool
+        Leave out a last batch that is not whole.
+
+    Raises
+    ------
+    VAVLError
+        There are fewer rows than processes.
+
+    Example
+    -------
+    >>> list(SharedBatches(range(7), batch_size=2, rank=0, count=2))
+    [[0, 1], [4]]
+    >>> list(SharedBatches(range(7), batch_size=2, rank=1, count=2))
+    [[2, 3], [5, 6]]
+    """
+
+    def __init__(self, sampler, batch_size, rank, count, drop_last=False):
+        if len(sampler) < count:
+            raise VAVLError(
+                f"{count} processes cannot share {len(sampler)} training "
+                "clips: start fewer processes"
+            )
+        self.sampler, self.rank, self.count = sampler, rank, count
+        whole = batch_size * count
+        starts = list(range(0, len(sampler), whole))
+        rest = len(sampler) - starts[-1]
+        if rest < (whole if drop_last else count):
+            starts.pop()
+        ends = [*starts[1:], len(sampler)]
+        if drop_last:
+            ends = [start + whole for start in starts]
+        self.bounds = list(zip(starts, ends))
+
+    def __len__(self):
+        return len(self.bounds)
+
+    def __iter__(self):
+        order = list(self.sampler)
+        for start, end in self.bounds:
+            rows = end - start
+            yield order[
+                start + rows * self.rank // self.count : start
+                + rows * (self.rank + 1) // self.count
+            ]
+
+    def set_epoch(self, epoch):
+        """Makes the order that of an epoch.
+
+        Arguments
+        ---------
+        epoch : int
+            The epoch that starts.
+        """
+        if hasattr(self.sampler, "set_epoch"):
+            self.sampler.set_epoch(epoch)
+
+
+def gather_rows(tensors):
+    """Rows of all processes, of which only the own ones have gradients.
+
+    Arguments
+    ---------
+    tensors : list of torch.Tensor
+        Of one number of rows N, which may be 0 and differ between processes:
+        shape (N, ...) each.
+
+    Returns
+    -------
+    list of torch.Tensor
+        Shape (sum of N, ...) each, in the order of the processes; floats are
+        float32, or float64 where they were. A single process gets its tensors
+        as they are.
+
+    Example
+    -------
+    >>> gather_rows([torch.tensor([[1.0]])])
+    [tensor([[1.]])]
+    """
+    if processes.count() == 1:
+        return tensors
+    own = tensors[0].new_tensor([len(tensors[0])], dtype=torch.int64)
+    counts = [torch.empty_like(own) for _ in range(processes.count())]
+    distributed.all_gather(counts, own)
+    counts = [int(count) for count in counts]
+    return [_gather(tensor, counts) for tensor in tensors]
+
+
+def _gather(own, counts):
+    """One tensor's rows of all processes."""
+    if own.is_floating_point():
+        # Mixed precision may differ from one process to another.
+        own = own.to(torch.promote_types(own.dtype, torch.float32))
+    padded = own.new_zeros(max(counts), *own.shape[1:])
+    padded[: len(own)] = own.detach()
+    parts = [torch.empty_like(padded) for _ in counts]
+    distributed.all_gather(parts, padded)
+    parts = [part[:count] for part, count in zip(parts, counts)]
+    parts[processes.rank()] = own
+    return torch.cat(parts)
+
+
+def sum_gradients(parameters):
+    """Adds up the gradients of all processes; for one it does nothing.
+
+    What has a gradient in no process keeps None, which an optimizer skips.
+
+    Arguments
+    ---------
+    parameters : iterable of torch.nn.Parameter
+        The same in all processes.
+    """
+    if processes.count() == 1:
+        return
+    parameters = [p for p in parameters if p.requires_grad]
+    used = torch.tensor(
+        [p.grad is not None for p in parameters],
+        dtype=torch.int32,
+        device=parameters[0].device,
+    )
+    distributed.all_reduce(used, op=distributed.ReduceOp.MAX)
+    moved = [p for p, found in zip(parameters, used.tolist()) if found]
+    if not moved:
+        return
+    flat = torch.cat(
+        [
+            (torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1)
+            for p in moved
+        ]
+    )
+    distributed.all_reduce(flat)
+    parts = flat.split([p.numel() for p in moved])
+    for parameter, part in zip(moved, parts):
+        parameter.grad = part.view_as(parameter)
+
+
+def merge_scores(stats, loss_sums, loss):
+    """What one process would have collected over a whole set, in place.
+
+    Arguments
+    ---------
+    stats : dict
+        Head name to what this process collected; afterwards every clip of all
+        processes stands in it once, in the order of ids.
+    loss_sums : dict
+        Name to sum and count of losses.
+    loss : float
+        This process's average loss.
+
+    Returns
+    -------
+    float
+        The average loss of all, by their clips.
+    """
+    if processes.count() == 1:
+        return loss
+    sums = {name: (float(total), n) for name, (total, n) in loss_sums.items()}
+    clips = {id for collected in stats.values() for id in collected.ids}
+    rows = {name: _rows_by_clip(collected) for name, collected in stats.items()}
+    found = processes.gather((len(clips), float(loss), sums, rows))
+    loss_sums.clear()
+    for _, _, sums, _ in found:
+        for name, (total, n) in sums.items():
+            old_total, old_n = loss_sums.get(name, (0.0, 0))
+            loss_sums[name] = (old_total + total, old_n + n)
+    for name, collected in stats.items():
+        rows = {}
+        for *_, others in found:
+            rows.update(others[name])
+        collected.clear()
+        if rows:
+            ids = sorted(rows)
+            collected.append(
+                ids, *(torch.stack(x) for x in zip(*(rows[id] for id in ids)))
+            )
+    scored = sum(clips for clips, *_ in found)
+    return sum(clips * loss for clips, loss, *_ in found) / max(scored, 1)
+
+
+def _rows_by_clip(collected):
+    """Clip id to its prediction and its target."""
+    if len(collected) == 0:
+        return {}
+    predictions = torch.cat(collected.predictions)
+    targets = torch.cat(collected.targets)
+    return dict(zip(collected.ids, zip(predictions, targets)))
+
+
+class ParallelBrain(sb.Brain):
+    """A Brain of which torchrun may start several.
+
+    Arguments
+    ---------
+    *args, **kwargs
+        As for ``sb.Brain``.
+    """
+
+    def make_dataloader(
+        self, dataset, stage, ckpt_prefix="dataloader-", **loader_kwargs
+    ):
+        """A loader of this process's share of a set.
+
+        Arguments
+        ---------
+        dataset : Dataset
+            The whole set.
+        stage : sb.Stage
+            To train on, or to score.
+        ckpt_prefix : str
+            As in ``sb.Brain.make_dataloader``.
+        **loader_kwargs
+            As there; ``batch_size`` is that of each process.
+
+        Returns
+        -------
+        DataLoader
+        """
+        if self.distributed_launch and stage != sb.Stage.TRAIN:
+            loader_kwargs["sampler"] = range(
+                processes.rank(), len(dataset), processes.count()
+            )
+        return super().make_dataloader(
+            dataset, stage, ckpt_prefix, **loader_kwargs
+        )
+
+    def _train_loader_specifics(self, dataset, loader_kwargs):
+        """Every process's part of the batches of one process."""
+        if not self.distributed_launch:
+            return super()._train_loader_specifics(dataset, loader_kwargs)
+        options = dict(loader_kwargs)
+        order = range(len(dataset))
+        if options.pop("shuffle", False):
+            # SpeechBrain's own order for a single process.
+            seed = int(os.environ.get("SB_GLOBAL_SEED", 563375142))
+            order = ReproducibleRandomSampler(dataset, seed=seed)
+        self.train_sampler = SharedBatches(
+            order,
+            options.pop("batch_size", 1),
+            processes.rank(),
+            processes.count(),
+            options.pop("drop_last", False),
+        )
+        return {**options, "batch_sampler": self.train_sampler}
+
+    def _wrap_distributed(self):
+        """All start from the main process's weights, with own dropout."""
+        if processes.count() == 1:
+            return
+        with torch.no_grad():
+            for tensor in [*self.modules.parameters(), *self.modules.buffers()]:
+                distributed.broadcast(tensor, src=0)
+        if processes.rank() > 0:
+            torch.manual_seed(torch.initial_seed() + processes.rank())
+
+    def backward(self, loss):
+        """Gradients of a loss over all processes' rows.
+
+        Arguments
+        ---------
+        loss : torch.Tensor
+            Scalar, of :func:`gather_rows`; the same in all processes. Only
+            one that has rows of its own has anything to go back through.
+        """
+        scaled = self.scaler.scale(loss)
+        if scaled.requires_grad:
+            scaled.backward()
+        sum_gradients(self.modules.parameters())

@@ -1,0 +1,124 @@
+"""The processes that torchrun starts for one run, seen from each of them.
+
+Within SpeechBrain's ``run_on_main`` and in a program of one process all of
+this is that of a single process.
+
+Authors
+ * The vavl_sb authors 2026
+"""
+
+import torch
+from speechbrain.utils.distributed import (
+    ddp_prevent_block,
+    is_distributed_initialized,
+)
+
+FAILURES = "vavl_sb failures"
+
+
+def count():
+    """How many processes work together.
+
+    Returns
+    -------
+    int
+        1 for a program of one process.
+
+    Example
+    -------
+    >>> count()
+    1
+    """
+    return 1 if ddp_prevent_block() else torch.distributed.get_world_size()
+
+
+def rank():
+    """Which of the processes this one is.
+
+    Returns
+    -------
+    int
+        From 0, the main process, to :func:`count` - 1.
+
+    Example
+    -------
+    >>> rank()
+    0
+    """
+    return 0 if ddp_prevent_block() else torch.distributed.get_rank()
+
+
+def gather(value):
+    """What every process has; all processes must call it.
+
+    Arguments
+    ---------
+    value : any
+        Can be pickled; tensors should be on the CPU.
+
+    Returns
+    -------
+    list
+        The processes' values, by rank; the same on all of them.
+
+    Example
+    -------
+    >>> gather("mine")
+    ['mine']
+    """
+    if count() == 1:
+        return [value]
+    values = [None] * count()
+    torch.distributed.all_gather_object(values, value)
+    return values
+
+
+def first_to_fail():
+    """Whether this process is the first of the run that fails.
+
+    When one process ends, the others fail in what they wait for. So that a
+    user reads one line and not one from each, only the first speaks.
+
+    Returns
+    -------
+    bool
+
+    Example
+    -------
+    >>> first_to_fail()
+    True
+    """
+    if not is_distributed_initialized():
+        return True
+    try:
+        # torchrun itself keeps the store, so it outlives the processes; torch
+        # has no public way to it.
+        store = torch.distributed.distributed_c10d._get_default_store()
+        return store.add(FAILURES, 1) == 1
+    except RuntimeError:
+        return True  # A line too many is better than none.
+
+
+def is_lost_peer(error):
+    """Whether an error says that another process is gone.
+
+    Arguments
+    ---------
+    error : RuntimeError
+        From a collective operation of NCCL or gloo, or from anything else.
+
+    Returns
+    -------
+    bool
+
+    Example
+    -------
+    >>> is_lost_peer(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    False
+    """
+    if not is_distributed_initialized():
+        return False
+    # NCCL has a class of its own, gloo only the name of its source file.
+    return isinstance(error, torch.distributed.DistError) or (
+        "gloo" in str(error)
+    )
