@@ -73,13 +73,24 @@ class MatrixProduct:
         Of the two matrices, fp32.
     device : str
         Where.
+    times : int
+        Products in a call.
+
+    Example
+    -------
+    >>> MatrixProduct(rows=2, inner=3, columns=5, times=4).flop
+    240.0
     """
 
-    def __init__(self, rows=2048, inner=2048, columns=2048, device="cpu"):
+    def __init__(
+        self, rows=2048, inner=2048, columns=2048, device="cpu", times=5
+    ):
         self.a = torch.randn(rows, inner, device=device)
         self.b = torch.randn(inner, columns, device=device)
-        self.flop = 2.0 * rows * inner * columns
+        self.times = times
+        self.flop = 2.0 * rows * inner * columns * times
 
     def __call__(self):
-        """Computes the product once."""
-        return self.a @ self.b
+        """Computes the products."""
+        for _ in range(self.times):
+            torch.mm(self.a, self.b)
