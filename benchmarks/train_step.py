@@ -29,6 +29,7 @@ from dataclasses import dataclass
 
 import speechbrain as sb
 import torch
+from material import speech_model
 from measure import MatrixProduct, interleaved, medians
 from speechbrain.dataio.batch import PaddedBatch
 
@@ -68,36 +69,6 @@ class Sizes:
 
 QUICK = Sizes(2, 0.5, 6, 32, 32, 1)
 ADAM = {"lr": 5e-5, "betas": (0.95, 0.999), "weight_decay": 5e-7}
-
-
-def speech_encoder(width=1024, layers=12):
-    """wav2vec2-large-robust cut to its first layers, with random weights.
-
-    Arguments
-    ---------
-    width : int
-        Of its transformer.
-    layers : int
-        How many.
-
-    Returns
-    -------
-    torch.nn.Module
-    """
-    from transformers import Wav2Vec2Config, Wav2Vec2Model
-
-    config = Wav2Vec2Config(
-        hidden_size=width,
-        num_hidden_layers=layers,
-        num_attention_heads=16,
-        intermediate_size=4 * width,
-        feat_extract_norm="layer",
-        do_stable_layer_norm=True,
-        conv_bias=True,
-        layerdrop=0.0,
-        apply_spec_augment=False,
-    )
-    return Wav2Vec2Model(config)
 
 
 def conv_backward_flop(gradient, x, weight, *rest, out_shape=None, **more):
@@ -209,7 +180,7 @@ class Released:
     """
 
     def __init__(self, device, sizes=Sizes()):
-        self.encoder = speech_encoder(sizes.width, sizes.layers)
+        self.encoder = speech_model(sizes.width, sizes.layers)
         self.encoder.to(device).eval().freeze_feature_encoder()
         self.net = VAVL(
             sizes.width, num_outputs=CLASSES, d_model=sizes.d_model

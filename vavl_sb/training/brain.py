@@ -346,6 +346,9 @@ class VAVLBrain(sb.Brain):
         self.has_valid = valid_set is not None and len(valid_set) > 0
         if not self.has_valid:
             logger.warning("no validation clips: the last epoch is kept")
+        # SpeechBrain tells the epoch to a sampler that it knows of.
+        options = kwargs.get("train_loader_kwargs") or {}
+        self.train_sampler = options.get("batch_sampler")
         super().fit(
             epoch_counter,
             train_set,
