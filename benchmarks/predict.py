@@ -20,7 +20,6 @@ Authors
 
 import argparse
 import json
-import os
 import resource
 import subprocess
 import sys
@@ -29,7 +28,14 @@ import time
 
 import material
 import torch
-from measure import MatrixProduct, interleaved, medians
+from measure import (
+    MatrixProduct,
+    interleaved,
+    machine,
+    medians,
+    options_of,
+    report,
+)
 
 from vavl_sb.inference import EmotionRecognizer
 from vavl_sb.lobes.vavl import VAVL
@@ -151,31 +157,20 @@ def main(arguments=None):
     arguments : list
         Command line without the program's name.
     """
-    parser = argparse.ArgumentParser(description="Times predict_file.")
-    parser.add_argument("--json", action="store_true", help="JSON alone")
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--device", default="cpu")
+    parser = options_of("Times predict_file.")
     parser.add_argument(
         "--long", type=float, help="seconds of a long clip, for memory"
     )
     parser.add_argument("--folder", help="keep clips and encoder there")
     parser.add_argument("--one", help=argparse.SUPPRESS)
-    parser.add_argument(
-        "--quick", action="store_true", help="little of everything: a test"
-    )
     options = parser.parse_args(arguments)
     torch.manual_seed(0)
     if options.one:
         one(options.folder, options.one, options)
         return
     with tempfile.TemporaryDirectory() as folder:
-        folder = options.folder or folder
-        result = measure(folder, options)
-    if options.json:
-        print(json.dumps(result))
-        return
-    for name, value in result.items():
-        print(f"{name:<28}{value:.3f}" if isinstance(value, float) else value)
+        result = measure(options.folder or folder, options)
+    report(result, options.json)
 
 
 def measure(folder, options):
@@ -202,12 +197,8 @@ def measure(folder, options):
         "predict_file_s": found["predict_file"],
         "share_of_the_clip": found["predict_file"] / length,
         **{f"{s.replace(' ', '_')}_s": v for s, v in medians(stages).items()},
-        "matrix_product_tflops": yardstick.flop
-        / found["matrix_product"]
-        / 1e12,
-        "threads": torch.get_num_threads(),
-        "cores": os.cpu_count(),
-        "device": options.device,
+        "matrix_product_tflops": yardstick.tflops(found["matrix_product"]),
+        **machine(options.device),
         "all_seconds": seconds,
     }
     if options.long:

@@ -19,18 +19,22 @@ Authors
  * The vavl_sb authors 2026
 """
 
-import argparse
 import functools
-import json
 import math
-import os
 import tempfile
 from dataclasses import dataclass
 
 import speechbrain as sb
 import torch
 from material import speech_model
-from measure import MatrixProduct, interleaved, medians
+from measure import (
+    MatrixProduct,
+    interleaved,
+    machine,
+    medians,
+    options_of,
+    report,
+)
 from speechbrain.dataio.batch import PaddedBatch
 
 from vavl_sb.lobes.vavl import VAVL
@@ -69,6 +73,37 @@ class Sizes:
 
 QUICK = Sizes(2, 0.5, 6, 32, 32, 1)
 ADAM = {"lr": 5e-5, "betas": (0.95, 0.999), "weight_decay": 5e-7}
+
+
+def make_batch(speech_frames, face_frames, width=1024):
+    """Clips with random features, as our step takes them.
+
+    Arguments
+    ---------
+    speech_frames, face_frames : list of int
+        Of each clip.
+    width : int
+        Of a speech feature.
+
+    Returns
+    -------
+    PaddedBatch
+    """
+    return PaddedBatch(
+        [
+            {
+                "id": str(i),
+                "audio": torch.randn(speech, width),
+                "has_audio": True,
+                "visual": torch.randn(faces, 1408),
+                "has_visual": True,
+                "label": torch.tensor([i % CLASSES]),
+            }
+            for i, (speech, faces) in enumerate(
+                zip(speech_frames, face_frames, strict=True)
+            )
+        ]
+    )
 
 
 def conv_backward_flop(gradient, x, weight, *rest, out_shape=None, **more):
@@ -122,18 +157,10 @@ class Ours:
         self.brain.on_stage_start(sb.Stage.TRAIN, 1)
         self.brain.nonfinite_count = 0
         self.brain.modules.train()
-        self.batch = PaddedBatch(
-            [
-                {
-                    "id": str(i),
-                    "audio": torch.randn(sizes.speech_frames, sizes.width),
-                    "has_audio": True,
-                    "visual": torch.randn(sizes.face_frames, 1408),
-                    "has_visual": True,
-                    "label": torch.tensor([i % CLASSES]),
-                }
-                for i in range(sizes.batch)
-            ]
+        self.batch = make_batch(
+            [sizes.speech_frames] * sizes.batch,
+            [sizes.face_frames] * sizes.batch,
+            sizes.width,
         )
 
     def __call__(self):
@@ -193,10 +220,25 @@ class Released:
         own = parts.pop("audiovisual_head")
         self.rest = torch.optim.Adam(sum(parts.values(), []), **ADAM)
         self.fusion = torch.optim.Adam(own, **ADAM)
-        batch, samples = sizes.batch, int(sizes.seconds * RATE)
-        self.sound = torch.randn(batch, samples, device=device)
-        self.faces = torch.randn(batch, sizes.face_frames, 1408, device=device)
-        self.labels = torch.arange(batch, device=device) % CLASSES
+        self.device = device
+        self.set_batch(sizes.batch, sizes.seconds, sizes.face_frames)
+
+    def set_batch(self, clips, seconds, face_frames):
+        """The clips of the next steps, all padded to one length.
+
+        Arguments
+        ---------
+        clips : int
+            How many.
+        seconds : float
+            Of sound.
+        face_frames : int
+            Of each clip.
+        """
+        device, samples = self.device, int(seconds * RATE)
+        self.sound = torch.randn(clips, samples, device=device)
+        self.faces = torch.randn(clips, face_frames, 1408, device=device)
+        self.labels = torch.arange(clips, device=device) % CLASSES
 
     def __call__(self):
         """Takes the step."""
@@ -235,14 +277,7 @@ def main(arguments=None):
     arguments : list
         Command line without the program's name.
     """
-    parser = argparse.ArgumentParser(description="Times a training step.")
-    parser.add_argument("--json", action="store_true", help="JSON alone")
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument(
-        "--quick", action="store_true", help="little of everything: a test"
-    )
-    options = parser.parse_args(arguments)
+    options = options_of("Times a training step.").parse_args(arguments)
     torch.manual_seed(0)
     sizes = QUICK if options.quick else Sizes()
     where = options.device
@@ -257,8 +292,8 @@ def main(arguments=None):
         seconds = interleaved(sides, options.repeats)
         flop = ours.flop()
     found = medians(seconds)
-    rate = sides["matrix_product"].flop / found["matrix_product"]
-    floor = flop / rate
+    rate = sides["matrix_product"].tflops(found["matrix_product"])
+    floor = flop / 1e12 / rate
     result = {
         "ours_step_s": found["ours"],
         "joint_step_s": found["joint"],
@@ -269,22 +304,12 @@ def main(arguments=None):
         "ours_over_floor": found["ours"] / floor,
         "joint_over_floor": found["joint"] / floor,
         "tflop": flop / 1e12,
-        "matrix_product_tflops": rate / 1e12,
+        "matrix_product_tflops": rate,
         "repeats": options.repeats,
-        "threads": torch.get_num_threads(),
-        "cores": os.cpu_count(),
-        "device": options.device,
-        "torch": torch.__version__,
+        **machine(where),
         "all_seconds": seconds,
     }
-    if options.json:
-        print(json.dumps(result))
-        return
-    for name, value in result.items():
-        if isinstance(value, float):
-            value = f"{value:.3f}"
-        if name != "all_seconds":
-            print(f"{name:<28}{value}")
+    report(result, options.json)
 
 
 if __name__ == "__main__":

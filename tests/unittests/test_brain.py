@@ -73,6 +73,7 @@ def make_brain(folder, task="classification", net=None, **changes):
     net = net or network()
     loss = classification_loss if task == "classification" else ccc_loss
     limit = changes.pop("limit", 3)
+    run_opts = changes.pop("run_opts", {})
     options = {
         "schedule": changes.pop("schedule", "sequential"),
         "lr_annealing": changes.pop("lr_annealing", None),
@@ -101,7 +102,7 @@ def make_brain(folder, task="classification", net=None, **changes):
         modules={"vavl": net},
         opt_class=partial(torch.optim.Adam, lr=1e-2, weight_decay=5e-7),
         hparams=hparams,
-        run_opts={"device": "cpu", "noprogressbar": True},
+        run_opts={"device": "cpu", "noprogressbar": True, **run_opts},
         checkpointer=checkpointer,
         **options,
     )

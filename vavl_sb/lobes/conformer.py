@@ -174,13 +174,13 @@ class RelativeAttention(RelPosMHAXL):
     @staticmethod
     def _shift(scores, frames):
         """Row i of (B, heads, T, 2 T - 1) from place T - 1 - i on, T long."""
-        batch, heads = scores.shape[:2]
-        row = 2 * frames - 1
-        return scores.contiguous().as_strided(
-            (batch, heads, frames, frames),
-            (heads * frames * row, frames * row, row - 1, 1),
-            scores.storage_offset() + frames - 1,
-        )
+        if frames == 1:
+            return scores
+        # From one row's first wanted place to the next row's: a row less one.
+        step = 2 * frames - 2
+        start = frames - 1
+        flat = scores.flatten(2)[..., start : start + frames * step]
+        return flat.unflatten(-1, (frames, step))[..., :frames]
 
 
 class FeedForward(PositionalwiseFeedForward):
