@@ -108,7 +108,7 @@ def corpus(folder, clips):
     list of (str, str)
         Sound and picture of each.
     """
-    folder = Path(folder) / "corpus"
+    folder = Path(folder) / f"corpus_{clips}"
     make_cremad(
         folder,
         actors=2,

@@ -8,7 +8,8 @@ that stands alone.
 
 The modules below compute what SpeechBrain's compute, with the same weights
 under the same names, and take less time for it: frames stay in the layout
-(B, T, C) throughout, and attention is PyTorch's own.
+(B, T, C) throughout, attention is PyTorch's own, and dropout that of
+:mod:`vavl_sb.nnet.dropout`.
 
 Authors
  * The vavl_sb authors 2026
@@ -26,6 +27,8 @@ from speechbrain.nnet.attention import (
 )
 from torch import nn
 from torch.nn import functional as F
+
+from vavl_sb.nnet.dropout import use_in as use_quick_dropout
 
 
 class MaskedConvolutionModule(ConvolutionModule):
@@ -261,6 +264,7 @@ class MaskedConformerEncoder(nn.Module):
                     dropout=dropout,
                     activation=Swish,
                 )
+        use_quick_dropout(self.conformer)
 
     def forward(self, x, padding_mask=None):
         """Encodes frames in the context of their clip.
