@@ -186,7 +186,7 @@ def measure(folder, options):
         "joint_bucketed": (joint, bucketed),
     }
     sides = {n: Turns(step, b, sizes) for n, (step, b) in sides.items()}
-    yardstick = MatrixProduct(device=where)
+    yardstick = MatrixProduct(where, options.quick)
     seconds = interleaved(
         {**sides, "matrix_product": yardstick}, options.repeats
     )

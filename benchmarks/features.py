@@ -166,7 +166,7 @@ def measure(folder, options):
         watches.append(Stopwatch(STAGES))
         encode(encoder, clips, watches[-1])
 
-    yardstick = MatrixProduct(times=2)
+    yardstick = MatrixProduct(options.device, options.quick)
     pools = {
         f"{count}_processes": Pool(count, folder, clips, options)
         for count in options.processes

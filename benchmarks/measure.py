@@ -140,30 +140,29 @@ def options_of(description, repeats=5):
 
 
 class MatrixProduct:
-    """A matrix product of the size that the network's are, as a yardstick.
+    """Products of square fp32 matrices, as a yardstick.
 
     Arguments
     ---------
-    rows, inner, columns : int
-        Of the two matrices, fp32.
     device : str
         Where.
+    quick : bool
+        Small ones: for tests.
     times : int
         Products in a call.
 
     Example
     -------
-    >>> MatrixProduct(rows=2, inner=3, columns=5, times=4).flop
-    240.0
+    >>> MatrixProduct(quick=True, times=4).flop  # 4 * 2 * 64 ** 3
+    2097152.0
     """
 
-    def __init__(
-        self, rows=2048, inner=2048, columns=2048, device="cpu", times=5
-    ):
-        self.a = torch.randn(rows, inner, device=device)
-        self.b = torch.randn(inner, columns, device=device)
+    def __init__(self, device="cpu", quick=False, times=5):
+        size = 64 if quick else 2048
+        self.a = torch.randn(size, size, device=device)
+        self.b = torch.randn(size, size, device=device)
         self.times = times
-        self.flop = 2.0 * rows * inner * columns * times
+        self.flop = 2.0 * size**3 * times
 
     def __call__(self):
         """Computes the products."""

@@ -77,7 +77,7 @@ def make_model(folder, quick, device):
     )
 
 
-def by_stage(model, clip, repeats):
+def by_stage(model, clip, options):
     """Seconds of the stages and of the whole, and of the yardstick.
 
     Arguments
@@ -86,8 +86,8 @@ def by_stage(model, clip, repeats):
         The model.
     clip : str
         The clip.
-    repeats : int
-        After one warm-up.
+    options : argparse.Namespace
+        This program's.
 
     Returns
     -------
@@ -105,9 +105,10 @@ def by_stage(model, clip, repeats):
         for stage, spent in found.profile.items():
             stages.setdefault(stage, []).append(spent)
 
-    yardstick = MatrixProduct(times=2)
+    yardstick = MatrixProduct(options.device, options.quick)
     seconds = interleaved(
-        {"predict_file": predict, "matrix_product": yardstick}, repeats
+        {"predict_file": predict, "matrix_product": yardstick},
+        options.repeats,
     )
     return {s: spent[1:] for s, spent in stages.items()}, seconds, yardstick
 
@@ -190,7 +191,7 @@ def measure(folder, options):
     length = 1.0 if options.quick else SECONDS
     clip = material.long_clip(folder, length)
     model = make_model(folder, options.quick, options.device)
-    stages, seconds, yardstick = by_stage(model, clip, options.repeats)
+    stages, seconds, yardstick = by_stage(model, clip, options)
     found = medians(seconds)
     result = {
         "clip_s": length,

@@ -287,7 +287,7 @@ def main(arguments=None):
             "ours": ours,
             "joint": Ours("joint", folder, where, sizes),
             "released_schedule": Released(where, sizes),
-            "matrix_product": MatrixProduct(device=where),
+            "matrix_product": MatrixProduct(where, options.quick),
         }
         seconds = interleaved(sides, options.repeats)
         flop = ours.flop()

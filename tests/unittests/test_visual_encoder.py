@@ -142,6 +142,28 @@ def test_a_crop_does_not_depend_on_its_batch_mates(encoder):
     assert encoder(crops[:0]).shape == (0, 1408)
 
 
+def test_folded_layers_give_what_the_backbone_gives_also_when_it_changes():
+    encoder, crops = VisualEncoder(), pictures()
+    names = list(encoder.state_dict())
+    seen = []
+    for _ in range(2):
+        with torch.no_grad():
+            maps = encoder.backbone.forward_features(encoder.normalize(crops))
+            folded = encoder._network().forward_features(
+                encoder.normalize(crops)
+            )
+        scale = maps.abs().max()
+        assert (folded - maps).abs().max() < 1e-4 * scale
+        seen.append(encoder(crops))
+        with torch.no_grad():
+            encoder.backbone.conv_stem.weight.mul_(1.5)
+            encoder.backbone.bn1.running_mean.add_(0.1)
+    assert not torch.allclose(seen[0], seen[1], atol=1e-3)
+    assert list(encoder.state_dict()) == names
+    norms = [m for m in encoder._network().modules() if "Norm" in str(type(m))]
+    assert not norms
+
+
 def test_frozen_stays_frozen(encoder):
     first = encoder(pictures())
     encoder.train()
