@@ -1,9 +1,12 @@
-"""What the benchmarks share: interleaved timing and the machine's own rate.
+"""What the benchmarks share: interleaved timing, the machine's rate, reports.
 
 Authors
  * The vavl_sb authors 2026
 """
 
+import argparse
+import json
+import os
 import statistics
 import time
 
@@ -16,7 +19,8 @@ def interleaved(sides, repeats=5, warm_up=1):
     Arguments
     ---------
     sides : dict
-        Name to a callable without arguments.
+        Name to a callable without arguments; what its method ``prepare`` does,
+        if it has one, comes before each call and is not timed.
     repeats : int
         Timed rounds; in each, every side runs once.
     warm_up : int
@@ -35,6 +39,8 @@ def interleaved(sides, repeats=5, warm_up=1):
     seconds = {name: [] for name in sides}
     for turn in range(warm_up + repeats):
         for name, run in sides.items():
+            if hasattr(run, "prepare"):
+                run.prepare()
             start = time.perf_counter()
             run()
             if torch.cuda.is_available():
@@ -64,22 +70,116 @@ def medians(seconds):
     return {name: statistics.median(found) for name, found in seconds.items()}
 
 
-class MatrixProduct:
-    """A matrix product of the size that the network's are, as a yardstick.
+def report(result, as_json):
+    """Prints a result.
 
     Arguments
     ---------
-    rows, inner, columns : int
-        Of the two matrices, fp32.
+    result : dict
+        Name to number, text or what JSON can hold.
+    as_json : bool
+        As one object, or else a line for each number.
+
+    Example
+    -------
+    >>> report({"ratio": 4.56789, "all_seconds": {}}, False)
+    ratio                       4.568
+    """
+    if as_json:
+        print(json.dumps(result))
+        return
+    for name, value in result.items():
+        if isinstance(value, float):
+            value = f"{value:.3f}"
+        if name != "all_seconds":
+            print(f"{name:<28}{value}")
+
+
+def machine(device):
+    """What a result was measured on.
+
+    Arguments
+    ---------
     device : str
         Where.
+
+    Returns
+    -------
+    dict
+    """
+    return {
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+        "device": device,
+        "torch": torch.__version__,
+    }
+
+
+def options_of(description, repeats=5):
+    """The command line that all benchmarks have.
+
+    Arguments
+    ---------
+    description : str
+        Of the program.
+    repeats : int
+        The default.
+
+    Returns
+    -------
+    argparse.ArgumentParser
+    """
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--json", action="store_true", help="JSON alone")
+    parser.add_argument("--repeats", type=int, default=repeats)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument(
+        "--quick", action="store_true", help="little of everything: a test"
+    )
+    return parser
+
+
+class MatrixProduct:
+    """Products of square fp32 matrices, as a yardstick.
+
+    Arguments
+    ---------
+    device : str
+        Where.
+    quick : bool
+        Small ones: for tests.
+    times : int
+        Products in a call.
+
+    Example
+    -------
+    >>> MatrixProduct(quick=True, times=4).flop  # 4 * 2 * 64 ** 3
+    2097152.0
     """
 
-    def __init__(self, rows=2048, inner=2048, columns=2048, device="cpu"):
-        self.a = torch.randn(rows, inner, device=device)
-        self.b = torch.randn(inner, columns, device=device)
-        self.flop = 2.0 * rows * inner * columns
+    def __init__(self, device="cpu", quick=False, times=5):
+        size = 64 if quick else 2048
+        self.a = torch.randn(size, size, device=device)
+        self.b = torch.randn(size, size, device=device)
+        self.times = times
+        self.flop = 2.0 * size**3 * times
 
     def __call__(self):
-        """Computes the product once."""
-        return self.a @ self.b
+        """Computes the products."""
+        for _ in range(self.times):
+            torch.mm(self.a, self.b)
+
+    def tflops(self, seconds):
+        """The rate at which the products were computed.
+
+        Arguments
+        ---------
+        seconds : float
+            Of a call.
+
+        Returns
+        -------
+        float
+            1e12 operations a second.
+        """
+        return self.flop / seconds / 1e12

@@ -20,6 +20,7 @@ from hyperpyyaml import load_hyperpyyaml
 from ravdess_prepare import prepare_ravdess
 from speechbrain.utils.distributed import run_on_main
 
+from vavl_sb.dataio.buckets import train_loader_opts
 from vavl_sb.training.arguments import parse_arguments
 from vavl_sb.training.distributed import join_processes
 from vavl_sb.training.experiment import (
@@ -84,7 +85,7 @@ def main(arguments):
         epoch_counter=hparams["epoch_counter"],
         train_set=datasets["train"],
         valid_set=datasets["valid"],
-        train_loader_kwargs=hparams["train_dataloader_opts"],
+        train_loader_kwargs=train_loader_opts(hparams, datasets["train"]),
         valid_loader_kwargs=hparams["test_dataloader_opts"],
     )
     brain.evaluate(

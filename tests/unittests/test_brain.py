@@ -14,6 +14,7 @@ from speechbrain.utils.data_pipeline import provides, takes
 from speechbrain.utils.epoch_loop import EpochCounterWithStopper
 from speechbrain.utils.train_logger import FileTrainLogger
 
+from vavl_sb.dataio.buckets import bucket_sampler
 from vavl_sb.lobes.vavl import VAVL
 from vavl_sb.nnet.losses import ccc_loss, classification_loss
 from vavl_sb.training.brain import VAVLBrain
@@ -72,6 +73,7 @@ def make_brain(folder, task="classification", net=None, **changes):
     net = net or network()
     loss = classification_loss if task == "classification" else ccc_loss
     limit = changes.pop("limit", 3)
+    run_opts = changes.pop("run_opts", {})
     options = {
         "schedule": changes.pop("schedule", "sequential"),
         "lr_annealing": changes.pop("lr_annealing", None),
@@ -100,7 +102,7 @@ def make_brain(folder, task="classification", net=None, **changes):
         modules={"vavl": net},
         opt_class=partial(torch.optim.Adam, lr=1e-2, weight_decay=5e-7),
         hparams=hparams,
-        run_opts={"device": "cpu", "noprogressbar": True},
+        run_opts={"device": "cpu", "noprogressbar": True, **run_opts},
         checkpointer=checkpointer,
         **options,
     )
@@ -227,24 +229,31 @@ def dataset(clips):
     def load(id):
         yield from (clips[id][key] for key in keys)
 
-    entries = {id: {"n": 0} for id in clips}
+    entries = {id: {"duration": len(c["audio"])} for id, c in clips.items()}
     return DynamicItemDataset(
         entries, dynamic_items=[load], output_keys=["id", *keys]
     )
 
 
 def fit_and_test(
-    folder, task="classification", epochs=3, clips=None, **changes
+    folder,
+    task="classification",
+    epochs=3,
+    clips=None,
+    bucketed=False,
+    **changes,
 ):
     clips = clips or items(["av", "a", "v", "av"] * 6, task, signal=2.0)
     counter = EpochCounterWithStopper(epochs, epochs, 0, "max")
     brain = make_brain(folder, task, epoch_counter=counter, **changes)
-    options = {"batch_size": 8, "shuffle": True}
+    train, options = dataset(clips), {"batch_size": 8, "shuffle": True}
+    if bucketed:
+        options = {"batch_sampler": bucket_sampler(train, 8, seed=5)}
     brain.fit(
         counter,
+        train,
         dataset(clips),
-        dataset(clips),
-        train_loader_kwargs=dict(options),
+        train_loader_kwargs=options,
         valid_loader_kwargs={"batch_size": 8},
     )
     brain.evaluate(
@@ -280,16 +289,43 @@ def test_it_learns_and_reconstruction_falls(tmp_path):
         assert losses[-1] < 0.5 * losses[0]
 
 
-def test_a_stopped_run_resumes_to_the_same_end(tmp_path):
-    whole = fit_and_test(tmp_path / "whole", epochs=3)
-    fit_and_test(tmp_path / "parts", epochs=1)
+@pytest.mark.parametrize("bucketed", [False, True])
+def test_a_stopped_run_resumes_to_the_same_end(tmp_path, bucketed):
+    whole = fit_and_test(tmp_path / "whole", epochs=3, bucketed=bucketed)
+    fit_and_test(tmp_path / "parts", epochs=1, bucketed=bucketed)
     torch.rand(5)  # Whatever else happened to the random state.
-    parts = fit_and_test(tmp_path / "parts", epochs=3)
+    parts = fit_and_test(tmp_path / "parts", epochs=3, bucketed=bucketed)
     assert parts == whole
     for name in ("predictions_test.csv", "learning_curves.json"):
         assert (tmp_path / "parts" / name).read_bytes() == (
             tmp_path / "whole" / name
         ).read_bytes()
+
+
+def test_a_brain_tells_its_epochs_to_a_sampler_of_buckets(tmp_path):
+    clips = items(["av"] * 24)
+    orders = {}
+    for run in ("first", "again"):
+        brain = make_brain(tmp_path / run, limit=2)
+        seen = orders[run] = []
+        brain.on_fit_batch_start = lambda batch, _, seen=seen: seen.append(
+            tuple(batch.id)
+        )
+        train = dataset(clips)
+        brain.fit(
+            brain.hparams.epoch_counter,
+            train,
+            None,
+            train_loader_kwargs={
+                "batch_sampler": bucket_sampler(train, 6, seed=1)
+            },
+        )
+    assert orders["first"] == orders["again"]
+    half = len(orders["first"]) // 2
+    epochs = orders["first"][:half], orders["first"][half:]
+    for epoch in epochs:
+        assert sorted(sum(epoch, ())) == sorted(clips)
+    assert sorted(epochs[0]) != sorted(epochs[1])
 
 
 def test_without_validation_the_last_epoch_is_kept(tmp_path):

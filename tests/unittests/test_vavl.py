@@ -93,6 +93,25 @@ def test_speechbrains_own_encoder_would_fail_that():
     assert torch.allclose(ours(padded, mask)[:, :20], short, atol=1e-5)
 
 
+@pytest.mark.parametrize("frames", [1, 2, 9])
+def test_gradients_are_those_of_speechbrains_own_encoder(frames):
+    torch.manual_seed(0)
+    shape = dict(d_model=32, d_ffn=64, nhead=4, kernel_size=5)
+    theirs = ConformerEncoder(2, **shape).train()  # No dropout by default.
+    ours = MaskedConformerEncoder(2, **shape, dropout=0.0).train()
+    ours.conformer.load_state_dict(theirs.state_dict())
+    x = torch.randn(3, frames, 32)
+    upstream = torch.randn(3, frames, 32)
+    out, _ = theirs(x, pos_embs=RelPosEncXL(32)(x))
+    (out * upstream).sum().backward()
+    (ours(x) * upstream).sum().backward()
+    found = dict(ours.conformer.named_parameters())
+    for name, parameter in theirs.named_parameters():
+        torch.testing.assert_close(
+            found[name].grad, parameter.grad, rtol=1e-4, atol=1e-5
+        )
+
+
 @pytest.mark.parametrize("modality", ["audio", "visual"])
 def test_the_order_of_frames_matters_and_batch_mates_do_not(net, modality):
     row, other, third = clips(modality, [25, 25, 25])

@@ -105,7 +105,7 @@ def test_random_statistics_are_those_of_pictures(encoder):
     entering = []
     norm = encoder.backbone.bn2
     hook = norm.register_forward_pre_hook(lambda _, x: entering.append(x[0]))
-    encoder(pictures(16, 160))
+    encoder.backbone(encoder.normalize(pictures(16, 160)))
     hook.remove()
     found = (entering[0] - norm.running_mean.view(-1, 1, 1)).var((0, 2, 3))
     ratio = (found / norm.running_var).median()
@@ -140,6 +140,28 @@ def test_a_crop_does_not_depend_on_its_batch_mates(encoder):
             encoder(crops[index : index + 1])[0], whole[index], atol=1e-4
         )
     assert encoder(crops[:0]).shape == (0, 1408)
+
+
+def test_folded_layers_give_what_the_backbone_gives_also_when_it_changes():
+    encoder, crops = VisualEncoder(), pictures()
+    names = list(encoder.state_dict())
+    seen = []
+    for _ in range(2):
+        with torch.no_grad():
+            maps = encoder.backbone.forward_features(encoder.normalize(crops))
+            folded = encoder._network().forward_features(
+                encoder.normalize(crops)
+            )
+        scale = maps.abs().max()
+        assert (folded - maps).abs().max() < 1e-4 * scale
+        seen.append(encoder(crops))
+        with torch.no_grad():
+            encoder.backbone.conv_stem.weight.mul_(1.5)
+            encoder.backbone.bn1.running_mean.add_(0.1)
+    assert not torch.allclose(seen[0], seen[1], atol=1e-3)
+    assert list(encoder.state_dict()) == names
+    norms = [m for m in encoder._network().modules() if "Norm" in str(type(m))]
+    assert not norms
 
 
 def test_frozen_stays_frozen(encoder):

@@ -31,6 +31,8 @@ def masked_mean(x, padding_mask):
     tensor([[2.]])
     """
     valid = ~padding_mask.unsqueeze(-1)
+    # Half precision cannot add up a clip's frames.
+    x = x.to(torch.promote_types(x.dtype, torch.float32))
     total = x.masked_fill(~valid, 0.0).sum(dim=1)
     return total / valid.sum(dim=1).clamp(min=1)
 

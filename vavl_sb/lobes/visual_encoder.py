@@ -17,6 +17,7 @@ from torch import nn
 
 from vavl_sb.lobes.feature_encoder import FeatureEncoder
 from vavl_sb.lobes.ssl_source import first_line
+from vavl_sb.lobes.visual_fold import fold_batch_norms
 from vavl_sb.lobes.visual_init import init_calibrated, pool_by_place
 from vavl_sb.utils.errors import EncoderError
 
@@ -84,6 +85,7 @@ class VisualEncoder(FeatureEncoder):
                 f"visual encoder: batch_size is {batch_size}; give 1 or more"
             )
         self.batch_size = batch_size
+        self._folded = (None, None)
         self.backbone = create_backbone(pretrained=weights == "imagenet")
         # Sets random features to mean 0 and deviation 1; pretrained ones are
         # left as they are.
@@ -182,12 +184,26 @@ class VisualEncoder(FeatureEncoder):
         """Features of few crops."""
         pictures = self.normalize(crops)
         pictures = pictures.contiguous(memory_format=torch.channels_last)
+        network = self._network()
         if self.pool is None:
-            features = self.backbone(pictures)
+            features = network(pictures)
         else:
-            maps = self.backbone.forward_features(pictures)
+            maps = network.forward_features(pictures)
             features = pool_by_place(maps, self.pool)
         return (features.float() - self.shift) * self.scale
+
+    def _network(self):
+        """The backbone; a frozen one without its BatchNorm layers."""
+        if not self.freeze:
+            return self.backbone
+        state = self.backbone.state_dict().values()
+        state = [(tensor.data_ptr(), tensor._version) for tensor in state]
+        if self._folded[0] != state:
+            with torch.inference_mode(False):
+                network = fold_batch_norms(self.backbone)
+            # In a tuple: no part of the encoder's modules and weights.
+            self._folded = (state, network)
+        return self._folded[1]
 
     def normalize(self, crops):
         """Crops as the network takes them.

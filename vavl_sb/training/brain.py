@@ -16,6 +16,7 @@ import torch
 from speechbrain.nnet.schedulers import update_learning_rate
 from speechbrain.utils.logger import get_logger
 
+from vavl_sb.lobes.conformer import MaskedConformerEncoder
 from vavl_sb.nnet.attribute_scale import AttributeScale
 from vavl_sb.nnet.losses import reconstruction_loss
 from vavl_sb.training import report
@@ -135,6 +136,26 @@ class VAVLBrain(ParallelBrain):
                     f"{name}_optimizer", optimizer
                 )
 
+    def _compile(self):
+        """With ``--compile``, compiles the conformers, in place.
+
+        Nearly all of a step's time goes there. What is around them depends on
+        which clips of a batch lack what, and stays as it is.
+        """
+        if self.jit or self.jit_module_keys:
+            raise VAVLError("jit: cannot compile VAVL; use --compile instead")
+        if not self.compile:
+            return
+        # Each of training and evaluation, one modality or both, is one more.
+        torch._dynamo.config.recompile_limit = 64
+        for module in self.modules.modules():
+            if isinstance(module, MaskedConformerEncoder):
+                module.compile(
+                    mode=self.compile_mode,
+                    fullgraph=self.compile_using_fullgraph,
+                    dynamic=self.compile_using_dynamic_shape_tracing,
+                )
+
     def freeze_optimizers(self, optimizers):
         """The audio encoder steps in the audio update alone.
 
@@ -169,7 +190,7 @@ class VAVLBrain(ParallelBrain):
         -------
         vavl_sb.lobes.vavl.VAVLOutput
         """
-        batch = batch.to(self.device)
+        batch = batch.to(self.device, non_blocking=True)
         inputs = {}
         if update != "visual":
             audio, lens = batch.audio
@@ -291,11 +312,13 @@ class VAVLBrain(ParallelBrain):
         """Hands one head's predictions to the scores of the stage."""
         predictions, rows = self._rows(out, modality)
         kept = rows.tolist()
-        predictions, targets = predictions[rows], batch.label.data[rows]
+        # NumPy knows no bfloat16, which --eval_precision may have left.
+        predictions = predictions[rows].float()
+        targets = batch.label.data[rows]
         if self.hparams.task == "classification":
             targets = targets.squeeze(-1)
         else:
-            predictions = self.scale.to_corpus(predictions.float())
+            predictions = self.scale.to_corpus(predictions)
         self.stats[modality].append(
             [id for id, keep in zip(batch.id, kept) if keep],
             predictions,
@@ -371,6 +394,9 @@ class VAVLBrain(ParallelBrain):
         self.has_valid = valid_set is not None and len(valid_set) > 0
         if not self.has_valid:
             logger.warning("no validation clips: the last epoch is kept")
+        # SpeechBrain tells the epoch to a sampler that it knows of.
+        options = kwargs.get("train_loader_kwargs") or {}
+        self.train_sampler = options.get("batch_sampler")
         super().fit(
             epoch_counter,
             train_set,

@@ -174,6 +174,7 @@ def make_brain(hparams, run_opts):
         In one line: an option that cannot be meant, an output folder that
         holds another run, or a ``pretrained_from`` that does not fit.
     """
+    _refuse_fp16(run_opts)
     identity = refuse_other_run(hparams)
     audio_encoder = hparams["audio_encoder"]
     if hparams["pretrained_from"] is not None:
@@ -204,6 +205,17 @@ def make_brain(hparams, run_opts):
     # Not before: what was refused above must not claim the folder.
     record_run(hparams, identity)
     return brain
+
+
+def _refuse_fp16(run_opts):
+    """fp16 is for GPUs: told in one line, before SpeechBrain raises."""
+    device = str(run_opts.get("device") or infer_device())
+    for option in ("precision", "eval_precision"):
+        if run_opts.get(option) == "fp16" and not device.startswith("cuda"):
+            raise VAVLError(
+                f"{option}: fp16 needs a GPU, and this run is on {device}; "
+                f"use --{option} bf16, or leave it out"
+            )
 
 
 def standardize(hparams, datasets):

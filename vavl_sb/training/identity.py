@@ -26,6 +26,7 @@ FREE = (
     "number_of_epochs",
     "early_stopping_patience",
     "num_workers",
+    "pin_memory",
     "skip_prep",
     "prepare_only",
     "use_tensorboard",

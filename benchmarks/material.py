@@ -1,0 +1,159 @@
+"""What the benchmarks work on: clips drawn by seed, and untrained encoders.
+
+No download: the encoders have the size of the recipes' own and random weights,
+which take as long as trained ones. The clips are those of the synthetic
+corpus, 480 x 360 at 29.97 frames a second as in CREMA-D.
+
+Authors
+ * The vavl_sb authors 2026
+"""
+
+import json
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from vavl_sb.corpora.mp4 import write_mp4
+from vavl_sb.corpora.synthetic import make_cremad
+from vavl_sb.dataio.clip import ClipEncoder
+from vavl_sb.dataio.faces import FaceTracker
+from vavl_sb.dataio.media import decode
+from vavl_sb.lobes.audio_encoder import AudioEncoder
+from vavl_sb.lobes.visual_encoder import VisualEncoder
+
+FRAME_RATE = Fraction(30000, 1001)
+RATE = 16000
+
+
+def speech_model(width=1024, layers=12):
+    """wav2vec2-large-robust cut to its first layers, with random weights.
+
+    Arguments
+    ---------
+    width : int
+        Of its transformer.
+    layers : int
+        How many.
+
+    Returns
+    -------
+    transformers.Wav2Vec2Model
+    """
+    from transformers import Wav2Vec2Config, Wav2Vec2Model
+
+    config = Wav2Vec2Config(
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=16,
+        intermediate_size=4 * width,
+        feat_extract_norm="layer",
+        do_stable_layer_norm=True,
+        conv_bias=True,
+        layerdrop=0.0,
+        apply_spec_augment=False,
+    )
+    return Wav2Vec2Model(config)
+
+
+def clip_encoder(folder, quick=False, device="cpu"):
+    """The recipes' encoders: 12 layers of wav2vec2-large, EfficientNet-B2.
+
+    Ten pictures a second are encoded, and faces are looked for five times a
+    second, as the recipes have it.
+
+    Arguments
+    ---------
+    folder : str or Path
+        Where the speech encoder is written, unless it is there.
+    quick : bool
+        A tiny speech encoder instead.
+    device : str
+        Where they run.
+
+    Returns
+    -------
+    vavl_sb.dataio.clip.ClipEncoder
+    """
+    source = Path(folder) / "speech"
+    if not (source / "preprocessor_config.json").exists():
+        model = speech_model(32, 1) if quick else speech_model()
+        model.save_pretrained(source)
+        settings = {
+            "feature_extractor_type": "Wav2Vec2FeatureExtractor",
+            "sampling_rate": RATE,
+            "do_normalize": True,
+            "return_attention_mask": True,
+        }
+        text = json.dumps(settings)
+        (source / "preprocessor_config.json").write_text(text)
+    return ClipEncoder(
+        AudioEncoder(source, num_layers=12), VisualEncoder(), FaceTracker()
+    ).to(device)
+
+
+def corpus(folder, clips):
+    """Clips of the synthetic corpus: sound and picture in files of their own.
+
+    Arguments
+    ---------
+    folder : str or Path
+        Where to; clips that are there are kept.
+    clips : int
+        How many; a multiple of 2.
+
+    Returns
+    -------
+    list of (str, str)
+        Sound and picture of each.
+    """
+    folder = Path(folder) / f"corpus_{clips}"
+    make_cremad(
+        folder,
+        actors=2,
+        clips_per_actor=clips // 2,
+        frame_rate=FRAME_RATE,
+        progress=False,
+    )
+    videos = sorted(folder.glob("VideoFlash/*.flv"))
+    sounds = [folder / "AudioWAV" / f"{v.stem}.wav" for v in videos]
+    return [(str(s), str(v)) for s, v in zip(sounds, videos, strict=True)]
+
+
+def long_clip(folder, seconds):
+    """One MP4 with a talking face, of any length.
+
+    A clip of the synthetic corpus, forwards and backwards, again and again.
+
+    Arguments
+    ---------
+    folder : str or Path
+        Where to.
+    seconds : float
+        How long.
+
+    Returns
+    -------
+    str
+        The file.
+    """
+    path = Path(folder) / f"clip_{seconds:g}s.mp4"
+    if path.exists():
+        return str(path)
+    sound, video = corpus(folder, 2)[0]
+    frames = [
+        Image.fromarray(frame)
+        for batch in decode(video, audio=False)
+        for frame in batch.frames
+    ]
+    frames += frames[::-1]
+    samples = np.concatenate([c.samples for c in decode(sound, video=False)])
+    count = round(seconds * FRAME_RATE)
+    write_mp4(
+        path,
+        (frames[i % len(frames)] for i in range(count)),
+        np.resize(samples, int(seconds * RATE)),
+        frame_rate=FRAME_RATE,
+    )
+    return str(path)

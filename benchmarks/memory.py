@@ -1,0 +1,221 @@
+#!/usr/bin/env python3
+"""Whether memory grows with the corpus.
+
+> python benchmarks/memory.py --json
+
+Corpora of 200, 2,000 and 20,000 clips, each prepared and then trained on in a
+process of its own, whose peak memory is reported. Preparing hashes each
+clip, computes or finds its features and writes the index; training runs
+SpeechBrain's loop over the cached features for an epoch and scores the clips
+once. So that this takes minutes, the features are light: log-mel of a second
+of sound. The sound of a clip is one of eight; each clip is a file of its own
+(a hard link), so that all that is kept per clip is kept.
+
+Authors
+ * The vavl_sb authors 2026
+"""
+
+import argparse
+import functools
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import wave
+from pathlib import Path
+
+import numpy as np
+import torch
+from measure import machine, options_of, report
+from speechbrain.utils.epoch_loop import EpochCounterWithStopper
+
+from vavl_sb.dataio.clip import ClipEncoder
+from vavl_sb.dataio.datasets import emotion_datasets, read_entries
+from vavl_sb.dataio.faces import FaceTracker
+from vavl_sb.dataio.features import extract_features, read_index
+from vavl_sb.lobes.audio_encoder import AudioEncoder
+from vavl_sb.lobes.vavl import VAVL
+from vavl_sb.nnet.losses import classification_loss
+from vavl_sb.training.brain import VAVLBrain
+from vavl_sb.utils.files import write_json
+
+LABELS = ["angry", "happy", "sad"]
+COUNTS = (200, 2000, 20000)
+RATE = 16000
+
+
+class NoFaces(torch.nn.Module):
+    """Stands for the visual encoder, which no clip here needs."""
+
+    output_dim = 8
+
+    def digest(self):
+        """Names it in the cache."""
+        return "none"
+
+
+def make_corpus(folder, count):
+    """Clips of a second of noise, and their manifest.
+
+    Arguments
+    ---------
+    folder : Path
+        Where to.
+    count : int
+        How many clips.
+    """
+    random = np.random.default_rng(0)
+    (folder / "wav").mkdir(parents=True)
+    for place in range(8):
+        noise = random.normal(0, 3000, RATE).astype("<i2")
+        with wave.open(str(folder / f"{place}.wav"), "wb") as file:
+            file.setparams((1, 2, RATE, 0, "NONE", "NONE"))
+            file.writeframes(noise.tobytes())
+    entries = {}
+    for number in range(count):
+        name = f"clip{number:06}"
+        os.link(folder / f"{number % 8}.wav", folder / "wav" / f"{name}.wav")
+        entries[name] = {
+            "wav": f"{{data_root}}/wav/{name}.wav",
+            "video": None,
+            "duration": 1.0,
+            "spk_id": str(number % 91),
+            "emotion": LABELS[number % len(LABELS)],
+        }
+    write_json(folder / "train.json", entries)
+
+
+def read(folder):
+    """The manifest, as a recipe reads it.
+
+    Arguments
+    ---------
+    folder : Path
+        Of the corpus.
+
+    Returns
+    -------
+    dict
+    """
+    return read_entries(
+        folder / "train.json", str(folder), "classification", LABELS
+    )
+
+
+def prepare(folder):
+    """Features of all clips.
+
+    Arguments
+    ---------
+    folder : Path
+        Of the corpus.
+    """
+    extract_features(
+        [read(folder)],
+        ClipEncoder(AudioEncoder("logmel"), NoFaces(), FaceTracker(None)),
+        folder / "features",
+        folder / "index.json",
+        folder / "report.json",
+    )
+
+
+def train(folder):
+    """An epoch over all clips, which are then scored.
+
+    Arguments
+    ---------
+    folder : Path
+        Of the corpus.
+    """
+    entries = read(folder)
+    datasets = emotion_datasets(
+        {"train": entries, "test": entries},
+        read_index(folder / "index.json"),
+        "classification",
+        LABELS,
+        {"audio": 80, "visual": 8},
+        folder / "features",
+    )
+    net = VAVL(
+        80, 8, len(LABELS), d_model=16, encoder_layers=1, shared_layers=1
+    )
+    counter = EpochCounterWithStopper(1, 1, 0, "max")
+    brain = VAVLBrain(
+        modules={"vavl": net},
+        opt_class=functools.partial(torch.optim.Adam, lr=1e-3, fused=True),
+        hparams={
+            "task": "classification",
+            "labels": LABELS,
+            "output_folder": str(folder / "output"),
+            "epoch_counter": counter,
+        },
+        run_opts={"device": "cpu", "noprogressbar": True},
+        prediction_loss=classification_loss,
+    )
+    options = {"batch_size": 64}
+    brain.fit(
+        counter,
+        datasets["train"],
+        None,
+        train_loader_kwargs={**options, "shuffle": True},
+    )
+    brain.evaluate(datasets["test"], test_loader_kwargs=options)
+
+
+def peak(stage, folder):
+    """Peak memory of a stage in a process of its own.
+
+    Arguments
+    ---------
+    stage : str
+        "prepare" or "train".
+    folder : Path
+        Of the corpus.
+
+    Returns
+    -------
+    float
+        MiB.
+    """
+    command = [sys.executable, __file__, "--stage", stage]
+    done = subprocess.run(
+        [*command, "--folder", str(folder)], stdout=subprocess.PIPE, check=True
+    )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main(arguments=None):
+    """Measures and prints.
+
+    Arguments
+    ---------
+    arguments : list
+        Command line without the program's name.
+    """
+    parser = options_of("Peak memory by the size of the corpus.")
+    parser.add_argument("--stage", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    if options.stage:
+        {"prepare": prepare, "train": train}[options.stage](options.folder)
+        kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        print(kilobytes / 1024)
+        return
+    counts = (16, 48) if options.quick else COUNTS
+    result = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for count in counts:
+            corpus = Path(folder) / str(count)
+            make_corpus(corpus, count)
+            for stage in ("prepare", "train"):
+                result[f"{stage}_{count}_mb"] = peak(stage, corpus)
+    for stage in ("prepare", "train"):
+        found = [result[f"{stage}_{count}_mb"] for count in counts]
+        result[f"{stage}_growth"] = found[-1] / found[0] - 1
+    report({**result, **machine(options.device)}, options.json)
+
+
+if __name__ == "__main__":
+    main()

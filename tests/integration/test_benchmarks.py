@@ -1,0 +1,98 @@
+"""The benchmarks run, on little of everything, and count what they say."""
+
+import importlib
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+
+
+@pytest.fixture(autouse=True)
+def path(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+
+
+def run(name, capsys, *arguments):
+    """What a benchmark prints with --json."""
+    module = importlib.import_module(name)
+    module.main(["--quick", "--json", "--repeats", "1", *arguments])
+    return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+
+def test_train_step(capsys):
+    found = run("train_step", capsys)
+    assert found["ratio"] == pytest.approx(
+        found["released_schedule_step_s"] / found["ours_step_s"]
+    )
+    floor = found["tflop"] / found["matrix_product_tflops"]
+    assert found["floor_s"] == pytest.approx(floor)
+
+
+@pytest.mark.parametrize("groups", [1, 4])
+def test_operations_of_a_convolutions_gradients(groups):
+    """One group as PyTorch counts it; with G groups, that over G."""
+    module = importlib.import_module("train_step")
+    backward = torch.ops.aten.convolution_backward
+    counts = []
+    for used, mapping in ((1, {}), (groups, {backward: None})):
+        x = torch.randn(2, 8, 10, requires_grad=True)
+        layer = torch.nn.Conv1d(8, 8, 3, padding=1, groups=used)
+        mapping = dict.fromkeys(mapping, module.conv_backward_flop)
+        out = layer(x).sum()
+        with FlopCounterMode(display=False, custom_mapping=mapping) as counter:
+            out.backward()
+        counts.append(counter.get_total_flops())
+    assert counts[0] == groups * counts[1] > 0
+
+
+def test_operations_of_a_step_are_those_of_its_layers(tmp_path):
+    """Against the closed form of what makes up nearly all of them."""
+    module = importlib.import_module("train_step")
+    sizes = module.Sizes(batch=2, seconds=1.0, face_frames=30, d_model=128)
+    step = module.Ours("sequential", tmp_path, "cpu", sizes)
+    frames = sizes.batch * (sizes.speech_frames + sizes.face_frames)
+    # Two feed-forwards, attention's four projections, the convolution's two.
+    width = sizes.d_model
+    layer = 2 * (16 * width**2 + 4 * width**2 + 3 * width**2)
+    # Five layers; there and back (twice that), and there once more.
+    least = 4 * 5 * layer * frames
+    assert least < step.flop() < 1.5 * least
+
+
+def test_epoch(capsys):
+    found = run("epoch", capsys)
+    assert found["padding_bucketed"] < found["padding_file_order"]
+    assert found["shuffled_every_epoch"] and found["repeatable_by_seed"]
+
+
+def test_padding_of_a_whole_epoch():
+    module = importlib.import_module("epoch")
+    durations = module.draw_durations(module.CLIPS)
+    clips = {f"{i}": {"duration": d} for i, d in enumerate(durations)}
+    sampler = module.bucket_sampler(module.DynamicItemDataset(clips), 8, 1)
+    assert module.padding_share(durations, sampler) < 0.08
+
+
+def test_predict_and_features(capsys, tmp_path):
+    kept = ("--folder", str(tmp_path))
+    found = run("predict", capsys, *kept)
+    stages = ("decode", "faces", "audio_encoder", "visual_encoder", "heads")
+    spent = sum(found[f"{stage}_s"] for stage in stages)
+    assert 0.5 < spent / found["predict_file_s"] <= 1.0
+    found = run("features", capsys, *kept, "--clips", "2", "--processes")
+    assert found["one_process_times_real_time"] > 0
+    assert found["faces_s_a_clip"] > 0
+
+
+def test_memory(tmp_path):
+    module = importlib.import_module("memory")
+    module.make_corpus(tmp_path / "corpus", 16)
+    module.prepare(tmp_path / "corpus")
+    module.train(tmp_path / "corpus")
+    scores = tmp_path / "corpus" / "output" / "metrics.json"
+    assert json.loads(scores.read_text())["n_test"]["audio"] == 16
+    assert 50 < module.peak("train", tmp_path / "corpus") < 4000

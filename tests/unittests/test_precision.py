@@ -1,0 +1,90 @@
+"""Training in bf16 and with --compile gives what fp32 and eager give."""
+
+import shutil
+
+import pytest
+import torch
+from speechbrain.dataio.batch import PaddedBatch
+from test_brain import copy, fit_and_test, items, make_brain, network, ready
+
+from vavl_sb.training.experiment import make_brain as make_recipe_brain
+from vavl_sb.utils.errors import VAVLError
+
+STILL = {"dropout": 0.0, "head_dropout": 0.0}
+
+
+def one_step(folder, clips, task="classification", **run_opts):
+    """Loss of a batch and gradients of its updates, summed by the schedule."""
+    brain = make_brain(
+        folder,
+        task,
+        network(**STILL),
+        schedule="joint",
+        run_opts=run_opts,
+    )
+    ready(brain).optimizers_step = lambda: None
+    loss = brain.fit_batch(PaddedBatch(list(clips.values())))
+    gradients = {
+        name: parameter.grad
+        for name, parameter in brain.modules.vavl.named_parameters()
+    }
+    return loss.item(), gradients
+
+
+def whole(gradients):
+    """All gradients as one vector."""
+    return torch.cat([g.float().flatten() for g in gradients.values()])
+
+
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_bf16_gives_the_loss_and_the_direction_of_fp32(tmp_path, task):
+    clips = items(["av", "a", "v", "av", "av", "av"], task)
+    wanted, expected = one_step(tmp_path / "32", clips, task)
+    loss, found = one_step(tmp_path / "16", clips, task, precision="bf16")
+    assert loss != wanted  # It was used.
+    assert loss == pytest.approx(wanted, rel=0.02)
+    # Weights and gradients stay in fp32; those point the same way.
+    assert {g.dtype for g in found.values()} == {torch.float32}
+    angle = torch.cosine_similarity(whole(found), whole(expected), dim=0)
+    assert angle > 0.99
+
+
+def test_a_run_in_bf16_learns_and_is_scored(tmp_path):
+    run_opts = {"precision": "bf16", "eval_precision": "bf16"}
+    metrics = fit_and_test(tmp_path, epochs=15, run_opts=run_opts)
+    assert all(s["f1_macro"] == 1.0 for s in metrics["test"].values())
+
+
+@pytest.mark.skipif(
+    not (shutil.which("c++") or shutil.which("g++")),
+    reason="torch.compile needs a C++ compiler",
+)
+def test_compiled_conformers_give_what_eager_ones_give(tmp_path):
+    clips = items(["av", "a", "v", "av"])
+    torch._dynamo.reset()
+    wanted, expected = one_step(tmp_path / "eager", clips)
+    frames = torch._dynamo.utils.counters["stats"]["calls_captured"]
+    loss, found = one_step(tmp_path / "compiled", clips, compile=True)
+    assert torch._dynamo.utils.counters["stats"]["calls_captured"] > frames
+    assert loss == pytest.approx(wanted, rel=1e-5)
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-3, atol=1e-5)
+
+
+def test_a_compiled_network_keeps_its_names(tmp_path):
+    brain = make_brain(tmp_path, run_opts={"compile": True})
+    before = copy(brain.modules.vavl)
+    ready(brain)
+    assert list(copy(brain.modules.vavl)) == list(before)
+
+
+@pytest.mark.parametrize("option", ["precision", "eval_precision"])
+def test_fp16_on_a_cpu_is_refused_in_one_line(option):
+    with pytest.raises(VAVLError, match=f"^{option}: fp16 needs a GPU.*bf16"):
+        make_recipe_brain({}, {"device": "cpu", option: "fp16"})
+
+
+def test_jit_is_refused_in_one_line(tmp_path):
+    brain = make_brain(tmp_path, run_opts={"jit": True})
+    with pytest.raises(VAVLError, match="--compile"):
+        brain.on_fit_start()
