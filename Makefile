@@ -10,7 +10,7 @@ export OMP_WAIT_POLICY = PASSIVE
 export MALLOC_MMAP_THRESHOLD_ = 4294967296
 export MALLOC_TRIM_THRESHOLD_ = 8589934592
 
-.PHONY: setup demo test lint clean
+.PHONY: setup demo test test-faults lint clean
 
 setup: $(VENV)/.installed
 
@@ -42,6 +42,9 @@ demo: setup
 
 test: setup
 	$(RUN) -m pytest
+
+test-faults: setup
+	$(RUN) -m pytest -m faults tests/faults
 
 lint: setup
 	$(RUN) -m ruff check .

@@ -19,6 +19,7 @@ from speechbrain.utils.logger import get_logger
 from vavl_sb.nnet.attribute_scale import AttributeScale
 from vavl_sb.nnet.losses import reconstruction_loss
 from vavl_sb.training import report
+from vavl_sb.training.progress import Progress, refuse_nonfinite
 from vavl_sb.training.schedules import SCHEDULES
 from vavl_sb.utils.errors import VAVLError
 from vavl_sb.utils.metric_stats import ConcordanceStats, EmotionStats
@@ -109,6 +110,11 @@ class VAVLBrain(sb.Brain):
         self.train_loggers = list(train_loggers)
         self.learns_audio_encoder = "audio_encoder" in self.modules
         self.curves = report.LearningCurves(self.hparams.output_folder)
+        self.progress = Progress(self.hparams.output_folder)
+        if self.checkpointer is not None:
+            self.checkpointer.add_recoverable(
+                "progress", self.progress, optional_load=True
+            )
         self.update = None
 
     def init_optimizers(self):
@@ -129,6 +135,11 @@ class VAVLBrain(sb.Brain):
                 self.checkpointer.add_recoverable(
                     f"{name}_optimizer", optimizer
                 )
+
+    def on_fit_start(self):
+        """Goes on from the newest checkpoint; see the base class."""
+        super().on_fit_start()
+        self.progress.write_report()
 
     def freeze_optimizers(self, optimizers):
         """The audio encoder steps in the audio update alone.
@@ -229,14 +240,14 @@ class VAVLBrain(sb.Brain):
             return None
         targets = self._targets(batch)[rows]
         prediction = self.prediction_loss(predictions[rows], targets)
-        self._note(f"{modality} prediction", prediction)
+        self.progress.note(f"{modality} prediction", prediction)
         if modality == "audiovisual":
             return prediction
         reconstruction = reconstruction_loss(
             getattr(out, f"{modality}_reconstruction")[rows],
             getattr(out, f"{modality}_target")[rows],
         )
-        self._note(f"{modality} reconstruction", reconstruction)
+        self.progress.note(f"{modality} reconstruction", reconstruction)
         return prediction + self.reconstruction_weight * reconstruction
 
     def _rows(self, out, modality):
@@ -255,27 +266,18 @@ class VAVLBrain(sb.Brain):
             return targets.squeeze(-1)
         return self.scale.to_network(targets)
 
-    def _note(self, name, loss):
-        """Adds to the stage's averages, unless the batch is skipped."""
-        if not torch.isfinite(loss):
-            return
-        total, count = self.loss_sums.get(name, (0.0, 0))
-        self.loss_sums[name] = (total + loss.detach(), count + 1)
-
     def _collect(self, out, batch, modality):
         """Hands one head's predictions to the scores of the stage."""
         predictions, rows = self._rows(out, modality)
         kept = rows.tolist()
         predictions, targets = predictions[rows], batch.label.data[rows]
+        ids = [id for id, keep in zip(batch.id, kept) if keep]
         if self.hparams.task == "classification":
             targets = targets.squeeze(-1)
         else:
             predictions = self.scale.to_corpus(predictions.float())
-        self.stats[modality].append(
-            [id for id, keep in zip(batch.id, kept) if keep],
-            predictions,
-            targets,
-        )
+        refuse_nonfinite(predictions, ids, modality)
+        self.stats[modality].append(ids, predictions, targets)
 
     def fit_batch(self, batch):
         """The updates of a batch, by the schedule.
@@ -291,9 +293,17 @@ class VAVLBrain(sb.Brain):
             Sum of the updates' losses, detached, on the CPU.
         """
         self.on_fit_batch_start(batch, True)
+        self._go_on()
         total = self.schedule(self, batch)
         self.on_fit_batch_end(batch, None, total, True)
         return total
+
+    def _go_on(self):
+        """Random numbers of an epoch that goes on from a checkpoint in it."""
+        if self.checkpointer is not None:
+            state = self.checkpointer.recoverables.get("random_state")
+            if state is not None:
+                state.go_on()
 
     def on_stage_start(self, stage, epoch=None):
         """Clears the stage's losses and scores.
@@ -305,7 +315,7 @@ class VAVLBrain(sb.Brain):
         epoch : int
             The epoch; None at test.
         """
-        self.loss_sums = {}
+        self.progress.start_epoch(epoch)
         kind = (
             EmotionStats
             if self.hparams.task == "classification"
@@ -352,6 +362,7 @@ class VAVLBrain(sb.Brain):
             valid_set if self.has_valid else None,
             **kwargs,
         )
+        self.progress.tell()
         if sb.utils.distributed.if_main_process():
             self.curves.draw()
 
@@ -367,16 +378,20 @@ class VAVLBrain(sb.Brain):
         epoch : int
             The epoch; None at test.
         """
+        # Also where the checkpoint was of the epoch's last batch.
+        self._go_on()
         losses = {"loss": float(stage_loss)}
         if stage == sb.Stage.VALID and not math.isfinite(losses["loss"]):
             raise VAVLError(
                 f"the validation loss of epoch {epoch} is not finite: the "
                 "network has diverged; take a lower lr and a new output_folder"
             )
-        for name, (total, count) in sorted(self.loss_sums.items()):
-            losses[name.replace(" ", "_") + "_loss"] = float(total) / count
+        for name, loss in self.progress.losses().items():
+            losses[name.replace(" ", "_") + "_loss"] = loss
         if stage == sb.Stage.TRAIN:
             self.train_losses = losses
+            # Not of the next epoch, which goes on from this one's checkpoint.
+            self.step, self.avg_train_loss = 0, 0.0
             if not self.has_valid:
                 self._end_epoch(epoch, {}, {}, score=float(epoch))
         elif stage == sb.Stage.VALID:
@@ -404,13 +419,13 @@ class VAVLBrain(sb.Brain):
         valid = dict(valid_losses)
         for name, values in scores.items():
             valid[f"{name}_{values['score_name']}"] = values["score"]
+        meta = {"epoch": epoch, "lr": self.optimizer.param_groups[0]["lr"]}
+        if self.progress.skipped_in_epoch():
+            meta["skipped updates"] = self.progress.skipped_in_epoch()
         if sb.utils.distributed.if_main_process():
             for train_logger in self.train_loggers:
                 train_logger.log_stats(
-                    {
-                        "epoch": epoch,
-                        "lr": self.optimizer.param_groups[0]["lr"],
-                    },
+                    meta,
                     train_stats=self.train_losses,
                     valid_stats=valid,
                 )

@@ -25,6 +25,8 @@ FREE = (
     "number_of_epochs",
     "early_stopping_patience",
     "num_workers",
+    "ckpt_interval_minutes",
+    "ckpt_interval_steps",
     "skip_prep",
     "prepare_only",
     "use_tensorboard",

@@ -10,7 +10,12 @@ Authors
 """
 
 import contextlib
+import errno
 import sys
+
+from vavl_sb.utils.stopping import exit_status, sigterm_raises
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class VAVLError(Exception):
@@ -37,6 +42,9 @@ class EncoderError(VAVLError):
 def exit_on_error():
     """Turns a :class:`VAVLError` into one logged line and exit status 1.
 
+    A full disk is told of in the same way. Ctrl-C and SIGTERM end in one line
+    too, with exit status 130 and 143.
+
     Any other exception passes through with its traceback: that is a fault of
     the program, and its author needs the traceback.
 
@@ -48,10 +56,28 @@ def exit_on_error():
     2
     """
     try:
-        yield
+        with sigterm_raises():
+            yield
     except VAVLError as error:
-        # Here, so that `vavl --help` need not wait for torch.
-        from speechbrain.utils.logger import get_logger
+        _exit(f"error: {error}")
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        _exit(
+            f"error: {error.filename or 'a file'}: cannot be written "
+            f"({error.strerror}); free space, then run the same command again"
+        )
+    except KeyboardInterrupt as stop:
+        _exit(
+            "stopped; the same command goes on from where it was",
+            exit_status(stop),
+        )
 
-        get_logger(__name__).error("error: %s", error)
-        sys.exit(1)
+
+def _exit(line, status=1):
+    """Ends the program with one logged line."""
+    # Here, so that `vavl --help` need not wait for torch.
+    from speechbrain.utils.logger import get_logger
+
+    get_logger(__name__).error("%s", line)
+    sys.exit(status)
