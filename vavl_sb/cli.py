@@ -13,6 +13,7 @@ import importlib
 import sys
 
 from vavl_sb.utils.errors import VAVLError
+from vavl_sb.utils.stopping import exit_status
 
 # Modules of vavl_sb.commands, in the order of the help text.
 COMMANDS = (
@@ -42,7 +43,8 @@ def main(arguments=None):
     Returns
     -------
     int
-        Exit status: 0, or 1 where a clip or the model failed.
+        Exit status: 0, 1 where a clip or the model failed, or 130 where it
+        was interrupted.
     """
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
@@ -54,6 +56,9 @@ def main(arguments=None):
     except VAVLError as error:
         print(f"vavl: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt as stop:
+        print("vavl: interrupted", file=sys.stderr)
+        return exit_status(stop)
 
 
 def _parser():

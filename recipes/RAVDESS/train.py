@@ -30,6 +30,7 @@ from vavl_sb.training.experiment import (
     standardize,
 )
 from vavl_sb.utils.errors import exit_on_error
+from vavl_sb.utils.lock import hold_folder
 
 
 def main(arguments):
@@ -49,6 +50,9 @@ def main(arguments):
     # Load hyperparameters file with command-line overrides
     with open(hparams_file, encoding="utf-8") as fin:
         hparams = load_hyperpyyaml(fin, overrides)
+
+    # One run at a time in an output folder
+    hold_folder(hparams["output_folder"])
 
     # Create experiment directory
     sb.create_experiment_directory(

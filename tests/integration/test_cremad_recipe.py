@@ -4,9 +4,12 @@ import csv
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 
+import child_runs
 import pytest
 import torch
 from conftest import REPOSITORY, SMALL, run_recipe
@@ -369,3 +372,55 @@ def test_a_speech_encoder_can_learn_with_the_network(
             expected = float(row[f"prob_{emotion}"])
             # Training reads full precision, inference half.
             assert value == pytest.approx(expected, abs=2e-3)
+
+
+def wait_for(path, process):
+    """Waits until a run has written a file."""
+    for _ in range(3000):
+        if path.exists():
+            return
+        assert process.is_alive(), "it has ended"
+        time.sleep(0.1)
+    raise TimeoutError(path)
+
+
+def test_a_stopped_run_leaves_no_process_and_goes_on(
+    small_corpus, tmp_path, features
+):
+    out, log = tmp_path / "out", tmp_path / "log"
+    options = arguments(small_corpus, out, features)
+    options += ["--num_workers", "2", "--early_stopping_patience", "9999"]
+    options[options.index("--number_of_epochs") + 1] = "9999"
+    words = ["hparams/vavl_cls.yaml", *options]
+    for number, status in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
+        log.write_text("")
+        (out / "train_log.txt").unlink(missing_ok=True)
+        running = child_runs.start("CREMA-D", words, log)
+        wait_for(out / "train_log.txt", running)
+        assert len(child_runs.members(running.pid)) > 2  # There are workers.
+        if status == 143:
+            other = tmp_path / "other.log"
+            assert child_runs.run("CREMA-D", words, other) == 1
+            text = other.read_text()
+            (line,) = [x for x in text.splitlines() if "error: " in x]
+            assert "another run is at work there" in line and str(out) in line
+            assert "Traceback" not in text
+        # Ctrl-C goes to all processes of a terminal.
+        send = os.killpg if number == signal.SIGINT else os.kill
+        send(running.pid, number)
+        running.join(60)
+        assert running.exitcode == status, log.read_text()[-3000:]
+        text = log.read_text()
+        assert text.count("stopped; the same command goes on") == 1
+        assert "Traceback" not in text
+        for _ in range(100):
+            left = child_runs.members(running.pid)
+            if not left:
+                break
+            time.sleep(0.1)
+        assert left == []
+    # It goes on, and ends where it is told to.
+    epochs = (out / "train_log.txt").read_text().splitlines()
+    words[words.index("--number_of_epochs") + 1] = str(len(epochs))
+    assert child_runs.run("CREMA-D", words, log) == 0, log.read_text()[-3000:]
+    assert (out / "inference" / "vavl.safetensors").exists()

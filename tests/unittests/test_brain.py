@@ -9,16 +9,16 @@ import torch
 from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.nnet.schedulers import LinearScheduler
-from speechbrain.utils.checkpoints import Checkpointer
 from speechbrain.utils.data_pipeline import provides, takes
 from speechbrain.utils.epoch_loop import EpochCounterWithStopper
-from speechbrain.utils.train_logger import FileTrainLogger
 
 from vavl_sb.dataio.buckets import bucket_sampler
 from vavl_sb.lobes.vavl import VAVL
 from vavl_sb.nnet.losses import ccc_loss, classification_loss
 from vavl_sb.training.brain import VAVLBrain
+from vavl_sb.training.epoch_log import EpochLog
 from vavl_sb.training.schedules import UPDATES
+from vavl_sb.utils.checkpoints import CheckedCheckpointer
 from vavl_sb.utils.errors import VAVLError
 from vavl_sb.utils.random_state import RandomState
 
@@ -81,7 +81,7 @@ def make_brain(folder, task="classification", net=None, **changes):
         "prediction_loss": loss,
         "reconstruction_weight": 2.0,
         "select_by": changes.pop("select_by", "mean"),
-        "train_loggers": [FileTrainLogger(str(folder / "train_log.txt"))],
+        "train_loggers": [EpochLog(str(folder / "train_log.txt"))],
     }
     hparams = {
         "task": task,
@@ -90,7 +90,7 @@ def make_brain(folder, task="classification", net=None, **changes):
         "epoch_counter": EpochCounterWithStopper(limit, limit, 0, "max"),
         **changes,
     }
-    checkpointer = Checkpointer(
+    checkpointer = CheckedCheckpointer(
         str(folder / "save"),
         {
             "vavl": net,
@@ -112,7 +112,6 @@ def ready(brain):
     """A brain just before its first batch."""
     brain.on_fit_start()
     brain.on_stage_start(sb.Stage.TRAIN, 1)
-    brain.nonfinite_count = 0
     brain.modules.train()
     return brain
 
@@ -206,18 +205,86 @@ def test_a_batch_may_lack_a_modality_entirely(tmp_path, kinds, untouched):
     assert all(torch.isfinite(v).all() for v in net.state_dict().values())
 
 
-def test_a_batch_with_nan_is_skipped_and_named(tmp_path, caplog):
+def skipped(folder):
+    """What skipped.json holds."""
+    return json.loads((folder / "skipped.json").read_text())
+
+
+def test_batches_with_nan_are_skipped_and_all_named(tmp_path):
     brain = ready(make_brain(tmp_path))
     net = brain.modules.vavl
-    clips = items(["a", "a"])
-    clips["clip1"]["audio"][0, 0] = float("nan")
     before = copy(net)
-    brain.nonfinite_patience = 1
-    batch = PaddedBatch(list(clips.values()))
-    brain.fit_batch(batch)
+    brain.nonfinite_patience = 2
+    batches = []
+    for number in range(3):
+        clips = items(["a", "a"])
+        clips["clip1"]["audio"][0, 0] = float("nan")
+        for clip in clips.values():
+            clip["id"] += f"of{number}"
+        batches.append(PaddedBatch(list(clips.values())))
+    brain.fit_batch(batches[0])
+    brain.fit_batch(batches[1])
     assert not moved(net, before)
-    with pytest.raises(VAVLError, match="clip0, clip1"):
-        brain.fit_batch(batch)
+    assert skipped(tmp_path)[1] == {
+        "epoch": 1,
+        "update": "audio",
+        "what": "the loss",
+        "clips": ["clip0of1", "clip1of1"],
+    }
+    with pytest.raises(VAVLError) as error:
+        brain.fit_batch(batches[2])
+    assert "3 updates of epoch 1" in str(error.value)
+    assert "\n" not in str(error.value)
+    for number in range(3):
+        assert f"clip0of{number}, clip1of{number}" in str(error.value)
+
+
+@pytest.mark.parametrize("schedule", ["sequential", "joint"])
+def test_a_gradient_with_nan_moves_nothing(tmp_path, schedule):
+    brain = ready(make_brain(tmp_path, schedule=schedule))
+    batch = PaddedBatch(list(items(["av", "av"]).values()))
+    brain.fit_batch(batch)  # Adam has moments.
+    net = brain.modules.vavl
+    before = copy(net)
+    # The loss is finite, and so is all of the network but this derivative.
+    name = next(n for n, _ in net.named_parameters() if "head" in n)
+    head = net.get_parameter(name)
+    hook = head.register_hook(lambda gradient: gradient * float("nan"))
+    brain.fit_batch(batch)
+    hook.remove()
+    assert name not in moved(net, before)
+    assert all(torch.isfinite(p).all() for p in net.parameters())
+    (entry, *_) = skipped(tmp_path)
+    assert entry["what"] == "a gradient" and entry["clips"] == [
+        "clip0",
+        "clip1",
+    ]
+    assert all(p.grad is None for p in net.parameters())
+    brain.fit_batch(batch)  # It goes on.
+    assert name in moved(net, before)
+
+
+def test_skipped_updates_are_counted_by_epoch_in_the_log(tmp_path):
+    clips = items(["av", "a", "v", "av"] * 3)
+    clips["clip1"]["audio"][0, 0] = float("nan")
+    good = items(["av"] * 6)
+    brain = make_brain(tmp_path, limit=2)
+    counter = brain.hparams.epoch_counter
+    options = {"train_loader_kwargs": {"batch_size": 4}}
+    brain.fit(counter, dataset(clips), dataset(good), **options)
+    log = (tmp_path / "train_log.txt").read_text().splitlines()
+    assert [line.count("skipped updates: 1") for line in log] == [1, 1]
+    assert [entry["epoch"] for entry in skipped(tmp_path)] == [1, 2]
+
+
+def test_an_answer_that_is_not_finite_is_not_scored(tmp_path):
+    clips = items(["av"] * 6)
+    bad = items(["av"] * 6)
+    bad["clip3"]["visual"][0, 0] = float("inf")
+    brain = make_brain(tmp_path)
+    counter = brain.hparams.epoch_counter
+    with pytest.raises(VAVLError, match="diverged.*clip3$"):
+        brain.fit(counter, dataset(clips), dataset(bad))
 
 
 def dataset(clips):

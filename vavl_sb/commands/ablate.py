@@ -42,7 +42,7 @@ def run(options):
     plan = read_plan(options, "ablation")
     try:
         result = run_ablation(plan, say)
-    except KeyboardInterrupt:
-        return interrupted()
+    except KeyboardInterrupt as stop:
+        return interrupted(stop)
     print(f"\n{ablation_markdown(result)}\nIn {plan.folder}/ablation.json")
     return 1 if result["partial"] else 0

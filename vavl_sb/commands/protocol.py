@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from vavl_sb.utils.errors import VAVLError
+from vavl_sb.utils.stopping import exit_status
 
 
 def add_parser(commands):
@@ -149,7 +150,7 @@ def run(options):
     Returns
     -------
     int
-        Exit status: 1 where a run failed, 130 where it was interrupted.
+        Exit status: 1 where a run failed, 130 or 143 where it was stopped.
     """
     from vavl_sb.protocol.protocol import run_protocol
     from vavl_sb.protocol.summary import summary_markdown
@@ -157,19 +158,24 @@ def run(options):
     plan = read_plan(options, "protocol")
     try:
         content = run_protocol(plan, say)
-    except KeyboardInterrupt:
-        return interrupted()
+    except KeyboardInterrupt as stop:
+        return interrupted(stop)
     print(f"\n{summary_markdown(content)}\nIn {plan.folder}/protocol.json")
     return 1 if content["partial"] else 0
 
 
-def interrupted():
+def interrupted(stop):
     """Says how to go on.
+
+    Arguments
+    ---------
+    stop : KeyboardInterrupt
+        What was raised.
 
     Returns
     -------
     int
-        Exit status.
+        Exit status: 130, or 143 after SIGTERM.
     """
     print("vavl: interrupted; the same command resumes it", file=sys.stderr)
-    return 130
+    return exit_status(stop)

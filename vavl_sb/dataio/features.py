@@ -403,11 +403,20 @@ class _Extraction:
             modality, self.digests[modality], self.contents.content(media)
         )
         features = self.cache.find(path)
+        if features is not None and not np.isfinite(features).all():
+            logger.warning("feature file with NaN is computed anew: %s", path)
+            features = None
         if features is None:
             features = getattr(self.encoder.encode(**{field: media}), modality)
             if features is None:
                 dim = getattr(self.encoder, f"{modality}_encoder").output_dim
                 features = np.zeros((0, dim), np.float16)
+            if not np.isfinite(features).all():
+                # One such clip would spoil the statistics of all.
+                raise MediaError(
+                    f"{media}: its {modality} features are not finite; look "
+                    "at the file, or take another encoder"
+                )
             self.cache.write(path, features)
             self.computed[modality].add(str(path))
         return str(path) if len(features) else None

@@ -111,10 +111,14 @@ def inspect_all(files, num_workers=None):
     import_av()
     if num_workers is None:
         num_workers = min(32, 2 * (os.cpu_count() or 1))
-    with concurrent.futures.ThreadPoolExecutor(max(1, num_workers)) as pool:
+    pool = concurrent.futures.ThreadPoolExecutor(max(1, num_workers))
+    try:
         checks = pool.map(lambda file: inspect_media(*file), files)
         # disable=None: no bar where nobody sees it, as in a log file.
         bar = tqdm(
             checks, total=len(files), desc="media", unit="file", disable=None
         )
         return list(bar)
+    finally:
+        # A run that is stopped does not wait for the files in the queue.
+        pool.shutdown(cancel_futures=True)

@@ -7,13 +7,11 @@ Authors
 """
 
 import os
-import signal
-import sys
-import threading
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
 from vavl_sb.protocol.runs import Outcome, is_finished, perform, stop_all
 from vavl_sb.utils.errors import VAVLError
+from vavl_sb.utils.stopping import sigterm_raises
 
 LAUNCHERS = ("local", "slurm")
 
@@ -75,7 +73,8 @@ def _here(runs, started, ended, jobs):
         started(run)
         return perform(run, threads)
 
-    with _ends_runs_when_terminated():
+    # Else SIGTERM would end this process alone, and leave its runs.
+    with sigterm_raises():
         pool = ThreadPoolExecutor(jobs)
         try:
             futures = {pool.submit(one, run): run for run in runs}
@@ -86,23 +85,6 @@ def _here(runs, started, ended, jobs):
             stop_all()
             raise
         pool.shutdown()
-
-
-class _ends_runs_when_terminated:
-    """SIGTERM becomes SystemExit, so that no train.py is left running."""
-
-    def __enter__(self):
-        self.old = None
-        if threading.current_thread() is threading.main_thread():
-            self.old = signal.signal(signal.SIGTERM, self._exit)
-
-    def __exit__(self, *_):
-        if self.old is not None:
-            signal.signal(signal.SIGTERM, self.old)
-
-    @staticmethod
-    def _exit(number, frame):
-        sys.exit(128 + number)
 
 
 def slurm_executor(jobs=0, cluster="slurm", folder="slurm", **parameters):

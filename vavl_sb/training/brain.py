@@ -25,6 +25,7 @@ from vavl_sb.training.distributed import (
     gather_rows,
     merge_scores,
 )
+from vavl_sb.training.progress import Progress, refuse_nonfinite
 from vavl_sb.training.schedules import SCHEDULES
 from vavl_sb.utils.errors import VAVLError
 from vavl_sb.utils.metric_stats import ConcordanceStats, EmotionStats
@@ -115,6 +116,11 @@ class VAVLBrain(ParallelBrain):
         self.train_loggers = list(train_loggers)
         self.learns_audio_encoder = "audio_encoder" in self.modules
         self.curves = report.LearningCurves(self.hparams.output_folder)
+        self.progress = Progress(self.hparams.output_folder)
+        if self.checkpointer is not None:
+            self.checkpointer.add_recoverable(
+                "progress", self.progress, optional_load=True
+            )
         self.update = None
 
     def init_optimizers(self):
@@ -155,6 +161,11 @@ class VAVLBrain(ParallelBrain):
                     fullgraph=self.compile_using_fullgraph,
                     dynamic=self.compile_using_dynamic_shape_tracing,
                 )
+
+    def on_fit_start(self):
+        """Goes on from the newest checkpoint; see the base class."""
+        super().on_fit_start()
+        self.progress.write_report()
 
     def freeze_optimizers(self, optimizers):
         """The audio encoder steps in the audio update alone.
@@ -258,11 +269,11 @@ class VAVLBrain(ParallelBrain):
         if len(predictions) == 0:
             return None
         prediction = self.prediction_loss(predictions, targets)
-        self._note(f"{modality} prediction", prediction)
+        self.progress.note(f"{modality} prediction", prediction)
         if modality == "audiovisual":
             return prediction
         reconstruction = reconstruction_loss(*reconstruction)
-        self._note(f"{modality} reconstruction", reconstruction)
+        self.progress.note(f"{modality} reconstruction", reconstruction)
         return prediction + self.reconstruction_weight * reconstruction
 
     def _parts(self, out, batch, modality):
@@ -301,13 +312,6 @@ class VAVLBrain(ParallelBrain):
             return targets.squeeze(-1)
         return self.scale.to_network(targets)
 
-    def _note(self, name, loss):
-        """Adds to the stage's averages, unless the batch is skipped."""
-        if not torch.isfinite(loss):
-            return
-        total, count = self.loss_sums.get(name, (0.0, 0))
-        self.loss_sums[name] = (total + loss.detach(), count + 1)
-
     def _collect(self, out, batch, modality):
         """Hands one head's predictions to the scores of the stage."""
         predictions, rows = self._rows(out, modality)
@@ -315,15 +319,13 @@ class VAVLBrain(ParallelBrain):
         # NumPy knows no bfloat16, which --eval_precision may have left.
         predictions = predictions[rows].float()
         targets = batch.label.data[rows]
+        ids = [id for id, keep in zip(batch.id, kept) if keep]
         if self.hparams.task == "classification":
             targets = targets.squeeze(-1)
         else:
             predictions = self.scale.to_corpus(predictions)
-        self.stats[modality].append(
-            [id for id, keep in zip(batch.id, kept) if keep],
-            predictions,
-            targets,
-        )
+        refuse_nonfinite(predictions, ids, modality)
+        self.stats[modality].append(ids, predictions, targets)
 
     def fit_batch(self, batch):
         """The updates of a batch, by the schedule.
@@ -339,9 +341,17 @@ class VAVLBrain(ParallelBrain):
             Sum of the updates' losses, detached, on the CPU.
         """
         self.on_fit_batch_start(batch, True)
+        self._go_on()
         total = self.schedule(self, batch)
         self.on_fit_batch_end(batch, None, total, True)
         return total
+
+    def _go_on(self):
+        """Random numbers of an epoch that goes on from a checkpoint in it."""
+        if self.checkpointer is not None:
+            state = self.checkpointer.recoverables.get("random_state")
+            if state is not None:
+                state.go_on()
 
     def on_stage_start(self, stage, epoch=None):
         """Clears the stage's losses and scores.
@@ -353,7 +363,7 @@ class VAVLBrain(ParallelBrain):
         epoch : int
             The epoch; None at test.
         """
-        self.loss_sums = {}
+        self.progress.start_epoch(epoch)
         kind = (
             EmotionStats
             if self.hparams.task == "classification"
@@ -403,6 +413,7 @@ class VAVLBrain(ParallelBrain):
             valid_set if self.has_valid else None,
             **kwargs,
         )
+        self.progress.tell()
         if sb.utils.distributed.if_main_process():
             self.curves.draw()
 
@@ -418,18 +429,24 @@ class VAVLBrain(ParallelBrain):
         epoch : int
             The epoch; None at test.
         """
+        # Also where the checkpoint was of the epoch's last batch.
+        self._go_on()
         if stage != sb.Stage.TRAIN:
-            stage_loss = merge_scores(self.stats, self.loss_sums, stage_loss)
+            stage_loss = merge_scores(
+                self.stats, self.progress.sums, stage_loss
+            )
         losses = {"loss": float(stage_loss)}
         if stage == sb.Stage.VALID and not math.isfinite(losses["loss"]):
             raise VAVLError(
                 f"the validation loss of epoch {epoch} is not finite: the "
                 "network has diverged; take a lower lr and a new output_folder"
             )
-        for name, (total, count) in sorted(self.loss_sums.items()):
-            losses[name.replace(" ", "_") + "_loss"] = float(total) / count
+        for name, loss in self.progress.losses().items():
+            losses[name.replace(" ", "_") + "_loss"] = loss
         if stage == sb.Stage.TRAIN:
             self.train_losses = losses
+            # Not of the next epoch, which goes on from this one's checkpoint.
+            self.step, self.avg_train_loss = 0, 0.0
             if not self.has_valid:
                 self._end_epoch(epoch, {}, {}, score=float(epoch))
         elif stage == sb.Stage.VALID:
@@ -458,15 +475,13 @@ class VAVLBrain(ParallelBrain):
         valid = dict(valid_losses)
         for name, values in scores.items():
             valid[f"{name}_{values['score_name']}"] = values["score"]
+        meta = {"epoch": epoch, "lr": self.optimizer.param_groups[0]["lr"]}
+        if self.progress.skipped_in_epoch():
+            meta["skipped updates"] = self.progress.skipped_in_epoch()
         # SpeechBrain's loggers wait for all processes, and write in one.
         for train_logger in self.train_loggers:
             train_logger.log_stats(
-                {
-                    "epoch": epoch,
-                    "lr": self.optimizer.param_groups[0]["lr"],
-                },
-                train_stats=self.train_losses,
-                valid_stats=valid,
+                meta, train_stats=self.train_losses, valid_stats=valid
             )
         if sb.utils.distributed.if_main_process():
             self.curves.add(epoch, self.train_losses, valid)

@@ -9,7 +9,9 @@ Authors
  * The vavl_sb authors 2026
 """
 
+import contextlib
 import os
+import shutil
 from pathlib import Path
 
 import yaml
@@ -18,6 +20,7 @@ from speechbrain.utils.logger import get_logger
 
 from vavl_sb.lobes.vavl import MODALITIES
 from vavl_sb.training.model_card import write_card
+from vavl_sb.utils.errors import VAVLError
 from vavl_sb.utils.files import write_atomically, write_json
 from vavl_sb.utils.weights import save_weights
 
@@ -95,9 +98,53 @@ def export_model(
         of "audio", "visual" and "audiovisual" that have learned; left out,
         all have): they stand in the YAML.
     """
-    folder = Path(folder)
     if not if_main_process():
         return
+    with _whole_or_not_at_all(folder) as part:
+        _write_model(part, net, clip_encoder, train_speakers, record, about)
+    logger.info("Exported the model to %s", folder)
+
+
+@contextlib.contextmanager
+def _whole_or_not_at_all(folder):
+    """A folder to fill, which then takes the place of the one that is meant.
+
+    It stands beside that one, so that the last step is a rename. What an
+    export that was killed has left there is removed.
+    """
+    folder = Path(os.path.realpath(folder))
+    part = folder.with_name(f".{folder.name}.part")
+    old = folder.with_name(f".{folder.name}.old")
+    for path in (part, old):
+        shutil.rmtree(path, ignore_errors=True)
+    try:
+        yield part
+        _replace(folder, part, old)
+    except OSError as error:
+        raise VAVLError(
+            f"{folder}: the model cannot be written ({error.strerror}); free "
+            "space or choose another folder, then run the same command again"
+        ) from None
+    finally:
+        for path in (part, old):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _replace(folder, part, old):
+    """Puts a folder in the place of one that may be there."""
+    if not folder.exists():
+        os.rename(part, folder)
+        return
+    os.rename(folder, old)
+    try:
+        os.rename(part, folder)
+    except OSError:
+        os.rename(old, folder)
+        raise
+
+
+def _write_model(folder, net, clip_encoder, train_speakers, record, about):
+    """Writes all files of an export."""
     save_weights(net, folder / "vavl.safetensors")
     encoders = {
         f"{m}_encoder": _encoder(getattr(clip_encoder, f"{m}_encoder"), folder)
@@ -119,7 +166,6 @@ def export_model(
     )
     write_card(folder)
     _let_others_read(folder)
-    logger.info("Exported the model to %s", folder)
 
 
 def _let_others_read(folder):

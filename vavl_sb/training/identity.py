@@ -27,6 +27,8 @@ FREE = (
     "early_stopping_patience",
     "num_workers",
     "pin_memory",
+    "ckpt_interval_minutes",
+    "ckpt_interval_steps",
     "skip_prep",
     "prepare_only",
     "use_tensorboard",

@@ -18,13 +18,10 @@ Authors
 
 import speechbrain as sb
 import torch
-from speechbrain.utils.logger import get_logger
 
 from vavl_sb.lobes.vavl import VAVLOutput
+from vavl_sb.training.progress import gradients_are_finite
 from vavl_sb.utils import processes
-from vavl_sb.utils.errors import VAVLError
-
-logger = get_logger(__name__)
 
 UPDATES = ("visual", "audio", "audiovisual")
 
@@ -103,24 +100,22 @@ def _rows(batch, update):
 def _step(brain, batch, loss, update):
     """Goes back through a loss and steps, unless the loss is not finite."""
     if not torch.isfinite(loss):
-        _skip(brain, batch, update)
+        _skip(brain, batch, update, "the loss")
         return torch.zeros(())
     brain.backward(loss)
+    # A scaler (fp16) meets infinity often, and skips such steps by itself.
+    if not brain.scaler.is_enabled() and not gradients_are_finite(
+        brain.modules.parameters()
+    ):
+        brain.modules.zero_grad(set_to_none=True)
+        _skip(brain, batch, update, "a gradient")
+        return torch.zeros(())
     brain.optimizers_step()
     return loss.detach().cpu()
 
 
-def _skip(brain, batch, update):
-    """Names the clips of a loss that is not finite; too many end the run."""
-    brain.nonfinite_count += 1
+def _skip(brain, batch, update, what):
+    """Names the clips of what is not finite; too many end the run."""
     shares = processes.gather(list(batch.id))
-    clips = ", ".join(id for share in shares for id in share)
-    if brain.nonfinite_count > brain.nonfinite_patience:
-        raise VAVLError(
-            f"the {update} loss is not finite for the "
-            f"{brain.nonfinite_count}th time in an epoch; last in the "
-            f"batch of {clips}"
-        )
-    logger.warning(
-        "the %s update is skipped, its loss is not finite: %s", update, clips
-    )
+    clips = [id for share in shares for id in share]
+    brain.progress.skip(update, what, clips, brain.nonfinite_patience)

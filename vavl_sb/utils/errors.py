@@ -10,9 +10,13 @@ Authors
 """
 
 import contextlib
+import errno
 import sys
 
+from vavl_sb.utils.stopping import exit_status, sigterm_raises
+
 LOADERS_MARK = "Original Traceback"
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class VAVLError(Exception):
@@ -52,6 +56,9 @@ class EncoderError(VAVLError):
 def exit_on_error():
     """Turns a :class:`VAVLError` into one logged line and exit status 1.
 
+    A full disk is told of in the same way. Ctrl-C and SIGTERM end in one line
+    too, with exit status 130 and 143.
+
     Any other exception passes through with its traceback: that is a fault of
     the program, and its author needs the traceback. Of several processes that
     work on one run the first to fail writes the line; the others, which fail
@@ -65,9 +72,10 @@ def exit_on_error():
     2
     """
     try:
-        yield
+        with sigterm_raises():
+            yield
     except VAVLError as error:
-        _exit(str(error))
+        _exit(f"error: {error}")
     except RuntimeError as error:
         # Here, so that `vavl --help` need not wait for torch.
         from vavl_sb.utils.processes import is_lost_peer
@@ -75,17 +83,29 @@ def exit_on_error():
         if not is_lost_peer(error):
             raise
         _exit(
-            "another process of this run has ended or cannot be reached "
+            "error: another process of this run has ended or cannot be reached "
             f"({str(error).splitlines()[0]}); run the same command again"
+        )
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        _exit(
+            f"error: {error.filename or 'a file'}: cannot be written "
+            f"({error.strerror}); free space, then run the same command again"
+        )
+    except KeyboardInterrupt as stop:
+        _exit(
+            "stopped; the same command goes on from where it was",
+            exit_status(stop),
         )
 
 
-def _exit(line):
+def _exit(line, status=1):
     """Ends the program with one line, which one process alone writes."""
     from speechbrain.utils.logger import get_logger
 
     from vavl_sb.utils.processes import first_to_fail
 
     if first_to_fail():
-        get_logger(__name__).error("error: %s", line, main_process_only=False)
-    sys.exit(1)
+        get_logger(__name__).error("%s", line, main_process_only=False)
+    sys.exit(status)

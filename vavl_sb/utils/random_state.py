@@ -36,6 +36,9 @@ class RandomState:
     True
     """
 
+    def __init__(self):
+        self.pending = None
+
     @mark_as_saver
     def save(self, path):
         """Writes the states.
@@ -51,21 +54,37 @@ class RandomState:
 
     @mark_as_loader
     def load(self, path, end_of_epoch):
-        """Sets the states.
+        """Sets the states; within an epoch, see :meth:`go_on` too.
 
         Arguments
         ---------
         path : str or Path
             The checkpoint's file.
         end_of_epoch : bool
-            Not used: the state is that of the moment in any case.
+            False where the epoch goes on.
         """
-        del end_of_epoch
         states = torch.load(path, map_location="cpu", weights_only=True)
         everyone = [states, *states.get("others", [])]
         if processes.rank() >= len(everyone):
             return
         states = everyone[processes.rank()]
+        self._set(states)
+        self.pending = None if end_of_epoch else states
+
+    def go_on(self):
+        """Sets once more what was loaded within an epoch.
+
+        To be called when the epoch goes on: until then the data loader has
+        drawn a number that the epoch had drawn before the checkpoint. Does
+        nothing the second time.
+        """
+        if self.pending is not None:
+            self._set(self.pending)
+            self.pending = None
+
+    @staticmethod
+    def _set(states):
+        """Sets all states."""
         torch.set_rng_state(states["torch"])
         if len(states["cuda"]) == torch.cuda.device_count():
             torch.cuda.set_rng_state_all(states["cuda"])

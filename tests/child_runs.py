@@ -1,0 +1,188 @@
+"""train.py in a child process that can be told to kill itself.
+
+A server process imports torch and SpeechBrain once, and forks a child for each
+run: a start costs a tenth of what it costs a new Python.
+
+Authors
+ * The vavl_sb authors 2026
+"""
+
+import multiprocessing
+import os
+import runpy
+import signal
+import sys
+from pathlib import Path
+
+RECIPES = Path(__file__).resolve().parents[1] / "recipes"
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(
+    ["vavl_sb.training.experiment", "vavl_sb.corpora.synthetic", "matplotlib"]
+)
+
+
+def start(recipe, words, log, **killing):
+    """Starts a recipe's train.py in a session of its own.
+
+    Arguments
+    ---------
+    recipe : str
+        Folder below recipes/.
+    words : list
+        The hparams file and the options.
+    log : Path
+        Gets all that it prints.
+    **killing
+        For :class:`Steps`.
+
+    Returns
+    -------
+    multiprocessing.Process
+        Whose ``exitcode`` is -9 where it was killed.
+    """
+    words = [str(word) for word in words]
+    process = CONTEXT.Process(
+        target=_train, args=(recipe, words, str(log), killing)
+    )
+    process.start()
+    return process
+
+
+def run(recipe, words, log, timeout=600, **killing):
+    """As :func:`start`, and waits.
+
+    Arguments
+    ---------
+    recipe, words, log, **killing
+        As in :func:`start`.
+    timeout : float
+        Seconds.
+
+    Returns
+    -------
+    int
+        The exit status, negative for a signal.
+    """
+    process = start(recipe, words, log, **killing)
+    process.join(timeout)
+    if process.exitcode is None:
+        process.kill()
+        process.join()
+        raise TimeoutError(f"{log}: no end after {timeout} s")
+    return process.exitcode
+
+
+def members(session):
+    """Processes of a session that have not ended.
+
+    Arguments
+    ---------
+    session : int
+        Id of the process that began it.
+
+    Returns
+    -------
+    list of int
+    """
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            text = (entry / "stat").read_text()
+        except OSError:
+            continue
+        state, _, _, its = text.rsplit(")", 1)[1].split()[:4]
+        if int(its) == session and state != "Z":
+            found.append(int(entry.name))
+    return found
+
+
+class Steps:
+    """Counts what a process does that a kill could come between.
+
+    A step is a file that is opened for writing, renamed, made or removed below
+    the watched folders, half a file of a checkpoint, and a batch.
+
+    Arguments
+    ---------
+    watched : list of str
+        The folders.
+    kill_at : int
+        SIGKILL at this step, counted from 0; None to live.
+    trace : str
+        File that gets the steps' names, a line each.
+    """
+
+    CHANGES = ("os.mkdir", "os.rename", "os.remove", "os.rmdir")
+    WRITES = os.O_WRONLY | os.O_RDWR
+
+    def __init__(self, watched=(), kill_at=None, trace=None):
+        self.watched = tuple(str(folder) for folder in watched)
+        self.kill_at, self.count = kill_at, 0
+        self.trace = None if trace is None else open(trace, "w")
+
+    def install(self):
+        """Begins to count."""
+        import torch
+
+        from vavl_sb.training.brain import VAVLBrain
+
+        self.save, torch.save = torch.save, self.half_saved
+        self.before(VAVLBrain, "fit_batch", "train batch")
+        self.before(VAVLBrain, "evaluate_batch", "evaluate batch")
+        sys.addaudithook(self.audit)
+
+    def step(self, name):
+        """One step, before it is taken."""
+        if self.count == self.kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        self.count += 1
+        if self.trace:
+            print(name, file=self.trace, flush=True)
+
+    def before(self, kind, name, words):
+        """Makes a method's calls steps."""
+        method = getattr(kind, name)
+
+        def call(*args, **kwargs):
+            self.step(words)
+            return method(*args, **kwargs)
+
+        setattr(kind, name, call)
+
+    def half_saved(self, state, path, *args):
+        """torch.save, between whose halves a kill can come."""
+        self.save(state, path, *args)
+        if self.count == self.kill_at:
+            os.truncate(path, os.path.getsize(path) // 2)
+        self.step(f"half of {path}")
+
+    def audit(self, event, arguments):
+        """Python's audit hook."""
+        if event == "open":
+            path, _, flags = arguments
+            if not isinstance(flags, int) or not flags & self.WRITES:
+                return
+        elif event in self.CHANGES:
+            path = arguments[0]
+        else:
+            return
+        # shutil.rmtree names files by their folder's number.
+        removed = event in ("os.remove", "os.rmdir") and arguments[1] >= 0
+        if removed or str(path).startswith(self.watched):
+            self.step(f"{event} {path}")
+
+
+def _train(recipe, words, log, killing):
+    """What the child does."""
+    os.setsid()
+    out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(out, 1)
+    os.dup2(out, 2)
+    os.chdir(RECIPES / recipe)
+    sys.path.insert(0, str(RECIPES / recipe))
+    sys.argv = ["train.py", *words]
+    if killing:
+        Steps(**killing).install()
+    runpy.run_path("train.py", run_name="__main__")

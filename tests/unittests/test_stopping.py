@@ -1,0 +1,140 @@
+"""Locks, signals and writes that are whole or not there.
+
+Authors
+ * The vavl_sb authors 2026
+"""
+
+import errno
+import os
+import signal
+import time
+
+import pytest
+
+from vavl_sb.training.export import _whole_or_not_at_all
+from vavl_sb.utils.errors import VAVLError, exit_on_error
+from vavl_sb.utils.lock import hold_folder
+
+
+def in_child(work):
+    """Forks; the child works and then waits. Returns it when it is ready."""
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            word = b"ready"
+            try:
+                work()
+            except VAVLError as error:
+                word = str(error).encode()
+            os.write(write, word)
+            time.sleep(60)
+        finally:
+            os._exit(0)
+    os.close(write)
+    return child, os.read(read, 1000).decode()
+
+
+def end(child):
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+
+
+def test_the_second_run_is_refused_and_a_kill_leaves_no_lock(tmp_path):
+    folder = tmp_path / "out"
+    child, word = in_child(lambda: hold_folder(folder))
+    assert word == "ready"
+    with pytest.raises(VAVLError) as error:
+        hold_folder(folder)
+    line = str(error.value)
+    assert str(folder) in line and str(child) in line and "\n" not in line
+    end(child)
+    hold_folder(folder)
+    hold_folder(folder)  # Its own it may have twice.
+    # And now the other way round; a link is no other folder.
+    (tmp_path / "link").symlink_to(folder)
+    child, word = in_child(lambda: hold_folder_anew(tmp_path / "link"))
+    end(child)
+    assert str(os.getpid()) in word
+
+
+def hold_folder_anew(folder):
+    """As a process that did not inherit what this one holds."""
+    from vavl_sb.utils import lock
+
+    lock._HELD.clear()
+    hold_folder(folder)
+
+
+def test_workers_that_outlive_a_killed_run_hold_no_lock(tmp_path):
+    read, write = os.pipe()
+
+    def run():
+        hold_folder(tmp_path / "out")
+        worker, _ = in_child(lambda: None)
+        os.write(write, str(worker).encode())
+
+    child, _ = in_child(run)
+    worker = int(os.read(read, 100))
+    end(child)
+    os.kill(worker, 0)  # It is still there.
+    try:
+        hold_folder(tmp_path / "out")
+    finally:
+        os.kill(worker, signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    "number, status", [(signal.SIGTERM, 143), (signal.SIGINT, 130)]
+)
+def test_a_signal_is_one_line_and_a_status(number, status, caplog):
+    handler = signal.getsignal(number)
+    with pytest.raises(SystemExit) as stop, exit_on_error():
+        signal.raise_signal(number)
+    assert stop.value.code == status
+    (record,) = caplog.records
+    assert "the same command goes on" in record.getMessage()
+    assert signal.getsignal(number) is handler
+
+
+def test_a_full_disk_is_one_line(caplog):
+    with pytest.raises(SystemExit) as stop, exit_on_error():
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/a/file")
+    assert stop.value.code == 1
+    (record,) = caplog.records
+    assert "/a/file" in record.getMessage()
+    with pytest.raises(IsADirectoryError), exit_on_error():
+        open("/", "w")
+
+
+@pytest.mark.parametrize("there_before", [False, True])
+def test_an_export_is_whole_or_not_there(tmp_path, there_before):
+    folder = tmp_path / "inference"
+    if there_before:
+        folder.mkdir()
+        (folder / "old").write_text("old")
+        (folder / "weights").write_text("old")
+    before = sorted(os.listdir(tmp_path))
+    with pytest.raises(ZeroDivisionError), _whole_or_not_at_all(folder) as part:
+        part.mkdir()
+        (part / "weights").write_text("half")
+        assert folder.exists() == there_before
+        raise ZeroDivisionError
+    assert sorted(os.listdir(tmp_path)) == before
+    # A kill leaves the part behind; the next export removes it.
+    (tmp_path / ".inference.part").mkdir()
+    (tmp_path / ".inference.part" / "rest").write_text("half")
+    with _whole_or_not_at_all(folder) as part:
+        part.mkdir()
+        (part / "weights").write_text("whole")
+    assert os.listdir(tmp_path) == ["inference"]
+    assert os.listdir(folder) == ["weights"]
+    assert (folder / "weights").read_text() == "whole"
+
+
+def test_a_full_disk_refuses_an_export_in_one_line(tmp_path):
+    with pytest.raises(VAVLError, match="free space"):
+        with _whole_or_not_at_all(tmp_path / "inference") as part:
+            part.mkdir()
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert os.listdir(tmp_path) == []
