@@ -177,6 +177,8 @@ class Steps:
 def _train(recipe, words, log, killing):
     """What the child does."""
     os.setsid()
+    # As in a Python of its own: data loaders fork.
+    multiprocessing.set_start_method("fork", force=True)
     out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(out, 1)
     os.dup2(out, 2)

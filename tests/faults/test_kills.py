@@ -66,6 +66,7 @@ class Runs:
             **dict(zip((w.lstrip("-") for w in SMALL[::2]), SMALL[1::2])),
             "number_of_epochs": 3,
             "batch_size": 4,
+            "ckpt_interval_minutes": 0,
             "ckpt_interval_steps": 2,
         }
         return [
