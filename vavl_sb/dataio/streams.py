@@ -110,7 +110,18 @@ class _Reader:
         raise NotImplementedError
 
     def beyond(self, frame):
-        """Which of the limits a frame breaks, in words, or None."""
+        """Which of the limits a frame breaks.
+
+        Arguments
+        ---------
+        frame : av.frame.Frame
+            A decoded frame of this stream.
+
+        Returns
+        -------
+        str
+            In words; None where it breaks none.
+        """
         raise NotImplementedError
 
     def fault_at_end(self):
@@ -177,7 +188,7 @@ class AudioReader(_Reader):
         return frame.samples / frame.sample_rate
 
     def beyond(self, frame):
-        """Which of the limits a frame breaks, in words, or None."""
+        """Which of the limits a frame breaks; see the base class."""
         return fault_of_rate(frame.sample_rate)
 
     def read(self, packet):
@@ -303,7 +314,7 @@ class VideoReader(_Reader):
         return self.spacing
 
     def beyond(self, frame):
-        """Which of the limits a frame breaks, in words, or None."""
+        """Which of the limits a frame breaks; see the base class."""
         return fault_of_picture(self._width(frame), frame.height)
 
     def read(self, packet):
