@@ -50,7 +50,7 @@ lint: setup
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m yamllint --strict recipes
-	$(RUN) -m codespell_lib vavl_sb recipes tests docs README.md
+	$(RUN) -m codespell_lib vavl_sb recipes tests docs benchmarks README.md
 
 clean:
 	rm -rf results recipes/*/results build *.egg-info

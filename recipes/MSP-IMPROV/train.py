@@ -91,7 +91,12 @@ def main(arguments):
         epoch_counter=hparams["epoch_counter"],
         train_set=datasets["train"],
         valid_set=datasets["valid"],
-        train_loader_kwargs=train_loader_opts(hparams, datasets["train"]),
+        train_loader_kwargs=train_loader_opts(
+            hparams["train_dataloader_opts"],
+            datasets["train"],
+            hparams["bucket_batches"],
+            hparams["seed"],
+        ),
         valid_loader_kwargs=hparams["test_dataloader_opts"],
     )
     brain.evaluate(

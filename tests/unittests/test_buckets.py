@@ -65,10 +65,9 @@ def test_few_clips_and_equal_lengths(count):
 def test_the_switch_of_the_recipes():
     dataset, _ = clips(100)
     given = {"batch_size": 8, "shuffle": True, "num_workers": 2}
-    hparams = {"train_dataloader_opts": given, "seed": 1}
-    plain = train_loader_opts({**hparams, "bucket_batches": False}, dataset)
+    plain = train_loader_opts(given, dataset, False, seed=1)
     assert plain == given
-    found = train_loader_opts({**hparams, "bucket_batches": True}, dataset)
+    found = train_loader_opts(given, dataset, True, seed=1)
     assert set(found) == {"num_workers", "batch_sampler"}
     assert max(map(len, found["batch_sampler"])) == 8
     assert given["batch_size"] == 8  # The YAML's own is left as it is.

@@ -60,28 +60,30 @@ def bucket_sampler(dataset, batch_size, seed, num_buckets=20, epoch=0):
     )
 
 
-def train_loader_opts(hparams, dataset):
+def train_loader_opts(options, dataset, bucket_batches, seed):
     """Loader options of training: in buckets where the YAML says so.
 
     Arguments
     ---------
-    hparams : dict
-        The loaded hparams file; of it ``bucket_batches``, ``seed`` and
-        ``train_dataloader_opts``.
+    options : dict
+        The YAML's ``train_dataloader_opts``; is left as it is.
     dataset : DynamicItemDataset
         The training clips.
+    bucket_batches : bool
+        Whether to use :func:`bucket_sampler`.
+    seed : int
+        Of its order.
 
     Returns
     -------
     dict
         For ``Brain.fit``.
     """
-    options = dict(hparams["train_dataloader_opts"])
-    if not hparams["bucket_batches"]:
+    options = dict(options)
+    if not bucket_batches:
         return options
     options.pop("shuffle")  # A sampler of batches brings its own order.
-    size = options.pop("batch_size")
-    sampler = bucket_sampler(dataset, size, hparams["seed"])
+    sampler = bucket_sampler(dataset, options.pop("batch_size"), seed)
     return {**options, "batch_sampler": sampler}
 
 
