@@ -7,6 +7,7 @@ Authors
  * The vavl_sb authors 2026
 """
 
+import atexit
 import multiprocessing
 import os
 import runpy
@@ -45,6 +46,8 @@ def start(recipe, words, log, **killing):
         target=_train, args=(recipe, words, str(log), killing)
     )
     process.start()
+    # A test that fails leaves no training behind.
+    atexit.register(process.kill)
     return process
 
 

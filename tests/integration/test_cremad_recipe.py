@@ -374,14 +374,19 @@ def test_a_speech_encoder_can_learn_with_the_network(
             assert value == pytest.approx(expected, abs=2e-3)
 
 
+def wait_until(true):
+    """Waits for something, for five minutes at the most."""
+    for _ in range(3000):
+        if true():
+            return
+        time.sleep(0.1)
+    raise TimeoutError
+
+
 def wait_for(path, process):
     """Waits until a run has written a file."""
-    for _ in range(3000):
-        if path.exists():
-            return
-        assert process.is_alive(), "it has ended"
-        time.sleep(0.1)
-    raise TimeoutError(path)
+    wait_until(lambda: path.exists() or not process.is_alive())
+    assert path.exists(), "the run has ended"
 
 
 def test_a_stopped_run_leaves_no_process_and_goes_on(
@@ -397,7 +402,8 @@ def test_a_stopped_run_leaves_no_process_and_goes_on(
         (out / "train_log.txt").unlink(missing_ok=True)
         running = child_runs.start("CREMA-D", words, log)
         wait_for(out / "train_log.txt", running)
-        assert len(child_runs.members(running.pid)) > 2  # There are workers.
+        # Two workers are there, but not between an epoch's stages.
+        wait_until(lambda: len(child_runs.members(running.pid)) > 2)
         if status == 143:
             other = tmp_path / "other.log"
             assert child_runs.run("CREMA-D", words, other) == 1
@@ -413,12 +419,7 @@ def test_a_stopped_run_leaves_no_process_and_goes_on(
         text = log.read_text()
         assert text.count("stopped; the same command goes on") == 1
         assert "Traceback" not in text
-        for _ in range(100):
-            left = child_runs.members(running.pid)
-            if not left:
-                break
-            time.sleep(0.1)
-        assert left == []
+        wait_until(lambda: child_runs.members(running.pid) == [])
     # It goes on, and ends where it is told to.
     epochs = (out / "train_log.txt").read_text().splitlines()
     words[words.index("--number_of_epochs") + 1] = str(len(epochs))

@@ -327,6 +327,8 @@ MARKED = {
     "docs/hub.md": 3,
     "docs/protocol.md": 3,
     "docs/quickstart.md": 1,
+    "docs/reliability.md": 5,
+    "docs/several_processes.md": 3,
 }
 
 
