@@ -338,8 +338,11 @@ class VAVLBrain(ParallelBrain):
         Returns
         -------
         torch.Tensor
-            Sum of the updates' losses, detached, on the CPU.
+            Sum of the updates' losses, detached, on the CPU; NaN where one was
+            skipped as not finite, so that SpeechBrain's average is without it.
         """
+        # Here, since an update without rows of this process runs no network.
+        batch = batch.to(self.device, non_blocking=True)
         self.on_fit_batch_start(batch, True)
         self._go_on()
         total = self.schedule(self, batch)
