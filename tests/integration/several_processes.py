@@ -24,8 +24,7 @@ from test_features import CountingEncoder  # noqa: E402
 
 from vavl_sb.dataio.features import extract_features  # noqa: E402
 from vavl_sb.training.distributed import join_processes  # noqa: E402
-from vavl_sb.utils import checkpoints as checkpoint_files  # noqa: E402
-from vavl_sb.utils import processes  # noqa: E402
+from vavl_sb.utils import checkpoints, processes  # noqa: E402
 from vavl_sb.utils.errors import VAVLError, exit_on_error  # noqa: E402
 from vavl_sb.utils.random_state import RandomState  # noqa: E402
 
@@ -137,7 +136,7 @@ def random_states(folder):
     return first, torch.rand(3)
 
 
-def checkpoints(folder):
+def saved_checkpoints(folder):
     """What is there after saves that the main process is slow to finish."""
     kinds = {
         "epochs": [
@@ -154,15 +153,15 @@ def checkpoints(folder):
             for number in range(3)
         ],
     }
-    found, write = {}, checkpoint_files._write_checksums
+    found, write = {}, checkpoints._write_checksums
 
     def slowly(path):
         time.sleep(0.3)
         write(path)
 
-    with mock.patch.object(checkpoint_files, "_write_checksums", slowly):
+    with mock.patch.object(checkpoints, "_write_checksums", slowly):
         for kind, saves in kinds.items():
-            saver = checkpoint_files.CheckedCheckpointer(
+            saver = checkpoints.CheckedCheckpointer(
                 f"{folder}/{kind}", {"net": torch.nn.Linear(1, 1)}
             )
             for options in saves:
@@ -198,7 +197,7 @@ def everything(folder):
         "fit": fit(f"{folder}/fit", batch_size=2),
         "nan": with_nan(f"{folder}/nan"),
         "random": random_states(folder),
-        "checkpoints": checkpoints(f"{folder}/checkpoints"),
+        "checkpoints": saved_checkpoints(f"{folder}/checkpoints"),
     }
     one = light.dataset({"clip0": CLIPS["clip0"]})
     found["one clip"] = evaluate(f"{folder}/fit/one", one)
