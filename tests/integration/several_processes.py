@@ -8,8 +8,10 @@ import contextlib
 import itertools
 import json
 import sys
+import time
 from functools import partial
 from pathlib import Path
+from unittest import mock
 
 import speechbrain as sb
 import torch
@@ -22,7 +24,7 @@ from test_features import CountingEncoder  # noqa: E402
 
 from vavl_sb.dataio.features import extract_features  # noqa: E402
 from vavl_sb.training.distributed import join_processes  # noqa: E402
-from vavl_sb.utils import processes  # noqa: E402
+from vavl_sb.utils import checkpoints, processes  # noqa: E402
 from vavl_sb.utils.errors import VAVLError, exit_on_error  # noqa: E402
 from vavl_sb.utils.random_state import RandomState  # noqa: E402
 
@@ -134,6 +136,43 @@ def random_states(folder):
     return first, torch.rand(3)
 
 
+def saved_checkpoints(folder):
+    """What is there after saves that the main process is slow to finish."""
+    kinds = {
+        "epochs": [
+            {"meta": {"score": score}, "max_keys": ["score"]}
+            for score in (5, 1, 1, 9)
+        ],
+        # As SpeechBrain does within an epoch.
+        "within": [
+            {
+                "meta": {"within": number},
+                "end_of_epoch": False,
+                "ckpt_predicate": lambda saved: "within" in saved.meta,
+            }
+            for number in range(3)
+        ],
+    }
+    found, write = {}, checkpoints._write_checksums
+
+    def slowly(path):
+        time.sleep(0.3)
+        write(path)
+
+    with mock.patch.object(checkpoints, "_write_checksums", slowly):
+        for kind, saves in kinds.items():
+            saver = checkpoints.CheckedCheckpointer(
+                f"{folder}/{kind}", {"net": torch.nn.Linear(1, 1)}
+            )
+            for options in saves:
+                saver.save_and_keep_only(**options)
+            found[kind] = [
+                saved.meta.get("score", saved.meta.get("within"))
+                for saved in saver.find_checkpoints()
+            ]
+    return found
+
+
 def extract(folder, clips, encoder):
     """Features of some clips, each process a share of them."""
     folder = Path(folder)
@@ -158,6 +197,7 @@ def everything(folder):
         "fit": fit(f"{folder}/fit", batch_size=2),
         "nan": with_nan(f"{folder}/nan"),
         "random": random_states(folder),
+        "checkpoints": saved_checkpoints(f"{folder}/checkpoints"),
     }
     one = light.dataset({"clip0": CLIPS["clip0"]})
     found["one clip"] = evaluate(f"{folder}/fit/one", one)

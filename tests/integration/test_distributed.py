@@ -152,6 +152,13 @@ def test_each_process_has_its_own_random_state(shared):
     assert not torch.equal(first, other)
 
 
+def test_all_keep_the_same_checkpoints(shared):
+    for found in shared[1]:
+        # The best and newest, and the one before.
+        assert sorted(found["checkpoints"]["epochs"]) == [1, 9]
+        assert found["checkpoints"]["within"] == [2]
+
+
 def files(folder):
     """Cached features: path below the folder, and bytes."""
     return {

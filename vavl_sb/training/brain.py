@@ -338,13 +338,34 @@ class VAVLBrain(ParallelBrain):
         Returns
         -------
         torch.Tensor
-            Sum of the updates' losses, detached, on the CPU.
+            Sum of the updates' losses, detached, on the CPU; NaN where one was
+            skipped as not finite, so that SpeechBrain's average is without it.
         """
+        # Here, since an update without rows of this process runs no network.
+        batch = batch.to(self.device, non_blocking=True)
         self.on_fit_batch_start(batch, True)
         self._go_on()
         total = self.schedule(self, batch)
         self.on_fit_batch_end(batch, None, total, True)
         return total
+
+    def update_average(self, loss, avg_loss):
+        """As in SpeechBrain, also where the first batch was skipped.
+
+        Arguments
+        ---------
+        loss : torch.Tensor
+            Of a batch; one that is not finite is left out.
+        avg_loss : float
+            The average so far; 0 before the first.
+
+        Returns
+        -------
+        float
+        """
+        if avg_loss == 0.0 and torch.isfinite(loss):
+            return float(loss)
+        return super().update_average(loss, avg_loss)
 
     def _go_on(self):
         """Random numbers of an epoch that goes on from a checkpoint in it."""

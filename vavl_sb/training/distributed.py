@@ -298,11 +298,6 @@ class ParallelBrain(sb.Brain):
         if not self.distributed_launch:
             return super()._train_loader_specifics(dataset, loader_kwargs)
         options = dict(loader_kwargs)
-        if "batch_sampler" in options:
-            raise VAVLError(
-                "bucket_batches: several processes cannot share such batches "
-                "yet; leave it out, or start train.py with python"
-            )
         order = range(len(dataset))
         if options.pop("shuffle", False):
             # SpeechBrain's own order for a single process.

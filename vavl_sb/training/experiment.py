@@ -31,6 +31,7 @@ from vavl_sb.training.transfer import (
     standardize_features,
     start_from,
 )
+from vavl_sb.utils import processes
 from vavl_sb.utils.corpora import corpus_name
 from vavl_sb.utils.errors import CorpusError, ManifestError, VAVLError
 
@@ -175,7 +176,12 @@ def make_brain(hparams, run_opts):
         holds another run, or a ``pretrained_from`` that does not fit.
     """
     _refuse_fp16(run_opts)
-    identity = refuse_other_run(hparams)
+    if processes.count() > 1 and hparams.get("bucket_batches"):
+        raise VAVLError(
+            "bucket_batches: several processes cannot share such batches yet; "
+            "leave it out, or start train.py with python"
+        )
+    identity = refuse_other_run(hparams, run_opts)
     audio_encoder = hparams["audio_encoder"]
     if hparams["pretrained_from"] is not None:
         start_from(

@@ -11,6 +11,7 @@ import json
 from pathlib import Path
 
 from speechbrain.utils.distributed import if_main_process
+from speechbrain.utils.run_opts import RunOptions
 
 from vavl_sb.dataio.manifest import SPLITS
 from vavl_sb.dataio.preparation import digest_files
@@ -64,7 +65,7 @@ def other_corpora(also_train):
     return list(also_train or [])
 
 
-def run_identity(hparams):
+def run_identity(hparams, run_opts):
     """Everything that makes a run what it is, as far as JSON can hold it.
 
     Encoders, clips and another model to start from count by what is in them,
@@ -74,6 +75,8 @@ def run_identity(hparams):
     ---------
     hparams : dict
         The loaded hparams file.
+    run_opts : dict or RunOptions
+        Run options, from the command line.
 
     Returns
     -------
@@ -90,6 +93,7 @@ def run_identity(hparams):
         and not key.endswith(("_folder", "_annotation", "_log"))
         and key not in ("feature_index", "feature_report")
     }
+    found.update(_run_options(found, run_opts))
     encoder = hparams["clip_encoder"]
     for modality in ("audio", "visual"):
         found[f"{modality} encoder"] = encoder.digest(modality)
@@ -109,7 +113,34 @@ def run_identity(hparams):
     return json.loads(json.dumps(found, default=str))
 
 
-def refuse_other_run(hparams):
+def _run_options(found, run_opts):
+    """Those that change what is learned, as SpeechBrain takes them.
+
+    From the command line, else from the YAML, else the default, which is left
+    out: runs that were recorded without these options go on.
+    """
+    if isinstance(run_opts, dict):
+        run_opts = RunOptions.from_dictionary(run_opts)
+    default, given = RunOptions(), run_opts.overridden_args
+    used = {
+        name: run_opts[name] if name in given else found.get(name, usual)
+        for name, usual in default.items()
+    }
+    # As in sb.Brain; both names are deprecated.
+    for name, precision in (
+        ("auto_mix_prec", "fp16"),
+        ("bfloat16_mix_prec", "bf16"),
+    ):
+        if used[name]:
+            used["precision"] = precision
+    return {
+        name: used[name]
+        for name in ("precision", "max_grad_norm")
+        if name in found or used[name] != default[name]
+    }
+
+
+def refuse_other_run(hparams, run_opts):
     """Refuses to go on with the checkpoints of a run of other settings.
 
     Arguments
@@ -117,6 +148,8 @@ def refuse_other_run(hparams):
     hparams : dict
         The loaded hparams file; checkpoints and the record stand in its
         ``save_folder``.
+    run_opts : dict or RunOptions
+        Run options, from the command line.
 
     Returns
     -------
@@ -129,7 +162,7 @@ def refuse_other_run(hparams):
         In one line that names what differs.
     """
     folder = Path(hparams["save_folder"])
-    wanted = run_identity(hparams)
+    wanted = run_identity(hparams, run_opts)
     try:
         found = read_json(folder / RECORD)
     except (OSError, ValueError):

@@ -39,7 +39,8 @@ def sequential(brain, batch):
     Returns
     -------
     torch.Tensor
-        Sum of the updates' losses, detached, on the CPU.
+        Sum of the updates' losses, detached, on the CPU; NaN where one was
+        skipped as not finite.
     """
     total = torch.zeros(())
     for brain.update in UPDATES:
@@ -72,7 +73,8 @@ def joint(brain, batch):
     Returns
     -------
     torch.Tensor
-        Sum of the losses, detached, on the CPU.
+        Sum of the losses, detached, on the CPU; NaN where the update was
+        skipped as not finite.
     """
     with brain.training_ctx:
         out = brain.compute_forward(batch, sb.Stage.TRAIN)
@@ -101,7 +103,7 @@ def _step(brain, batch, loss, update):
     """Goes back through a loss and steps, unless the loss is not finite."""
     if not torch.isfinite(loss):
         _skip(brain, batch, update, "the loss")
-        return torch.zeros(())
+        return torch.tensor(torch.nan)
     brain.backward(loss)
     # A scaler (fp16) meets infinity often, and skips such steps by itself.
     if not brain.scaler.is_enabled() and not gradients_are_finite(
@@ -109,7 +111,7 @@ def _step(brain, batch, loss, update):
     ):
         brain.modules.zero_grad(set_to_none=True)
         _skip(brain, batch, update, "a gradient")
-        return torch.zeros(())
+        return torch.tensor(torch.nan)
     brain.optimizers_step()
     return loss.detach().cpu()
 

@@ -21,7 +21,11 @@ from speechbrain.utils.checkpoints import (
     Checkpoint,
     Checkpointer,
 )
-from speechbrain.utils.distributed import if_main_process, run_on_main
+from speechbrain.utils.distributed import (
+    ddp_barrier,
+    if_main_process,
+    run_on_main,
+)
 from speechbrain.utils.logger import get_logger
 
 from vavl_sb.utils.errors import VAVLError
@@ -91,10 +95,14 @@ class CheckedCheckpointer(Checkpointer):
             checkpoint = super().save_checkpoint(
                 meta, end_of_epoch, name, logging.DEBUG
             )
-            if checkpoint is None:
-                return None
-            _write_checksums(checkpoint.path)
-            whole = self._publish(checkpoint)
+            whole = None
+            if checkpoint is not None:
+                _write_checksums(checkpoint.path)
+                whole = self._publish(checkpoint)
+        # All must see the same checkpoints when they choose which to delete.
+        ddp_barrier()
+        if whole is None:
+            return None
         logger.log(verbosity, "Saved a checkpoint in %s", whole.path)
         return whole
 
@@ -116,6 +124,7 @@ class CheckedCheckpointer(Checkpointer):
         keys = list(importance_keys)
         if ckpt_predicate is None:
             before = self.find_checkpoint()
+            ddp_barrier()  # The main process adds none before all have looked.
 
             def is_before(checkpoint):
                 return before is not None and checkpoint.path == before.path

@@ -7,6 +7,9 @@ Authors
  * The vavl_sb authors 2026
 """
 
+import datetime
+import os
+
 import torch
 from speechbrain.utils.distributed import (
     ddp_prevent_block,
@@ -14,6 +17,7 @@ from speechbrain.utils.distributed import (
 )
 
 FAILURES = "vavl_sb failures"
+WAIT = datetime.timedelta(seconds=5)
 
 
 def count():
@@ -88,14 +92,14 @@ def first_to_fail():
     >>> first_to_fail()
     True
     """
-    if not is_distributed_initialized():
+    if "RANK" not in os.environ and not is_distributed_initialized():
         return True
     try:
-        # torchrun itself keeps the store, so it outlives the processes; torch
-        # has no public way to it.
-        store = torch.distributed.distributed_c10d._get_default_store()
+        # torchrun itself keeps the store: it is there before the processes
+        # have joined, and outlives them.
+        store, *_ = next(torch.distributed.rendezvous("env://", timeout=WAIT))
         return store.add(FAILURES, 1) == 1
-    except RuntimeError:
+    except (RuntimeError, ValueError):
         return True  # A line too many is better than none.
 
 

@@ -5,6 +5,7 @@ Authors
 """
 
 import contextlib
+import os
 import signal
 import threading
 
@@ -17,6 +18,9 @@ class Terminated(KeyboardInterrupt):
 def sigterm_raises():
     """Within it, SIGTERM raises :class:`Terminated` in the main thread.
 
+    Not in a process that torchrun has started: one that waits for another
+    runs no Python, and would hear of the signal too late.
+
     Example
     -------
     >>> with sigterm_raises():
@@ -26,7 +30,8 @@ def sigterm_raises():
     ...         exit_status(stop)
     143
     """
-    if threading.current_thread() is not threading.main_thread():
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if "RANK" in os.environ or not in_main_thread:
         yield
         return
     before = signal.signal(signal.SIGTERM, _raise)
