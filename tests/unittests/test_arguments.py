@@ -23,6 +23,14 @@ FILES = sorted((REPOSITORY / "recipes").glob("*/hparams/*.yaml"))
         (["--lables", "[a, b]"], "--lables: no such option .*--labels"),
         (["--labels", "[a, b"], "cannot be read as YAML"),
         (["--data_folder"], "--data_folder: stands twice"),
+        (["--lr"], "--lr: has no value"),
+        (["--lr="], "--lr: has no value"),
+        (["--labels", "--seed", "1"], "--labels: has no value"),
+        (["lr=1"], "lr=1: is neither"),
+        (["--lr", "1", "foo"], "foo: is neither"),
+        (["--lr=1", "foo"], "foo: is neither"),
+        (["--debug", "foo"], "foo: is neither"),
+        (["-lr", "1"], "-lr: is neither"),
     ],
 )
 def test_options_that_cannot_be(path, options, words):
@@ -44,6 +52,42 @@ def test_an_hparams_file_that_is_none(tmp_path):
     path.write_text("a: [1\n")
     with pytest.raises(VAVLError, match="broken.yaml: cannot be read as YAML"):
         parse_arguments([str(path)])
+
+
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        (b"just some words", "no options"),
+        (b"- a\n- b: 1\n", "no options"),
+        ("lr: 1  # Größe".encode("latin-1"), "UTF-8"),
+        (b"\x89PNG\r\n\x1a\n\x00\x00", "UTF-8"),
+        (b"a\x00b", "cannot be read as YAML"),
+    ],
+)
+def test_an_hparams_file_of_another_kind(content, words, tmp_path):
+    path = tmp_path / "vavl.yaml"
+    path.write_bytes(content)
+    with pytest.raises(VAVLError, match=f"vavl.yaml: .*{words}") as error:
+        parse_arguments([str(path)])
+    assert "\n" not in str(error.value)
+
+
+def test_no_value_where_the_file_has_none():
+    words = [str(FILES[0]), "--data_folder", "x", "--pretrained_from"]
+    assert parse_arguments(words) == sb.parse_arguments(words)
+
+
+def test_steps_take_the_place_of_minutes():
+    words = [str(FILES[0]), "--data_folder", "x"]
+    _, run_opts, _ = parse_arguments([*words, "--ckpt_interval_steps", "5"])
+    hparams = {"ckpt_interval_minutes": 15}
+    brain = sb.Brain(run_opts=run_opts, hparams=hparams)
+    assert brain.ckpt_interval_minutes == 0 and brain.ckpt_interval_steps == 5
+    # Both: SpeechBrain says that they exclude each other.
+    both = ["--ckpt_interval_steps=5", "--ckpt_interval_minutes=1"]
+    _, run_opts, _ = parse_arguments([*words, *both])
+    with pytest.raises(SystemExit, match="mutually exclusive"):
+        sb.Brain(run_opts=run_opts, hparams=hparams)
 
 
 def test_the_rest_is_speechbrains():

@@ -287,6 +287,16 @@ def test_an_answer_that_is_not_finite_is_not_scored(tmp_path):
         brain.fit(counter, dataset(clips), dataset(bad))
 
 
+def test_an_answer_in_half_precision_may_have_overflowed(tmp_path):
+    bad = items(["av"] * 2)
+    bad["clip1"]["audio"][0, 0] = float("inf")
+    brain = make_brain(tmp_path)
+    brain.eval_precision = "bf16"
+    counter = brain.hparams.epoch_counter
+    with pytest.raises(VAVLError, match="eval_precision bf16 .*clip1$"):
+        brain.fit(counter, dataset(items(["av"] * 2)), dataset(bad))
+
+
 def dataset(clips):
     """A SpeechBrain dataset over in-memory clips."""
     keys = ["audio", "has_audio", "visual", "has_visual", "label"]

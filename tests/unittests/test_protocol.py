@@ -16,12 +16,14 @@ import time
 import numpy as np
 import pytest
 from conftest import REPOSITORY
+from test_stopping import end, in_child
 
 from vavl_sb import cli
 from vavl_sb.protocol.comparison import compare, read_protocol
 from vavl_sb.protocol.results import read_result
 from vavl_sb.protocol.settings import read_overrides, read_partitions
 from vavl_sb.utils.errors import VAVLError
+from vavl_sb.utils.lock import take_lock
 
 TRAIN = """
 import csv, json, os, random, signal, sys, time
@@ -256,13 +258,15 @@ def is_running(process):
 
 
 def test_a_run_that_another_process_is_at_is_left_to_it(recipe, tmp_path):
-    import fcntl
-
     out = tmp_path / "out"
     (out / "partition1_seed1").mkdir(parents=True)
     common = ["--partitions=1", "--seeds=1,"]
-    with open(out / "partition1_seed1" / "run.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    # Kept here, since a lock ends when its file is closed.
+    held = []
+    child, _ = in_child(
+        lambda: held.append(take_lock(out / "partition1_seed1" / "run.lock"))
+    )
+    try:
         # A folder with runs and no settings is nobody's to go on with.
         assert vavl("protocol", recipe, out, *common) == 1
         assert not (out / "protocol.json").exists()
@@ -270,6 +274,8 @@ def test_a_run_that_another_process_is_at_is_left_to_it(recipe, tmp_path):
         vavl("protocol", recipe, out, "--partitions=2", "--seeds=1,")
         (out / "aside").rename(out / "partition1_seed1")
         assert vavl("protocol", recipe, out, *common) == 1
+    finally:
+        end(child)
     assert "another process" in summary(out)["runs"][0]["error"]
     assert calls(recipe).count("start partition1_seed1") == 0
     assert vavl("protocol", recipe, out, *common) == 0

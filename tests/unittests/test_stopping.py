@@ -84,10 +84,18 @@ def test_workers_that_outlive_a_killed_run_hold_no_lock(tmp_path):
         os.kill(worker, signal.SIGKILL)
 
 
+@pytest.fixture
+def attended():
+    """SIGINT as at a terminal: a shell's background jobs start without it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize(
     "number, status", [(signal.SIGTERM, 143), (signal.SIGINT, 130)]
 )
-def test_a_signal_is_one_line_and_a_status(number, status, caplog):
+def test_a_signal_is_one_line_and_a_status(number, status, caplog, attended):
     handler = signal.getsignal(number)
     with pytest.raises(SystemExit) as stop, exit_on_error():
         signal.raise_signal(number)

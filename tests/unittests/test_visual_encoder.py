@@ -208,6 +208,12 @@ def test_the_digest_follows_all_that_features_depend_on(encoder, name):
     assert changed.digest() != encoder.digest()
 
 
+def test_the_digest_follows_the_version_of_the_code(monkeypatch):
+    before = VisualEncoder().digest()
+    monkeypatch.setattr(visual_encoder, "VERSION", 1)
+    assert VisualEncoder().digest() != before
+
+
 def test_a_checkpoint_around_the_weights_is_opened(tmp_path, reference):
     torch.save(reference.state_dict(), tmp_path / "bare.pt")
     wrapped = {"state_dict": reference.state_dict(), "epoch": 3}

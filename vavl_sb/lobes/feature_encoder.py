@@ -65,6 +65,9 @@ class FeatureEncoder(nn.Module):
     ...         super().__init__()
     ...         self.set_freeze(True)
     ...
+    ...     def settings(self):
+    ...         return {}
+    ...
     ...     def forward(self, wavs, wav_lens=None):
     ...         return wavs.unfold(1, 320, 320).std(
     ...             dim=-1, keepdim=True
@@ -125,11 +128,13 @@ class FeatureEncoder(nn.Module):
         Returns
         -------
         dict
-            Strings, numbers, booleans and lists of these; none unless a
-            subclass says so. Not where the weights came from, nor how they
-            are trained.
+            Strings, numbers, booleans and lists of these; {} where there are
+            none. Not where the weights came from, nor how they are trained.
         """
-        return {}
+        raise NotImplementedError(
+            f"{type(self).__name__}.settings: must give the arguments that "
+            "features depend on, or {} for none"
+        )
 
     def feature_state(self):
         """All tensors that features depend on.
@@ -156,7 +161,8 @@ class FeatureEncoder(nn.Module):
             Arguments that make an encoder of the same digest: what YAML can
             hold, and a ``Path`` for each file or folder that was written.
             None are needed, and nothing is written, unless a subclass says
-            so.
+            so; :func:`vavl_sb.training.export.export_model` refuses an encoder
+            that comes back another.
         """
         return {}
 

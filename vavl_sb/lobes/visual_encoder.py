@@ -24,6 +24,9 @@ from vavl_sb.utils.errors import EncoderError
 logger = get_logger(__name__)
 
 MODEL = "tf_efficientnet_b2"
+# Counts up when the same weights give other features, if only by rounding.
+# 2: a frozen encoder's BatchNorm layers are folded.
+VERSION = 2
 HUB_MODEL = "tf_efficientnet_b2.ns_jft_in1k"
 FILE_NAME = "visual_encoder.safetensors"
 # Mean and deviation of ImageNet's pixels in [0, 1], red, green, blue: what
@@ -131,10 +134,11 @@ class VisualEncoder(FeatureEncoder):
         Returns
         -------
         dict
-            Model and normalisation.
+            Model, normalisation and version of this code.
         """
         return {
             "model": MODEL,
+            "version": VERSION,
             "mean": list(MEAN),
             "deviation": list(DEVIATION),
         }

@@ -4,8 +4,6 @@ Authors
  * The vavl_sb authors 2026
 """
 
-import contextlib
-import fcntl
 import os
 import subprocess
 import sys
@@ -15,6 +13,7 @@ from pathlib import Path
 
 from vavl_sb.protocol.settings import as_words
 from vavl_sb.utils.files import read_json, write_json
+from vavl_sb.utils.lock import take_lock
 
 MARK = "protocol_run.json"
 LOG = "run.log"
@@ -161,10 +160,11 @@ def perform(run, threads=None):
     folder = Path(run.folder)
     folder.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
-    with _locked(folder / LOCK) as mine:
-        if not mine:
-            error = "another process is running it; wait for that one"
-            return Outcome("failed", error=error)
+    lock = take_lock(folder / LOCK)
+    if lock is None:
+        error = "another process is running it; wait for that one"
+        return Outcome("failed", error=error)
+    with lock:
         if is_finished(run):
             return Outcome("skipped")
         environment = dict(os.environ)
@@ -223,20 +223,6 @@ def stop_all():
     """Ends the runs of this process; they resume with the same command."""
     for process in list(RUNNING):
         process.terminate()
-
-
-@contextlib.contextmanager
-def _locked(path):
-    """A lock that ends with its process; yields whether it could be had."""
-    with open(path, "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        except OSError:
-            pass  # A file system without locks: go on without.
-        yield True
 
 
 def last_error(log, begin, code):

@@ -7,11 +7,14 @@ Authors
  * The vavl_sb authors 2026
 """
 
+import dataclasses
 import difflib
 
 import speechbrain as sb
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
+from ruamel.yaml.nodes import MappingNode
+from speechbrain.utils.run_opts import RunOptions
 
 from vavl_sb.utils.errors import VAVLError
 
@@ -37,8 +40,8 @@ def parse_arguments(arguments):
     ------
     VAVLError
         In one line: an option stands twice, the hparams file has no such key,
-        a value is no YAML, one that must be given is not, or the file cannot
-        be read.
+        a value is missing or no YAML, a word belongs to no option, an option
+        that must be given is not, or the file cannot be read.
 
     Example
     -------
@@ -56,6 +59,8 @@ def parse_arguments(arguments):
         if options.count(option) > 1:
             raise VAVLError(f"{option}: stands twice; give it once")
     hparams_file, run_opts, overrides = sb.parse_arguments(arguments)
+    _refuse_stray(arguments)
+    run_opts = _one_interval(run_opts)
     try:
         with open(hparams_file, encoding="utf-8") as file:
             known = _top_level(file.read(), hparams_file)
@@ -64,14 +69,52 @@ def parse_arguments(arguments):
             f"{hparams_file}: cannot be read ({error.strerror}); give a file "
             "such as hparams/vavl_cls.yaml"
         ) from None
+    except UnicodeDecodeError:
+        raise VAVLError(
+            f"{hparams_file}: is no text in UTF-8; give a file such as "
+            "hparams/vavl_cls.yaml"
+        ) from None
     given = _top_level(overrides, "the options")
-    for key in given:
+    for key, node in given.items():
         if key not in known:
             raise VAVLError(f"--{key}: no such option{_nearest(key, known)}")
+        usual_tag = known[key].tag
+        if (
+            _is_null(node.tag)
+            and node.value == ""
+            and not _is_null(usual_tag)
+            and usual_tag != "!PLACEHOLDER"
+        ):
+            raise VAVLError(f"--{key}: has no value; give one, or leave it out")
     for key, node in known.items():
         if node.tag == "!PLACEHOLDER" and not _has_value(given.get(key)):
             raise VAVLError(f"--{key}: must be given, such as --{key} FOLDER")
     return hparams_file, run_opts, overrides
+
+
+def _refuse_stray(arguments):
+    """Refuses words that are neither an option nor the value of one."""
+    # SpeechBrain would join them to the value before.
+    _, rest = RunOptions._create_parser().parse_known_args(arguments)
+    for before, word in zip(["", *rest], rest):
+        follows = before.startswith("--") and "=" not in before
+        if not word.startswith("--") and not follows:
+            raise VAVLError(
+                f"{word}: is neither an option (--name value) nor a value; put "
+                "quotes around a value with spaces"
+            )
+
+
+def _one_interval(run_opts):
+    """Checkpoints by steps are instead of those that the YAML has by time."""
+    steps, given = run_opts.ckpt_interval_steps, run_opts.overridden_args
+    if steps <= 0 or "ckpt_interval_minutes" in given:
+        return run_opts
+    return dataclasses.replace(
+        run_opts,
+        ckpt_interval_minutes=0,
+        overridden_args={*given, "ckpt_interval_minutes"},
+    )
 
 
 def _top_level(text, where):
@@ -81,7 +124,19 @@ def _top_level(text, where):
     except YAMLError as error:
         reason = " ".join(str(error).split())[:200]
         raise VAVLError(f"{where}: cannot be read as YAML ({reason})") from None
-    return {} if root is None else {k.value: node for k, node in root.value}
+    if root is None:
+        return {}
+    if not isinstance(root, MappingNode):
+        raise VAVLError(
+            f"{where}: no options stand there (name: value); give a file such "
+            "as hparams/vavl_cls.yaml"
+        )
+    return {str(key.value): node for key, node in root.value}
+
+
+def _is_null(tag):
+    """Whether a node's tag is that of null, or of nothing at all."""
+    return tag == "tag:yaml.org,2002:null"
 
 
 def _has_value(node):

@@ -324,7 +324,7 @@ class VAVLBrain(ParallelBrain):
             targets = targets.squeeze(-1)
         else:
             predictions = self.scale.to_corpus(predictions)
-        refuse_nonfinite(predictions, ids, modality)
+        refuse_nonfinite(predictions, ids, modality, self.eval_precision)
         self.stats[modality].append(ids, predictions, targets)
 
     def fit_batch(self, batch):
@@ -457,11 +457,6 @@ class VAVLBrain(ParallelBrain):
                 self.stats, self.progress.sums, stage_loss
             )
         losses = {"loss": float(stage_loss)}
-        if stage == sb.Stage.VALID and not math.isfinite(losses["loss"]):
-            raise VAVLError(
-                f"the validation loss of epoch {epoch} is not finite: the "
-                "network has diverged; take a lower lr and a new output_folder"
-            )
         for name, loss in self.progress.losses().items():
             losses[name.replace(" ", "_") + "_loss"] = loss
         if stage == sb.Stage.TRAIN:

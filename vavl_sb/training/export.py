@@ -14,13 +14,14 @@ import os
 import shutil
 from pathlib import Path
 
+import torch
 import yaml
 from speechbrain.utils.distributed import if_main_process
 from speechbrain.utils.logger import get_logger
 
 from vavl_sb.lobes.vavl import MODALITIES
 from vavl_sb.training.model_card import write_card
-from vavl_sb.utils.errors import VAVLError
+from vavl_sb.utils.errors import EncoderError, VAVLError
 from vavl_sb.utils.files import write_atomically, write_json
 from vavl_sb.utils.weights import save_weights
 
@@ -97,6 +98,12 @@ def export_model(
         highest value of an attribute, or None), and ``trained_heads`` (those
         of "audio", "visual" and "audiovisual" that have learned; left out,
         all have): they stand in the YAML.
+
+    Raises
+    ------
+    VAVLError
+        In one line: it cannot be written, or an encoder that is not vavl_sb's
+        would not come back the same.
     """
     if not if_main_process():
         return
@@ -179,14 +186,37 @@ def _let_others_read(folder):
 
 def _encoder(encoder, folder):
     """Writes an encoder's files; gives the node that makes it anew."""
+    kind, given = type(encoder), encoder.export(folder)
+    name = f"{kind.__module__}.{kind.__qualname__}"
+    if not name.startswith("vavl_sb."):
+        _refuse_other(encoder, name, given)
     arguments = {
-        name: _ref(f"<pretrained_path>/{value.relative_to(folder).as_posix()}")
+        key: _ref(f"<pretrained_path>/{value.relative_to(folder).as_posix()}")
         if isinstance(value, Path)
         else value
-        for name, value in encoder.export(folder).items()
+        for key, value in given.items()
     }
-    kind = type(encoder)
-    return _Tagged(f"!new:{kind.__module__}.{kind.__qualname__}", arguments)
+    return _Tagged(f"!new:{name}", arguments)
+
+
+def _refuse_other(encoder, name, arguments):
+    """Refuses a user's encoder that would not come back the same."""
+    paths = {k: str(v) for k, v in arguments.items() if isinstance(v, Path)}
+    # Whatever is wrong in the user's class, the user needs the one line.
+    try:
+        with torch.random.fork_rng(devices=[]):
+            digest = type(encoder)(**{**arguments, **paths}).digest()
+    except Exception as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:100]}"
+    else:
+        if digest == encoder.digest():
+            return
+        reason = "its settings or weights are others"
+    raise EncoderError(
+        f"{name}: what export() gives does not make the same encoder "
+        f"({reason}); let export() write the weights and give all arguments, "
+        "then run the same command again"
+    )
 
 
 def _nodes(net, clip_encoder, encoders, about):

@@ -4,14 +4,13 @@ Authors
  * The vavl_sb authors 2026
 """
 
-import json
 from pathlib import Path
 
 import yaml
 
 from vavl_sb.utils.corpora import DRAWN, corpus_terms
 from vavl_sb.utils.errors import EncoderError
-from vavl_sb.utils.files import write_atomically
+from vavl_sb.utils.files import read_json, write_atomically
 
 NAME = "README.md"
 # A card with this line is made anew; one without it is somebody's own.
@@ -119,7 +118,7 @@ def _read(folder):
                 known["own_face"] = not node.tag.startswith("!new:vavl_sb.")
         about = folder / "about.json"
         if about.is_file():
-            known.update(json.loads(about.read_text(encoding="utf-8")))
+            known.update(read_json(about))
         known["task"], known["labels"]
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         what = f"{type(error).__name__}: {' '.join(str(error).split())[:100]}"
@@ -262,7 +261,7 @@ def _licences(folder, about, corpus):
     given = about.get("licences") or {}
     names = about.get("encoder_names") or {}
     try:
-        config = json.loads((folder / "audio_encoder/config.json").read_text())
+        config = read_json(folder / "audio_encoder/config.json")
         kind = config["model_type"]
     except (OSError, ValueError, KeyError):
         kind = None

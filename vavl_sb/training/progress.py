@@ -24,7 +24,7 @@ from speechbrain.utils.logger import get_logger
 from torch.nn.utils import get_total_norm
 
 from vavl_sb.utils.errors import VAVLError
-from vavl_sb.utils.files import write_json
+from vavl_sb.utils.files import read_json, write_json
 
 logger = get_logger(__name__)
 
@@ -197,13 +197,13 @@ class Progress:
         end_of_epoch : bool
             False where the epoch goes on.
         """
-        state = json.loads(Path(path).read_text(encoding="utf-8"))
+        state = read_json(path)
         self.skipped = state["skipped"]
         self.sums = {name: (t, n) for name, (t, n) in state["sums"].items()}
         self.goes_on = not end_of_epoch
 
 
-def refuse_nonfinite(predictions, clips, modality):
+def refuse_nonfinite(predictions, clips, modality, precision="fp32"):
     """Refuses to score a network that answers with NaN or infinity.
 
     Arguments
@@ -214,6 +214,8 @@ def refuse_nonfinite(predictions, clips, modality):
         The B clips.
     modality : str
         Which head.
+    precision : str
+        That they were computed in: SpeechBrain's ``eval_precision``.
 
     Raises
     ------
@@ -227,9 +229,16 @@ def refuse_nonfinite(predictions, clips, modality):
     sound = torch.isfinite(predictions).all(dim=-1).tolist()
     if not all(sound):
         bad = [clip for clip, good in zip(clips, sound) if not good]
+        reason = (
+            "the network has diverged; take a lower lr and a new output_folder"
+        )
+        if precision != "fp32":
+            reason = (
+                f"eval_precision {precision} has overflowed, or {reason}; try "
+                "--eval_precision fp32 first"
+            )
         raise VAVLError(
-            f"the {modality} head's answer is not finite: the network has "
-            "diverged; take a lower lr and a new output_folder; seen at: "
+            f"the {modality} head's answer is not finite: {reason}; seen at: "
             f"{', '.join(bad)}"
         )
 

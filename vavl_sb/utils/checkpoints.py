@@ -15,6 +15,7 @@ import os
 import shutil
 import zlib
 
+import yaml
 from speechbrain.utils.checkpoints import (
     CKPT_PREFIX,
     METAFNAME,
@@ -29,11 +30,14 @@ from speechbrain.utils.distributed import (
 from speechbrain.utils.logger import get_logger
 
 from vavl_sb.utils.errors import VAVLError
-from vavl_sb.utils.files import write_json
+from vavl_sb.utils.files import read_json, write_json
+from vavl_sb.utils.lock import unwritable
 
 logger = get_logger(__name__)
 
 CHECKSUMS = "checksums.json"
+# In the meta file: that there are checksums beside it, however it looks now.
+MARK = "has_checksums"
 PARTIAL = "partial+"
 DAMAGED = "damaged+"
 
@@ -50,6 +54,8 @@ class CheckedCheckpointer(Checkpointer):
 
     Arguments
     ---------
+    checkpoints_dir : str or Path
+        Made if missing; VAVLError, in one line, if it cannot be.
     *args, **kwargs
         As for ``speechbrain.utils.checkpoints.Checkpointer``.
 
@@ -64,6 +70,13 @@ class CheckedCheckpointer(Checkpointer):
     >>> saver.recover_if_possible().meta["epoch"]
     1
     """
+
+    def __init__(self, checkpoints_dir, *args, **kwargs):
+        # While the hparams file loads, before the run has its folder.
+        try:
+            super().__init__(checkpoints_dir, *args, **kwargs)
+        except OSError as error:
+            raise unwritable(checkpoints_dir, error) from None
 
     def save_checkpoint(
         self, meta={}, end_of_epoch=True, name=None, verbosity=logging.INFO
@@ -93,7 +106,7 @@ class CheckedCheckpointer(Checkpointer):
         """
         with self._refused_in_one_line():
             checkpoint = super().save_checkpoint(
-                meta, end_of_epoch, name, logging.DEBUG
+                {**meta, MARK: True}, end_of_epoch, name, logging.DEBUG
             )
             whole = None
             if checkpoint is not None:
@@ -186,6 +199,12 @@ class CheckedCheckpointer(Checkpointer):
                 if fault:
                     self._set_aside(path)
                     faults[path] = fault
+                elif not (path / CHECKSUMS).exists():
+                    logger.warning(
+                        "%s: has no %s, as from an older version; used "
+                        "unchecked",
+                        *(path, CHECKSUMS),
+                    )
         return faults
 
     @staticmethod
@@ -273,7 +292,7 @@ def _write_checksums(folder):
 def _read_checksums(folder):
     """What was recorded; None where that is missing or damaged."""
     try:
-        recorded = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
+        recorded = read_json(folder / CHECKSUMS)
         sound = recorded["all"] == _digest(recorded["files"])
         return recorded["files"] if sound else None
     except (OSError, ValueError, KeyError, TypeError):
@@ -290,14 +309,27 @@ def _is_half_deleted(folder):
     if not folder.name.startswith(CKPT_PREFIX):
         return False
     recorded = _read_checksums(folder) or {METAFNAME: None}
+    if _read_meta(folder).get(MARK):
+        recorded = {**recorded, CHECKSUMS: None}
     return not all((folder / name).is_file() for name in recorded)
 
 
+def _read_meta(folder):
+    """What the meta file tells; {} where that cannot be read."""
+    try:
+        found = yaml.safe_load((folder / METAFNAME).read_text("utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        found = None
+    return found if isinstance(found, dict) else {}
+
+
 def _fault(folder):
-    """What is wrong with a checkpoint; "" for nothing."""
+    """What is wrong with a checkpoint; "" for nothing, or nothing known."""
+    if not (folder / CHECKSUMS).exists():
+        return "" if _read_meta(folder) else f"{METAFNAME} is damaged"
     recorded = _read_checksums(folder)
     if recorded is None:
-        return f"{CHECKSUMS} is missing or damaged"
+        return f"{CHECKSUMS} is damaged"
     for name, expected in recorded.items():
         try:
             size, value = _checksum(folder / name)

@@ -15,12 +15,66 @@ LOCK = "train.lock"
 _HELD = {}
 
 
-def hold_folder(folder):
-    """Makes a folder this process's own, until the process ends.
+def take_lock(path):
+    """Locks a file for this process.
 
     The lock is the operating system's: however the process ends, no lock is
     left behind. It is one that child processes do not inherit (``lockf``, not
     ``flock``), since a data loader's workers outlive a killed run by seconds.
+    On a file system without locks all get one.
+
+    Arguments
+    ---------
+    path : str or Path
+        Made if missing; its folder is there.
+
+    Returns
+    -------
+    file
+        Open for reading and writing, locked until it is closed; None where
+        another process has the lock. OSError if it cannot be written.
+
+    Example
+    -------
+    >>> with take_lock(getfixture("tmp_path") / "a.lock") as file:
+    ...     file.writable()
+    True
+    """
+    file = open(path, "a+", encoding="utf-8")
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        file.close()
+        return None
+    except OSError:
+        pass  # A file system without locks: go on without.
+    return file
+
+
+def unwritable(folder, error):
+    """The refusal of an output folder that cannot be written.
+
+    Arguments
+    ---------
+    folder : str or Path
+        The folder.
+    error : OSError
+        Why.
+
+    Returns
+    -------
+    VAVLError
+        In one line, to be raised.
+    """
+    return VAVLError(
+        f"{folder}: cannot be written ({error.strerror}); give another "
+        "output_folder"
+    )
+
+
+def hold_folder(folder):
+    """Makes a folder this process's own, until the process ends.
+
     Under torchrun the main process takes it for all.
 
     Arguments
@@ -48,24 +102,16 @@ def hold_folder(folder):
         return
     try:
         os.makedirs(folder, exist_ok=True)
-        file = open(path, "a+", encoding="utf-8")
+        file = take_lock(path)
     except OSError as error:
-        raise VAVLError(
-            f"{folder}: cannot be written ({error.strerror}); give another "
-            "output_folder"
-        ) from None
-    try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        file.seek(0)
-        who = file.read().strip() or "unknown"
-        file.close()
+        raise unwritable(folder, error) from None
+    if file is None:
+        with open(path, encoding="utf-8") as file:
+            who = file.read().strip() or "unknown"
         raise VAVLError(
             f"{folder}: another run is at work there ({who}); wait until it "
             "has ended, or give another output_folder"
-        ) from None
-    except OSError:
-        pass  # A file system without locks: go on without.
+        )
     file.truncate(0)
     file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
     file.flush()
