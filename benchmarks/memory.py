@@ -33,8 +33,9 @@ from speechbrain.utils.epoch_loop import EpochCounterWithStopper
 
 from vavl_sb.dataio.clip import ClipEncoder
 from vavl_sb.dataio.datasets import emotion_datasets, read_entries
+from vavl_sb.dataio.extraction import extract_features
 from vavl_sb.dataio.faces import FaceTracker
-from vavl_sb.dataio.features import extract_features, read_index
+from vavl_sb.dataio.features import read_index
 from vavl_sb.lobes.audio_encoder import AudioEncoder
 from vavl_sb.lobes.vavl import VAVL
 from vavl_sb.nnet.losses import classification_loss

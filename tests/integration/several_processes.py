@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "unittests"))
 import test_brain as light  # noqa: E402
 from test_features import CountingEncoder  # noqa: E402
 
-from vavl_sb.dataio.features import extract_features  # noqa: E402
+from vavl_sb.dataio.extraction import extract_features  # noqa: E402
 from vavl_sb.training.distributed import join_processes  # noqa: E402
 from vavl_sb.utils import checkpoints, processes  # noqa: E402
 from vavl_sb.utils.errors import VAVLError, exit_on_error  # noqa: E402

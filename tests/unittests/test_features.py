@@ -13,12 +13,8 @@ import torch
 from vavl_sb.dataio import features
 from vavl_sb.dataio.clip import ClipFeatures
 from vavl_sb.dataio.datasets import emotion_datasets
-from vavl_sb.dataio.features import (
-    ContentIndex,
-    FeatureCache,
-    extract_features,
-    read_index,
-)
+from vavl_sb.dataio.extraction import extract_features
+from vavl_sb.dataio.features import ContentIndex, FeatureCache, read_index
 from vavl_sb.utils import files
 from vavl_sb.utils.errors import MediaError, VAVLError
 

@@ -40,7 +40,7 @@ def emotion_datasets(
     splits : dict
         ``{"train": {clip id: entry}, ...}`` from :func:`read_entries`.
     features : dict
-        From :func:`vavl_sb.dataio.features.extract_features`.
+        From :func:`vavl_sb.dataio.extraction.extract_features`.
     task : str
         "classification" or "regression".
     labels : list

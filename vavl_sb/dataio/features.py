@@ -1,15 +1,13 @@
-"""Frozen features: computed once, cached on disk, checked when read.
+"""Frozen features: cached on disk, checked when read.
 
 A cached feature is named by what it depends on: the clip's bytes, and a digest
 of encoder, weights and settings. Nothing is ever overwritten in place, so
-several processes may share a cache, and a killed run goes on where it was. The
-processes that torchrun starts for one run share its clips among them.
+several processes may share a cache, and a killed run goes on where it was.
 
 Authors
  * The vavl_sb authors 2026
 """
 
-import contextlib
 import hashlib
 import io
 import os
@@ -21,12 +19,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from speechbrain.utils.distributed import ddp_barrier
 from speechbrain.utils.logger import get_logger
-from tqdm import tqdm
 
-from vavl_sb.dataio.media import read_audio
-from vavl_sb.utils import processes
 from vavl_sb.utils.errors import MediaError, VAVLError
 from vavl_sb.utils.files import read_json, write_atomically, write_json
 
@@ -228,69 +222,13 @@ class ContentIndex:
             self.fresh = {}
 
 
-def extract_features(
-    manifests, clip_encoder, folder, index, report, raw_audio=False
-):
-    """Computes the features that are not cached yet.
-
-    A clip that cannot be decoded is left out and named in the report; the rest
-    goes on. Under torchrun every process calls this, and each takes every n-th
-    clip; what is written is what a single process writes. (Two clips of equal
-    bytes may be computed by two processes, of which the later replaces the
-    earlier's file with the same.)
-
-    Arguments
-    ---------
-    manifests : list
-        Manifests as dicts, ``{id: {"wav": path, "video": path, ...}}``, with
-        real paths.
-    clip_encoder : vavl_sb.dataio.clip.ClipEncoder
-        Turns clips into features.
-    folder : str
-        The cache's folder.
-    index : str
-        JSON file to write: where each clip's features are, or null where it
-        lacks the modality; for :func:`read_index`.
-    report : str
-        JSON file to write: counts, and clips left out with the reason.
-    raw_audio : bool
-        The audio encoder learns: compute no audio features, and only look
-        whether each clip has sound.
-
-    """
-    cache = FeatureCache(folder)
-    contents = ContentIndex(cache.folder / "content.json")
-    run = _Extraction(cache, contents, clip_encoder, raw_audio)
-    clips = {id: clip for part in manifests for id, clip in part.items()}
-    own = sorted(clips)[processes.rank() :: processes.count()]
-    progress = tqdm(
-        own, desc="features", dynamic_ncols=True, disable=processes.rank() > 0
-    )
-    try:
-        for id in progress:
-            run.one_clip(id, clips[id])
-    except BaseException:
-        # A full disk is told of once, by the feature that found it full.
-        with contextlib.suppress(VAVLError):
-            contents.save()
-        raise
-    run.merge()
-    if processes.rank() == 0:
-        contents.save()
-        write_json(report, run.summary())
-        write_json(index, run.index())
-        run.log(report)
-    # Nobody reads the index before it is there.
-    ddp_barrier()
-
-
 def read_index(path):
     """Reads where each clip's features are.
 
     Arguments
     ---------
     path : str
-        Written by :func:`extract_features`.
+        Written by :func:`vavl_sb.dataio.extraction.extract_features`.
 
     Returns
     -------
@@ -345,111 +283,6 @@ def feature_statistics(paths, folder):
         torch.from_numpy(mean).float(),
         torch.from_numpy(np.sqrt(variance)).float(),
     )
-
-
-class _Extraction:
-    """State of one pass over the clips: paths found, and what went wrong."""
-
-    def __init__(self, cache, contents, clip_encoder, raw_audio):
-        self.cache, self.contents = cache, contents
-        self.encoder = clip_encoder
-        self.raw_audio = raw_audio
-        self.digests = {
-            modality: clip_encoder.digest(modality)
-            for modality in MEDIA_FIELD
-            if not (raw_audio and modality == "audio")
-        }
-        self.paths, self.failed = {}, {}
-        self.computed = {modality: set() for modality in MEDIA_FIELD}
-        self.absent = {modality: set() for modality in MEDIA_FIELD}
-
-    def one_clip(self, id, clip):
-        """Finds or computes both features of a clip."""
-        self.paths[id] = {"audio": None, "visual": None}
-        for modality, field in MEDIA_FIELD.items():
-            media = clip.get(field)
-            if media is None:
-                continue
-            try:
-                path = self._one(modality, field, media)
-                self.paths[id][modality] = path
-                if path is None:
-                    self.absent[modality].add(id)
-            except MediaError as error:
-                self.failed[id, modality] = str(error)
-                logger.warning(
-                    "%s: left out, %s: %s",
-                    *(id, modality, error),
-                    main_process_only=False,
-                )
-
-    def merge(self):
-        """Adds what the other processes have done."""
-        own = self.paths, self.failed, self.computed, self.absent
-        for other in processes.gather((own, self.contents.fresh)):
-            (paths, failed, computed, absent), fresh = other
-            self.paths.update(paths)
-            self.failed.update(failed)
-            for modality in MEDIA_FIELD:
-                self.computed[modality] |= computed[modality]
-                self.absent[modality] |= absent[modality]
-            self.contents.fresh.update(fresh)
-
-    def _one(self, modality, field, media):
-        """Path of one feature; None where the clip lacks the modality."""
-        if modality not in self.digests:
-            return media if read_audio(media) is not None else None
-        path = self.cache.path(
-            modality, self.digests[modality], self.contents.content(media)
-        )
-        features = self.cache.find(path)
-        if features is not None and not np.isfinite(features).all():
-            logger.warning("feature file with NaN is computed anew: %s", path)
-            features = None
-        if features is None:
-            features = getattr(self.encoder.encode(**{field: media}), modality)
-            if features is None:
-                dim = getattr(self.encoder, f"{modality}_encoder").output_dim
-                features = np.zeros((0, dim), np.float16)
-            if not np.isfinite(features).all():
-                # One such clip would spoil the statistics of all.
-                raise MediaError(
-                    f"{media}: its {modality} features are not finite; look "
-                    "at the file, or take another encoder"
-                )
-            self.cache.write(path, features)
-            self.computed[modality].add(str(path))
-        return str(path) if len(features) else None
-
-    def index(self):
-        """Where each clip's features are, by id."""
-        return {id: self.paths[id] for id in sorted(self.paths)}
-
-    def summary(self):
-        """What the report holds."""
-        return {
-            "clips": len(self.paths),
-            "computed": {m: len(paths) for m, paths in self.computed.items()},
-            "no_sound": sorted(self.absent["audio"]),
-            "no_face": sorted(self.absent["visual"]),
-            "failed": {
-                f"{id} ({modality})": self.failed[id, modality]
-                for id, modality in sorted(self.failed)
-            },
-        }
-
-    def log(self, report):
-        """One line a user reads."""
-        logger.info(
-            "features of %d clips: %s computed, %d silent, %d without a face, "
-            "%d failed (see %s)",
-            len(self.paths),
-            " and ".join(f"{len(p)} {m}" for m, p in self.computed.items()),
-            len(self.absent["audio"]),
-            len(self.absent["visual"]),
-            len(self.failed),
-            report,
-        )
 
 
 def _sha256(path):

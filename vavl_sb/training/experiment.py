@@ -14,7 +14,8 @@ from speechbrain.utils.distributed import infer_device, run_on_main
 from speechbrain.utils.logger import get_logger
 
 from vavl_sb.dataio.datasets import emotion_datasets, read_entries
-from vavl_sb.dataio.features import extract_features, read_index
+from vavl_sb.dataio.extraction import extract_features
+from vavl_sb.dataio.features import read_index
 from vavl_sb.dataio.manifest import SPLITS, check_disjoint, refuse_overlap
 from vavl_sb.dataio.preparation import recorded_folder
 from vavl_sb.training.brain import VAVLBrain
