@@ -94,12 +94,14 @@ def test_a_brain_compiles_its_conformers_and_learns_as_without(
     monkeypatch.setattr(MaskedConformerEncoder, "compile", traced)
     clips = items(["av", "a", "v", "av"])
     torch._dynamo.reset()
+    stats = torch._dynamo.utils.counters["stats"]
+    stats.clear()
     wanted, expected = one_step(tmp_path / "eager", clips)
     assert not seen
     options = {"compile": True, "compile_using_dynamic_shape_tracing": True}
     loss, found = one_step(tmp_path / "traced", clips, **options)
     assert len(seen) == 3 and {dynamic for *_, dynamic in seen} == {True}
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] >= 3
+    assert stats["unique_graphs"] >= 2  # Of two modalities, or of the shared.
     assert loss == pytest.approx(wanted, rel=1e-5)
     for name, gradient in expected.items():
         torch.testing.assert_close(found[name], gradient, rtol=1e-3, atol=1e-5)
