@@ -233,7 +233,7 @@ def small_disk(tmp_path):
     """A file system of its own, that can be made larger."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    options = ["-t", "tmpfs", "-o", "size=16m", "tmpfs", str(folder)]
+    options = ["-t", "tmpfs", "-o", "size=200m", "tmpfs", str(folder)]
     made = subprocess.run(["mount", *options], capture_output=True)
     if made.returncode != 0:
         pytest.skip(f"no file system can be mounted: {made.stderr!r}")
