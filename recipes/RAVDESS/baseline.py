@@ -19,7 +19,7 @@ from vavl_sb.utils.errors import VAVLError
 PENALTIES = tuple(10.0**power for power in (-4, -3, -2, -1, 0))
 
 
-def clip_features(run, cache, split, deviation=False):
+def clip_features(run, cache, split, kind="mean"):
     """Time-averaged speech features of a run's clips.
 
     Arguments
@@ -30,13 +30,14 @@ def clip_features(run, cache, split, deviation=False):
         Its feature folder.
     split : str
         "train" or "test".
-    deviation : bool
-        Whether the standard deviation over time stands beside the mean.
+    kind : str
+        "mean": over time. "deviation": beside the mean, the standard deviation
+        over time. "last": the mean, of the encoder's last layer alone.
 
     Returns
     -------
     features : np.ndarray
-        Shape (N, D), or (N, 2 D).
+        Shape (N, D); (N, 2 D) with the deviation.
     labels, speakers : np.ndarray
         Shape (N,), of str.
     """
@@ -44,11 +45,13 @@ def clip_features(run, cache, split, deviation=False):
     index = read_index(folder / "features.json")
     entries = json.loads((folder / f"{split}.json").read_text("utf-8"))
     reader, found = FeatureCache(cache), []
+    width = encoder_width(run) if kind == "last" else 0
     kept = [clip for clip in sorted(entries) if index[clip]["audio"]]
     for clip in kept:
         frames = reader.read(Path(index[clip]["audio"])).astype(np.float64)
-        parts = [frames.mean(axis=0)]
-        if deviation:
+        # Layers stand side by side, the last one last; [-0:] takes them all.
+        parts = [frames.mean(axis=0)[-width:]]
+        if kind == "deviation":
             parts.append(frames.std(axis=0))
         found.append(np.concatenate(parts))
     return (
@@ -56,6 +59,25 @@ def clip_features(run, cache, split, deviation=False):
         np.array([entries[clip]["emotion"] for clip in kept]),
         np.array([entries[clip]["spk_id"] for clip in kept]),
     )
+
+
+def encoder_width(run):
+    """Numbers per frame of one layer of a run's speech encoder.
+
+    Arguments
+    ---------
+    run : str or Path
+        Output folder of a train.py.
+
+    Returns
+    -------
+    int
+        0 where it is no network with layers (log-mel).
+    """
+    path = Path(run) / "inference" / "audio_encoder" / "config.json"
+    config = json.loads(path.read_text("utf-8"))
+    # wav2vec 2.0, HuBERT and WavLM say hidden_size, Whisper d_model.
+    return config.get("hidden_size") or config.get("d_model") or 0
 
 
 def check_sklearn():
@@ -69,7 +91,7 @@ def check_sklearn():
         ) from None
 
 
-def logistic_regression(run, cache, deviation=False):
+def logistic_regression(run, cache, kind="mean"):
     """Predictions of the yardstick for a run's test clips.
 
     Arguments
@@ -78,7 +100,7 @@ def logistic_regression(run, cache, deviation=False):
         Output folder of a train.py.
     cache : str or Path
         Its feature folder.
-    deviation : bool
+    kind : str
         See :func:`clip_features`.
 
     Returns
@@ -92,7 +114,7 @@ def logistic_regression(run, cache, deviation=False):
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    features, labels, speakers = clip_features(run, cache, "train", deviation)
+    features, labels, speakers = clip_features(run, cache, "train", kind)
     search = GridSearchCV(
         make_pipeline(
             StandardScaler(),
@@ -103,5 +125,5 @@ def logistic_regression(run, cache, deviation=False):
         cv=GroupKFold(min(4, len(set(speakers)))),
     )
     search.fit(features, labels, groups=speakers)
-    features, truths, _ = clip_features(run, cache, "test", deviation)
+    features, truths, _ = clip_features(run, cache, "test", kind)
     return truths, search.predict(features)

@@ -38,8 +38,9 @@ from vavl_sb.utils.files import write_atomically, write_json
 HERE = Path(__file__).resolve().parent
 # What the yardstick reads besides the network's own features.
 YARDSTICKS = {
-    "mean over time": False,
-    "mean and deviation over time": True,
+    "mean over time": "mean",
+    "mean and deviation over time": "deviation",
+    "mean over time, last layer alone": "last",
 }
 
 
@@ -279,8 +280,8 @@ def score(runs, cache):
     found = {"VAVL": []}
     for fold in runs:
         found["VAVL"].append([_uar(run) for run in fold])
-        for name, deviation in YARDSTICKS.items():
-            truths, predictions = logistic_regression(fold[0], cache, deviation)
+        for name, kind in YARDSTICKS.items():
+            truths, predictions = logistic_regression(fold[0], cache, kind)
             uar = balanced_accuracy_score(truths, predictions)
             key = f"logistic regression, {name}"
             found.setdefault(key, []).append([float(uar)])
