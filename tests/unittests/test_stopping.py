@@ -6,14 +6,17 @@ Authors
 
 import errno
 import os
+import resource
 import signal
 import time
 
 import pytest
+import torch
 
 from vavl_sb.training.export import _whole_or_not_at_all
 from vavl_sb.utils.errors import VAVLError, exit_on_error
 from vavl_sb.utils.lock import hold_folder
+from vavl_sb.utils.weights import save_tensors
 
 
 def in_child(work):
@@ -146,3 +149,13 @@ def test_a_full_disk_refuses_an_export_in_one_line(tmp_path):
             part.mkdir()
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     assert os.listdir(tmp_path) == []
+
+
+def test_weights_that_find_no_room_are_one_line(tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(VAVLError, match="weights: cannot be written.*free"):
+            save_tensors({"a": torch.ones(1000)}, tmp_path / "weights")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -13,11 +13,11 @@ import shutil
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 
 from vavl_sb.lobes.published import check_fit, new_path, owned, read_published
 from vavl_sb.lobes.ssl_source import read_config
 from vavl_sb.utils.errors import EncoderError, VAVLError
+from vavl_sb.utils.weights import save_tensors
 
 FIRST = "feature_extractor.conv_layers.0.conv.weight"
 PARTS = {"feature_extractor", "feature_projection", "encoder"}
@@ -215,7 +215,7 @@ def _write(target, config, tensors, config_folder):
         temporary.mkdir(parents=True)
         config.save_pretrained(temporary)
         extractor.save_pretrained(temporary)
-        save_file(tensors, temporary / "model.safetensors", {"format": "pt"})
+        save_tensors(tensors, temporary / "model.safetensors", {"format": "pt"})
         os.replace(temporary, target)
     except OSError as error:
         raise VAVLError(

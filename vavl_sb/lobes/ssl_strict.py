@@ -9,11 +9,11 @@ import json
 import os
 
 import torch
-from safetensors.torch import save_file
 from speechbrain.utils.logger import get_logger
 
 from vavl_sb.utils.errors import EncoderError
 from vavl_sb.utils.files import write_json
+from vavl_sb.utils.weights import save_tensors
 
 logger = get_logger(__name__)
 
@@ -138,14 +138,13 @@ class StrictLobe:
             An existing folder.
         """
         state, config = self.export_state()
-        state = {k: v.detach().cpu().contiguous() for k, v in state.items()}
         config.architectures = [type(self.model).__name__]
         config.dtype = "float32"
         config.save_pretrained(folder)
         self._mark(os.path.join(folder, "config.json"))
         self.feature_extractor.save_pretrained(folder)
         path = os.path.join(folder, "model.safetensors")
-        save_file(state, path, metadata={"format": "pt"})
+        save_tensors(state, path, {"format": "pt"})
 
     def _mark(self, path):
         """Marks a configuration as cut, and forgets where it came from."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from speechbrain.utils.logger import get_logger
 from torch import nn
 
@@ -20,6 +20,7 @@ from vavl_sb.lobes.ssl_source import first_line
 from vavl_sb.lobes.visual_fold import fold_batch_norms
 from vavl_sb.lobes.visual_init import init_calibrated, pool_by_place
 from vavl_sb.utils.errors import EncoderError
+from vavl_sb.utils.weights import save_tensors
 
 logger = get_logger(__name__)
 
@@ -242,10 +243,10 @@ class VisualEncoder(FeatureEncoder):
         os.makedirs(folder, exist_ok=True)
         path = Path(folder) / FILE_NAME
         state = {
-            name.removeprefix("backbone."): tensor.detach().cpu().contiguous()
+            name.removeprefix("backbone."): tensor
             for name, tensor in self.state_dict().items()
         }
-        save_file(state, path, metadata={"format": "pt", "model": MODEL})
+        save_tensors(state, path, {"format": "pt", "model": MODEL})
         return {"weights": path}
 
 

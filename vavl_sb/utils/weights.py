@@ -5,10 +5,9 @@ Authors
 """
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file, save_file
 
-from vavl_sb.utils.errors import EncoderError
-from vavl_sb.utils.files import write_atomically
+from vavl_sb.utils.errors import EncoderError, VAVLError
 
 
 def save_weights(module, path):
@@ -21,11 +20,46 @@ def save_weights(module, path):
     path : str or Path
         The .safetensors file.
     """
-    tensors = {
-        name: tensor.detach().cpu().contiguous()
-        for name, tensor in module.state_dict().items()
-    }
-    write_atomically(path, save(tensors))
+    save_tensors(module.state_dict(), path)
+
+
+def save_tensors(tensors, path, metadata=None):
+    """Writes tensors.
+
+    A fault leaves a part of the file, since there may be too much to hold it
+    twice: write into a folder that gets its name when all is in it.
+
+    Arguments
+    ---------
+    tensors : dict
+        Name to tensor, on any device.
+    path : str or Path
+        The .safetensors file, in an existing folder.
+    metadata : dict
+        Text by name, for the file's header.
+
+    Raises
+    ------
+    VAVLError
+        In one line: the disk is full, or the folder cannot be written.
+
+    Example
+    -------
+    >>> import torch
+    >>> path = getfixture("tmp_path") / "tensors.safetensors"
+    >>> save_tensors({"a": torch.ones(2)}, path)
+    >>> load_file(path)
+    {'a': tensor([1., 1.])}
+    """
+    tensors = {k: t.detach().cpu().contiguous() for k, t in tensors.items()}
+    try:
+        save_file(tensors, path, metadata=metadata)
+    except (OSError, SafetensorError) as error:
+        reason = " ".join(str(error).split())
+        raise VAVLError(
+            f"{path}: cannot be written ({reason}); free space or choose "
+            "another folder, then run the same command again"
+        ) from None
 
 
 def load_weights(module, path):
