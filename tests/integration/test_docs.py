@@ -321,7 +321,7 @@ NEEDS = {
     "docs/encoders.md": [make_manifests],
 }
 MARKED = {
-    "README.md": 8,
+    "README.md": 9,
     "docs/demo.md": 1,
     "docs/encoders.md": 1,
     "docs/hub.md": 3,

@@ -240,7 +240,6 @@ class VisualEncoder(FeatureEncoder):
             Arguments with which :class:`VisualEncoder` gives the same features
             and has the same digest.
         """
-        os.makedirs(folder, exist_ok=True)
         path = Path(folder) / FILE_NAME
         state = {
             name.removeprefix("backbone."): tensor

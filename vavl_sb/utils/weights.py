@@ -4,6 +4,8 @@ Authors
  * The vavl_sb authors 2026
 """
 
+import os
+
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
@@ -34,7 +36,7 @@ def save_tensors(tensors, path, metadata=None):
     tensors : dict
         Name to tensor, on any device.
     path : str or Path
-        The .safetensors file, in an existing folder.
+        The .safetensors file; missing folders are made.
     metadata : dict
         Text by name, for the file's header.
 
@@ -53,6 +55,7 @@ def save_tensors(tensors, path, metadata=None):
     """
     tensors = {k: t.detach().cpu().contiguous() for k, t in tensors.items()}
     try:
+        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
         save_file(tensors, path, metadata=metadata)
     except (OSError, SafetensorError) as error:
         reason = " ".join(str(error).split())
