@@ -5,7 +5,6 @@ Authors
 """
 
 import functools
-import os
 import pickle
 from pathlib import Path
 
