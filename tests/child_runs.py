@@ -179,6 +179,8 @@ class Steps:
 
 def _train(recipe, words, log, killing):
     """What the child does."""
+    # As at a terminal: a shell's background jobs start with SIGINT ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.setsid()
     # As in a Python of its own: data loaders fork.
     multiprocessing.set_start_method("fork", force=True)
