@@ -146,15 +146,22 @@ def test_a_face_in_half_of_the_frames(model, material, tmp_path):
     assert faces[0].emotion is not None and faces[-1].emotion is None
 
 
-@pytest.mark.parametrize("rate, within", [(48000, 0.02), (8000, 1.0)])
-def test_other_rates_in_stereo(model, material, tmp_path, rate, within):
+@pytest.mark.parametrize("rate", [48000, 8000])
+def test_other_rates_in_stereo(model, material, tmp_path, rate):
+    # By the samples: SciPy's filters cut elsewhere near 8 kHz than FFmpeg's,
+    # which a network of random weights may take for anything.
     _, samples = material
-    soundfile.write(tmp_path / "plain.wav", samples, 16000)
     other = resample_poly(samples, rate, 16000)
-    stereo = np.stack([other * 0.5, other * 1.5], axis=-1).clip(-1, 1)
-    soundfile.write(tmp_path / "stereo.wav", stereo, rate, subtype="FLOAT")
-    plain = model.predict_file(tmp_path / "plain.wav")
-    similar(model.predict_file(tmp_path / "stereo.wav"), plain, within)
+    stereo = np.stack([other * 0.5, other * 1.5], axis=-1)
+    path = tmp_path / "stereo.wav"
+    soundfile.write(path, stereo, rate, subtype="FLOAT")
+    found, expected = read_audio(path), resample_poly(other, 16000, rate)
+    assert abs(len(found) - len(expected)) <= 1
+    count = min(len(found), len(expected))
+    error = np.linalg.norm(found[:count] - expected[:count])
+    # A shift of one sample would be 0.4.
+    assert error < 0.01 * np.linalg.norm(expected)
+    assert model.predict_file(path).modality == "audio"
 
 
 @pytest.mark.slow
