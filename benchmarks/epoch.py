@@ -19,18 +19,9 @@ Authors
 """
 
 import statistics
-import tempfile
 
 import numpy as np
-import torch
-from measure import (
-    MatrixProduct,
-    interleaved,
-    machine,
-    medians,
-    options_of,
-    report,
-)
+from measure import options_of, run, timed
 from speechbrain.dataio.dataset import DynamicItemDataset
 from train_step import QUICK, Ours, Released, Sizes, make_batch
 
@@ -186,17 +177,14 @@ def measure(folder, options):
         "joint_bucketed": (joint, bucketed),
     }
     sides = {n: Turns(step, b, sizes) for n, (step, b) in sides.items()}
-    yardstick = MatrixProduct(where, options.quick)
-    seconds = interleaved(
-        {**sides, "matrix_product": yardstick}, options.repeats
-    )
+    _, facts = timed(sides, options)
+    seconds = facts["all_seconds"]
     batches = dict.fromkeys(sides, len(epochs[0]))
     batches |= dict.fromkeys(
         ("released_file_order", "ours_file_order"), len(in_order)
     )
     whole = {n: statistics.mean(seconds[n]) * batches[n] for n in sides}
     released = whole["released_file_order"]
-    product = medians(seconds)["matrix_product"]
     return {
         "clips": count,
         "batches_file_order": len(in_order),
@@ -211,9 +199,7 @@ def measure(folder, options):
         "ratio": released / whole["ours_bucketed"],
         "joint_ratio": released / whole["joint_bucketed"],
         "gain_of_buckets": whole["ours_file_order"] / whole["ours_bucketed"],
-        "matrix_product_tflops": yardstick.tflops(product),
-        **machine(where),
-        "all_seconds": seconds,
+        **facts,
     }
 
 
@@ -225,10 +211,7 @@ def main(arguments=None):
     arguments : list
         Command line without the program's name.
     """
-    options = options_of("Times an epoch.").parse_args(arguments)
-    torch.manual_seed(0)
-    with tempfile.TemporaryDirectory() as folder:
-        report(measure(folder, options), options.json)
+    run(measure, options_of("Times an epoch.").parse_args(arguments))
 
 
 if __name__ == "__main__":

@@ -18,19 +18,11 @@ Authors
 import multiprocessing
 import queue
 import statistics
-import tempfile
 from pathlib import Path
 
 import material
 import torch
-from measure import (
-    MatrixProduct,
-    interleaved,
-    machine,
-    medians,
-    options_of,
-    report,
-)
+from measure import options_of, run, timed
 
 from vavl_sb.dataio.frames import AudioChunk
 from vavl_sb.dataio.media import probe
@@ -166,17 +158,13 @@ def measure(folder, options):
         watches.append(Stopwatch(STAGES))
         encode(encoder, clips, watches[-1])
 
-    yardstick = MatrixProduct(options.device, options.quick)
     pools = {
         f"{count}_processes": Pool(count, folder, clips, options)
         for count in options.processes
     }
-    sides = {"one_process": here, **pools, "matrix_product": yardstick}
-    seconds = interleaved(sides, options.repeats)
+    found, facts = timed({"one_process": here, **pools}, options)
     for pool in pools.values():
         pool.close()
-    found = medians(seconds)
-    rate = yardstick.tflops(found.pop("matrix_product"))
     stages = {
         f"{stage.replace(' ', '_')}_s_a_clip": statistics.median(
             watch.seconds[stage] for watch in watches[1:]
@@ -193,9 +181,7 @@ def measure(folder, options):
             for n, s in found.items()
         },
         **stages,
-        "matrix_product_tflops": rate,
-        **machine(options.device),
-        "all_seconds": seconds,
+        **facts,
     }
 
 
@@ -239,10 +225,7 @@ def main(arguments=None):
     )
     parser.add_argument("--folder", help="keep clips and encoder there")
     options = parser.parse_args(arguments)
-    torch.manual_seed(0)
-    with tempfile.TemporaryDirectory() as folder:
-        result = measure(options.folder or folder, options)
-    report(result, options.json)
+    run(measure, options, options.folder)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""What the benchmarks share: interleaved timing, the machine's rate, reports.
+"""What the benchmarks share: interleaved timing, the machine's rate, reports,
+and programs that are made of these.
 
 Authors
  * The vavl_sb authors 2026
@@ -7,7 +8,11 @@ Authors
 import argparse
 import json
 import os
+import resource
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
 
 import torch
@@ -137,6 +142,83 @@ def options_of(description, repeats=5):
         "--quick", action="store_true", help="little of everything: a test"
     )
     return parser
+
+
+def timed(sides, options):
+    """Times several things and, as a yardstick, a product of matrices.
+
+    Arguments
+    ---------
+    sides : dict
+        As for :func:`interleaved`.
+    options : argparse.Namespace
+        From :func:`options_of`.
+
+    Returns
+    -------
+    found : dict
+        Name to the median of the seconds.
+    facts : dict
+        What every report ends with: "matrix_product_tflops", the
+        :func:`machine`, and in "all_seconds" each single time.
+    """
+    yardstick = MatrixProduct(options.device, options.quick)
+    seconds = interleaved(
+        {**sides, "matrix_product": yardstick}, options.repeats
+    )
+    found = medians(seconds)
+    return found, {
+        "matrix_product_tflops": yardstick.tflops(found.pop("matrix_product")),
+        **machine(options.device),
+        "all_seconds": seconds,
+    }
+
+
+def run(measure, options, folder=None):
+    """Measures and prints.
+
+    Arguments
+    ---------
+    measure : callable
+        From a folder and the options to the result.
+    options : argparse.Namespace
+        From :func:`options_of`.
+    folder : str
+        What is written there stays; None: it goes.
+    """
+    torch.manual_seed(0)
+    with tempfile.TemporaryDirectory() as temporary:
+        report(measure(folder or temporary, options), options.json)
+
+
+def in_own_process(*words):
+    """What a Python program prints.
+
+    Arguments
+    ---------
+    *words : str
+        The program and its arguments.
+
+    Returns
+    -------
+    object
+        Of the last line, as JSON.
+    """
+    done = subprocess.run(
+        [sys.executable, *words], stdout=subprocess.PIPE, check=True
+    )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def peak_mb():
+    """Peak memory of this process so far.
+
+    Returns
+    -------
+    float
+        MiB.
+    """
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 class MatrixProduct:

@@ -17,18 +17,14 @@ Authors
 
 import argparse
 import functools
-import json
 import os
-import resource
-import subprocess
-import sys
 import tempfile
 import wave
 from pathlib import Path
 
 import numpy as np
 import torch
-from measure import machine, options_of, report
+from measure import in_own_process, machine, options_of, peak_mb, report
 from speechbrain.utils.epoch_loop import EpochCounterWithStopper
 
 from vavl_sb.dataio.clip import ClipEncoder
@@ -180,11 +176,8 @@ def peak(stage, folder):
     float
         MiB.
     """
-    command = [sys.executable, __file__, "--stage", stage]
-    done = subprocess.run(
-        [*command, "--folder", str(folder)], stdout=subprocess.PIPE, check=True
-    )
-    return json.loads(done.stdout.splitlines()[-1])
+    words = ["--stage", stage, "--folder", str(folder)]
+    return in_own_process(__file__, *words)
 
 
 def main(arguments=None):
@@ -201,8 +194,7 @@ def main(arguments=None):
     options = parser.parse_args(arguments)
     if options.stage:
         {"prepare": prepare, "train": train}[options.stage](options.folder)
-        kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        print(kilobytes / 1024)
+        print(peak_mb())
         return
     counts = (16, 48) if options.quick else COUNTS
     result = {}

@@ -20,22 +20,10 @@ Authors
 
 import argparse
 import json
-import resource
-import subprocess
-import sys
-import tempfile
 import time
 
 import material
-import torch
-from measure import (
-    MatrixProduct,
-    interleaved,
-    machine,
-    medians,
-    options_of,
-    report,
-)
+from measure import in_own_process, medians, options_of, peak_mb, run, timed
 
 from vavl_sb.inference import EmotionRecognizer
 from vavl_sb.lobes.vavl import VAVL
@@ -78,7 +66,7 @@ def make_model(folder, quick, device):
 
 
 def by_stage(model, clip, options):
-    """Seconds of the stages and of the whole, and of the yardstick.
+    """Seconds of the stages and of the whole.
 
     Arguments
     ---------
@@ -92,11 +80,11 @@ def by_stage(model, clip, options):
     Returns
     -------
     stages : dict
-        Stage to the list of its seconds.
-    seconds : dict
-        "predict_file" and "matrix_product" to theirs.
-    yardstick : MatrixProduct
-        What the latter ran.
+        Stage to the median of its seconds.
+    whole : float
+        That of all.
+    facts : dict
+        As :func:`measure.timed`.
     """
     stages = {}
 
@@ -105,12 +93,9 @@ def by_stage(model, clip, options):
         for stage, spent in found.profile.items():
             stages.setdefault(stage, []).append(spent)
 
-    yardstick = MatrixProduct(options.device, options.quick)
-    seconds = interleaved(
-        {"predict_file": predict, "matrix_product": yardstick},
-        options.repeats,
-    )
-    return {s: spent[1:] for s, spent in stages.items()}, seconds, yardstick
+    found, facts = timed({"predict_file": predict}, options)
+    stages = medians({s: spent[1:] for s, spent in stages.items()})
+    return stages, found["predict_file"], facts
 
 
 def peak(folder, clip, options):
@@ -128,10 +113,8 @@ def peak(folder, clip, options):
     dict
         ``peak_mb`` and ``seconds``.
     """
-    command = [sys.executable, __file__, "--folder", folder, "--one", clip]
-    command += ["--device", options.device] + ["--quick"] * options.quick
-    done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
-    return json.loads(done.stdout)
+    words = ["--folder", folder, "--one", clip, "--device", options.device]
+    return in_own_process(__file__, *words, *["--quick"] * options.quick)
 
 
 def one(folder, clip, options):
@@ -146,8 +129,7 @@ def one(folder, clip, options):
     start = time.perf_counter()
     model.predict_file(clip)
     seconds = time.perf_counter() - start
-    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(json.dumps({"peak_mb": kilobytes / 1024, "seconds": seconds}))
+    print(json.dumps({"peak_mb": peak_mb(), "seconds": seconds}))
 
 
 def main(arguments=None):
@@ -165,13 +147,10 @@ def main(arguments=None):
     parser.add_argument("--folder", help="keep clips and encoder there")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
-    torch.manual_seed(0)
     if options.one:
         one(options.folder, options.one, options)
         return
-    with tempfile.TemporaryDirectory() as folder:
-        result = measure(options.folder or folder, options)
-    report(result, options.json)
+    run(measure, options, options.folder)
 
 
 def measure(folder, options):
@@ -191,16 +170,13 @@ def measure(folder, options):
     length = 1.0 if options.quick else SECONDS
     clip = material.long_clip(folder, length)
     model = make_model(folder, options.quick, options.device)
-    stages, seconds, yardstick = by_stage(model, clip, options)
-    found = medians(seconds)
+    stages, whole, facts = by_stage(model, clip, options)
     result = {
         "clip_s": length,
-        "predict_file_s": found["predict_file"],
-        "share_of_the_clip": found["predict_file"] / length,
-        **{f"{s.replace(' ', '_')}_s": v for s, v in medians(stages).items()},
-        "matrix_product_tflops": yardstick.tflops(found["matrix_product"]),
-        **machine(options.device),
-        "all_seconds": seconds,
+        "predict_file_s": whole,
+        "share_of_the_clip": whole / length,
+        **{f"{s.replace(' ', '_')}_s": v for s, v in stages.items()},
+        **facts,
     }
     if options.long:
         # Not beside a model that is in memory already.

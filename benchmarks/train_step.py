@@ -21,20 +21,12 @@ Authors
 
 import functools
 import math
-import tempfile
 from dataclasses import dataclass
 
 import speechbrain as sb
 import torch
 from material import speech_model
-from measure import (
-    MatrixProduct,
-    interleaved,
-    machine,
-    medians,
-    options_of,
-    report,
-)
+from measure import options_of, run, timed
 from speechbrain.dataio.batch import PaddedBatch
 
 from vavl_sb.lobes.vavl import VAVL
@@ -155,7 +147,6 @@ class Ours:
         )
         self.brain.init_optimizers()
         self.brain.on_stage_start(sb.Stage.TRAIN, 1)
-        self.brain.nonfinite_count = 0
         self.brain.modules.train()
         self.batch = make_batch(
             [sizes.speech_frames] * sizes.batch,
@@ -269,6 +260,46 @@ class Released:
         optimizer.step()
 
 
+def measure(folder, options):
+    """All numbers of the report.
+
+    Arguments
+    ---------
+    folder : str
+        For what a brain writes.
+    options : argparse.Namespace
+        This program's.
+
+    Returns
+    -------
+    dict
+    """
+    sizes = QUICK if options.quick else Sizes()
+    where = options.device
+    ours = Ours("sequential", folder, where, sizes)
+    sides = {
+        "ours": ours,
+        "joint": Ours("joint", folder, where, sizes),
+        "released_schedule": Released(where, sizes),
+    }
+    found, facts = timed(sides, options)
+    tflop = ours.flop() / 1e12
+    floor = tflop / facts["matrix_product_tflops"]
+    return {
+        "ours_step_s": found["ours"],
+        "joint_step_s": found["joint"],
+        "released_schedule_step_s": found["released_schedule"],
+        "ratio": found["released_schedule"] / found["ours"],
+        "joint_ratio": found["released_schedule"] / found["joint"],
+        "floor_s": floor,
+        "ours_over_floor": found["ours"] / floor,
+        "joint_over_floor": found["joint"] / floor,
+        "tflop": tflop,
+        "repeats": options.repeats,
+        **facts,
+    }
+
+
 def main(arguments=None):
     """Measures and prints.
 
@@ -278,38 +309,7 @@ def main(arguments=None):
         Command line without the program's name.
     """
     options = options_of("Times a training step.").parse_args(arguments)
-    torch.manual_seed(0)
-    sizes = QUICK if options.quick else Sizes()
-    where = options.device
-    with tempfile.TemporaryDirectory() as folder:
-        ours = Ours("sequential", folder, where, sizes)
-        sides = {
-            "ours": ours,
-            "joint": Ours("joint", folder, where, sizes),
-            "released_schedule": Released(where, sizes),
-            "matrix_product": MatrixProduct(where, options.quick),
-        }
-        seconds = interleaved(sides, options.repeats)
-        flop = ours.flop()
-    found = medians(seconds)
-    rate = sides["matrix_product"].tflops(found["matrix_product"])
-    floor = flop / 1e12 / rate
-    result = {
-        "ours_step_s": found["ours"],
-        "joint_step_s": found["joint"],
-        "released_schedule_step_s": found["released_schedule"],
-        "ratio": found["released_schedule"] / found["ours"],
-        "joint_ratio": found["released_schedule"] / found["joint"],
-        "floor_s": floor,
-        "ours_over_floor": found["ours"] / floor,
-        "joint_over_floor": found["joint"] / floor,
-        "tflop": flop / 1e12,
-        "matrix_product_tflops": rate,
-        "repeats": options.repeats,
-        **machine(where),
-        "all_seconds": seconds,
-    }
-    report(result, options.json)
+    run(measure, options)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from conftest import REPOSITORY
 from test_features import CountingEncoder
 
 from vavl_sb.dataio.features import read_index
-from vavl_sb.training.distributed import SharedBatches
+from vavl_sb.dataio.shared_batches import SharedBatches
 from vavl_sb.utils.errors import VAVLError
 
 WORLD = 2

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from speechbrain.utils.logger import get_logger
 
-from vavl_sb.utils.errors import MediaError, VAVLError
+from vavl_sb.utils.errors import MediaError, VAVLError, first_line
 from vavl_sb.utils.files import read_json, write_atomically, write_json
 
 logger = get_logger(__name__)
@@ -136,7 +136,7 @@ class FeatureCache:
             )
         except DAMAGE as error:
             raise VAVLError(
-                f"cached feature {path} cannot be read ({_one_line(error)}); "
+                f"cached feature {path} cannot be read ({first_line(error)}); "
                 "run the same command again and it is computed anew"
             ) from None
 
@@ -248,7 +248,7 @@ def read_index(path):
         return index
     except (OSError, ValueError, AttributeError) as error:
         raise VAVLError(
-            f"{path}: cannot be used ({_one_line(error)}); run the same "
+            f"{path}: cannot be used ({first_line(error)}); run the same "
             "command again and it is written anew"
         ) from None
 
@@ -310,9 +310,3 @@ def _is_row(value):
         and set(value) == set(MEDIA_FIELD)
         and all(p is None or isinstance(p, str) for p in value.values())
     )
-
-
-def _one_line(error):
-    """The first line of an error's text, or its class where it has none."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

@@ -142,8 +142,8 @@ def decode(
     MediaError
         The file cannot be opened (see ``open_media``), claims a picture above
         the limit (see :mod:`vavl_sb.dataio.limits`), or has a fault, of which
-        a broken limit is one, and ``partial`` is False. Raised at the fault: what came before it has been
-        yielded.
+        a broken limit is one, and ``partial`` is False. Raised at the fault:
+        what came before it has been yielded.
 
     Example
     -------

@@ -243,11 +243,13 @@ class _Pass:
 
     def read(self, wav, video, expected):
         """Reads the clip; gives itself."""
+        # A frame may begin at the very end: twice as much surely is one piece.
+        length = 2 * WHOLE if self.duration <= WHOLE else PIECE
         pieces = read_pieces(
             self.model.hparams.clip_encoder,
             wav,
             video,
-            2 * WHOLE if self.duration <= WHOLE else PIECE,
+            length,
             self.duration,
             expected,
             self.watch,

@@ -6,8 +6,8 @@ Authors
 
 from pathlib import Path
 
-from vavl_sb.lobes.ssl_source import HUB_NAME, first_line
-from vavl_sb.utils.errors import EncoderError, VAVLError
+from vavl_sb.lobes.ssl_source import HUB_NAME
+from vavl_sb.utils.errors import EncoderError, VAVLError, first_line
 
 # All that a model consists of. Nothing pickled is among it, so that nothing
 # pickled is ever fetched or sent; nor is what else stands in a folder.

@@ -10,9 +10,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from vavl_sb.lobes.ssl_source import first_line
 from vavl_sb.lobes.visual_encoder import MODEL, PREFIXES, create_backbone
-from vavl_sb.utils.errors import EncoderError
+from vavl_sb.utils.errors import EncoderError, first_line
 from vavl_sb.utils.files import write_atomically
 from vavl_sb.utils.torch_file import read_tensors
 

@@ -12,10 +12,9 @@ import warnings
 
 from transformers.utils import logging as transformers_logging
 
-from vavl_sb.lobes.ssl_source import first_line
 from vavl_sb.lobes.ssl_wav2vec2 import MaskedHuBERT, MaskedWav2Vec2, MaskedWavLM
 from vavl_sb.lobes.ssl_whisper import WindowedWhisper
-from vavl_sb.utils.errors import EncoderError
+from vavl_sb.utils.errors import EncoderError, first_line
 
 SAMPLE_RATE = 16000
 

@@ -11,7 +11,7 @@ import json
 import re
 from pathlib import Path
 
-from vavl_sb.utils.errors import EncoderError
+from vavl_sb.utils.errors import EncoderError, first_line
 
 # Pickled weights (.bin) are only read with torch's weights_only.
 WEIGHTS = (
@@ -23,28 +23,6 @@ WEIGHTS = (
 SAFE_PATTERNS = ["*config.json", "model*.safetensors*"]
 PICKLE_PATTERNS = ["pytorch_model*.bin", "pytorch_model.bin.index.json"]
 HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
-
-
-def first_line(error):
-    """The first line of an error's text, for errors of one line.
-
-    Arguments
-    ---------
-    error : Exception
-        Any.
-
-    Returns
-    -------
-    str
-        Not empty.
-
-    Example
-    -------
-    >>> first_line(OSError("no such file\\nTry again."))
-    'no such file'
-    """
-    lines = str(error).strip().splitlines()
-    return lines[0].strip() if lines else type(error).__name__
 
 
 def find_folder(source, save_path=None):

@@ -13,8 +13,6 @@ from vavl_sb.protocol.runs import Outcome, is_finished, perform, stop_all
 from vavl_sb.utils.errors import VAVLError
 from vavl_sb.utils.stopping import sigterm_raises
 
-LAUNCHERS = ("local", "slurm")
-
 
 def launch(runs, started, ended, launcher="local", jobs=1, options=None):
     """Performs runs, and tells of each as it starts and ends.

@@ -25,6 +25,7 @@ from speechbrain.dataio.sampler import ReproducibleRandomSampler
 from speechbrain.utils.distributed import ddp_init_group
 from torch import distributed
 
+from vavl_sb.dataio.shared_batches import SharedBatches
 from vavl_sb.utils import processes
 from vavl_sb.utils.errors import VAVLError
 
@@ -49,81 +50,6 @@ def join_processes(run_opts):
             f"torchrun: {str(error).splitlines()[-1]} Start one process for "
             "each GPU, or add --device=cpu --distributed_backend=gloo"
         ) from None
-
-
-class SharedBatches:
-    """A process's share of every batch: row numbers, by batch.
-
-    The batches are those of one process with ``batch_size`` times as many
-    rows as there are processes; each process takes an equal part of each, to
-    within one row. No clip is left out or taken twice. Should the last batch
-    have fewer rows than there are processes, its rows go to the one before.
-
-    Arguments
-    ---------
-    sampler : iterable
-        Gives the same row numbers, in the same order, to all processes.
-    batch_size : int
-        Rows a batch and process.
-    rank : int
-        Which process this is.
-    count : int
-        How many there are.
-    drop_last : bool
-        Leave out a last batch that is not whole.
-
-    Raises
-    ------
-    VAVLError
-        There are fewer rows than processes.
-
-    Example
-    -------
-    >>> list(SharedBatches(range(7), batch_size=2, rank=0, count=2))
-    [[0, 1], [4]]
-    >>> list(SharedBatches(range(7), batch_size=2, rank=1, count=2))
-    [[2, 3], [5, 6]]
-    """
-
-    def __init__(self, sampler, batch_size, rank, count, drop_last=False):
-        if len(sampler) < count:
-            raise VAVLError(
-                f"{count} processes cannot share {len(sampler)} training "
-                "clips: start fewer processes"
-            )
-        self.sampler, self.rank, self.count = sampler, rank, count
-        whole = batch_size * count
-        starts = list(range(0, len(sampler), whole))
-        rest = len(sampler) - starts[-1]
-        if rest < (whole if drop_last else count):
-            starts.pop()
-        ends = [*starts[1:], len(sampler)]
-        if drop_last:
-            ends = [start + whole for start in starts]
-        self.bounds = list(zip(starts, ends))
-
-    def __len__(self):
-        return len(self.bounds)
-
-    def __iter__(self):
-        order = list(self.sampler)
-        for start, end in self.bounds:
-            rows = end - start
-            yield order[
-                start + rows * self.rank // self.count : start
-                + rows * (self.rank + 1) // self.count
-            ]
-
-    def set_epoch(self, epoch):
-        """Makes the order that of an epoch.
-
-        Arguments
-        ---------
-        epoch : int
-            The epoch that starts.
-        """
-        if hasattr(self.sampler, "set_epoch"):
-            self.sampler.set_epoch(epoch)
 
 
 def gather_rows(tensors):

@@ -52,6 +52,28 @@ class EncoderError(VAVLError):
     """An encoder or its weights cannot be had or do not fit."""
 
 
+def first_line(error):
+    """The first line of an error's text, for errors of one line.
+
+    Arguments
+    ---------
+    error : Exception
+        Any.
+
+    Returns
+    -------
+    str
+        Not empty.
+
+    Example
+    -------
+    >>> first_line(OSError("no such file\\nTry again."))
+    'no such file'
+    """
+    lines = str(error).strip().splitlines()
+    return lines[0].strip() if lines else type(error).__name__
+
+
 @contextlib.contextmanager
 def exit_on_error():
     """Turns a :class:`VAVLError` into one logged line and exit status 1.
