@@ -24,7 +24,7 @@ CODES = ("ANG", "DIS", "FEA", "HAP", "NEU", "SAD")
 AUDIOVISUAL = "3"
 SPLIT_SETS = {"Train": "train", "Development": "valid", "Test": "test"}
 
-NAME = re.compile(r"(\d{4})_([A-Z]{3})_([A-Z]{3})_([A-Z]{1,2})")
+NAME = re.compile(r"(\d{4})_([A-Z]{3})_([A-Z]{3})_([A-Z]{1,2})", re.ASCII)
 # The official AudioWAV has one file whose name is not that of its clip.
 ALIASES = {"1040_ITH_SAD_X": "1040_ITH_SAD_XX"}
 

@@ -53,7 +53,7 @@ RATINGS_FILES = ("evalution.txt", "evaluation.txt")
 
 NAME = re.compile(
     r"(?:MSP|UTD)-(IMPROV-S\d\d[AHNS]-([FM]0([1-6]))-[PRST]-[FM]{2}\d+)",
-    re.IGNORECASE,
+    re.IGNORECASE | re.ASCII,
 )
 
 NOT_A_NAME = "name is not MSP-IMPROV-SENTENCE-SPEAKER-SCENARIO-TURN"

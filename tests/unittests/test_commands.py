@@ -104,6 +104,8 @@ def test_all_commands_take_a_model_in_the_same_way(monkeypatch, capsys):
         assert call(capsys, *words[:-3])[0] == 1
     # Nothing is loaded, so that nothing needs to be trusted.
     assert call(capsys, "info", "M", "--token", "T")[0] == 1
+    with pytest.raises(SystemExit):
+        main(["info", "M", "--trust"])
     given = {"source": "M", "token": "T", "trust": True}
     plain = {"source": "M", "token": None, "trust": False}
     assert seen == [*[given, plain] * 3, {"source": "M", "token": "T"}]

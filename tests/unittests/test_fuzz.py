@@ -233,6 +233,11 @@ def test_any_table_of_labels(tmp_path, read, table, check):
     | st.from_regex(r"[0-9]{4}_[A-Z]{3}_(ANG|DIS|XXX)_[A-Z]{1,2}")
     | st.from_regex(r"(MSP|utd)-IMPROV-S\d\d[AHNS]-[FM]0\d-[PRST]-[FM]{2}\d+")
 )
+# Arabic digits, and a letter that is an S where case does not count.
+@example(name="٠١-٠١-٠١-٠١-٠١-٠١-٠١")
+@example(name="١٠٠١_DFA_ANG_XX")
+@example(name="MSP-IMPROV-S٠١A-F01-P-FM01")
+@example(name="MSP-IMPROV-ſ01A-F01-P-FM01")
 def test_any_name_of_a_file(name):
     for parse in (
         ravdess_names.parse_name,
