@@ -191,13 +191,15 @@ def run(measure, options, folder=None):
         report(measure(folder or temporary, options), options.json)
 
 
-def in_own_process(*words):
+def in_own_process(*words, without=()):
     """What a Python program prints.
 
     Arguments
     ---------
     *words : str
         The program and its arguments.
+    without : sequence of str
+        Environment variables that it does not get.
 
     Returns
     -------
@@ -205,7 +207,10 @@ def in_own_process(*words):
         Of the last line, as JSON.
     """
     done = subprocess.run(
-        [sys.executable, *words], stdout=subprocess.PIPE, check=True
+        [sys.executable, *words],
+        stdout=subprocess.PIPE,
+        check=True,
+        env={k: v for k, v in os.environ.items() if k not in without},
     )
     return json.loads(done.stdout.splitlines()[-1])
 

@@ -30,7 +30,7 @@ WHOLE = 30.0
 # A longer clip is taken in pieces of so many seconds: of 12 layers of
 # wav2vec2-large and VAVL the peak is then 170 MB above that of 3 s; at 15 s it
 # would be 330 MB.
-PIECE = 10.0
+PIECE = 6.0
 
 STAGES = ("decode", "faces", "audio encoder", "visual encoder", "heads")
 WORDS = {"audio": "sound", "visual": "picture"}

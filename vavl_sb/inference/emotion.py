@@ -92,7 +92,7 @@ class EmotionRecognizer(Pretrained):
     def predict_file(self, path, modality="auto", audio_path=None):
         """Predicts the emotion of a clip.
 
-        A clip of more than 30 s is taken in pieces of 10 s, and the answer is
+        A clip of more than 30 s is taken in pieces of 6 s, and the answer is
         the mean of theirs (see :mod:`vavl_sb.inference.answer`).
 
         Arguments
