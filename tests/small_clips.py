@@ -4,10 +4,12 @@ Authors
  * The vavl_sb authors 2026
 """
 
+import json
 from fractions import Fraction
 
 import numpy as np
 import pytest
+import soundfile
 
 av = pytest.importorskip("av")
 
@@ -90,3 +92,23 @@ def grays(levels, height=48, width=64):
 def sine(seconds, rate, frequency=TONE, level=0.3):
     time = np.arange(int(seconds * rate)) / rate
     return (level * np.sin(2 * np.pi * frequency * time)).astype(np.float32)
+
+
+def write_manifests(folder):
+    """Voices of a few speakers, as a prepare script leaves them."""
+    random = np.random.default_rng(0)
+    for split, speakers in {"train": 3, "valid": 1, "test": 1}.items():
+        entries = {}
+        for speaker in range(speakers):
+            for emotion in ("angry", "happy", "sad"):
+                id = f"{split}{speaker}_{emotion}"
+                path = folder / f"{id}.wav"
+                soundfile.write(path, 0.1 * random.standard_normal(4800), 16000)
+                entries[id] = {
+                    "wav": str(path),
+                    "video": None,
+                    "duration": 0.3,
+                    "spk_id": f"{split}{speaker}",
+                    "emotion": emotion,
+                }
+        (folder / f"{split}.json").write_text(json.dumps(entries))

@@ -10,12 +10,11 @@ import shutil
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 import several_processes as program
-import soundfile
 import torch
 from conftest import REPOSITORY
+from small_clips import write_manifests
 from test_features import CountingEncoder
 
 from vavl_sb.dataio.features import read_index
@@ -205,26 +204,6 @@ def test_an_error_ends_all_with_one_line(tmp_path, who):
     assert len(files(tmp_path)) == 15
     broken = clips["c3"]["video"]
     assert len(set(rest) - {broken}) == 15 - kept
-
-
-def write_manifests(folder):
-    """Voices of a few speakers, as a prepare script leaves them."""
-    random = np.random.default_rng(0)
-    for split, speakers in {"train": 3, "valid": 1, "test": 1}.items():
-        entries = {}
-        for speaker in range(speakers):
-            for emotion in ("angry", "happy", "sad"):
-                id = f"{split}{speaker}_{emotion}"
-                path = folder / f"{id}.wav"
-                soundfile.write(path, 0.1 * random.standard_normal(4800), 16000)
-                entries[id] = {
-                    "wav": str(path),
-                    "video": None,
-                    "duration": 0.3,
-                    "spk_id": f"{split}{speaker}",
-                    "emotion": emotion,
-                }
-        (folder / f"{split}.json").write_text(json.dumps(entries))
 
 
 def test_a_recipe_trains_with_torchrun(tmp_path):

@@ -8,6 +8,8 @@ Authors
 import csv
 import dataclasses
 import json
+import subprocess
+import sys
 import wave
 from fractions import Fraction
 
@@ -647,3 +649,20 @@ def test_record_tells_how_the_corpus_was_made(corpus):
     assert record["actors"] == [1001, 1002, 1003]
     assert record["generator"] == synthetic.GENERATOR
     assert len(VOICE_AXES) == len(perform(cremad_clips(1001, 1, 0)[0]).voice)
+
+
+def test_a_script_without_a_guard_ends_with_one_line(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from vavl_sb.corpora.synthetic import make_cremad\n"
+        "from vavl_sb.utils.errors import exit_on_error\n"
+        "with exit_on_error():\n"
+        f"    make_cremad({str(tmp_path / 'corpus')!r}, actors=[1001, 1002],"
+        " clips_per_actor=1, num_workers=2, progress=False)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, timeout=120
+    )
+    # Its children start the script anew, and end; it must not replace them.
+    assert done.returncode == 1
+    assert "__main__" in done.stderr.splitlines()[-1]

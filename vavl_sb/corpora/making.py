@@ -12,6 +12,8 @@ import functools
 import json
 import multiprocessing
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from fractions import Fraction
 from pathlib import Path
 
@@ -224,9 +226,20 @@ def run_jobs(jobs, num_workers, frame_rate, size, progress, make=make_files):
         # Spawned, not forked: forking a process that runs threads (torch,
         # x264) can hang.
         context = multiprocessing.get_context("spawn")
-        with context.Pool(min(num_workers, len(by_actor))) as pool:
-            for made in pool.imap_unordered(work, by_actor.values()):
-                bar.update(made)
+        count = min(num_workers, len(by_actor))
+        with ProcessPoolExecutor(count, mp_context=context) as pool:
+            waiting = [pool.submit(work, part) for part in by_actor.values()]
+            try:
+                for done in as_completed(waiting):
+                    bar.update(done.result())
+            except BrokenProcessPool:
+                raise CorpusError(
+                    "a process that makes clips ended at once or was killed: "
+                    'in a script, call this below if __name__ == "__main__", '
+                    "or give num_workers=1"
+                ) from None
+            finally:
+                pool.shutdown(cancel_futures=True)
 
 
 def check_folder(folder, settings, top):
