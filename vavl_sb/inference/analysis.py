@@ -27,9 +27,8 @@ logger = get_logger(__name__)
 # the rarest clip is longer. No window may be longer either.
 WHOLE = 30.0
 
-# A longer clip is taken in pieces of so many seconds: of 12 layers of
-# wav2vec2-large and VAVL the peak is then 170 MB above that of 3 s; at 15 s it
-# would be 330 MB.
+# A longer clip is taken in pieces of so many seconds, about as long as the
+# longest clips of the corpora: benchmarks/README.md has the memory.
 PIECE = 6.0
 
 STAGES = ("decode", "faces", "audio encoder", "visual encoder", "heads")
