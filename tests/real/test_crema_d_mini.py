@@ -110,9 +110,9 @@ def test_six_clips_are_learned_by_heart_in_each_modality(learned):
 
 # Codecs of picture and sound that lose little, for each container.
 CONTAINERS = {
-    "clip.mp4": ("libx264", "aac", {"crf": "12"}),
-    "clip.mkv": ("libx264", "flac", {"crf": "12"}),
-    "clip.webm": ("libvpx-vp9", "libopus", {"crf": "12", "cpu-used": "8"}),
+    "clip.mp4": ("libx264", "aac", {"crf": "6"}),
+    "clip.mkv": ("libx264", "flac", {"crf": "6"}),
+    "clip.webm": ("libvpx-vp9", "libopus", {"crf": "6", "cpu-used": "8"}),
 }
 
 
@@ -124,7 +124,7 @@ def transcode(source, path, codecs, options, kinds=("video", "audio")):
             given = clip.streams.video[0]
             stream = out.add_stream(codecs[0], rate=30000, options=options)
             stream.width, stream.height = given.width, given.height
-            stream.pix_fmt, stream.bit_rate = "yuv420p", 8_000_000
+            stream.pix_fmt, stream.bit_rate = "yuv420p", 16_000_000
             stream.codec_context.time_base = Fraction(1, 30000)
             streams[given.index] = stream
         if "audio" in kinds:
@@ -132,7 +132,7 @@ def transcode(source, path, codecs, options, kinds=("video", "audio")):
             rate = 48000 if codecs[1] == "libopus" else given.rate
             stream = out.add_stream(codecs[1], rate=rate, layout="mono")
             if codecs[1] not in ("flac", "pcm_s16le"):
-                stream.bit_rate = 192_000
+                stream.bit_rate = 256_000
             streams[given.index] = stream
         resampler = None
         for frame in clip.decode(*(clip.streams[i] for i in streams)):
@@ -172,7 +172,7 @@ def test_the_container_does_not_matter(learned, real_data, tmp_path, emotion):
         transcode(source, path, (video, audio), options)
         found[name] = model.predict_file(path)
     picture, sound = tmp_path / "picture.mkv", tmp_path / "sound.wav"
-    options = {"crf": "12"}
+    options = {"crf": "6"}
     transcode(source, picture, ("libx264", None), options, ("video",))
     transcode(source, sound, (None, "pcm_s16le"), {}, ("audio",))
     found["apart"] = model.predict_file(picture, audio_path=sound)
