@@ -15,6 +15,7 @@ from speechbrain.utils.epoch_loop import EpochCounterWithStopper
 from vavl_sb.dataio.buckets import bucket_sampler
 from vavl_sb.lobes.vavl import VAVL
 from vavl_sb.nnet.losses import ccc_loss, classification_loss
+from vavl_sb.training import report
 from vavl_sb.training.brain import VAVLBrain
 from vavl_sb.training.epoch_log import EpochLog
 from vavl_sb.training.schedules import UPDATES
@@ -433,15 +434,12 @@ def test_options_that_cannot_be_meant_are_refused(tmp_path, change, message):
         make_brain(tmp_path, **change)
 
 
-def test_selection_by_a_modality(tmp_path):
-    brain = make_brain(tmp_path, select_by="visual")
+def test_selection_by_a_modality():
     scores = {"audio": {"score": 0.2}, "visual": {"score": 0.6}}
-    assert brain._selected(scores) == 0.6
-    brain.select_by = "mean"
-    assert brain._selected(scores) == pytest.approx(0.4)
-    brain.select_by = "audiovisual"
+    assert report.selected(scores, "visual") == 0.6
+    assert report.selected(scores, "mean") == pytest.approx(0.4)
     with pytest.raises(VAVLError, match="select_by"):
-        brain._selected(scores)
+        report.selected(scores, "audiovisual")
 
 
 def test_learning_rate_falls_by_epoch_and_after_a_resume(tmp_path):

@@ -15,6 +15,7 @@ Authors
  * The vavl_sb authors 2026
 """
 
+import torch
 from speechbrain.lobes.models.transformer.Conformer import (
     ConformerEncoder,
     ConvolutionModule,
@@ -39,7 +40,6 @@ class MaskedConvolutionModule(ConvolutionModule):
 
     Example
     -------
-    >>> import torch
     >>> module = MaskedConvolutionModule(8, kernel_size=3).eval()
     >>> x = torch.rand(1, 5, 8)
     >>> mask = torch.tensor([[[False], [False], [False], [True], [True]]])
@@ -104,7 +104,6 @@ class RelativeAttention(RelPosMHAXL):
 
     Example
     -------
-    >>> import torch
     >>> x, positions = torch.rand(2, 6, 8), torch.rand(1, 11, 8)
     >>> theirs, ours = RelPosMHAXL(8, 2).eval(), RelativeAttention(8, 2).eval()
     >>> _ = ours.load_state_dict(theirs.state_dict())
@@ -225,7 +224,6 @@ class MaskedConformerEncoder(nn.Module):
 
     Example
     -------
-    >>> import torch
     >>> encoder = MaskedConformerEncoder(1, d_model=16, nhead=2, d_ffn=32)
     >>> padding = torch.zeros(2, 9, dtype=torch.bool)
     >>> encoder(torch.rand(2, 9, 16), padding).shape
@@ -287,3 +285,23 @@ class MaskedConformerEncoder(nn.Module):
             pos_embs=self.positions(x),
         )
         return encoded
+
+
+def compile_conformers(module, **how):
+    """Compiles the conformers of a network, in place.
+
+    Nearly all of a step's time goes there. What is around them depends on
+    which clips of a batch lack what, and stays as it is.
+
+    Arguments
+    ---------
+    module : nn.Module
+        The network, or what holds it.
+    **how
+        For ``torch.compile``.
+    """
+    # Each of training and evaluation, one modality or both, is one more.
+    torch._dynamo.config.recompile_limit = 64
+    for part in module.modules():
+        if isinstance(part, MaskedConformerEncoder):
+            part.compile(**how)

@@ -16,7 +16,7 @@ import torch
 from speechbrain.nnet.schedulers import update_learning_rate
 from speechbrain.utils.logger import get_logger
 
-from vavl_sb.lobes.conformer import MaskedConformerEncoder
+from vavl_sb.lobes.conformer import compile_conformers
 from vavl_sb.nnet.attribute_scale import AttributeScale
 from vavl_sb.nnet.losses import reconstruction_loss
 from vavl_sb.training import report
@@ -25,14 +25,13 @@ from vavl_sb.training.distributed import (
     gather_rows,
     merge_scores,
 )
+from vavl_sb.training.objectives import OUTPUTS, head_rows, loss_parts
 from vavl_sb.training.progress import Progress, refuse_nonfinite
 from vavl_sb.training.schedules import SCHEDULES
 from vavl_sb.utils.errors import VAVLError
 from vavl_sb.utils.metric_stats import ConcordanceStats, EmotionStats
 
 logger = get_logger(__name__)
-
-OUTPUTS = ("audio", "visual", "audiovisual")
 
 
 class VAVLBrain(ParallelBrain):
@@ -143,24 +142,17 @@ class VAVLBrain(ParallelBrain):
                 )
 
     def _compile(self):
-        """With ``--compile``, compiles the conformers, in place.
-
-        Nearly all of a step's time goes there. What is around them depends on
-        which clips of a batch lack what, and stays as it is.
-        """
+        """With ``--compile``, compiles the conformers, in place."""
         if self.jit or self.jit_module_keys:
             raise VAVLError("jit: cannot compile VAVL; use --compile instead")
         if not self.compile:
             return
-        # Each of training and evaluation, one modality or both, is one more.
-        torch._dynamo.config.recompile_limit = 64
-        for module in self.modules.modules():
-            if isinstance(module, MaskedConformerEncoder):
-                module.compile(
-                    mode=self.compile_mode,
-                    fullgraph=self.compile_using_fullgraph,
-                    dynamic=self.compile_using_dynamic_shape_tracing,
-                )
+        compile_conformers(
+            self.modules,
+            mode=self.compile_mode,
+            fullgraph=self.compile_using_fullgraph,
+            dynamic=self.compile_using_dynamic_shape_tracing,
+        )
 
     def on_fit_start(self):
         """Goes on from the newest checkpoint; see the base class."""
@@ -261,7 +253,9 @@ class VAVLBrain(ParallelBrain):
 
     def _update_loss(self, out, batch, modality, stage):
         """Prediction loss, and the reconstruction's for one modality."""
-        parts = self._parts(out, batch, modality)
+        parts = loss_parts(
+            self.modules.vavl, out, modality, self._targets(batch)
+        )
         if stage == sb.Stage.TRAIN:
             # The loss of the whole batch, not of one process's share of it.
             parts = gather_rows(parts)
@@ -276,35 +270,6 @@ class VAVLBrain(ParallelBrain):
         self.progress.note(f"{modality} reconstruction", reconstruction)
         return prediction + self.reconstruction_weight * reconstruction
 
-    def _parts(self, out, batch, modality):
-        """What a head's loss is made of: the rows that have its modality.
-
-        Predictions and targets, and for one modality the reconstruction and
-        its target; of no rows at all where none has what the head needs.
-        """
-        net, targets = self.modules.vavl, self._targets(batch)
-        one = modality != "audiovisual"
-        predictions, rows = self._rows(out, modality)
-        if predictions is None:
-            widths = [net.settings[f"{modality}_dim"]] * 2 if one else []
-            no_row = next(net.parameters()).new_zeros
-            empty = [no_row(0, n) for n in (net.num_outputs, *widths)]
-            return [empty[0], targets[:0], *empty[1:]]
-        parts = [predictions, targets]
-        if one:
-            parts.append(getattr(out, f"{modality}_reconstruction"))
-            parts.append(getattr(out, f"{modality}_target"))
-        return [part[rows] for part in parts]
-
-    def _rows(self, out, modality):
-        """Predictions of one head, and the rows that have the modality."""
-        predictions = getattr(out, modality)
-        if predictions is None:
-            return None, None
-        if modality == "audiovisual":
-            return predictions, out.has_audio & out.has_visual
-        return predictions, getattr(out, f"has_{modality}")
-
     def _targets(self, batch):
         """Class indices (B,) or the network's attributes (B, n)."""
         targets = batch.label.data
@@ -314,7 +279,7 @@ class VAVLBrain(ParallelBrain):
 
     def _collect(self, out, batch, modality):
         """Hands one head's predictions to the scores of the stage."""
-        predictions, rows = self._rows(out, modality)
+        predictions, rows = head_rows(out, modality)
         kept = rows.tolist()
         # NumPy knows no bfloat16, which --eval_precision may have left.
         predictions = predictions[rows].float()
@@ -467,24 +432,13 @@ class VAVLBrain(ParallelBrain):
                 self._end_epoch(epoch, {}, {}, score=float(epoch))
         elif stage == sb.Stage.VALID:
             scores = report.scores(self.stats)
-            self._end_epoch(epoch, losses, scores, self._selected(scores))
+            score = report.selected(scores, self.select_by)
+            self._end_epoch(epoch, losses, scores, score)
         else:
             sb.utils.distributed.run_on_main(
                 report.write_test_report,
                 [self.hparams, self.stats, self.train_loggers],
             )
-
-    def _selected(self, scores):
-        """The number that chooses the checkpoint."""
-        found = {name: s["score"] for name, s in scores.items()}
-        if self.select_by == "mean":
-            return sum(found.values()) / len(found)
-        if self.select_by not in found:
-            raise VAVLError(
-                f"select_by: {self.select_by}, but no validation clip "
-                "can be scored that way; choose mean"
-            )
-        return found[self.select_by]
 
     def _end_epoch(self, epoch, valid_losses, scores, score):
         """Log line, curves, checkpoint and early stopping of an epoch."""

@@ -13,6 +13,7 @@ import numpy as np
 from speechbrain.utils.logger import get_logger
 
 from vavl_sb.training import plots
+from vavl_sb.utils.errors import VAVLError
 from vavl_sb.utils.files import read_json, write_atomically, write_json
 
 logger = get_logger(__name__)
@@ -43,6 +44,38 @@ def scores(stats):
         )
         found[name] = summary
     return found
+
+
+def selected(found, select_by):
+    """The number that chooses the checkpoint.
+
+    Arguments
+    ---------
+    found : dict
+        From :func:`scores`.
+    select_by : str
+        A head's name, or "mean" over the heads.
+
+    Returns
+    -------
+    float
+        VAVLError if that head has no validation clip.
+
+    Example
+    -------
+    >>> found = {"audio": {"score": 0.5}, "visual": {"score": 0.7}}
+    >>> selected(found, "mean"), selected(found, "visual")
+    (0.6, 0.7)
+    """
+    numbers = {name: summary["score"] for name, summary in found.items()}
+    if select_by == "mean":
+        return sum(numbers.values()) / len(numbers)
+    if select_by not in numbers:
+        raise VAVLError(
+            f"select_by: {select_by}, but no validation clip can be scored "
+            "that way; choose mean"
+        )
+    return numbers[select_by]
 
 
 def write_test_report(hparams, stats, loggers):
