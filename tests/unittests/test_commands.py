@@ -281,6 +281,7 @@ def test_export_leaves_nothing_of_a_broken_run(run_folder, capsys, tmp_path):
     path.write_bytes(path.read_bytes()[:1000])
     status, _, err = call(capsys, "export", broken, tmp_path / "model")
     assert status == 1 and err.count("\n") == 1
+    assert f" {path}: " in err  # Not its copy, which is gone.
     for source in (tmp_path / "nowhere", tmp_path):
         assert call(capsys, "export", source, tmp_path / "model")[0] == 1
     assert [p.name for p in tmp_path.iterdir()] == ["run"]
@@ -288,7 +289,7 @@ def test_export_leaves_nothing_of_a_broken_run(run_folder, capsys, tmp_path):
 
 def test_check_media_tells_what_is_in_a_clip(clips, capsys, tmp_path):
     status, out, _ = call(capsys, "check-media", clips / "both.mp4", "--json")
-    report = json.loads(out)
+    (report,) = json.loads(out)
     assert status == 0 and report["duration"] == pytest.approx(4, abs=0.1)
     kinds = {s["kind"]: s for s in report["streams"]}
     assert kinds["video"]["size"] == [64, 48]
@@ -312,6 +313,10 @@ def test_check_media_of_what_cannot_be_used(clips, capsys, tmp_path):
     cut.write_bytes((clips / "sound.wav").read_bytes()[:30000])
     status, out, _ = call(capsys, "check-media", cut)
     assert status == 1 and "fault: " in out
+    # What is no media does not stop the rest.
+    sound = clips / "sound.wav"
+    status, out, err = call(capsys, "check-media", clips / "text.txt", sound)
+    assert status == 1 and out.startswith(str(sound)) and "text.txt" in err
 
 
 def test_heads_learn_from_the_clips_that_have_what_they_need():

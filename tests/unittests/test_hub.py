@@ -14,6 +14,7 @@ import types
 from fnmatch import fnmatch
 from pathlib import Path
 
+import httpx
 import huggingface_hub
 import pytest
 import torch
@@ -166,7 +167,8 @@ def answer(status, kind=errors.HfHubHTTPError):
         (answer(500), "answered: answer"),
         (errors.LocalTokenNotFoundError("x"), "hf auth login"),
         (errors.OfflineModeIsEnabled("x"), "HF_HUB_OFFLINE"),
-        (ConnectionError("no route"), "cannot be reached"),
+        (ConnectionError("no route"), "cannot be reached.*the cache"),
+        (httpx.ConnectError("Name not known"), "cannot be reached.*Name"),
         (ValueError("bad\nname"), "^bad$"),
     ],
 )
@@ -236,13 +238,16 @@ def test_push_sends_the_model_with_its_card_and_no_more(
 def test_push_offline_or_of_nothing_gives_one_line(exported, capsys, tmp_path):
     assert cli.main(["push", str(exported), "me/model"]) == 1
     told = capsys.readouterr().err
-    assert "me/model: the model cannot be sent: HF_HUB_OFFLINE" in told
+    assert "cannot be sent: HF_HUB_OFFLINE is set; unset it" in told
     assert cli.main(["push", str(tmp_path), "me/model"]) == 1
     assert "no hyperparams.yaml in it" in capsys.readouterr().err
     assert cli.main(["push", str(tmp_path / "none"), "me/model"]) == 1
     assert "no such folder" in capsys.readouterr().err
     with pytest.raises(VAVLError, match="someone/model"):
         hub.send_model(exported, "a/b/c")
+    lost = FakeApi(fails=httpx.ConnectError("Name or service not known"))
+    with pytest.raises(VAVLError, match=r"cannot be reached \(Name"):
+        hub.send_model(exported, "me/model", api=lost)
     refused = FakeApi(fails=errors.LocalTokenNotFoundError("x\ny"))
     with pytest.raises(VAVLError, match="hf auth login") as error:
         hub.send_model(exported, "me/model", api=refused)

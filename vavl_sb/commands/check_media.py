@@ -5,6 +5,7 @@ Authors
 """
 
 import json
+import sys
 
 
 def add_parser(commands):
@@ -19,13 +20,15 @@ def add_parser(commands):
         "check-media",
         help="tell a clip's streams, duration, faces and loudness",
     )
-    parser.add_argument("clip", metavar="CLIP", help="a video or audio file")
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "clips", metavar="CLIP", nargs="+", help="video or audio files"
+    )
+    parser.add_argument("--json", action="store_true", help="print a JSON list")
     parser.set_defaults(run=run)
 
 
 def run(options):
-    """Reads the clip and prints what is in it; no model is needed.
+    """Reads each clip and prints what is in it; no model is needed.
 
     Arguments
     ---------
@@ -35,14 +38,28 @@ def run(options):
     Returns
     -------
     int
-        Exit status: 1 where a stream has a fault, or faces could not be
-        looked for.
+        Exit status: 1 where a clip is no media or a stream of it has a
+        fault, or faces could not be looked for.
     """
     from vavl_sb.dataio.clip_report import report_clip
+    from vavl_sb.utils.errors import MediaError
 
-    report = report_clip(options.clip)
-    print(json.dumps(report, indent=2) if options.json else _text(report))
-    return 1 if report["faults"] else 0
+    reports, status = [], 0
+    for clip in options.clips:
+        try:
+            report = report_clip(clip)
+        except MediaError as error:
+            # One that is no media does not stop the rest.
+            print(f"vavl: {error}", file=sys.stderr)
+            status = 1
+            continue
+        status = 1 if report["faults"] else status
+        reports.append(report)
+        if not options.json:
+            print(_text(report))
+    if options.json:
+        print(json.dumps(reports, indent=2))
+    return status
 
 
 def _text(report):

@@ -69,7 +69,7 @@ def run(options):
             copy = Path(temporary) / "model"
             shutil.copytree(source, copy)
             _add_scores(copy / "about.json", source.parent / "metrics.json")
-            EmotionRecognizer.from_hparams(copy, trust=options.trust)
+            _check(EmotionRecognizer, copy, source, options.trust)
             if target.is_dir():
                 target.rmdir()
             os.rename(copy, target)
@@ -80,6 +80,17 @@ def run(options):
         ) from None
     print(f"Exported to {target}")
     return 0
+
+
+def _check(kind, copy, source, trust):
+    """Loads the copy; an error names what it is a copy of."""
+    try:
+        kind.from_hparams(copy, trust=trust)
+    except VAVLError as error:
+        text = str(error)
+        for path in (copy.resolve(), copy):
+            text = text.replace(str(path), str(source))
+        raise type(error)(text) from None
 
 
 def _add_scores(about_path, metrics_path):

@@ -11,9 +11,11 @@ Authors
 """
 
 import contextlib
+import itertools
 import os
 from dataclasses import dataclass
 
+from vavl_sb.dataio.complaints import Complaints
 from vavl_sb.dataio.limits import MAX_PIXELS
 from vavl_sb.utils.errors import MediaError
 
@@ -49,11 +51,12 @@ def open_media(path):
     av = import_av()
     try:
         # The absolute path, lest "a:b.mp4" be taken for a protocol "a".
-        container = av.open(
-            os.path.abspath(path),
-            metadata_errors="ignore",
-            options={"max_pixels": str(MAX_PIXELS)},
-        )
+        with Complaints(av).heard():
+            container = av.open(
+                os.path.abspath(path),
+                metadata_errors="ignore",
+                options={"max_pixels": str(MAX_PIXELS)},
+            )
     except av.error.FFmpegError as error:
         raise MediaError(
             f"{path}: not a media file that can be read ({reason(error)}); it "
@@ -61,7 +64,8 @@ def open_media(path):
         ) from error
     with container:
         name = container.format.name
-        if name == "image2" or name.endswith("_pipe"):
+        still = name == "image2" or name.endswith("_pipe")
+        if still or (name == "gif" and _is_one_picture(path)):
             raise MediaError(
                 f"{path}: a still picture; give a clip with sound or a moving "
                 "picture"
@@ -69,10 +73,17 @@ def open_media(path):
         text = name in FORMATS_OF_TEXT
         if text or not any(choose_streams(container)):
             raise MediaError(
-                f"{path}: has neither audio nor video in it; give a clip that "
-                "has at least one of them"
+                f"{path}: has neither audio nor video in it, or is cut off "
+                "before they begin; give a clip that has at least one of them"
             )
         yield container
+
+
+def _is_one_picture(path):
+    """Whether a GIF does not move."""
+    with import_av().open(os.path.abspath(path)) as container:
+        packets = (p for p in container.demux() if p.size)
+        return len(list(itertools.islice(packets, 2))) < 2
 
 
 def import_av():

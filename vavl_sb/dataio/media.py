@@ -16,8 +16,8 @@ one batch of frames and one second of sound at most.
 A fault in the middle (a packet that cannot be decoded and good ones after it,
 or an end clearly before the duration that the header states) raises a
 :class:`MediaError` that names the time; with ``partial=True`` decoding stops
-there with a warning. Damage that the container's reader skips by itself shows
-as a gap in the sound, of which a warning tells.
+there with a warning. Damage that FFmpeg mends or skips by itself gives a
+warning too, as does a gap in the sound.
 
 Authors
  * The vavl_sb authors 2026
@@ -30,6 +30,7 @@ import numpy as np
 import torch
 from speechbrain.utils.logger import get_logger
 
+from vavl_sb.dataio.complaints import Complaints
 from vavl_sb.dataio.containers import (
     Timeline,
     choose_streams,
@@ -176,18 +177,21 @@ def decode(
 
 def _decode(path, readers, partial):
     """The generator behind :func:`decode`."""
+    complaints = Complaints(import_av())
     with open_media(path) as container:
         timeline = Timeline(container)
         used = {}
         for stream in choose_streams(container):
             if stream is not None and stream.type in readers:
                 used[stream.index] = readers[stream.type]
-                used[stream.index].open(stream, timeline.origin, path)
+                used[stream.index].open(
+                    stream, timeline.origin, path, complaints
+                )
         if not used:
             return
         fault = None
         try:
-            for packet in _packets(container, timeline):
+            for packet in _packets(container, timeline, complaints):
                 reader = used.get(packet.stream.index)
                 if reader is not None:
                     yield from reader.read(packet)
@@ -213,15 +217,22 @@ def _decode(path, readers, partial):
         )
     if fault is not None:
         logger.warning("%s: %s; using what comes before", path, fault)
+    elif complaints.count:
+        logger.warning(
+            "%s: damaged in places, which FFmpeg has mended as it could "
+            "(%d messages, first: %s)",
+            *(path, complaints.count, complaints.first[:100]),
+        )
 
 
-def _packets(container, timeline):
+def _packets(container, timeline, complaints):
     """All packets of a container; a fault in reading them is a Fault."""
     av = import_av()
     packets = container.demux()
     while True:
         try:
-            packet = next(packets)
+            with complaints.heard():
+                packet = next(packets)
         except StopIteration:
             return
         except IndexError:
@@ -353,7 +364,7 @@ def probe(path):
         timeline = Timeline(container)
         readable = True
         try:
-            for _ in _packets(container, timeline):
+            for _ in _packets(container, timeline, Complaints(import_av())):
                 pass
         except Fault:
             readable = False

@@ -44,7 +44,7 @@ class _Reader:
 
     kind = hint = ""
 
-    def open(self, stream, origin, path):
+    def open(self, stream, origin, path, complaints):
         """Gets ready for a stream.
 
         Arguments
@@ -55,8 +55,11 @@ class _Reader:
             Time stamp of the start of the presentation, seconds.
         path : str
             The file, for messages.
+        complaints : vavl_sb.dataio.complaints.Complaints
+            Hears what FFmpeg says of the stream.
         """
         self.stream, self.origin, self.path = stream, origin, path
+        self.complaints = complaints
         self.error = import_av().error.FFmpegError
         self.clock = None  # where the last good frame ends, seconds
         self.heard_of = None  # time of the last packet, seconds
@@ -78,7 +81,8 @@ class _Reader:
         if packet.pts is not None:
             self.heard_of = float(packet.pts * packet.time_base) - self.origin
         try:
-            decoded = packet.decode()
+            with self.complaints.heard():
+                decoded = packet.decode()
         except self.error as error:
             self._note(reason(error))
             return
@@ -280,9 +284,9 @@ class VideoReader(_Reader):
         self.batch_frames = batch_frames
         self.room, self.times = None, []
 
-    def open(self, stream, origin, path):
+    def open(self, stream, origin, path, complaints):
         """Gets ready for a stream; see the base class."""
-        super().open(stream, origin, path)
+        super().open(stream, origin, path, complaints)
         codec = stream.codec_context
         beyond = fault_of_picture(codec.width, codec.height)
         if beyond is not None:

@@ -193,18 +193,20 @@ def send_model(folder, repo_id, private=None, token=None, api=None):
     # From the network, the hub or its library: one line for all.
     except Exception as error:
         raise VAVLError(
-            f"{repo_id}: the model cannot be sent: {reason(error)}"
+            f"{repo_id}: the model cannot be sent: {reason(error, True)}"
         ) from None
     return str(made)
 
 
-def reason(error):
+def reason(error, sending=False):
     """Why the hub did not do what it was asked, and what to do.
 
     Arguments
     ---------
     error : Exception
         From huggingface_hub.
+    sending : bool
+        Whether a model was to be sent, of which no cache can have one.
 
     Returns
     -------
@@ -226,7 +228,8 @@ def reason(error):
         for one in chain
     ]
     if among(errors.OfflineModeIsEnabled):
-        return "HF_HUB_OFFLINE is set and the cache lacks it; unset it"
+        lacking = "" if sending else " and the cache lacks it"
+        return f"HF_HUB_OFFLINE is set{lacking}; unset it"
     if among(errors.GatedRepoError):
         return "it is gated; ask for access on its page, then give a token"
     if among(errors.RevisionNotFoundError):
@@ -246,9 +249,20 @@ def reason(error):
         return f"the hub answered: {first_line(error)}"
     if isinstance(chain[-1], errors.LocalEntryNotFoundError):
         return "the cache lacks it, and the hub was not to be asked"
-    if among(errors.LocalEntryNotFoundError, OSError):
+    # Of the network: no hub answered.
+    if among(errors.LocalEntryNotFoundError, OSError, *_network_errors()):
+        lacking = "" if sending else ", and the cache lacks it"
         return (
-            "the hub cannot be reached, and the cache lacks it "
-            f"({first_line(chain[-1])}); check the network"
+            f"the hub cannot be reached{lacking} ({first_line(chain[-1])}); "
+            "check the network"
         )
     return first_line(error)
+
+
+def _network_errors():
+    """What huggingface_hub's own library for the network raises."""
+    try:
+        from httpx import TransportError
+    except ImportError:  # Before 1.0 it was requests, whose are OSErrors.
+        return ()
+    return (TransportError,)

@@ -183,6 +183,11 @@ def _check_place(node, folder):
     if place is None:
         raise _Refused("a file outside of the model's folder")
     path = folder / place.group(1)[1:]
+    if not path.exists():
+        raise EncoderError(
+            f"{path}: is missing from the model; copy the whole folder, or "
+            "export it again"
+        )
     if path.is_dir():
         others = {p.name for p in path.iterdir()} - ENCODER_FILES
         if others:

@@ -44,6 +44,10 @@ def import_visual(source, target=None):
         fit. Then nothing is written.
     """
     source = Path(source)
+    if target is None and source.suffix == ".safetensors":
+        raise EncoderError(
+            f"{source}: give OUT, another file to write the weights to"
+        )
     target = new_path(target or source.with_suffix(".safetensors"))
     found = {}
     for name, tensor in read_published(source).items():

@@ -44,11 +44,10 @@ def serve(load_model, port=7860, max_mb=100.0, announce=print):
         Gradio is not installed, the port is taken, or the model cannot be
         loaded.
     """
-    if not max_mb > 0 or not 0 < port < 65536:
-        raise VAVLError(
-            f"--max-mb is {max_mb:g} and --port {port}: give a size above 0 "
-            "and a port from 1 to 65535"
-        )
+    if not max_mb > 0:
+        raise VAVLError(f"--max-mb {max_mb:g}: give a size above 0")
+    if not 0 < port < 65536:
+        raise VAVLError(f"--port {port}: give one from 1 to 65535")
     check_port(port)
     with _ends_on_signals(), _private_folder() as folder:
         _import_gradio()
