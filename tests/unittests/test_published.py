@@ -122,7 +122,7 @@ def test_what_stands_there_is_not_overwritten(tmp_path):
     there.write_bytes(b"mine")
     with pytest.raises(EncoderError, match="exists"):
         import_visual(tmp_path / "enet.pt")
-    with pytest.raises(EncoderError, match="exists"):
+    with pytest.raises(EncoderError, match="give OUT"):
         import_visual(there)
     assert there.read_bytes() == b"mine"
 

@@ -14,8 +14,8 @@ import time
 import pytest
 import torch
 
-from vavl_sb.training.export import _whole_or_not_at_all
 from vavl_sb.utils.errors import VAVLError, exit_on_error
+from vavl_sb.utils.files import write_folder
 from vavl_sb.utils.lock import hold_folder
 from vavl_sb.utils.weights import save_tensors
 
@@ -170,7 +170,7 @@ def test_an_export_is_whole_or_not_there(tmp_path, there_before):
         (folder / "old").write_text("old")
         (folder / "weights").write_text("old")
     before = sorted(os.listdir(tmp_path))
-    with pytest.raises(ZeroDivisionError), _whole_or_not_at_all(folder) as part:
+    with pytest.raises(ZeroDivisionError), write_folder(folder) as part:
         part.mkdir()
         (part / "weights").write_text("half")
         assert folder.exists() == there_before
@@ -179,7 +179,7 @@ def test_an_export_is_whole_or_not_there(tmp_path, there_before):
     # A kill leaves the part behind; the next export removes it.
     (tmp_path / ".inference.part").mkdir()
     (tmp_path / ".inference.part" / "rest").write_text("half")
-    with _whole_or_not_at_all(folder) as part:
+    with write_folder(folder) as part:
         part.mkdir()
         (part / "weights").write_text("whole")
     assert os.listdir(tmp_path) == ["inference"]
@@ -189,7 +189,7 @@ def test_an_export_is_whole_or_not_there(tmp_path, there_before):
 
 def test_a_full_disk_refuses_an_export_in_one_line(tmp_path):
     with pytest.raises(VAVLError, match="free space"):
-        with _whole_or_not_at_all(tmp_path / "inference") as part:
+        with write_folder(tmp_path / "inference") as part:
             part.mkdir()
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     assert os.listdir(tmp_path) == []

@@ -5,13 +5,11 @@ Authors
 """
 
 import json
-import os
 import shutil
-import tempfile
 from pathlib import Path
 
 from vavl_sb.utils.errors import EncoderError, VAVLError
-from vavl_sb.utils.files import write_json
+from vavl_sb.utils.files import write_folder, write_json
 
 
 def add_parser(commands):
@@ -60,24 +58,11 @@ def run(options):
     source, target = model_folder(options.source), Path(options.folder)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise VAVLError(f"{target}: is there already; give another folder")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        # Beside the target, so that the last step is a rename.
-        with tempfile.TemporaryDirectory(
-            prefix=f".{target.name}-", dir=target.parent
-        ) as temporary:
-            copy = Path(temporary) / "model"
-            shutil.copytree(source, copy)
-            _add_scores(copy / "about.json", source.parent / "metrics.json")
-            _check(EmotionRecognizer, copy, source, options.trust)
-            if target.is_dir():
-                target.rmdir()
-            os.rename(copy, target)
-    except (OSError, shutil.Error) as error:
-        raise VAVLError(
-            f"{target}: cannot be written ({error}); free space or choose "
-            "another folder"
-        ) from None
+    with write_folder(target) as copy:
+        # Makes the folders above it, too.
+        shutil.copytree(source, copy)
+        _add_scores(copy / "about.json", source.parent / "metrics.json")
+        _check(EmotionRecognizer, copy, source, options.trust)
     print(f"Exported to {target}")
     return 0
 

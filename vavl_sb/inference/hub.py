@@ -228,8 +228,9 @@ def reason(error, sending=False):
         for one in chain
     ]
     if among(errors.OfflineModeIsEnabled):
-        lacking = "" if sending else " and the cache lacks it"
-        return f"HF_HUB_OFFLINE is set{lacking}; unset it"
+        if sending:
+            return "HF_HUB_OFFLINE is set; unset it"
+        return "HF_HUB_OFFLINE is set and the cache lacks it; unset it"
     if among(errors.GatedRepoError):
         return "it is gated; ask for access on its page, then give a token"
     if among(errors.RevisionNotFoundError):

@@ -7,16 +7,14 @@ Authors
  * The vavl_sb authors 2026
 """
 
-import os
-import secrets
-import shutil
 from pathlib import Path
 
 import torch
 
 from vavl_sb.lobes.published import check_fit, new_path, owned, read_published
 from vavl_sb.lobes.ssl_source import read_config
-from vavl_sb.utils.errors import EncoderError, VAVLError
+from vavl_sb.utils.errors import EncoderError
+from vavl_sb.utils.files import write_folder
 from vavl_sb.utils.weights import save_tensors
 
 FIRST = "feature_extractor.conv_layers.0.conv.weight"
@@ -210,17 +208,8 @@ def _write(target, config, tensors, config_folder):
         extractor = Wav2Vec2FeatureExtractor.from_pretrained(
             config_folder, local_files_only=True
         )
-    temporary = Path(f"{target}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
-    try:
-        temporary.mkdir(parents=True)
-        config.save_pretrained(temporary)
-        extractor.save_pretrained(temporary)
-        save_tensors(tensors, temporary / "model.safetensors", {"format": "pt"})
-        os.replace(temporary, target)
-    except OSError as error:
-        raise VAVLError(
-            f"{target}: cannot be written ({error.strerror}); free space or "
-            "give another OUT"
-        ) from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with write_folder(target) as part:
+        part.mkdir(parents=True)
+        config.save_pretrained(part)
+        extractor.save_pretrained(part)
+        save_tensors(tensors, part / "model.safetensors", {"format": "pt"})

@@ -9,9 +9,7 @@ Authors
  * The vavl_sb authors 2026
 """
 
-import contextlib
 import os
-import shutil
 from pathlib import Path
 
 import torch
@@ -21,8 +19,8 @@ from speechbrain.utils.logger import get_logger
 
 from vavl_sb.lobes.vavl import MODALITIES
 from vavl_sb.training.model_card import write_card
-from vavl_sb.utils.errors import EncoderError, VAVLError
-from vavl_sb.utils.files import write_atomically, write_json
+from vavl_sb.utils.errors import EncoderError
+from vavl_sb.utils.files import write_atomically, write_folder, write_json
 from vavl_sb.utils.weights import save_weights
 
 logger = get_logger(__name__)
@@ -107,47 +105,9 @@ def export_model(
     """
     if not if_main_process():
         return
-    with _whole_or_not_at_all(folder) as part:
+    with write_folder(folder) as part:
         _write_model(part, net, clip_encoder, train_speakers, record, about)
     logger.info("Exported the model to %s", folder)
-
-
-@contextlib.contextmanager
-def _whole_or_not_at_all(folder):
-    """A folder to fill, which then takes the place of the one that is meant.
-
-    It stands beside that one, so that the last step is a rename. What an
-    export that was killed has left there is removed.
-    """
-    folder = Path(os.path.realpath(folder))
-    part = folder.with_name(f".{folder.name}.part")
-    old = folder.with_name(f".{folder.name}.old")
-    for path in (part, old):
-        shutil.rmtree(path, ignore_errors=True)
-    try:
-        yield part
-        _replace(folder, part, old)
-    except OSError as error:
-        raise VAVLError(
-            f"{folder}: the model cannot be written ({error.strerror}); free "
-            "space or choose another folder, then run the same command again"
-        ) from None
-    finally:
-        for path in (part, old):
-            shutil.rmtree(path, ignore_errors=True)
-
-
-def _replace(folder, part, old):
-    """Puts a folder in the place of one that may be there."""
-    if not folder.exists():
-        os.rename(part, folder)
-        return
-    os.rename(folder, old)
-    try:
-        os.rename(part, folder)
-    except OSError:
-        os.rename(old, folder)
-        raise
 
 
 def _write_model(folder, net, clip_encoder, train_speakers, record, about):

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all.
+"""Files and folders that are written whole or not at all.
 
 Authors
  * The vavl_sb authors 2026
@@ -9,6 +9,7 @@ import json
 import os
 import secrets
 import shutil
+from pathlib import Path
 
 from vavl_sb.utils.errors import VAVLError
 
@@ -74,6 +75,68 @@ def write_json(path, content):
     """
     text = json.dumps(content, indent=2, allow_nan=False) + "\n"
     write_atomically(path, text.encode("utf-8"))
+
+
+@contextlib.contextmanager
+def write_folder(folder):
+    """A folder to fill, which then takes the place of the one that is meant.
+
+    It stands beside that one, so that the last step is a rename. What a
+    program that was killed has left there is removed.
+
+    Arguments
+    ---------
+    folder : str or Path
+        The folder that is meant; one that is there is replaced.
+
+    Yields
+    ------
+    Path
+        The folder to fill, which is to be made.
+
+    Raises
+    ------
+    VAVLError
+        In one line: the disk is full, or the folder cannot be written.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path") / "model"
+    >>> with write_folder(folder) as part:
+    ...     part.mkdir()
+    ...     _ = (part / "weights").write_text("1")
+    >>> os.listdir(folder.parent), os.listdir(folder)
+    (['model'], ['weights'])
+    """
+    folder = Path(os.path.realpath(folder))
+    part = folder.with_name(f".{folder.name}.part")
+    old = folder.with_name(f".{folder.name}.old")
+    for path in (part, old):
+        shutil.rmtree(path, ignore_errors=True)
+    try:
+        yield part
+        _replace(folder, part, old)
+    except OSError as error:
+        raise VAVLError(
+            f"{folder}: cannot be written ({error.strerror or error}); free "
+            "space or choose another folder, then run the same command again"
+        ) from None
+    finally:
+        for path in (part, old):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _replace(folder, part, old):
+    """Puts a folder in the place of one that may be there."""
+    if not folder.exists():
+        os.rename(part, folder)
+        return
+    os.rename(folder, old)
+    try:
+        os.rename(part, folder)
+    except OSError:
+        os.rename(old, folder)
+        raise
 
 
 def read_json(path):
