@@ -17,7 +17,12 @@ from vavl_sb.inference.answer import (
     why_no_answer,
 )
 from vavl_sb.inference.hub import hub_options, model_folder
-from vavl_sb.inference.loading import HPARAMS, check_dims, check_sizes
+from vavl_sb.inference.loading import (
+    HPARAMS,
+    check_dims,
+    check_sizes,
+    read_weights,
+)
 from vavl_sb.inference.tensors import encode_tensors, prepare_frames, unpad
 from vavl_sb.inference.trust import refuse_unsafe
 from vavl_sb.nnet.attribute_scale import AttributeScale
@@ -39,6 +44,12 @@ class EmotionRecognizer(Pretrained):
 
     HPARAMS_NEEDED = ["task", "labels", "clip_encoder"]
     MODULES_NEEDED = ["vavl"]
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        encoder = self.hparams.clip_encoder
+        for part in (self.mods, encoder.audio_encoder, encoder.visual_encoder):
+            read_weights(part)
 
     @classmethod
     def from_hparams(cls, source, trust=False, overrides=None, **kwargs):

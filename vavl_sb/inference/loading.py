@@ -169,3 +169,19 @@ def check_dims(hparams):
                 f"numbers a frame, but its network reads {wanted}; export it "
                 "again"
             )
+
+
+def read_weights(module):
+    """Reads all weights into memory.
+
+    Loaders map files of weights, whose pages come from the disk when a clip
+    first needs them: in the middle of the first answer.
+
+    Arguments
+    ---------
+    module : torch.nn.Module
+        Network or encoders.
+    """
+    for tensor in (*module.parameters(), *module.buffers()):
+        if tensor.device.type == "cpu":
+            tensor.detach().sum()
