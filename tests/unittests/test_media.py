@@ -621,7 +621,7 @@ def test_damage_that_ffmpeg_mends_is_one_warning(tmp_path, caplog, capfd):
         out.mux(stream.encode(None))
     data = bytearray(whole.read_bytes())
     # A few bytes within a picture: the decoder goes on, with other pixels.
-    for at in range(len(data) // 2, len(data) // 2 + 8):
+    for at in range(3 * len(data) // 4, 3 * len(data) // 4 + 8):
         data[at] ^= 0xFF
     damaged.write_bytes(data)
     expected, found = collect(whole)[2], collect(damaged)[2]
@@ -648,6 +648,36 @@ def test_a_picture_is_no_clip_but_a_moving_gif_is(tmp_path):
                 probe(path)
         else:
             assert len(collect(path)[2]) == 2
+    # A comment need not be UTF-8.
+    data = path.read_bytes()
+    at = data.index(b"!\xf9")
+    comment = b"\x21\xfe\x03\xe9t\xe9\x00"
+    path.write_bytes(data[:at] + comment + data[at:])
+    assert len(collect(path)[2]) == 2
+
+
+def test_what_is_no_damage_gives_no_warning(clips, tmp_path, caplog):
+    """A tag behind the sound, and a stream cut out of a longer one."""
+    samples = sine(2, 16000)
+    soundfile.write(tmp_path / "tag.flac", samples, 16000)
+    with open(tmp_path / "tag.flac", "ab") as file:
+        file.write(b"TAG" + bytes(125))
+    assert len(collect(tmp_path / "tag.flac")[0]) == 32000
+    with av.open(str(tmp_path / "whole.ts"), "w") as out:
+        options = {"x264-params": "open-gop=1:keyint=12:bframes=3"}
+        stream = out.add_stream("libx264", rate=FPS, options=options)
+        stream.width = stream.height = 64
+        rng = np.random.default_rng(0)
+        for _ in range(75):
+            image = rng.integers(0, 255, (64, 64, 3), dtype=np.uint8)
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    data = (tmp_path / "whole.ts").read_bytes()
+    # 188 bytes are one packet of a transport stream.
+    (tmp_path / "cut.ts").write_bytes(data[188 * (len(data) // 376) :])
+    assert len(collect(tmp_path / "cut.ts")[2]) > 20
+    assert caplog.messages == []
 
 
 def text_file(path):

@@ -17,6 +17,7 @@ import torch
 from vavl_sb.utils.errors import VAVLError, exit_on_error
 from vavl_sb.utils.files import write_folder
 from vavl_sb.utils.lock import hold_folder
+from vavl_sb.utils.stopping import Terminated, sigterm_raises
 from vavl_sb.utils.weights import save_tensors
 
 
@@ -134,6 +135,26 @@ def test_a_signal_that_python_drops_stops_all_the_same(
     assert sys.unraisablehook is hook
 
 
+def test_a_stop_that_was_raised_is_not_asked_for_again(attended):
+    tidied = False
+    with pytest.raises(SystemExit) as stop, exit_on_error():
+        try:
+            Raiser(signal.SIGTERM)  # Dropped: it comes again in 50 ms,
+            signal.raise_signal(signal.SIGINT)  # but this one is before.
+        finally:
+            time.sleep(0.3)
+            tidied = True
+    assert tidied and stop.value.code == 130
+
+
+def test_a_stop_that_is_dropped_within_stops_what_is_around(attended):
+    with pytest.raises(SystemExit) as stop, exit_on_error():
+        with sigterm_raises():
+            Raiser(signal.SIGTERM)
+        time.sleep(30)
+    assert stop.value.code == 143
+
+
 def test_other_errors_in_a_finalizer_are_told_as_ever(monkeypatch):
     class Faulty:
         def __del__(self):
@@ -185,6 +206,29 @@ def test_an_export_is_whole_or_not_there(tmp_path, there_before):
     assert os.listdir(tmp_path) == ["inference"]
     assert os.listdir(folder) == ["weights"]
     assert (folder / "weights").read_text() == "whole"
+
+
+def test_a_stop_between_the_renames_keeps_what_was_there(tmp_path, monkeypatch):
+    folder, rename = tmp_path / "inference", os.rename
+    folder.mkdir()
+    (folder / "weights").write_text("old")
+
+    def stopped(source, target):
+        rename(source, target)
+        if str(target).endswith(".old"):
+            monkeypatch.setattr(os, "rename", rename)
+            raise Terminated
+
+    monkeypatch.setattr(os, "rename", stopped)
+    with pytest.raises(Terminated), write_folder(folder) as part:
+        part.mkdir()
+    assert os.listdir(tmp_path) == ["inference"]
+    assert (folder / "weights").read_text() == "old"
+    # A kill there leaves the old one beside it: the next finds it.
+    os.rename(folder, tmp_path / ".inference.old")
+    with pytest.raises(ZeroDivisionError), write_folder(folder):
+        raise ZeroDivisionError
+    assert (folder / "weights").read_text() == "old"
 
 
 def test_a_full_disk_refuses_an_export_in_one_line(tmp_path):

@@ -51,6 +51,7 @@ def run(options):
         except MediaError as error:
             # One that is no media does not stop the rest.
             print(f"vavl: {error}", file=sys.stderr)
+            reports.append({"file": clip, "error": str(error)})
             status = 1
             continue
         status = 1 if report["faults"] else status

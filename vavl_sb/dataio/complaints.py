@@ -9,10 +9,16 @@ Authors
 """
 
 import contextlib
+import logging
 
 
 class Complaints:
     """Counts FFmpeg's messages of errors, and keeps the first.
+
+    A message counts once :meth:`settle` says that sound or picture went on
+    behind it. So what stands behind the end, such as a tag, does not count,
+    nor do complaints about references that a stream lacks which was cut out
+    of a longer one.
 
     Arguments
     ---------
@@ -25,19 +31,25 @@ class Complaints:
     >>> complaints = Complaints(av)
     >>> with complaints.heard():
     ...     av.logging.log(av.logging.ERROR, "flv", "Packet mismatch\\n")
+    >>> complaints.settle(True, 1)
     >>> complaints.count, complaints.first
     (1, 'Packet mismatch')
     """
 
     def __init__(self, av):
         self.logging = av.logging
-        # Until a level is set, all goes to the terminal. It holds for the
-        # process; a program that has set one of its own keeps it.
+        # PyAV hands messages on only where a level is set. It holds for the
+        # whole process, which is to stay as silent as it was; a program that
+        # has set a level of its own keeps it.
         if self.logging.get_level() is None:
+            libav = logging.getLogger("libav")
+            libav.addHandler(logging.NullHandler())
+            libav.propagate = False
             self.logging.set_level(self.logging.ERROR)
             # Else "repeated 3 times" comes when another file is read.
             self.logging.set_skip_repeated(False)
         self.count, self.first = 0, None
+        self.open = []
 
     @contextlib.contextmanager
     def heard(self):
@@ -46,7 +58,23 @@ class Complaints:
             try:
                 yield
             finally:
-                for level, _, text in lines:
-                    if level <= self.logging.ERROR and text.strip():
-                        self.count += 1
-                        self.first = self.first or " ".join(text.split())
+                self.open += [
+                    " ".join(text.split())
+                    for level, _, text in lines
+                    if level <= self.logging.ERROR and text.strip()
+                ]
+
+    def settle(self, counts, number):
+        """A good frame came: what was said before it counts, or does not.
+
+        Arguments
+        ---------
+        counts : bool
+            Whether it counts.
+        number : int
+            How many of the messages that are open were before it.
+        """
+        if counts and number:
+            self.count += number
+            self.first = self.first or self.open[0]
+        del self.open[:number]

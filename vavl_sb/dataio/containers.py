@@ -48,21 +48,7 @@ def open_media(path):
     """
     path = os.fspath(path)
     check_file(path)
-    av = import_av()
-    try:
-        # The absolute path, lest "a:b.mp4" be taken for a protocol "a".
-        with Complaints(av).heard():
-            container = av.open(
-                os.path.abspath(path),
-                metadata_errors="ignore",
-                options={"max_pixels": str(MAX_PIXELS)},
-            )
-    except av.error.FFmpegError as error:
-        raise MediaError(
-            f"{path}: not a media file that can be read ({reason(error)}); it "
-            "may be damaged or cut off: get it again"
-        ) from error
-    with container:
+    with _open(path) as container:
         name = container.format.name
         still = name == "image2" or name.endswith("_pipe")
         if still or (name == "gif" and _is_one_picture(path)):
@@ -79,11 +65,33 @@ def open_media(path):
         yield container
 
 
+def _open(path):
+    """PyAV's container; a MediaError where there is none."""
+    av = import_av()
+    try:
+        # The absolute path, lest "a:b.mp4" be taken for a protocol "a".
+        with Complaints(av).heard():
+            return av.open(
+                os.path.abspath(path),
+                metadata_errors="ignore",
+                options={"max_pixels": str(MAX_PIXELS)},
+            )
+    except av.error.FFmpegError as error:
+        raise MediaError(
+            f"{path}: not a media file that can be read ({reason(error)}); it "
+            "may be damaged or cut off: get it again"
+        ) from error
+
+
 def _is_one_picture(path):
-    """Whether a GIF does not move."""
-    with import_av().open(os.path.abspath(path)) as container:
+    """Whether a GIF does not move; one that is cut off counts as moving."""
+    av = import_av()
+    with _open(path) as container, Complaints(av).heard():
         packets = (p for p in container.demux() if p.size)
-        return len(list(itertools.islice(packets, 2))) < 2
+        try:
+            return len(list(itertools.islice(packets, 2))) < 2
+        except av.error.FFmpegError:
+            return False
 
 
 def import_av():

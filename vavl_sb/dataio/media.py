@@ -191,7 +191,7 @@ def _decode(path, readers, partial):
             return
         fault = None
         try:
-            for packet in _packets(container, timeline, complaints):
+            for packet in _packets(container, timeline):
                 reader = used.get(packet.stream.index)
                 if reader is not None:
                     yield from reader.read(packet)
@@ -225,13 +225,15 @@ def _decode(path, readers, partial):
         )
 
 
-def _packets(container, timeline, complaints):
+def _packets(container, timeline):
     """All packets of a container; a fault in reading them is a Fault."""
     av = import_av()
+    # What a container's reader says is often of a tag, and does not count.
+    unheeded = Complaints(av)
     packets = container.demux()
     while True:
         try:
-            with complaints.heard():
+            with unheeded.heard():
                 packet = next(packets)
         except StopIteration:
             return
@@ -364,7 +366,7 @@ def probe(path):
         timeline = Timeline(container)
         readable = True
         try:
-            for _ in _packets(container, timeline, Complaints(import_av())):
+            for _ in _packets(container, timeline):
                 pass
         except Fault:
             readable = False

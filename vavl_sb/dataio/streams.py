@@ -35,6 +35,11 @@ GAP = 0.1
 LOSS_AT_END = 0.2
 
 
+# In its first seconds a stream that was cut out of a longer one may complain of
+# pictures that it refers to and does not have.
+LEAD = 0.5
+
+
 class Fault(Exception):
     """A fault in a file, before it is known what the caller wants of it."""
 
@@ -61,6 +66,7 @@ class _Reader:
         self.stream, self.origin, self.path = stream, origin, path
         self.complaints = complaints
         self.error = import_av().error.FFmpegError
+        self.begin = None  # time of the first good frame, seconds
         self.clock = None  # where the last good frame ends, seconds
         self.heard_of = None  # time of the last packet, seconds
         self.fault = None  # (time, reason) of the first undecodable packet
@@ -80,6 +86,7 @@ class _Reader:
         """
         if packet.pts is not None:
             self.heard_of = float(packet.pts * packet.time_base) - self.origin
+        before = len(self.complaints.open)
         try:
             with self.complaints.heard():
                 decoded = packet.decode()
@@ -96,6 +103,9 @@ class _Reader:
                 raise Fault(beyond)
             if self.fault is not None and time >= self.fault[0]:
                 raise self._as_fault()
+            self.begin = time if self.begin is None else self.begin
+            self.complaints.settle(time - self.begin > LEAD, before)
+            before = 0
             self.clock = time + self.length(frame)
             yield frame, time
 

@@ -9,6 +9,7 @@ Authors
  * The vavl_sb authors 2026
 """
 
+import os
 import re
 from pathlib import Path
 
@@ -183,7 +184,8 @@ def _check_place(node, folder):
     if place is None:
         raise _Refused("a file outside of the model's folder")
     path = folder / place.group(1)[1:]
-    if not path.exists():
+    # As os.path has it: False also for a name that cannot be one.
+    if not os.path.exists(path) and path.suffix in ("", ".safetensors"):
         raise EncoderError(
             f"{path}: is missing from the model; copy the whole folder, or "
             "export it again"

@@ -111,8 +111,9 @@ def write_folder(folder):
     folder = Path(os.path.realpath(folder))
     part = folder.with_name(f".{folder.name}.part")
     old = folder.with_name(f".{folder.name}.old")
-    for path in (part, old):
-        shutil.rmtree(path, ignore_errors=True)
+    if old.exists() and not folder.exists():
+        os.rename(old, folder)  # A kill came between the two renames.
+    _remove(part, old)
     try:
         yield part
         _replace(folder, part, old)
@@ -122,8 +123,15 @@ def write_folder(folder):
             "space or choose another folder, then run the same command again"
         ) from None
     finally:
-        for path in (part, old):
-            shutil.rmtree(path, ignore_errors=True)
+        _remove(part, old)
+
+
+def _remove(*paths):
+    """Removes folders, and what else stands in their place."""
+    for path in paths:
+        if path.is_symlink() or path.is_file():
+            path.unlink(missing_ok=True)
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _replace(folder, part, old):
@@ -131,11 +139,12 @@ def _replace(folder, part, old):
     if not folder.exists():
         os.rename(part, folder)
         return
-    os.rename(folder, old)
     try:
+        os.rename(folder, old)
         os.rename(part, folder)
-    except OSError:
-        os.rename(old, folder)
+    except BaseException:  # Also of a stop that comes just now.
+        if old.exists() and not folder.exists():
+            os.rename(old, folder)
         raise
 
 

@@ -42,37 +42,46 @@ def sigterm_raises():
     if "RANK" in os.environ or not in_main_thread:
         yield
         return
-    before = signal.signal(signal.SIGTERM, _raise)
-    try:
-        with _asked_again():
-            yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-@contextlib.contextmanager
-def _asked_again():
-    """Within it, a stop that Python drops comes again, a moment later."""
-    process, before, timers = os.getpid(), sys.unraisablehook, []
-
-    def dropped(what):
-        stops = issubclass(what.exc_type, KeyboardInterrupt)
-        if not stops or os.getpid() != process:
-            before(what)
-            return
-        number = _signal_of(what.exc_type)
-        timer = threading.Timer(AGAIN, os.kill, (process, number))
-        timer.daemon = True
-        timers.append(timer)
-        timer.start()
-
-    sys.unraisablehook = dropped
+    if sys.unraisablehook is _again:
+        yield  # What is around this one does it.
+        return
+    before = {signal.SIGTERM: signal.signal(signal.SIGTERM, _raise)}
+    # Not where Ctrl-C is ignored, as in a shell's background jobs.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        before[signal.SIGINT] = signal.signal(signal.SIGINT, _raise)
+    _again.process, _again.hook = os.getpid(), sys.unraisablehook
+    sys.unraisablehook = _again
     try:
         yield
     finally:
-        sys.unraisablehook = before
-        for timer in timers:
-            timer.cancel()
+        _cancel()
+        sys.unraisablehook = _again.hook
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _again(what):
+    """Hook for what Python drops: a stop comes again, a moment later."""
+    kind = what.exc_type
+    stops = isinstance(kind, type) and issubclass(kind, KeyboardInterrupt)
+    if not stops or os.getpid() != _again.process:
+        _again.hook(what)
+        return
+    _cancel()
+    _again.timer = threading.Timer(
+        AGAIN, os.kill, (_again.process, _signal_of(kind))
+    )
+    _again.timer.daemon = True
+    _again.timer.start()
+
+
+_again.timer = None
+
+
+def _cancel():
+    """A stop that is under way is not asked for again."""
+    if _again.timer is not None:
+        _again.timer.cancel()
 
 
 def exit_status(stop):
@@ -97,5 +106,6 @@ def _signal_of(kind):
 
 
 def _raise(number, frame):
-    """The signal's handler."""
-    raise Terminated
+    """The signals' handler."""
+    _cancel()
+    raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
