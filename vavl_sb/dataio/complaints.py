@@ -10,6 +10,10 @@ Authors
 
 import contextlib
 import logging
+import re
+
+# Comes with the next message of all, and may be of another file.
+REPEATED = re.compile(r"\(repeated \d+ more times\)")
 
 
 class Complaints:
@@ -46,8 +50,6 @@ class Complaints:
             libav.addHandler(logging.NullHandler())
             libav.propagate = False
             self.logging.set_level(self.logging.ERROR)
-            # Else "repeated 3 times" comes when another file is read.
-            self.logging.set_skip_repeated(False)
         self.count, self.first = 0, None
         self.open = []
 
@@ -61,7 +63,9 @@ class Complaints:
                 self.open += [
                     " ".join(text.split())
                     for level, _, text in lines
-                    if level <= self.logging.ERROR and text.strip()
+                    if level <= self.logging.ERROR
+                    and text.strip()
+                    and not REPEATED.search(text)
                 ]
 
     def settle(self, counts, number):
