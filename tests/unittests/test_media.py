@@ -4,6 +4,7 @@ Authors
  * The vavl_sb authors 2026
 """
 
+import errno
 import io
 import logging
 import os
@@ -582,6 +583,17 @@ def test_a_stream_that_cannot_be_decoded_at_all(tmp_path):
     path = broken_frames(tmp_path / "c.mov", bad=set(range(25)))
     with pytest.raises(MediaError, match="nothing of its video"):
         collect(path)
+
+
+def test_a_picture_that_cannot_be_converted_is_told(clips, monkeypatch):
+    """As FFmpeg fails on some damaged pictures, which are rarely met."""
+
+    def fails(self, frame):
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    monkeypatch.setattr("vavl_sb.dataio.streams.VideoReader._image", fails)
+    with pytest.raises(MediaError, match="cannot be converted .Operation"):
+        collect(clips[0] / "clip.mp4")
 
 
 def scramble(path):

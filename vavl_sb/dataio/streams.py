@@ -343,7 +343,12 @@ class VideoReader(_Reader):
             time = self.latest = max(time, self.latest)
             if not self.picker.pick(time):
                 continue
-            image = self._image(frame)
+            try:
+                image = self._image(frame)
+            except (self.error, OSError) as error:
+                raise Fault(
+                    f"its picture cannot be converted ({error.strerror})"
+                ) from None
             if self.room is not None and image.shape != self.room.shape[1:]:
                 yield from self.flush()
             if self.room is None:
