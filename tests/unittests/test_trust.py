@@ -87,6 +87,12 @@ def replace(folder, old, new):
     path.write_text(text.replace(old, new), encoding="utf-8")
 
 
+def test_a_file_that_was_left_behind_is_named(folder, target):
+    (folder / "visual_encoder.safetensors").unlink()
+    told = refused(folder, target, "visual_encoder.safetensors: is missing")
+    assert "trust" not in told
+
+
 def test_what_an_export_writes_is_let_through(folder):
     model = EmotionRecognizer.from_hparams(folder)
     assert model.trained_heads == ("audio",)

@@ -1,8 +1,7 @@
 """What FFmpeg says is wrong with a file while it reads it.
 
 Its decoders mend what they can: they hide damage rather than stop at it, and
-tell of it only in lines that name no file, on the terminal of whoever started
-the program. Here these lines are kept, for one warning that names the file.
+tell of it only in log lines that name no file. Here these lines are kept, for one warning that names the file.
 
 Authors
  * The vavl_sb authors 2026

@@ -16,8 +16,8 @@ one batch of frames and one second of sound at most.
 A fault in the middle (a packet that cannot be decoded and good ones after it,
 or an end clearly before the duration that the header states) raises a
 :class:`MediaError` that names the time; with ``partial=True`` decoding stops
-there with a warning. Damage that FFmpeg mends or skips by itself gives a
-warning too, as does a gap in the sound.
+there with a warning. Damage that FFmpeg's decoders mend gives a warning
+too, as does a gap in the sound.
 
 Authors
  * The vavl_sb authors 2026

@@ -35,8 +35,8 @@ GAP = 0.1
 LOSS_AT_END = 0.2
 
 
-# In its first seconds a stream that was cut out of a longer one may complain of
-# pictures that it refers to and does not have.
+# So many seconds a stream that was cut out of a longer one may complain
+# of pictures that it refers to and does not have.
 LEAD = 0.5
 
 
