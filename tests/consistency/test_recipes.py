@@ -98,6 +98,7 @@ def test_every_key_is_used(row):
         for key, rest in keys.items()
         if not re.search(rf"<{key}[\].>\[]", rest)
         and f'["{key}"]' not in script
+        and f'hparams.get("{key}",' not in script
         and f"hparams.{key}" not in script
         and key not in run_options
         and not key.startswith("__")

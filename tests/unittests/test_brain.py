@@ -82,6 +82,7 @@ def make_brain(folder, task="classification", net=None, **changes):
         "prediction_loss": loss,
         "reconstruction_weight": 2.0,
         "select_by": changes.pop("select_by", "mean"),
+        "mixup": changes.pop("mixup", 0.0),
         "train_loggers": [EpochLog(str(folder / "train_log.txt"))],
     }
     hparams = {

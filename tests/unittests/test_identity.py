@@ -59,6 +59,14 @@ def test_another_setting_is_refused_by_name(started, key, value):
     assert f"({key})" in str(error.value) and "\n" not in str(error.value)
 
 
+def test_options_that_came_later_count_where_they_change_something(started):
+    started.update(speed_changes=[], mixup=0.0)
+    refuse_other_run(started, {})
+    started.update(speed_changes=[90], mixup=0.2)
+    with pytest.raises(VAVLError, match=r"\(mixup, speed_changes\)"):
+        refuse_other_run(started, {})
+
+
 @pytest.mark.parametrize("in_yaml", [{}, {"max_grad_norm": 5.0}])
 def test_run_options_that_change_the_run_are_refused_by_name(
     hparams, tmp_path, in_yaml

@@ -20,6 +20,7 @@ import torch
 from vavl_sb.dataio.faces import CropBatch, Decided
 from vavl_sb.dataio.frames import AudioChunk
 from vavl_sb.dataio.media import decode, is_silent, refuse_endless
+from vavl_sb.dataio.speed import change_speed
 from vavl_sb.utils.errors import MediaError
 from vavl_sb.utils.stopwatch import Stopwatch
 
@@ -120,13 +121,15 @@ class ClipEncoder:
         self.face_tracker.to(device)
         return self
 
-    def digest(self, modality):
+    def digest(self, modality, speed=100):
         """Names everything but the clip that a feature depends on.
 
         Arguments
         ---------
         modality : str
             "audio" or "visual".
+        speed : number
+            As in :meth:`encode`; of the audio features alone.
 
         Returns
         -------
@@ -136,6 +139,9 @@ class ClipEncoder:
         parts = {"version": PATH_VERSION, "sample_rate": SAMPLE_RATE}
         if modality == "audio":
             parts["encoder"] = self.audio_encoder.digest()
+            # Left out where it does nothing, so that older caches hold.
+            if speed != 100:
+                parts["speed"] = speed
         else:
             parts["encoder"] = self.visual_encoder.digest()
             parts["faces"] = self.face_tracker.settings()
@@ -143,7 +149,7 @@ class ClipEncoder:
         text = json.dumps(parts, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
-    def encode(self, wav=None, video=None):
+    def encode(self, wav=None, video=None, speed=100):
         """Features of a clip.
 
         Arguments
@@ -153,6 +159,9 @@ class ClipEncoder:
         video : str
             File whose picture is used; None for no picture. Where it is the
             same file as ``wav``, both are read in one pass.
+        speed : number
+            Percent at which the sound is played; see
+            :mod:`vavl_sb.dataio.speed`.
 
         Returns
         -------
@@ -168,6 +177,7 @@ class ClipEncoder:
         samples, visual = self.read(wav, video)
         if samples is None:
             return ClipFeatures(visual=visual)
+        samples = change_speed(samples, speed)
         return ClipFeatures(self.encode_audio(samples, wav), visual)
 
     def read(self, wav=None, video=None):

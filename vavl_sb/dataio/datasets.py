@@ -12,6 +12,10 @@ from speechbrain.utils.logger import get_logger
 from vavl_sb.dataio.features import FeatureCache
 from vavl_sb.dataio.manifest import read_manifest
 from vavl_sb.dataio.media import read_audio
+from vavl_sb.dataio.speed import (
+    FIELD as SPEED,
+    change_speed,
+)
 from vavl_sb.utils.errors import ManifestError, MediaError, VAVLError
 
 logger = get_logger(__name__)
@@ -64,8 +68,15 @@ def emotion_datasets(
         Another split than "valid" has no clip.
     """
     feature_cache = FeatureCache(cache)
+    speeds = None
+    if raw_audio:
+        speeds = {
+            id: entry.get(SPEED, 100)
+            for entries in splits.values()
+            for id, entry in entries.items()
+        }
     items = [
-        _modality_item("audio", features, dims, feature_cache, raw_audio),
+        _modality_item("audio", features, dims, feature_cache, speeds),
         _modality_item("visual", features, dims, feature_cache),
         _label_item(task, labels),
     ]
@@ -124,8 +135,9 @@ def _usable(entries, features, split):
     return usable
 
 
-def _modality_item(modality, features, dims, cache, raw=False):
-    """Dynamic item that loads one modality's frames."""
+def _modality_item(modality, features, dims, cache, speeds=None):
+    """Dynamic item that loads one modality's frames, or, by speed, sound."""
+    raw = speeds is not None
 
     @takes("id")
     @provides(modality, f"has_{modality}")
@@ -135,7 +147,7 @@ def _modality_item(modality, features, dims, cache, raw=False):
             yield torch.zeros(1) if raw else torch.zeros(1, dims[modality])
         else:
             try:
-                yield _sound(path) if raw else _cached(cache, path)
+                yield _sound(path, speeds[id]) if raw else _cached(cache, path)
             except VAVLError as error:
                 raise type(error)(f"{id}: {error}") from None
         yield path is not None
@@ -143,14 +155,14 @@ def _modality_item(modality, features, dims, cache, raw=False):
     return load
 
 
-def _sound(path):
+def _sound(path, speed):
     """Samples of a file that had sound when the run started."""
     samples = read_audio(path)
     if samples is None:
         raise MediaError(
             f"{path}: has no sound any more; run the same command again"
         )
-    return samples
+    return change_speed(samples, speed)
 
 
 def _cached(cache, path):

@@ -8,6 +8,7 @@ Authors
 """
 
 import contextlib
+import functools
 
 import numpy as np
 from speechbrain.utils.distributed import ddp_barrier
@@ -16,6 +17,7 @@ from tqdm import tqdm
 
 from vavl_sb.dataio.features import MEDIA_FIELD, ContentIndex, FeatureCache
 from vavl_sb.dataio.media import read_audio
+from vavl_sb.dataio.speed import FIELD as SPEED
 from vavl_sb.utils import processes
 from vavl_sb.utils.errors import MediaError, VAVLError
 from vavl_sb.utils.files import write_json
@@ -38,7 +40,8 @@ def extract_features(
     ---------
     manifests : list
         Manifests as dicts, ``{id: {"wav": path, "video": path, ...}}``, with
-        real paths.
+        real paths; copies of :func:`vavl_sb.dataio.speed.add_speeds` among
+        them.
     clip_encoder : vavl_sb.dataio.clip.ClipEncoder
         Turns clips into features.
     folder : str
@@ -86,11 +89,8 @@ class _Extraction:
         self.cache, self.contents = cache, contents
         self.encoder = clip_encoder
         self.raw_audio = raw_audio
-        self.digests = {
-            modality: clip_encoder.digest(modality)
-            for modality in MEDIA_FIELD
-            if not (raw_audio and modality == "audio")
-        }
+        # An encoder's digest reads all its weights: once a speed is enough.
+        self.digest = functools.cache(clip_encoder.digest)
         self.paths, self.failed = {}, {}
         self.computed = {modality: set() for modality in MEDIA_FIELD}
         self.absent = {modality: set() for modality in MEDIA_FIELD}
@@ -103,7 +103,10 @@ class _Extraction:
             if media is None:
                 continue
             try:
-                path = self._one(modality, field, media)
+                changes = {}
+                if modality == "audio" and SPEED in clip:
+                    changes["speed"] = clip[SPEED]
+                path = self._one(modality, field, media, changes)
                 self.paths[id][modality] = path
                 if path is None:
                     self.absent[modality].add(id)
@@ -127,19 +130,22 @@ class _Extraction:
                 self.absent[modality] |= absent[modality]
             self.contents.fresh.update(fresh)
 
-    def _one(self, modality, field, media):
+    def _one(self, modality, field, media, changes):
         """Path of one feature; None where the clip lacks the modality."""
-        if modality not in self.digests:
+        if self.raw_audio and modality == "audio":
             return media if read_audio(media) is not None else None
         path = self.cache.path(
-            modality, self.digests[modality], self.contents.content(media)
+            modality,
+            self.digest(modality, **changes),
+            self.contents.content(media),
         )
         features = self.cache.find(path)
         if features is not None and not np.isfinite(features).all():
             logger.warning("feature file with NaN is computed anew: %s", path)
             features = None
         if features is None:
-            features = getattr(self.encoder.encode(**{field: media}), modality)
+            encoded = self.encoder.encode(**{field: media}, **changes)
+            features = getattr(encoded, modality)
             if features is None:
                 dim = getattr(self.encoder, f"{modality}_encoder").output_dim
                 features = np.zeros((0, dim), np.float16)

@@ -71,14 +71,15 @@ def ccc_loss(predictions, targets):
 
 
 def classification_loss(predictions, targets):
-    """Mean cross-entropy of logits against class indices.
+    """Mean cross-entropy of logits against classes.
 
     Arguments
     ---------
     predictions : torch.Tensor
         Logits, shape (B, n).
     targets : torch.Tensor
-        Class indices, int64, shape (B,).
+        Class indices, int64, shape (B,); or, after mixup, class
+        probabilities, float, shape (B, n).
 
     Returns
     -------

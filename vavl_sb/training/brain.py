@@ -25,6 +25,7 @@ from vavl_sb.training.distributed import (
     gather_rows,
     merge_scores,
 )
+from vavl_sb.training.mixup import check_mixup, mix
 from vavl_sb.training.objectives import OUTPUTS, head_rows, loss_parts
 from vavl_sb.training.progress import Progress, refuse_nonfinite
 from vavl_sb.training.schedules import SCHEDULES
@@ -63,6 +64,9 @@ class VAVLBrain(ParallelBrain):
     schedule : str
         "sequential" (the paper's three updates) or "joint"; see
         :mod:`vavl_sb.training.schedules`.
+    mixup : float
+        Parameter of the Beta distribution that training clips are mixed by
+        (:mod:`vavl_sb.training.mixup`); 0 for none.
     attribute_range : list of float
         Lowest and highest value of an attribute, by which targets are scaled
         to -1 to 1 for the network; scores and predictions are in the corpus's
@@ -80,6 +84,7 @@ class VAVLBrain(ParallelBrain):
         lr_annealing=None,
         select_by="mean",
         schedule="sequential",
+        mixup=0.0,
         attribute_range=None,
         train_loggers=(),
         **kwargs,
@@ -106,6 +111,7 @@ class VAVLBrain(ParallelBrain):
                 f"schedule: must be {' or '.join(SCHEDULES)}, not {schedule!r}"
             )
         self.schedule = SCHEDULES[schedule]
+        self.mixup = check_mixup(mixup)
         self.prediction_loss = prediction_loss
         self.reconstruction_weight = reconstruction_weight
         self.lr_audio_encoder = lr_audio_encoder
@@ -271,10 +277,12 @@ class VAVLBrain(ParallelBrain):
         return prediction + self.reconstruction_weight * reconstruction
 
     def _targets(self, batch):
-        """Class indices (B,) or the network's attributes (B, n)."""
+        """Class indices (B,), after mixup class probabilities (B, n), or the
+        network's attributes (B, n)."""
         targets = batch.label.data
         if self.hparams.task == "classification":
-            return targets.squeeze(-1)
+            mixed = targets.is_floating_point()
+            return targets if mixed else targets.squeeze(-1)
         return self.scale.to_network(targets)
 
     def _collect(self, out, batch, modality):
@@ -310,6 +318,13 @@ class VAVLBrain(ParallelBrain):
         batch = batch.to(self.device, non_blocking=True)
         self.on_fit_batch_start(batch, True)
         self._go_on()
+        if self.mixup:
+            classes = self.hparams.task == "classification"
+            batch = mix(
+                batch,
+                self.mixup,
+                len(self.hparams.labels) if classes else None,
+            )
         total = self.schedule(self, batch)
         self.on_fit_batch_end(batch, None, total, True)
         return total

@@ -18,6 +18,7 @@ from vavl_sb.dataio.extraction import extract_features
 from vavl_sb.dataio.features import read_index
 from vavl_sb.dataio.manifest import SPLITS, check_disjoint, refuse_overlap
 from vavl_sb.dataio.preparation import recorded_folder
+from vavl_sb.dataio.speed import add_speeds, check_speeds
 from vavl_sb.training.brain import VAVLBrain
 from vavl_sb.training.export import export_model
 from vavl_sb.training.identity import (
@@ -120,7 +121,9 @@ def dataio_prep(hparams, run_opts):
     Arguments
     ---------
     hparams : dict
-        The loaded hparams file.
+        The loaded hparams file; ``speed_changes``, if it is there, are the
+        speeds at which training clips are copied
+        (:func:`vavl_sb.dataio.speed.add_speeds`).
     run_opts : dict
         Run options; the encoders run on its device.
 
@@ -131,6 +134,9 @@ def dataio_prep(hparams, run_opts):
         empty) and "test".
     """
     splits = read_splits(hparams)
+    splits["train"] = add_speeds(
+        splits["train"], hparams.get("speed_changes", [])
+    )
     raw_audio = not hparams["audio_encoder"].freeze
     device = run_opts["device"] or infer_device()
     # Every process takes its share of the clips.
@@ -182,6 +188,7 @@ def make_brain(hparams, run_opts):
             "bucket_batches: several processes cannot share such batches yet; "
             "leave it out, or start train.py with python"
         )
+    check_speeds(hparams.get("speed_changes", []))
     identity = refuse_other_run(hparams, run_opts)
     audio_encoder = hparams["audio_encoder"]
     if hparams["pretrained_from"] is not None:
@@ -205,6 +212,7 @@ def make_brain(hparams, run_opts):
         lr_audio_encoder=hparams["lr_audio_encoder"],
         lr_annealing=hparams["lr_annealing"],
         schedule=hparams["schedule"],
+        mixup=hparams.get("mixup", 0.0),
         select_by=hparams["select_by"],
         attribute_range=hparams["attribute_range"],
         train_loggers=_train_loggers(hparams),

@@ -42,6 +42,10 @@ FREE = (
     "also_train",
 )
 
+# Options that came later, at what is as if they were not there: runs that were
+# recorded without them go on.
+ABSENT = {"speed_changes": [], "mixup": 0.0}
+
 
 def other_corpora(also_train):
     """The folders of other corpora to train on.
@@ -92,6 +96,7 @@ def run_identity(hparams, run_opts):
         and not key.startswith("__")
         and not key.endswith(("_folder", "_annotation", "_log"))
         and key not in ("feature_index", "feature_report")
+        and not (key in ABSENT and value == ABSENT[key])
     }
     found.update(_run_options(found, run_opts))
     encoder = hparams["clip_encoder"]

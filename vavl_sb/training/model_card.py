@@ -196,6 +196,8 @@ def _training(about, corpus):
         ("label_source", "Labels"),
         ("withhold_audio", "Training clips whose sound was withheld"),
         ("withhold_visual", "Training clips whose face was withheld"),
+        ("speed_changes", "Training clips also at this speed, in percent"),
+        ("mixup", "Mixup"),
         ("pretrained_from", "Started from"),
         ("command", "Command"),
     ):

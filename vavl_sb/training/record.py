@@ -69,6 +69,7 @@ def run_record(hparams):
     settings = (
         *("seed", "partition", "label_source", "also_train"),
         *("withhold_audio", "withhold_visual", "pretrained_from"),
+        *("speed_changes", "mixup"),
     )
     run = {key: _public(hparams[key]) for key in settings if key in hparams}
     return {

@@ -1,0 +1,140 @@
+"""Mixup: a network learns from clips that lie between clips.
+
+Zhang et al., "mixup: Beyond empirical risk minimization", ICLR 2018: inputs
+and targets of two clips are averaged with the same random weight, which keeps
+a network from learning a few speakers by heart.
+
+Authors
+ * The vavl_sb authors 2026
+"""
+
+import torch
+from speechbrain.dataio.batch import PaddedData
+
+from vavl_sb.utils.errors import VAVLError
+
+
+def check_mixup(alpha):
+    """Refuses what is no parameter of mixup.
+
+    Arguments
+    ---------
+    alpha : float
+        Of the Beta distribution that weights are drawn from, 0 or above.
+
+    Returns
+    -------
+    float
+        The same. VAVLError, in one line, where it cannot be meant.
+    """
+    number = isinstance(alpha, (int, float)) and not isinstance(alpha, bool)
+    if not number or not 0 <= alpha < float("inf"):
+        raise VAVLError(
+            f"mixup: must be 0 (none) or a number above it, not {alpha!r}"
+        )
+    return float(alpha)
+
+
+def mix(batch, alpha, num_classes=None):
+    """Mixes each clip of a batch with another one of it.
+
+    All are mixed with one weight, drawn from Beta(alpha, alpha). A clip's
+    partner has the same modalities, so that one target holds for all that is
+    mixed, and a clip that is the only one of its kind stays as it is. A clip
+    keeps its length: a shorter partner is repeated, a longer one is cut.
+
+    Arguments
+    ---------
+    batch : PaddedBatch
+        From :func:`vavl_sb.dataio.datasets.emotion_datasets`, with class
+        indices (B, 1) or attributes (B, n) as ``label``. Its ``audio``,
+        ``visual`` and ``label`` are replaced.
+    alpha : float
+        Above 0.
+    num_classes : int
+        Number of classes; None where targets are attributes.
+
+    Returns
+    -------
+    PaddedBatch
+        The same, with class probabilities (B, num_classes), or attributes
+        (B, n), as ``label``.
+    """
+    weight = torch.distributions.Beta(alpha, alpha).sample().item()
+    partner = partners(batch.has_audio, batch.has_visual)
+    for modality in ("audio", "visual"):
+        padded = getattr(batch, modality)
+        mixed = mix_frames(padded.data, padded.lengths, partner, weight)
+        setattr(batch, modality, PaddedData(mixed, padded.lengths))
+    target = batch.label.data
+    if num_classes is not None:
+        target = torch.nn.functional.one_hot(target.squeeze(-1), num_classes)
+    target = target.float()
+    target = weight * target + (1 - weight) * target[partner]
+    batch.label = PaddedData(target, batch.label.lengths)
+    return batch
+
+
+def partners(has_audio, has_visual):
+    """Draws a partner for each clip, among those with the same modalities.
+
+    Arguments
+    ---------
+    has_audio, has_visual : torch.Tensor
+        Bool, shape (B,).
+
+    Returns
+    -------
+    torch.Tensor
+        Places in the batch, int64, shape (B,): a random permutation.
+
+    Example
+    -------
+    >>> has = torch.tensor([True, True, False])
+    >>> sorted(partners(has, ~has).tolist()), partners(has, ~has)[2].item()
+    ([0, 1, 2], 2)
+    """
+    kinds = 2 * has_audio.long() + has_visual.long()
+    partner = torch.arange(len(kinds), device=kinds.device)
+    for kind in range(4):
+        rows = torch.nonzero(kinds == kind).flatten()
+        # Drawn on the CPU, whose random numbers a checkpoint holds.
+        partner[rows] = rows[torch.randperm(len(rows)).to(rows.device)]
+    return partner
+
+
+def mix_frames(x, lens, partner, weight):
+    """Weighted mean of clips and their partners, frame by frame.
+
+    Arguments
+    ---------
+    x : torch.Tensor
+        Features (B, T, D) or samples (B, T), 0 past a clip's end.
+    lens : torch.Tensor
+        Lengths relative to T, shape (B,).
+    partner : torch.Tensor
+        Places in the batch, shape (B,).
+    weight : float
+        Of a clip itself, in [0, 1].
+
+    Returns
+    -------
+    torch.Tensor
+        Of the shape of ``x``, 0 past a clip's end.
+
+    Example
+    -------
+    >>> x = torch.tensor([[1.0, 3.0, 5.0], [8.0, 0.0, 0.0]])
+    >>> lens, partner = torch.tensor([1.0, 1 / 3]), torch.tensor([1, 0])
+    >>> mix_frames(x, lens, partner, 0.5).tolist()
+    [[4.5, 5.5, 6.5], [4.5, 0.0, 0.0]]
+    """
+    frames = (lens.double() * x.shape[1]).round().long().clamp(min=1)
+    place = torch.arange(x.shape[1], device=x.device)
+    repeated = place % frames[partner].unsqueeze(1)
+    inside = place < frames.unsqueeze(1)
+    if x.ndim == 3:
+        repeated = repeated.unsqueeze(-1).expand(-1, -1, x.shape[2])
+        inside = inside.unsqueeze(-1)
+    others = x[partner].gather(1, repeated)
+    return torch.where(inside, weight * x + (1 - weight) * others, x)
