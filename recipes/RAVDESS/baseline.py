@@ -31,13 +31,12 @@ def clip_features(run, cache, split, kind="mean"):
     split : str
         "train" or "test".
     kind : str
-        "mean": over time. "deviation": beside the mean, the standard deviation
-        over time. "last": the mean, of the encoder's last layer alone.
+        "mean": over time. "last": likewise, of the encoder's last layer alone.
 
     Returns
     -------
     features : np.ndarray
-        Shape (N, D); (N, 2 D) with the deviation.
+        Shape (N, D).
     labels, speakers : np.ndarray
         Shape (N,), of str.
     """
@@ -50,10 +49,7 @@ def clip_features(run, cache, split, kind="mean"):
     for clip in kept:
         frames = reader.read(Path(index[clip]["audio"])).astype(np.float64)
         # Layers stand side by side, the last one last; [-0:] takes them all.
-        parts = [frames.mean(axis=0)[-width:]]
-        if kind == "deviation":
-            parts.append(frames.std(axis=0))
-        found.append(np.concatenate(parts))
+        found.append(frames.mean(axis=0)[-width:])
     return (
         np.stack(found),
         np.array([entries[clip]["emotion"] for clip in kept]),

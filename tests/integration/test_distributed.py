@@ -219,7 +219,8 @@ def test_a_recipe_trains_with_torchrun(tmp_path):
         ),
         *("--audio_encoder_source", "logmel", "--face_detector", "null"),
         *("--visual_encoder_weights", "null", "--d_model", "16"),
-        *("--number_of_epochs", "1", "--batch_size", "2"),
+        *("--number_of_epochs", "1", "--batch_size", "4"),
+        *("--mixup", "0.4", "--speed_changes", "[90]"),
         *("--device=cpu", "--distributed_backend=gloo"),
         cwd=REPOSITORY / "recipes" / "CREMA-D",
     )
@@ -230,7 +231,9 @@ def test_a_recipe_trains_with_torchrun(tmp_path):
     assert (out / "inference" / "vavl.safetensors").exists()
     assert json.loads((out / "save" / "run.json").read_text())["processes"] == 2
     report = json.loads((out / "feature_report.json").read_text())
-    assert report["clips"] == report["computed"]["audio"] == 15
+    train = json.loads((tmp_path / "train.json").read_text())
+    assert report["clips"] == 15
+    assert report["computed"]["audio"] == 15 + len(train)
     # Standardized by the training clips, in every process.
     from safetensors.torch import load_file
 

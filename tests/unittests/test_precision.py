@@ -50,10 +50,11 @@ def test_bf16_gives_the_loss_and_the_direction_of_fp32(tmp_path, task):
     assert angle > 0.99
 
 
-def test_a_run_in_bf16_learns_and_is_scored(tmp_path):
+@pytest.mark.parametrize("mixup, least", [(0.0, 1.0), (0.2, 0.9)])
+def test_a_run_in_bf16_learns_and_is_scored(tmp_path, mixup, least):
     run_opts = {"precision": "bf16", "eval_precision": "bf16"}
-    metrics = fit_and_test(tmp_path, epochs=15, run_opts=run_opts)
-    assert all(s["f1_macro"] == 1.0 for s in metrics["test"].values())
+    metrics = fit_and_test(tmp_path, epochs=15, run_opts=run_opts, mixup=mixup)
+    assert all(s["f1_macro"] >= least for s in metrics["test"].values())
 
 
 @pytest.mark.skipif(

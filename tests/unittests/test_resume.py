@@ -128,6 +128,20 @@ def test_stopped_before_every_batch_in_turn(tmp_path, whole):
         assert (tmp_path / name).read_bytes() == whole[name], name
 
 
+def test_mixup_goes_on_within_an_epoch(tmp_path):
+    fit(tmp_path / "whole", mixup=0.4)
+    for name, count in BEFORE_BATCH:
+        folder = tmp_path / f"{count}"
+        with pytest.raises(Stopped):
+            fit(folder, (name, count), mixup=0.4)
+        torch.rand(7)  # Whatever else happened to the random state.
+        fit(folder, mixup=0.4)
+        for left in LEFT:
+            assert (folder / left).read_bytes() == (
+                tmp_path / "whole" / left
+            ).read_bytes(), left
+
+
 def test_workers_make_no_difference(tmp_path, whole):
     with pytest.raises(Stopped):
         fit(tmp_path, ("fit_batch", 4), workers=2)

@@ -9,8 +9,12 @@ from test_clip import make_encoder
 from test_features import CountingEncoder, extract
 
 from vavl_sb.dataio.datasets import emotion_datasets
-from vavl_sb.dataio.speed import add_speeds, change_speed
-from vavl_sb.utils.errors import VAVLError
+from vavl_sb.dataio.features import FeatureCache
+from vavl_sb.dataio.manifest import check_entries
+from vavl_sb.dataio.speed import add_speeds, change_speed, check_speeds
+from vavl_sb.lobes.vavl import VAVL
+from vavl_sb.training.transfer import standardize_features
+from vavl_sb.utils.errors import ManifestError, VAVLError
 
 
 def clip(**changes):
@@ -52,9 +56,11 @@ def test_nothing_changes_at_its_own_speed_and_without_sound():
 def test_copies_stand_beside_the_clips():
     clips = {"a": clip(), "b": clip(video=None), "c": clip(wav=None)}
     found = add_speeds(clips, [80, 100, 125])
+    # What has no sound is copied as it is: all clips train equally often.
     assert list(found) == [
         *("a", "b", "c"),
-        *("a_sp0.8", "b_sp0.8", "a_sp1.25", "b_sp1.25"),
+        *("a_sp0.8", "b_sp0.8", "c_sp0.8"),
+        *("a_sp1.25", "b_sp1.25", "c_sp1.25"),
     ]
     assert clips == {id: found[id] for id in clips}
     assert found["a_sp0.8"] == clip(duration=2.5, speed_change=80)
@@ -67,6 +73,8 @@ def test_copies_stand_beside_the_clips():
         (90, "must be a list of percentages"),
         ("90", "must be a list of percentages"),
         ([0.9], "0.9 is no speed; give percentages from 50 to 200"),
+        ([97.55], "97.55 is no speed; .* in tenths at the finest"),
+        ([90.00001, 90], "90.00001 is no speed"),
         ([201], "201 is no speed"),
         (["fast"], "'fast' is no speed"),
         ([True], "True is no speed"),
@@ -80,9 +88,47 @@ def test_what_is_no_speed_is_refused(speeds, message):
     assert "\n" not in str(it.value)
 
 
-def test_a_clip_with_the_name_of_a_copy_is_refused():
+def test_features_are_named_by_whole_numbers_where_speeds_are():
+    assert check_speeds([90.0, 97.5]) == [90, 97.5]
+    assert type(check_speeds([90.0])[0]) is int
+
+
+@pytest.mark.parametrize("taken", [(), ("a_sp0.9",)])
+def test_a_clip_with_the_name_of_a_copy_is_refused(taken):
+    clips = {"a": clip()} if taken else {"a": clip(), "a_sp0.9": clip()}
     with pytest.raises(VAVLError, match="a_sp0.9 is the id of a clip already"):
-        add_speeds({"a": clip(), "a_sp0.9": clip()}, [90])
+        add_speeds(clips, [90], taken)
+
+
+def test_a_manifest_may_not_mark_copies():
+    with pytest.raises(ManifestError, match="own.json: a: speed_change: is"):
+        check_entries({"a": clip(speed_change=90)}, "own.json")
+
+
+def test_a_broken_clip_is_told_of_once(tmp_path, caplog):
+    (tmp_path / "a.wav").write_bytes(b"broken")
+    (tmp_path / "a.mp4").write_bytes(b"nothing")
+    media = {"wav": f"{tmp_path}/a.wav", "video": f"{tmp_path}/a.mp4"}
+    train = add_speeds({"a": clip(**media)}, [90, 110])
+    index, report = extract(tmp_path, train, SpeedEncoder())
+    assert list(report["failed"]) == ["a (audio)"]
+    assert report["no_face"] == ["a"] and report["clips"] == 1
+    assert not any(any(row.values()) for row in index.values())
+    assert caplog.text.count("left out") == 1
+
+
+def test_a_picture_counts_once_however_many_copies_share_it(tmp_path):
+    net = VAVL(audio_dim=2, visual_dim=2, d_model=16)
+    cache = FeatureCache(tmp_path)
+    index, pictures = {}, {"a": 1.0, "b": 4.0}
+    for id, value in pictures.items():
+        path = cache.path("visual", "d", id)
+        cache.write(path, np.full((2, 2), value, np.float16))
+        index[id] = {"audio": None, "visual": str(path)}
+    index["a_sp0.9"] = index["a"]
+    standardize_features(net, index, list(index), tmp_path)
+    mean = net.get_submodule("visual_branch.standardize").mean
+    assert mean.tolist() == [2.5, 2.5]
 
 
 def test_features_of_a_copy_are_those_of_the_changed_sound(tmp_path):

@@ -124,7 +124,11 @@ def read_entries(path, data_folder, task, labels):
 def _usable(entries, features, split):
     """Entries that have at least one modality left after decoding."""
     usable = {id: e for id, e in entries.items() if any(features[id].values())}
-    lost = sorted(set(entries) - set(usable))
+    lost = sorted(
+        id
+        for id in set(entries) - set(usable)
+        if SPEED not in entries[id]  # Its clip is named.
+    )
     if lost:
         logger.warning(
             "%s: %d clips have neither sound nor a face and are left out: %s",

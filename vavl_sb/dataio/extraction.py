@@ -60,7 +60,9 @@ def extract_features(
     contents = ContentIndex(cache.folder / "content.json")
     run = _Extraction(cache, contents, clip_encoder, raw_audio)
     clips = {id: clip for part in manifests for id, clip in part.items()}
-    own = sorted(clips)[processes.rank() :: processes.count()]
+    # Copies last: the pictures that they share are then computed already.
+    order = sorted(clips, key=lambda id: (SPEED in clips[id], id))
+    own = order[processes.rank() :: processes.count()]
     progress = tqdm(
         own, desc="features", dynamic_ncols=True, disable=processes.rank() > 0
     )
@@ -91,13 +93,15 @@ class _Extraction:
         self.raw_audio = raw_audio
         # An encoder's digest reads all its weights: once a speed is enough.
         self.digest = functools.cache(clip_encoder.digest)
-        self.paths, self.failed = {}, {}
+        self.paths, self.failed, self.copies = {}, {}, set()
         self.computed = {modality: set() for modality in MEDIA_FIELD}
         self.absent = {modality: set() for modality in MEDIA_FIELD}
 
     def one_clip(self, id, clip):
         """Finds or computes both features of a clip."""
         self.paths[id] = {"audio": None, "visual": None}
+        if SPEED in clip:
+            self.copies.add(id)
         for modality, field in MEDIA_FIELD.items():
             media = clip.get(field)
             if media is None:
@@ -111,6 +115,8 @@ class _Extraction:
                 if path is None:
                     self.absent[modality].add(id)
             except MediaError as error:
+                if id in self.copies:
+                    continue  # Told of its clip.
                 self.failed[id, modality] = str(error)
                 logger.warning(
                     "%s: left out, %s: %s",
@@ -120,9 +126,10 @@ class _Extraction:
 
     def merge(self):
         """Adds what the other processes have done."""
-        own = self.paths, self.failed, self.computed, self.absent
+        own = self.paths, self.failed, self.computed, self.absent, self.copies
         for other in processes.gather((own, self.contents.fresh)):
-            (paths, failed, computed, absent), fresh = other
+            (paths, failed, computed, absent, copies), fresh = other
+            self.copies |= copies
             self.paths.update(paths)
             self.failed.update(failed)
             for modality in MEDIA_FIELD:
@@ -164,12 +171,12 @@ class _Extraction:
         return {id: self.paths[id] for id in sorted(self.paths)}
 
     def summary(self):
-        """What the report holds."""
+        """What the report holds: of clips, and of copies what was computed."""
         return {
-            "clips": len(self.paths),
+            "clips": len(self.paths) - len(self.copies),
             "computed": {m: len(paths) for m, paths in self.computed.items()},
-            "no_sound": sorted(self.absent["audio"]),
-            "no_face": sorted(self.absent["visual"]),
+            "no_sound": sorted(self.absent["audio"] - self.copies),
+            "no_face": sorted(self.absent["visual"] - self.copies),
             "failed": {
                 f"{id} ({modality})": self.failed[id, modality]
                 for id, modality in sorted(self.failed)
@@ -181,10 +188,10 @@ class _Extraction:
         logger.info(
             "features of %d clips: %s computed, %d silent, %d without a face, "
             "%d failed (see %s)",
-            len(self.paths),
+            len(self.paths) - len(self.copies),
             " and ".join(f"{len(p)} {m}" for m, p in self.computed.items()),
-            len(self.absent["audio"]),
-            len(self.absent["visual"]),
+            len(self.absent["audio"] - self.copies),
+            len(self.absent["visual"] - self.copies),
             len(self.failed),
             report,
         )

@@ -1,6 +1,6 @@
 """Speed perturbation: more training clips, spoken faster and slower.
 
-Each clip gets copies whose sound is resampled (Ko et al., "Audio augmentation
+Each training clip gets copies whose sound is resampled (Ko et al., "Audio augmentation
 for speech recognition", Interspeech 2015), which moves pitch and formants as
 another speaker would. The picture of a copy is that of the clip: the same
 faces, shown faster or slower. Copies stand beside the clips, as in Kaldi, so
@@ -10,6 +10,7 @@ Authors
  * The vavl_sb authors 2026
 """
 
+import math
 from numbers import Real
 
 import torchaudio
@@ -21,8 +22,11 @@ SLOWEST, FASTEST = 50, 200
 FIELD = "speed_change"
 
 
-def add_speeds(entries, speeds):
-    """Adds a copy of each clip that has sound, for each speed.
+def add_speeds(entries, speeds, taken=()):
+    """Adds a copy of each clip, for each speed.
+
+    A clip without sound is copied as it is, so that all clips train equally
+    often.
 
     Arguments
     ---------
@@ -30,6 +34,8 @@ def add_speeds(entries, speeds):
         Clip id to entry: the training clips. Not changed.
     speeds : list of number
         Percent of the clip's own speed, 50 to 200; 100 adds nothing.
+    taken : collection of str
+        Ids of other clips, of validation and test.
 
     Returns
     -------
@@ -52,10 +58,8 @@ def add_speeds(entries, speeds):
     result = dict(entries)
     for speed in check_speeds(speeds):
         for id, entry in entries.items():
-            if entry["wav"] is None:
-                continue
             copy = f"{id}_sp{speed / 100:g}"
-            if copy in result:
+            if copy in result or copy in taken:
                 raise VAVLError(
                     f"speed_changes: {copy} is the id of a clip already; "
                     "rename that clip, or leave speed_changes out"
@@ -76,7 +80,8 @@ def check_speeds(speeds):
     Returns
     -------
     list of number
-        Without 100. VAVLError, in one line, where a speed is none.
+        Without 100, and int where they are whole, by which features are
+        named. VAVLError, in one line, where a speed is none.
     """
     if not isinstance(speeds, (list, tuple)):
         raise VAVLError(
@@ -85,16 +90,25 @@ def check_speeds(speeds):
         )
     for speed in speeds:
         number = isinstance(speed, Real) and not isinstance(speed, bool)
-        if not number or not SLOWEST <= speed <= FASTEST:
+        if not (
+            number
+            and SLOWEST <= speed <= FASTEST
+            and math.isclose(10 * speed, round(10 * speed))
+        ):
             raise VAVLError(
                 f"speed_changes: {speed!r} is no speed; give percentages from "
-                f"{SLOWEST} to {FASTEST}, such as [90, 110]"
+                f"{SLOWEST} to {FASTEST}, in tenths at the finest, such as "
+                "[90, 110]"
             )
     if len(set(speeds)) < len(speeds):
         raise VAVLError(
             f"speed_changes: a speed stands twice in {list(speeds)}"
         )
-    return [speed for speed in speeds if speed != 100]
+    return [
+        int(speed) if speed == int(speed) else speed
+        for speed in speeds
+        if speed != 100
+    ]
 
 
 def change_speed(samples, speed):
@@ -105,7 +119,7 @@ def change_speed(samples, speed):
     samples : torch.Tensor
         Shape (n,), at any sample rate.
     speed : number
-        Percent of what it is.
+        Percent of what it is, in tenths at the finest.
 
     Returns
     -------

@@ -135,7 +135,9 @@ def dataio_prep(hparams, run_opts):
     """
     splits = read_splits(hparams)
     splits["train"] = add_speeds(
-        splits["train"], hparams.get("speed_changes", [])
+        splits["train"],
+        hparams.get("speed_changes", []),
+        taken={*splits["valid"], *splits["test"]},
     )
     raw_audio = not hparams["audio_encoder"].freeze
     device = run_opts["device"] or infer_device()

@@ -20,7 +20,8 @@ def check_mixup(alpha):
     Arguments
     ---------
     alpha : float
-        Of the Beta distribution that weights are drawn from, 0 or above.
+        Of the Beta distribution that weights are drawn from: 0 for none, or
+        0.01 to 100.
 
     Returns
     -------
@@ -28,9 +29,10 @@ def check_mixup(alpha):
         The same. VAVLError, in one line, where it cannot be meant.
     """
     number = isinstance(alpha, (int, float)) and not isinstance(alpha, bool)
-    if not number or not 0 <= alpha < float("inf"):
+    # Below, draws in fp32 are no longer distributed as they should be.
+    if not number or not (alpha == 0 or 0.01 <= alpha <= 100):
         raise VAVLError(
-            f"mixup: must be 0 (none) or a number above it, not {alpha!r}"
+            f"mixup: must be 0 (none) or 0.01 to 100, not {alpha!r}"
         )
     return float(alpha)
 
@@ -38,7 +40,8 @@ def check_mixup(alpha):
 def mix(batch, alpha, num_classes=None):
     """Mixes each clip of a batch with another one of it.
 
-    All are mixed with one weight, drawn from Beta(alpha, alpha). A clip's
+    All are mixed with one weight, drawn from Beta(alpha, alpha). (Where several
+    processes share a batch, each mixes its own share, with its own.) A clip's
     partner has the same modalities, so that one target holds for all that is
     mixed, and a clip that is the only one of its kind stays as it is. A clip
     keeps its length: a shorter partner is repeated, a longer one is cut.

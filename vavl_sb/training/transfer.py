@@ -47,8 +47,9 @@ def standardize_features(
     for modality in MODALITIES:
         if modality in carried or (raw_audio and modality == "audio"):
             continue
-        paths = [features[id][modality] for id in clips]
-        mean, deviation = feature_statistics(filter(None, paths), folder)
+        # Each once, though a clip's copies may share its picture.
+        paths = {features[id][modality] for id in clips} - {None}
+        mean, deviation = feature_statistics(sorted(paths), folder)
         if mean is not None:
             branch = net.get_submodule(f"{modality}_branch")
             branch["standardize"].set(mean, deviation)
