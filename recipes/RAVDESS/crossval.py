@@ -3,9 +3,8 @@
 
 > python crossval.py hparams/vavl_cls.yaml --data_folder /path/to/RAVDESS
 
-For each fold, every choice of crossval_choices.yaml is trained on a part of
-the fold's training actors and scored on the others of them. The best one is
-then trained on all training actors, once for each seed, and scored on the
+For each fold, every choice of crossval_choices.yaml is cross-validated over the
+fold's training actors (see choose, below). The best one is then trained on all training actors, once for each seed, and scored on the
 fold's own actors. What the choices do not name stays as the hparams file has
 it for all folds. Each run is a train.py run without validation clips: the last
 epoch is kept. Beside it, a class-weighted logistic regression on time-averaged
@@ -18,8 +17,11 @@ Authors
 """
 
 import argparse
+import csv
+import json
 import os
 import sys
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -165,6 +167,12 @@ def write_split(path, train, test):
 def choose(options, folder, overrides, folds, choices):
     """Chooses the settings of each fold by its training actors.
 
+    For each pair of folds and each choice, one network is trained on the
+    actors of all other folds and scored on those of the pair. What it says of
+    the one fold counts for the choice of the other, so that each fold's
+    choice is made on all of its training actors, by networks that have seen
+    neither them nor the fold's own.
+
     Arguments
     ---------
     options : argparse.Namespace
@@ -181,24 +189,46 @@ def choose(options, folder, overrides, folds, choices):
     Returns
     -------
     list of dict
-        For each fold the UAR of each choice on the held-out training actors.
+        For each fold the UAR of each choice on its training actors.
     """
+    from sklearn.metrics import balanced_accuracy_score
+
+    pairs = list(combinations(range(len(folds)), 2))
     splits = {}
-    for k, test in enumerate(folds, 1):
-        held_out = folds[k % len(folds)]
-        train = [s for f in folds for s in f if s not in (*test, *held_out)]
-        path = folder / "splits" / f"choice{k}.json"
-        splits[f"choice{k}"] = write_split(path, train, held_out)
+    for i, j in pairs:
+        test = [*folds[i], *folds[j]]
+        train = [s for fold in folds for s in fold if s not in test]
+        name = f"pair{i + 1}{j + 1}"
+        path = folder / "splits" / f"{name}.json"
+        splits[name] = write_split(path, train, test)
     found = [{} for _ in folds]
     for name, changes in choices.items():
         say(f"choice {name}: {changes or 'as in the hparams file'}")
         place = folder / "choices" / name
         seeds = read_seeds(options.seeds)[:1]
         _protocol(options, place, splits, seeds, {**overrides, **changes})
-        for k, score in enumerate(found, 1):
-            run = place / f"partitionchoice{k}_seed{seeds[0]}"
-            score[name] = _uar(run)
+        answers = [[] for _ in folds]
+        for i, j in pairs:
+            run = place / f"partitionpair{i + 1}{j + 1}_seed{seeds[0]}"
+            for truth, prediction, speaker in _answers(run):
+                # A clip of one fold of the pair is the other's held-out one.
+                other = j if speaker in folds[i] else i
+                answers[other].append((truth, prediction))
+        for k, score in enumerate(found):
+            score[name] = float(balanced_accuracy_score(*zip(*answers[k])))
     return found
+
+
+def _answers(run):
+    """True class, the audio head's class, and speaker of a run's test clips."""
+    entries = json.loads((run / "test.json").read_text("utf-8"))
+    with open(run / "predictions_test.csv", encoding="utf-8") as file:
+        rows = [r for r in csv.DictReader(file) if r["modality"] == "audio"]
+    if not rows:
+        raise VAVLError(f"{run}: no test clip has sound; it cannot be scored")
+    return [
+        (r["label"], r["prediction"], entries[r["id"]]["spk_id"]) for r in rows
+    ]
 
 
 def test(options, folder, overrides, folds, chosen):
@@ -319,7 +349,7 @@ def report(found, folds, inner, names):
         total = f"{by_seed.mean():.3f}{spread}"
         lines.append(f"| {name} | {' | '.join(means)} | {total} |")
     lines.append(f"| choice | {' | '.join(names)} | |")
-    lines += ["", "Choices, UAR on training actors that were held out:", ""]
+    lines += ["", "Choices, UAR on the training actors, each held out:", ""]
     lines += ["| fold | " + " | ".join(inner[0]) + " |"]
     lines += ["|---" * (len(inner[0]) + 1) + "|"]
     for k, scores in enumerate(inner, 1):
