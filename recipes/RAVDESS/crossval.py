@@ -26,23 +26,18 @@ from pathlib import Path
 
 import numpy as np
 import yaml
-from baseline import check_sklearn, logistic_regression
+from baseline import check_sklearn
+from crossval_report import report, score
 from ravdess_files import find_files
 
 from vavl_sb.commands.protocol import say
 from vavl_sb.dataio.prepare_report import PrepareReport
 from vavl_sb.protocol.protocol import Plan, run_protocol
-from vavl_sb.protocol.results import read_result
 from vavl_sb.protocol.settings import read_overrides, read_seeds
 from vavl_sb.utils.errors import VAVLError, exit_on_error
 from vavl_sb.utils.files import write_atomically, write_json
 
 HERE = Path(__file__).resolve().parent
-# What the yardstick reads besides the network's own features.
-YARDSTICKS = {
-    "mean over time": "mean",
-    "mean over time, last layer alone": "last",
-}
 
 
 def read_options(words):
@@ -214,8 +209,8 @@ def choose(options, folder, overrides, folds, choices):
                 # A clip of one fold of the pair is the other's held-out one.
                 other = j if speaker in folds[i] else i
                 answers[other].append((truth, prediction))
-        for k, score in enumerate(found):
-            score[name] = float(balanced_accuracy_score(*zip(*answers[k])))
+        for scores, said in zip(found, answers):
+            scores[name] = float(balanced_accuracy_score(*zip(*said)))
     return found
 
 
@@ -278,84 +273,6 @@ def _protocol(options, place, splits, seeds, overrides):
     )
     if run_protocol(plan, say)["partial"]:
         raise VAVLError(f"{place}: a run failed, see above; run again")
-
-
-def _uar(run):
-    """The audio head's UAR of a finished run."""
-    scores = read_result(run).scores
-    if "audio" not in scores:
-        raise VAVLError(f"{run}: no test clip has sound; it cannot be scored")
-    return scores["audio"]["uar"]
-
-
-def score(runs, cache):
-    """The network and the yardsticks on all folds.
-
-    Arguments
-    ---------
-    runs : list of list of Path
-        From :func:`test`.
-    cache : str
-        The feature folder.
-
-    Returns
-    -------
-    dict
-        Name to a list over folds of lists over seeds (one value for a
-        yardstick): UAR on the fold's own actors.
-    """
-    from sklearn.metrics import balanced_accuracy_score
-
-    found = {"VAVL": []}
-    for fold in runs:
-        found["VAVL"].append([_uar(run) for run in fold])
-        for name, kind in YARDSTICKS.items():
-            truths, predictions = logistic_regression(fold[0], cache, kind)
-            uar = balanced_accuracy_score(truths, predictions)
-            key = f"logistic regression, {name}"
-            found.setdefault(key, []).append([float(uar)])
-    return found
-
-
-def report(found, folds, inner, names):
-    """The result as Markdown.
-
-    Arguments
-    ---------
-    found : dict
-        From :func:`score`.
-    folds : list of list
-        From :func:`make_folds`.
-    inner : list of dict
-        From :func:`choose`.
-    names : list of str
-        The choice of each fold.
-
-    Returns
-    -------
-    str
-    """
-    count = len(folds)
-    lines = [
-        "| UAR | "
-        + " | ".join(f"fold {k + 1}" for k in range(count))
-        + " | mean ± SD over seeds |",
-        "|---" * (count + 2) + "|",
-    ]
-    for name, values in found.items():
-        means = [f"{np.mean(fold):.3f}" for fold in values]
-        by_seed = np.mean(values, axis=0)
-        spread = f" ± {by_seed.std(ddof=1):.3f}" if len(by_seed) > 1 else ""
-        total = f"{by_seed.mean():.3f}{spread}"
-        lines.append(f"| {name} | {' | '.join(means)} | {total} |")
-    lines.append(f"| choice | {' | '.join(names)} | |")
-    lines += ["", "Choices, UAR on the training actors, each held out:", ""]
-    lines += ["| fold | " + " | ".join(inner[0]) + " |"]
-    lines += ["|---" * (len(inner[0]) + 1) + "|"]
-    for k, scores in enumerate(inner, 1):
-        values = " | ".join(f"{value:.3f}" for value in scores.values())
-        lines.append(f"| {k} | {values} |")
-    return "\n".join(lines) + "\n"
 
 
 def main(words):
