@@ -4,9 +4,9 @@
 > python crossval.py hparams/vavl_cls.yaml --data_folder /path/to/RAVDESS
 
 For each fold, every choice of crossval_choices.yaml is cross-validated over the
-fold's training actors (see choose, below). The best one is then trained on all training actors, once for each seed, and scored on the
-fold's own actors. What the choices do not name stays as the hparams file has
-it for all folds. Each run is a train.py run without validation clips: the last
+fold's training actors (see choose, below). The best one is then trained on all
+training actors, once for each seed, and scored on the fold's own actors. What
+the choices do not name stays as the hparams file has it for all folds. Each run is a train.py run without validation clips: the last
 epoch is kept. Beside it, a class-weighted logistic regression on time-averaged
 features (baseline.py) is scored on the same folds.
 
