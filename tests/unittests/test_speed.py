@@ -126,7 +126,7 @@ def test_a_picture_counts_once_however_many_copies_share_it(tmp_path):
         cache.write(path, np.full((2, 2), value, np.float16))
         index[id] = {"audio": None, "visual": str(path)}
     index["a_sp0.9"] = index["a"]
-    standardize_features(net, index, list(index), tmp_path)
+    standardize_features(net, index, dict.fromkeys(index), tmp_path)
     mean = net.get_submodule("visual_branch.standardize").mean
     assert mean.tolist() == [2.5, 2.5]
 

@@ -285,6 +285,26 @@ def feature_statistics(paths, folder):
     )
 
 
+def clip_means(paths, folder):
+    """Mean over the frames of each of some clips.
+
+    Arguments
+    ---------
+    paths : list
+        Cached features of one modality.
+    folder : str
+        The cache's folder.
+
+    Returns
+    -------
+    torch.Tensor
+        float32, shape (N, D), in the order of ``paths``.
+    """
+    cache = FeatureCache(folder)
+    means = [cache.read(path).mean(axis=0, dtype=np.float64) for path in paths]
+    return torch.from_numpy(np.stack(means)).float()
+
+
 def _sha256(path):
     """Hash of a file's bytes, read in pieces."""
     digest = hashlib.sha256()

@@ -8,6 +8,8 @@ import torch
 from speechbrain.dataio.dataio import length_to_mask
 from torch import nn
 
+from vavl_sb.lobes.whitening import check_whitening, whitening_matrix
+
 
 def masked_mean(x, padding_mask):
     """Mean over the valid frames of each clip.
@@ -92,7 +94,7 @@ class Rows:
 
 
 class Standardize(nn.Module):
-    """Subtracts a mean from features and divides by a deviation.
+    """Subtracts a mean from features, divides by a deviation, may whiten.
 
     Frozen features share a large offset, next to which what differs between
     clips is small; learning is slow until it is gone. The statistics are those
@@ -103,6 +105,9 @@ class Standardize(nn.Module):
     ---------
     dim : int
         Size of a feature vector.
+    whitening : float
+        Shrinkage of the covariance that is whitened
+        (:mod:`vavl_sb.lobes.whitening`); None for no whitening.
 
     Example
     -------
@@ -112,10 +117,13 @@ class Standardize(nn.Module):
     tensor([[2., 0.]])
     """
 
-    def __init__(self, dim):
+    def __init__(self, dim, whitening=None):
         super().__init__()
+        self.shrinkage = check_whitening(whitening)
         self.register_buffer("mean", torch.zeros(dim))
         self.register_buffer("deviation", torch.ones(dim))
+        if self.shrinkage is not None:
+            self.register_buffer("whitening", torch.eye(dim))
 
     def set(self, mean, deviation):
         """Sets the statistics.
@@ -132,6 +140,22 @@ class Standardize(nn.Module):
         floor = 0.1 * deviation.median().item() or 1.0
         self.deviation.copy_(deviation.clamp(min=floor))
 
+    def set_whitening(self, means, targets):
+        """Sets the whitening, after the statistics.
+
+        Arguments
+        ---------
+        means : torch.Tensor
+            Features of clips, means over time, shape (N, dim).
+        targets : torch.Tensor
+            Class indices or attributes, see
+            :func:`vavl_sb.lobes.whitening.whitening_matrix`.
+        """
+        standardized = (means - self.mean) / self.deviation
+        self.whitening.copy_(
+            whitening_matrix(standardized, targets, self.shrinkage)
+        )
+
     def forward(self, x):
         """Standardizes.
 
@@ -145,4 +169,5 @@ class Standardize(nn.Module):
         torch.Tensor
             Same shape.
         """
-        return (x - self.mean) / self.deviation
+        x = (x - self.mean) / self.deviation
+        return x if self.shrinkage is None else x @ self.whitening

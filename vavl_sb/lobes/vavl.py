@@ -2,9 +2,10 @@
 
 Each modality has its features standardized, and frame-wise projections and
 conformer layers of its own. Both then pass through the same shared conformer
-layers, with a residual around them. A clip's representation is the mean over its frames; heads on it predict
-the emotion and reconstruct the time mean of the input features, and an
-audio-visual head reads the two representations side by side.
+layers, with a residual around them. A clip's representation is the mean over
+its frames; heads on it predict the emotion and reconstruct the time mean of the
+input features, and an audio-visual head reads the two representations side by
+side.
 
 Source: Goncalves et al., "Versatile audiovisual learning for handling single
 and multi modalities in emotion regression and classification tasks",
@@ -22,6 +23,7 @@ from torch import nn
 
 from vavl_sb.lobes.conformer import MaskedConformerEncoder
 from vavl_sb.lobes.rows import Rows, Standardize, masked_mean
+from vavl_sb.nnet.feature_noise import FeatureNoise
 from vavl_sb.utils.errors import VAVLError
 
 MODALITIES = ("audio", "visual")
@@ -123,6 +125,15 @@ class VAVL(nn.Module):
         Dropout rate in the conformer layers.
     head_dropout : float
         Dropout rate in the heads.
+    feature_whitening : float
+        Shrinkage with which standardized features are whitened
+        (:mod:`vavl_sb.lobes.whitening`); None for no whitening.
+    feature_noise : float
+        Deviation of noise on standardized features in training
+        (:mod:`vavl_sb.nnet.feature_noise`). What is to be reconstructed has
+        none.
+    feature_dropout : float
+        Probability with which a feature is left out of a clip in training.
 
     Attributes
     ----------
@@ -155,6 +166,9 @@ class VAVL(nn.Module):
         kernel_size=31,
         dropout=0.1,
         head_dropout=0.2,
+        feature_whitening=None,
+        feature_noise=0.0,
+        feature_dropout=0.0,
     ):
         super().__init__()
         if d_model % nhead:
@@ -179,7 +193,8 @@ class VAVL(nn.Module):
         hidden = [d_model, half]
         for modality, dim in zip(MODALITIES, (audio_dim, visual_dim)):
             branch = {
-                "standardize": Standardize(dim),
+                "standardize": Standardize(dim, feature_whitening),
+                "noise": FeatureNoise(feature_noise, feature_dropout),
                 "projection": nn.Sequential(
                     nn.Linear(dim, projection_dim),
                     nn.Linear(projection_dim, d_model),
@@ -296,8 +311,9 @@ class VAVL(nn.Module):
             return {f"has_{modality}": rows.present}
         branch = self.get_submodule(f"{modality}_branch")
         features = branch["standardize"](rows.features)
-        embedding = self.encode(modality, features, rows.padding_mask)
         target = masked_mean(features, rows.padding_mask)
+        disturbed = branch["noise"](features)
+        embedding = self.encode(modality, disturbed, rows.padding_mask)
         reconstruction = branch["reconstruction_head"](embedding)
         return {
             modality: rows.scatter(branch["prediction_head"](embedding)),

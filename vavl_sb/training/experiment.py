@@ -248,14 +248,23 @@ def standardize(hparams, datasets):
         From :func:`dataio_prep`; the training clips give the statistics.
     """
     if not hparams["standardize_features"]:
+        if hparams.get("feature_whitening") is not None:
+            raise VAVLError(
+                "feature_whitening: needs standardized features; leave it out, "
+                "or set standardize_features to True"
+            )
         return
+    train = datasets["train"]
+    # Of labels alone: nothing is read from disk for them.
+    with train.output_keys_as(["id", "label"]):
+        targets = {clip["id"]: clip["label"] for clip in train}
     # The brain gives them to the other processes, as all it starts from.
     run_on_main(
         standardize_features,
         kwargs={
             "net": hparams["vavl"],
             "features": read_index(hparams["feature_index"]),
-            "clips": datasets["train"].data_ids,
+            "targets": targets,
             "folder": hparams["feature_folder"],
             "raw_audio": not hparams["audio_encoder"].freeze,
             "carried": carried_modalities(hparams["pretrained_from"]),

@@ -44,7 +44,13 @@ FREE = (
 
 # Options that came later, at what is as if they were not there: runs that were
 # recorded without them go on.
-ABSENT = {"speed_changes": [], "mixup": 0.0}
+ABSENT = {
+    "speed_changes": [],
+    "mixup": 0.0,
+    "feature_whitening": None,
+    "feature_noise": 0.0,
+    "feature_dropout": 0.0,
+}
 
 
 def other_corpora(also_train):

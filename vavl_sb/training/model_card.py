@@ -198,6 +198,9 @@ def _training(about, corpus):
         ("withhold_visual", "Training clips whose face was withheld"),
         ("speed_changes", "Training clips also at this speed, in percent"),
         ("mixup", "Mixup"),
+        ("feature_whitening", "Features whitened, with a shrinkage of"),
+        ("feature_noise", "Noise on features in training"),
+        ("feature_dropout", "Features left out in training"),
         ("pretrained_from", "Started from"),
         ("command", "Command"),
     ):

@@ -6,11 +6,12 @@ Authors
 
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from speechbrain.utils.logger import get_logger
 
-from vavl_sb.dataio.features import feature_statistics
+from vavl_sb.dataio.features import clip_means, feature_statistics
 from vavl_sb.dataio.manifest import refuse_overlap
 from vavl_sb.lobes.vavl import MODALITIES
 from vavl_sb.training.export import ABOUT
@@ -24,7 +25,7 @@ TASK_MODULES = ("prediction_head", "audiovisual_head")
 
 
 def standardize_features(
-    net, features, clips, folder, raw_audio=False, carried=()
+    net, features, targets, folder, raw_audio=False, carried=()
 ):
     """Sets the statistics of the network's inputs from the training clips.
 
@@ -34,8 +35,9 @@ def standardize_features(
         The network.
     features : dict
         From :func:`vavl_sb.dataio.features.read_index`.
-    clips : iterable
-        Ids of the training clips.
+    targets : dict
+        Training clip's id to its target: class index (1,), int64, or
+        attributes (n,).
     folder : str
         The cache's folder.
     raw_audio : bool
@@ -43,16 +45,24 @@ def standardize_features(
     carried : iterable of str
         Modalities whose statistics are another model's and stay.
     """
-    clips = sorted(clips)
     for modality in MODALITIES:
         if modality in carried or (raw_audio and modality == "audio"):
             continue
         # Each once, though a clip's copies may share its picture.
-        paths = {features[id][modality] for id in clips} - {None}
-        mean, deviation = feature_statistics(sorted(paths), folder)
-        if mean is not None:
-            branch = net.get_submodule(f"{modality}_branch")
-            branch["standardize"].set(mean, deviation)
+        found = {
+            features[id][modality]: target for id, target in targets.items()
+        }
+        paths = sorted(found.keys() - {None})
+        mean, deviation = feature_statistics(paths, folder)
+        if mean is None:
+            continue
+        standardize = net.get_submodule(f"{modality}_branch")["standardize"]
+        standardize.set(mean, deviation)
+        if standardize.shrinkage is not None:
+            standardize.set_whitening(
+                clip_means(paths, folder),
+                torch.stack([found[path] for path in paths]),
+            )
 
 
 def start_from(source, net, clip_encoder, splits):
