@@ -6,9 +6,10 @@
 For each fold, every choice of crossval_choices.yaml is cross-validated over the
 fold's training actors (see choose, below). The best one is then trained on all
 training actors, once for each seed, and scored on the fold's own actors. What
-the choices do not name stays as the hparams file has it for all folds. Each run is a train.py run without validation clips: the last
-epoch is kept. Beside it, a class-weighted logistic regression on time-averaged
-features (baseline.py) is scored on the same folds.
+the choices do not name stays as the hparams file has it for all folds. Each run
+is a train.py run without validation clips: the last epoch is kept. Beside it, a
+class-weighted logistic regression on time-averaged features (baseline.py) is
+scored on the same folds.
 
 What has finished is not run again, so the same command goes on after a stop.
 
@@ -110,7 +111,11 @@ def read_choices(path):
             f"--choices: {path}: must name settings, each with what it "
             "changes ({} for nothing)"
         )
-    return choices
+    # None would be an option without a value.
+    return {
+        name: {k: "null" if v is None else v for k, v in changes.items()}
+        for name, changes in choices.items()
+    }
 
 
 def make_folds(data_folder, count):

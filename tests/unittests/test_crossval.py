@@ -136,3 +136,26 @@ def test_the_yardstick_reads_the_layers_that_it_is_told(tmp_path):
     assert len(truths) == 12 and (truths == predictions).all()
     truths, predictions = logistic_regression(tmp_path / "run", cache.folder)
     assert (truths != predictions).any()
+
+
+def test_choices_are_options_that_train_py_takes(tmp_path):
+    path = tmp_path / "choices.yaml"
+    path.write_text("plain: {}\nother: {mixup: 0.0, feature_whitening: null}")
+    # null is a value; without one, train.py would refuse the option.
+    assert crossval.read_choices(path) == {
+        "plain": {},
+        "other": {"mixup": 0.0, "feature_whitening": "null"},
+    }
+    known = (RECIPE / "hparams" / "vavl_cls.yaml").read_text("utf-8")
+    for name in ("crossval_choices.yaml", "crossval_choices_logmel.yaml"):
+        for changes in crossval.read_choices(RECIPE / name).values():
+            assert all(f"\n{key}: " in known for key in changes)
+
+
+@pytest.mark.parametrize("text", ["[a]", "a: 3", "a: [", "a"])
+def test_a_file_that_is_no_choices(tmp_path, text):
+    path = tmp_path / "choices.yaml"
+    path.write_text(text)
+    with pytest.raises(VAVLError, match="--choices: ") as error:
+        crossval.read_choices(path)
+    assert "\n" not in str(error.value)
