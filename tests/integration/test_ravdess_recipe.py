@@ -116,10 +116,12 @@ def test_voices_here_and_faces_of_another_corpus(tmp_path):
     mean = tensors["visual_branch.standardize.mean"].numpy()
     assert np.allclose(mean, frames.mean(0, dtype=np.float64), atol=1e-4)
     # Whitened, as the recipe's hparams file has it.
-    for modality in ("audio", "visual"):
-        matrix = tensors[f"{modality}_branch.standardize.whitening"].numpy()
-        assert np.allclose(matrix, matrix.T, atol=1e-6)
-        assert np.abs(matrix - np.diag(np.diag(matrix))).max() > 1e-3
+    # Of large differences between voices of a class less is left.
+    parts = {
+        name: tensors[f"audio_branch.standardize.{name}"].numpy()
+        for name in ("gains", "whitening_base")
+    }
+    assert parts["gains"].min() < -0.1 * parts["whitening_base"]
 
 
 def test_a_run_with_copies_at_other_speeds_and_mixup(corpus, tmp_path):

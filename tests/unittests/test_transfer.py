@@ -1,6 +1,7 @@
 """What a network takes over from another model, and what is refused."""
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -95,6 +96,20 @@ def test_other_shared_layers_are_refused(model, layers):
     net = network(1, shared_layers=layers)
     with pytest.raises(EncoderError, match="shared layers"):
         start_from(folder, net, encoder(), SPLITS)
+
+
+@pytest.mark.parametrize("theirs, own", [(0.5, None), (None, 0.5), (0.5, 0.7)])
+def test_features_whitened_in_another_way_are_refused(model, theirs, own):
+    folder = model(network(0, feature_whitening=theirs))
+    about = json.loads((Path(folder) / "about.json").read_text())
+    about["run"] = {"feature_whitening": theirs}
+    (Path(folder) / "about.json").write_text(json.dumps(about))
+    same_way = network(1, feature_whitening=theirs)
+    start_from(folder, same_way, encoder(), SPLITS)
+    net = network(1, feature_whitening=own)
+    with pytest.raises(EncoderError, match="feature_whitening") as error:
+        start_from(folder, net, encoder(), SPLITS)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("speaker", ["new1", "new2"])

@@ -1,14 +1,17 @@
 """Whitened features, and noise on them."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
 from vavl_sb.dataio.features import FeatureCache
+from vavl_sb.lobes import whitening as module
 from vavl_sb.lobes.vavl import VAVL
-from vavl_sb.lobes.whitening import check_whitening, whitening_matrix
+from vavl_sb.lobes.whitening import check_whitening, whiten, whitening
 from vavl_sb.nnet.feature_noise import FeatureNoise
-from vavl_sb.training.experiment import standardize
+from vavl_sb.training.experiment import _check_features
 from vavl_sb.training.transfer import standardize_features
 from vavl_sb.utils.errors import VAVLError
 
@@ -24,11 +27,11 @@ def clips(count=60, size=5, seed=0):
 
 
 def matrix_of(features, targets, shrinkage):
-    """The same with arrays."""
-    found = whitening_matrix(
+    """The matrix that features are multiplied by, with arrays."""
+    parts = whitening(
         torch.from_numpy(features).float(), torch.as_tensor(targets), shrinkage
     )
-    return found.double().numpy()
+    return whiten(torch.eye(features.shape[1]), *parts).double().numpy()
 
 
 def within(features, classes):
@@ -50,7 +53,7 @@ def test_what_is_left_of_classes_has_the_same_spread_everywhere(shrinkage):
     matrix = matrix_of(features, classes, shrinkage)
     white = matrix.T @ covariance @ matrix
     assert np.allclose(white / white[0, 0], np.eye(5), atol=1e-4)
-    assert np.allclose(matrix, matrix.T)
+    assert np.allclose(matrix, matrix.T, atol=1e-5)
 
 
 def test_features_keep_their_mean_square():
@@ -99,9 +102,17 @@ def test_fewer_clips_than_features():
     assert np.isfinite(matrix).all() and np.linalg.matrix_rank(matrix) == 40
 
 
-def test_nothing_to_whiten():
-    features, _ = clips(count=3)
-    assert (matrix_of(features[:1], [0], 0.5) == np.eye(5)).all()
+@pytest.mark.parametrize("targets", [[0], [0, 1, 2]])
+def test_nothing_to_whiten(targets):
+    features, _ = clips(count=len(targets))
+    assert (matrix_of(features, targets, 0.01) == np.eye(5)).all()
+
+
+def test_of_very_many_clips_every_so_many_are_taken(monkeypatch):
+    monkeypatch.setattr(module, "RANK", 20)
+    features, classes = clips(count=59)
+    thinned = matrix_of(features[::3], classes[::3], 0.1)
+    assert np.allclose(matrix_of(features, classes, 0.1), thinned)
 
 
 @pytest.mark.parametrize("value", [0, -1, 2, True, "0.5", float("nan"), [0.5]])
@@ -152,8 +163,8 @@ def test_dropout_leaves_features_out_of_whole_clips():
 
 def test_no_noise_in_evaluation_or_by_default():
     features = torch.randn(2, 3, 4)
-    for module in (FeatureNoise(2.0, 0.5).eval(), FeatureNoise()):
-        assert module(features) is features
+    for noise in (FeatureNoise(2.0, 0.5).eval(), FeatureNoise()):
+        assert noise(features) is features
 
 
 def networks(**settings):
@@ -162,14 +173,14 @@ def networks(**settings):
     means = torch.randn(20, 6, generator=random)
     targets = torch.arange(20) % 3
     made = []
-    for whitening in (0.4, None):
+    for shrinkage in (0.4, None):
         torch.manual_seed(0)
         net = VAVL(
             audio_dim=6,
             visual_dim=5,
             num_outputs=3,
             d_model=16,
-            feature_whitening=whitening,
+            feature_whitening=shrinkage,
             **settings,
         )
         made.append(net)
@@ -179,12 +190,20 @@ def networks(**settings):
     return made
 
 
+def matrix_in(parts):
+    """The matrix of a network's standardization."""
+    vectors = parts.directions
+    unit = torch.eye(len(vectors))
+    return parts.whitening_base * unit + vectors * parts.gains @ vectors.T
+
+
 def test_whitening_is_a_matrix_before_the_network():
     net, plain = (net.eval() for net in networks())
     parts = net.audio_branch["standardize"]
     features, lens = torch.randn(2, 7, 6), torch.tensor([1.0, 3 / 7])
-    given = ((features - parts.mean) / parts.deviation) @ parts.whitening
-    assert not torch.allclose(parts.whitening, torch.eye(6), atol=0.01)
+    matrix = matrix_in(parts)
+    given = ((features - parts.mean) / parts.deviation) @ matrix
+    assert not torch.allclose(matrix, torch.eye(6), atol=0.01)
     out, expected = net(features, lens), plain(given, lens)
     for field in ("audio", "audio_reconstruction", "audio_target"):
         found, wanted = getattr(out, field), getattr(expected, field)
@@ -237,21 +256,55 @@ def test_whitening_is_that_of_the_training_clips(cached):
     means = np.stack([f.mean(axis=0, dtype=np.float64) for f in frames])
     means = (means - every.mean(axis=0)) / every.std(axis=0)
     expected = matrix_of(means, np.arange(10) // 4, 0.4)
-    assert np.allclose(parts.whitening, expected, atol=1e-3)
+    assert np.allclose(matrix_in(parts), expected, atol=1e-3)
     # No clip has a picture.
-    visual = net.visual_branch["standardize"].whitening
-    assert torch.equal(visual, torch.eye(5))
+    visual = net.visual_branch["standardize"]
+    assert torch.equal(matrix_in(visual), torch.eye(5))
 
 
 def test_a_carried_modality_keeps_its_whitening(cached):
     folder, index, targets = cached
     net, _ = networks()
-    before = net.audio_branch["standardize"].whitening.clone()
+    before = matrix_in(net.audio_branch["standardize"])
     standardize_features(net, index, targets, folder, carried=["audio"])
-    assert torch.equal(net.audio_branch["standardize"].whitening, before)
+    assert torch.equal(matrix_in(net.audio_branch["standardize"]), before)
 
 
-def test_whitening_without_standardization_is_refused():
-    hparams = {"standardize_features": False, "feature_whitening": 0.5}
-    with pytest.raises(VAVLError, match="needs standardized features"):
-        standardize(hparams, {})
+def test_fewer_clips_in_a_second_fit_leave_nothing_of_the_first(cached):
+    folder, index, targets = cached
+    net, _ = networks()
+    few = {id: targets[id] for id in ("clip0", "clip4", "clip8")}
+    standardize_features(net, index, few, folder)
+    matrix = matrix_in(net.audio_branch["standardize"])
+    assert torch.equal(matrix, torch.eye(6))
+
+
+def test_in_half_precision_it_is_as_exact_as_else():
+    net, _ = networks()
+    features = torch.randn(2, 3, 6)
+    full = net.audio_branch["standardize"](features)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = net.audio_branch["standardize"](features)
+    assert torch.equal(full, half)
+
+
+@pytest.mark.parametrize(
+    "changes, problem",
+    [
+        ({"standardize_features": False}, "needs standardized features"),
+        ({"audio_encoder": SimpleNamespace(freeze=False)}, "no statistics"),
+    ],
+)
+@pytest.mark.parametrize(
+    "option", [{"feature_whitening": 0.5}, {"feature_noise": 1.0}]
+)
+def test_features_without_statistics_are_refused(changes, problem, option):
+    plain = {
+        "standardize_features": True,
+        "audio_encoder": SimpleNamespace(freeze=True),
+        "pretrained_from": None,
+    }
+    _check_features({**plain, **option})
+    _check_features({**plain, **changes, "feature_whitening": None})
+    with pytest.raises(VAVLError, match=f"{next(iter(option))}: .*{problem}"):
+        _check_features({**plain, **changes, **option})

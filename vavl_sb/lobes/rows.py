@@ -8,7 +8,7 @@ import torch
 from speechbrain.dataio.dataio import length_to_mask
 from torch import nn
 
-from vavl_sb.lobes.whitening import check_whitening, whitening_matrix
+from vavl_sb.lobes.whitening import RANK, check_whitening, whiten, whitening
 
 
 def masked_mean(x, padding_mask):
@@ -123,7 +123,10 @@ class Standardize(nn.Module):
         self.register_buffer("mean", torch.zeros(dim))
         self.register_buffer("deviation", torch.ones(dim))
         if self.shrinkage is not None:
-            self.register_buffer("whitening", torch.eye(dim))
+            rank = min(dim, RANK)
+            self.register_buffer("whitening_base", torch.ones(()))
+            self.register_buffer("directions", torch.zeros(dim, rank))
+            self.register_buffer("gains", torch.zeros(rank))
 
     def set(self, mean, deviation):
         """Sets the statistics.
@@ -146,15 +149,18 @@ class Standardize(nn.Module):
         Arguments
         ---------
         means : torch.Tensor
-            Features of clips, means over time, shape (N, dim).
+            Features of clips, means over time, on the CPU, shape (N, dim).
         targets : torch.Tensor
             Class indices or attributes, see
-            :func:`vavl_sb.lobes.whitening.whitening_matrix`.
+            :func:`vavl_sb.lobes.whitening.whitening`.
         """
-        standardized = (means - self.mean) / self.deviation
-        self.whitening.copy_(
-            whitening_matrix(standardized, targets, self.shrinkage)
-        )
+        # The network may be on a GPU already, which knows no double on a Mac.
+        standardized = (means - self.mean.cpu()) / self.deviation.cpu()
+        found = whitening(standardized, targets, self.shrinkage)
+        base, directions, gains = found
+        self.whitening_base.copy_(base)
+        self.directions.zero_()[:, : len(gains)] = directions
+        self.gains.zero_()[: len(gains)] = gains
 
     def forward(self, x):
         """Standardizes.
@@ -170,4 +176,8 @@ class Standardize(nn.Module):
             Same shape.
         """
         x = (x - self.mean) / self.deviation
-        return x if self.shrinkage is None else x @ self.whitening
+        if self.shrinkage is None:
+            return x
+        # In full precision, as the rest of this.
+        with torch.autocast(x.device.type, enabled=False):
+            return whiten(x, self.whitening_base, self.directions, self.gains)

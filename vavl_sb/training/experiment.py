@@ -191,6 +191,7 @@ def make_brain(hparams, run_opts):
             "leave it out, or start train.py with python"
         )
     check_speeds(hparams.get("speed_changes", []))
+    _check_features(hparams)
     identity = refuse_other_run(hparams, run_opts)
     audio_encoder = hparams["audio_encoder"]
     if hparams["pretrained_from"] is not None:
@@ -224,6 +225,25 @@ def make_brain(hparams, run_opts):
     return brain
 
 
+def _check_features(hparams):
+    """Refuses whitening and noise where features have no statistics."""
+    audio_learns = not hparams["audio_encoder"].freeze
+    carried = carried_modalities(hparams["pretrained_from"])
+    for option in ("feature_whitening", "feature_noise"):
+        if not hparams.get(option):
+            continue
+        if not hparams["standardize_features"]:
+            raise VAVLError(
+                f"{option}: needs standardized features; set it to null or 0, "
+                "or standardize_features to True"
+            )
+        if audio_learns and "audio" not in carried:
+            raise VAVLError(
+                f"{option}: a speech encoder that learns has no statistics; "
+                "set it to null or 0, or freeze_audio_encoder to True"
+            )
+
+
 def _refuse_fp16(run_opts):
     """fp16 is for GPUs: told in one line, before SpeechBrain raises."""
     device = str(run_opts.get("device") or infer_device())
@@ -248,11 +268,6 @@ def standardize(hparams, datasets):
         From :func:`dataio_prep`; the training clips give the statistics.
     """
     if not hparams["standardize_features"]:
-        if hparams.get("feature_whitening") is not None:
-            raise VAVLError(
-                "feature_whitening: needs standardized features; leave it out, "
-                "or set standardize_features to True"
-            )
         return
     train = datasets["train"]
     # Of labels alone: nothing is read from disk for them.

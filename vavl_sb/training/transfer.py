@@ -59,6 +59,7 @@ def standardize_features(
         standardize = net.get_submodule(f"{modality}_branch")["standardize"]
         standardize.set(mean, deviation)
         if standardize.shrinkage is not None:
+            logger.info("Whitening %s features", modality)
             standardize.set_whitening(
                 clip_means(paths, folder),
                 torch.stack([found[path] for path in paths]),
@@ -93,6 +94,7 @@ def start_from(source, net, clip_encoder, splits):
     about = read_about(source)
     carried = carried_modalities(source)
     _check_origin(source, about, carried, clip_encoder, splits)
+    _check_whitening(source, about, net)
     path = Path(source) / "vavl.safetensors"
     try:
         tensors = load_file(path)
@@ -178,6 +180,18 @@ def carried_modalities(source):
         return []
     heads = read_about(source).get("trained_heads") or MODALITIES
     return [modality for modality in MODALITIES if modality in heads]
+
+
+def _check_whitening(source, about, net):
+    """Refuses a model whose features were whitened in another way."""
+    theirs = (about.get("run") or {}).get("feature_whitening")
+    own = net.settings["feature_whitening"]
+    if theirs != own:
+        raise EncoderError(
+            f"pretrained_from: {source} was trained with feature_whitening "
+            f"{'null' if theirs is None else theirs}, and this run has "
+            f"{'null' if own is None else own}; give it the same"
+        )
 
 
 def _check_origin(source, about, carried, clip_encoder, splits):
