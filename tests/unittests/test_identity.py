@@ -62,6 +62,7 @@ def test_another_setting_is_refused_by_name(started, key, value):
 def test_options_that_came_later_count_where_they_change_something(started):
     started.update(speed_changes=[], mixup=0.0)
     started.update(feature_whitening=None, feature_noise=0.0)
+    started.update(encoder_layers=3)
     refuse_other_run(started, {})
     started.update(speed_changes=[90], mixup=0.2)
     with pytest.raises(VAVLError, match=r"\(mixup, speed_changes\)"):

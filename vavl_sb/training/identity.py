@@ -47,6 +47,7 @@ FREE = (
 ABSENT = {
     "speed_changes": [],
     "mixup": 0.0,
+    "encoder_layers": 3,
     "feature_whitening": None,
     "feature_noise": 0.0,
     "feature_dropout": 0.0,
