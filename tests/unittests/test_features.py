@@ -26,6 +26,7 @@ class CountingEncoder:
         self.name, self.stop_after, self.calls = name, stop_after, []
         self.audio_encoder = self.visual_encoder = self
         self.output_dim = 2
+        self.audio_speeds = []
 
     def digest(self, modality):
         return f"{modality}-{self.name}"

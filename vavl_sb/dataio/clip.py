@@ -20,11 +20,14 @@ import torch
 from vavl_sb.dataio.faces import CropBatch, Decided
 from vavl_sb.dataio.frames import AudioChunk
 from vavl_sb.dataio.media import decode, is_silent, refuse_endless
-from vavl_sb.dataio.speed import change_speed
+from vavl_sb.dataio.speed import at_own_times, change_speed, check_speeds
 from vavl_sb.utils.errors import MediaError
 from vavl_sb.utils.stopwatch import Stopwatch
 
 SAMPLE_RATE = 16000
+
+# Features of a sound at one speed are kept for its copies if they are no more.
+KEPT_BYTES = 2**26
 
 # Raised when this file changes what features a clip gives.
 PATH_VERSION = 1
@@ -87,6 +90,15 @@ class ClipEncoder:
         At most that many pictures a second are encoded; None for all.
     batch_frames : int
         Frames that are decoded and encoded together.
+    audio_speeds : list of number
+        Percent: a clip's audio features are the mean over those of its sound
+        at its own speed and at these, frame by frame; see
+        :mod:`vavl_sb.dataio.speed`. The encoder runs once for each.
+
+    Raises
+    ------
+    VAVLError
+        In one line: a speed is none.
     """
 
     def __init__(
@@ -96,12 +108,14 @@ class ClipEncoder:
         face_tracker,
         frame_rate=10.0,
         batch_frames=32,
+        audio_speeds=(),
     ):
         self.audio_encoder = audio_encoder
         self.visual_encoder = visual_encoder
         self.face_tracker = face_tracker
         self.frame_rate = frame_rate
         self.batch_frames = batch_frames
+        self.audio_speeds = sorted(check_speeds(audio_speeds, "audio_speeds"))
 
     def to(self, device):
         """Moves encoders and face detector to a device.
@@ -142,6 +156,8 @@ class ClipEncoder:
             # Left out where it does nothing, so that older caches hold.
             if speed != 100:
                 parts["speed"] = speed
+            elif self.audio_speeds:
+                parts["audio_speeds"] = self.audio_speeds
         else:
             parts["encoder"] = self.visual_encoder.digest()
             parts["faces"] = self.face_tracker.settings()
@@ -149,7 +165,7 @@ class ClipEncoder:
         text = json.dumps(parts, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
-    def encode(self, wav=None, video=None, speed=100):
+    def encode(self, wav=None, video=None, speed=100, heard=None):
         """Features of a clip.
 
         Arguments
@@ -161,7 +177,11 @@ class ClipEncoder:
             same file as ``wav``, both are read in one pass.
         speed : number
             Percent at which the sound is played; see
-            :mod:`vavl_sb.dataio.speed`.
+            :mod:`vavl_sb.dataio.speed`. At any but its own it is heard once,
+            whatever ``audio_speeds`` says: as another voice, for training.
+        heard : dict
+            For several calls with one ``wav``: what the first of them finds
+            at a speed, the others take from here. {} to begin with.
 
         Returns
         -------
@@ -177,8 +197,9 @@ class ClipEncoder:
         samples, visual = self.read(wav, video)
         if samples is None:
             return ClipFeatures(visual=visual)
-        samples = change_speed(samples, speed)
-        return ClipFeatures(self.encode_audio(samples, wav), visual)
+        speeds = (100, *self.audio_speeds) if speed == 100 else (speed,)
+        audio = self._hear(samples, wav, speeds, {} if heard is None else heard)
+        return ClipFeatures(audio, visual)
 
     def read(self, wav=None, video=None):
         """Sound of a clip as samples, and the features of its picture.
@@ -270,7 +291,6 @@ class ClipEncoder:
             else:
                 yield item
 
-    @torch.inference_mode()
     def encode_audio(self, samples, name="<tensor>"):
         """Audio features of a waveform.
 
@@ -286,11 +306,31 @@ class ClipEncoder:
         np.ndarray
             float16, shape (Ta, audio_dim); None for silence or no samples.
         """
+        return self._hear(samples, name, (100, *self.audio_speeds), {})
+
+    def _hear(self, samples, name, speeds, heard):
+        """Mean of the features of sound at speeds, by the first's frames."""
         if len(samples) == 0 or is_silent(samples):
             return None
+        total = 0.0
+        for speed in speeds:
+            features = heard.get(speed)
+            if features is None:
+                features = self._hear_once(samples, speed)
+                if features.nbytes <= KEPT_BYTES:
+                    heard[speed] = features
+            if speed != speeds[0]:
+                features = at_own_times(features, speed, len(total))
+            total = total + features
+        return _half([total / len(speeds)], name)
+
+    @torch.inference_mode()
+    def _hear_once(self, samples, speed):
+        """Features of sound at one speed, float32, shape (T, audio_dim)."""
+        samples = change_speed(samples, speed)
         device = _device(self.audio_encoder)
         features, _ = self.audio_encoder(samples[None].to(device), None)
-        return _half([features[0].float().cpu().numpy()], name)
+        return features[0].float().cpu().numpy()
 
     def encode_faces(self, crops, name="<tensor>"):
         """Visual features of face crops, as they are cached.

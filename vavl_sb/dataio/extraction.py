@@ -32,7 +32,7 @@ def extract_features(
 
     A clip that cannot be decoded is left out and named in the report; the rest
     goes on. Under torchrun every process calls this, and each takes every n-th
-    clip; what is written is what a single process writes. (Two clips of equal
+    clip with its copies; what is written is what a single process writes. (Two clips of equal
     bytes may be computed by two processes, of which the later replaces the
     earlier's file with the same.)
 
@@ -60,9 +60,7 @@ def extract_features(
     contents = ContentIndex(cache.folder / "content.json")
     run = _Extraction(cache, contents, clip_encoder, raw_audio)
     clips = {id: clip for part in manifests for id, clip in part.items()}
-    # Copies last: the pictures that they share are then computed already.
-    order = sorted(clips, key=lambda id: (SPEED in clips[id], id))
-    own = order[processes.rank() :: processes.count()]
+    own = _own_share(clips)
     progress = tqdm(
         own, desc="features", dynamic_ncols=True, disable=processes.rank() > 0
     )
@@ -84,6 +82,19 @@ def extract_features(
     ddp_barrier()
 
 
+def _own_share(clips):
+    """Ids of this process: each clip followed by its copies.
+
+    A copy has its clip's picture, and may have been heard with it.
+    """
+    groups = {}
+    for id in sorted(clips, key=lambda id: (SPEED in clips[id], id)):
+        media = tuple(clips[id].get(field) for field in MEDIA_FIELD.values())
+        groups.setdefault(media, []).append(id)
+    shares = list(groups.values())[processes.rank() :: processes.count()]
+    return [id for group in shares for id in group]
+
+
 class _Extraction:
     """State of one pass over the clips: paths found, and what went wrong."""
 
@@ -94,6 +105,7 @@ class _Extraction:
         # An encoder's digest reads all its weights: once a speed is enough.
         self.digest = functools.cache(clip_encoder.digest)
         self.paths, self.failed, self.copies = {}, {}, set()
+        self.sound, self.heard = None, {}
         self.computed = {modality: set() for modality in MEDIA_FIELD}
         self.absent = {modality: set() for modality in MEDIA_FIELD}
 
@@ -151,6 +163,8 @@ class _Extraction:
             logger.warning("feature file with NaN is computed anew: %s", path)
             features = None
         if features is None:
+            if modality == "audio":
+                changes = {**changes, **self._heard(media)}
             encoded = self.encoder.encode(**{field: media}, **changes)
             features = getattr(encoded, modality)
             if features is None:
@@ -165,6 +179,12 @@ class _Extraction:
             self.cache.write(path, features)
             self.computed[modality].add(str(path))
         return str(path) if len(features) else None
+
+    def _heard(self, media):
+        """What ClipEncoder.encode found of a sound at its other speeds."""
+        if media != self.sound:
+            self.sound, self.heard = media, {}
+        return {"heard": self.heard} if self.encoder.audio_speeds else {}
 
     def index(self):
         """Where each clip's features are, by id."""

@@ -1,10 +1,15 @@
-"""Speed perturbation: more training clips, spoken faster and slower.
+"""Sound at other speeds: more training clips, and steadier features.
 
 Each training clip gets copies whose sound is resampled (Ko et al., "Audio augmentation
 for speech recognition", Interspeech 2015), which moves pitch and formants as
 another speaker would. The picture of a copy is that of the clip: the same
 faces, shown faster or slower. Copies stand beside the clips, as in Kaldi, so
 that features of a frozen encoder are computed once.
+
+A clip may also be heard at several speeds itself, in training and in use: its
+features are then the mean over them (:func:`at_own_times`), which depends less
+on the pitch of the one voice. This is test-time augmentation, of features
+instead of predictions.
 
 Authors
  * The vavl_sb authors 2026
@@ -13,6 +18,7 @@ Authors
 import math
 from numbers import Real
 
+import numpy as np
 import torchaudio
 
 from vavl_sb.utils.errors import VAVLError
@@ -69,13 +75,15 @@ def add_speeds(entries, speeds, taken=()):
     return result
 
 
-def check_speeds(speeds):
+def check_speeds(speeds, option="speed_changes"):
     """The speeds of an hparams file that change something.
 
     Arguments
     ---------
     speeds : list of number
         As for :func:`add_speeds`.
+    option : str
+        What an error calls them.
 
     Returns
     -------
@@ -85,7 +93,7 @@ def check_speeds(speeds):
     """
     if not isinstance(speeds, (list, tuple)):
         raise VAVLError(
-            "speed_changes: must be a list of percentages such as [90, 110], "
+            f"{option}: must be a list of percentages such as [90, 110], "
             f"not {speeds!r}"
         )
     for speed in speeds:
@@ -96,14 +104,12 @@ def check_speeds(speeds):
             and math.isclose(10 * speed, round(10 * speed))
         ):
             raise VAVLError(
-                f"speed_changes: {speed!r} is no speed; give percentages from "
+                f"{option}: {speed!r} is no speed; give percentages from "
                 f"{SLOWEST} to {FASTEST}, in tenths at the finest, such as "
                 "[90, 110]"
             )
     if len(set(speeds)) < len(speeds):
-        raise VAVLError(
-            f"speed_changes: a speed stands twice in {list(speeds)}"
-        )
+        raise VAVLError(f"{option}: a speed stands twice in {list(speeds)}")
     return [
         int(speed) if speed == int(speed) else speed
         for speed in speeds
@@ -136,3 +142,36 @@ def change_speed(samples, speed):
         return samples
     # In tenths of a percent, since both rates must be whole numbers.
     return torchaudio.functional.resample(samples, round(10 * speed), 1000)
+
+
+def at_own_times(features, speed, count):
+    """Features of changed sound, at the times of the clip's own frames.
+
+    Linear between the centres of frames; beyond those of the first and the
+    last it is theirs.
+
+    Arguments
+    ---------
+    features : np.ndarray
+        Shape (T, D), T above 0: of a clip at ``speed``.
+    speed : number
+        Percent.
+    count : int
+        Frames of the clip at its own speed.
+
+    Returns
+    -------
+    np.ndarray
+        Shape (count, D).
+
+    Example
+    -------
+    >>> at_own_times(np.arange(8.0)[:, None], 50, 4).ravel().tolist()
+    [0.5, 2.5, 4.5, 6.5]
+    """
+    centres = (np.arange(count) + 0.5) * 100 / speed - 0.5
+    centres = centres.clip(0, len(features) - 1)
+    before = np.floor(centres).astype(int)
+    after = np.minimum(before + 1, len(features) - 1)
+    share = (centres - before)[:, None].astype(features.dtype)
+    return (1 - share) * features[before] + share * features[after]

@@ -39,7 +39,7 @@ CLASSES = {
     },
     "vavl_sb.dataio.clip.ClipEncoder": {
         *("audio_encoder", "visual_encoder", "face_tracker", "frame_rate"),
-        "batch_frames",
+        *("batch_frames", "audio_speeds"),
     },
     "vavl_sb.lobes.vavl.VAVL": None,  # Numbers and booleans, all of them.
     "speechbrain.utils.parameter_transfer.Pretrainer": {

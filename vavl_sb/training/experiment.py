@@ -191,6 +191,7 @@ def make_brain(hparams, run_opts):
             "leave it out, or start train.py with python"
         )
     check_speeds(hparams.get("speed_changes", []))
+    _check_hearing(hparams)
     _check_features(hparams)
     identity = refuse_other_run(hparams, run_opts)
     audio_encoder = hparams["audio_encoder"]
@@ -223,6 +224,17 @@ def make_brain(hparams, run_opts):
     # Not before: what was refused above must not claim the folder.
     record_run(hparams, identity)
     return brain
+
+
+def _check_hearing(hparams):
+    """Refuses several speeds for an encoder that hears training clips once."""
+    if hparams["clip_encoder"].audio_speeds and not (
+        hparams["audio_encoder"].freeze
+    ):
+        raise VAVLError(
+            "audio_speeds: a speech encoder that learns hears a clip once; "
+            "set it to [], or freeze_audio_encoder to True"
+        )
 
 
 def _check_features(hparams):

@@ -196,6 +196,7 @@ def _nodes(net, clip_encoder, encoders, about):
             face_tracker=_ref("<face_tracker>"),
             frame_rate=clip_encoder.frame_rate,
             batch_frames=clip_encoder.batch_frames,
+            audio_speeds=list(clip_encoder.audio_speeds),
         ),
         "vavl": _new("vavl_sb.lobes.vavl.VAVL", **net.settings),
         "modules": {

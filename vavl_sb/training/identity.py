@@ -45,6 +45,7 @@ FREE = (
 # Options that came later, at what is as if they were not there: runs that were
 # recorded without them go on.
 ABSENT = {
+    "audio_speeds": [],
     "speed_changes": [],
     "mixup": 0.0,
     "encoder_layers": 3,

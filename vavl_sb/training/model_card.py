@@ -196,6 +196,7 @@ def _training(about, corpus):
         ("label_source", "Labels"),
         ("withhold_audio", "Training clips whose sound was withheld"),
         ("withhold_visual", "Training clips whose face was withheld"),
+        ("audio_speeds", "Sound is heard at these speeds too, in percent"),
         ("speed_changes", "Training clips also at this speed, in percent"),
         ("mixup", "Mixup"),
         ("feature_whitening", "Features whitened, with a shrinkage of"),

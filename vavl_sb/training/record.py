@@ -69,7 +69,7 @@ def run_record(hparams):
     settings = (
         *("seed", "partition", "label_source", "also_train"),
         *("withhold_audio", "withhold_visual", "pretrained_from"),
-        *("speed_changes", "mixup"),
+        *("audio_speeds", "speed_changes", "mixup"),
         *("feature_whitening", "feature_noise", "feature_dropout"),
     )
     run = {key: _public(hparams[key]) for key in settings if key in hparams}

@@ -1,0 +1,210 @@
+"""Sound that is heard at several speeds: the mean of its features."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from test_clip import make_encoder
+from test_features import extract
+
+from vavl_sb.dataio.clip import ClipEncoder
+from vavl_sb.dataio.extraction import _own_share
+from vavl_sb.dataio.faces import FaceTracker
+from vavl_sb.dataio.features import FeatureCache
+from vavl_sb.dataio.speed import add_speeds, at_own_times
+from vavl_sb.inference import EmotionRecognizer
+from vavl_sb.lobes.audio_encoder import AudioEncoder
+from vavl_sb.lobes.vavl import VAVL
+from vavl_sb.lobes.visual_encoder import VisualEncoder
+from vavl_sb.training.experiment import _check_hearing
+from vavl_sb.training.export import export_model
+from vavl_sb.utils import processes
+from vavl_sb.utils.errors import VAVLError
+
+SPEEDS = [80, 90, 110, 125]
+
+
+@pytest.fixture
+def voice(tmp_path):
+    """A tone that rises and pulses, of 2 s and a bit."""
+    time = np.arange(33333) / 16000
+    sound = np.sin(2 * np.pi * (200 + 150 * time) * time)
+    sound *= 0.4 + 0.3 * np.sin(2 * np.pi * 3 * time)
+    path = tmp_path / "voice.wav"
+    soundfile.write(path, sound, 16000, subtype="FLOAT")
+    return str(path)
+
+
+@pytest.mark.parametrize("speed", [50, 80, 97.5, 110, 200])
+def test_a_frame_stands_at_its_own_time(speed):
+    # Each frame holds the time, in own frames, that its centre stands for.
+    frames = (np.arange(round(100 * 100 / speed)) + 0.5) * speed / 100
+    found = at_own_times(np.stack([frames, -frames], axis=1), speed, 100)
+    inner = slice(2, -2)
+    expected = np.arange(100)[inner] + 0.5
+    assert np.allclose(found[inner, 0], expected)
+    assert np.allclose(found[:, 1], -found[:, 0])
+
+
+def test_beyond_the_last_frame_it_is_the_last():
+    found = at_own_times(np.array([[1.0], [5.0]], np.float32), 200, 5)
+    # The two centres are at 1 and 3 own frames, the own ones at 0.5, 1.5, ...
+    assert found.ravel().tolist() == [1.0, 2.0, 4.0, 5.0, 5.0]
+    assert found.dtype == np.float32
+    one = at_own_times(np.array([[7.0]]), 110, 3)
+    assert one.ravel().tolist() == [7.0, 7.0, 7.0]
+
+
+def test_features_are_the_mean_over_the_speeds(voice):
+    plain = make_encoder()
+    own = plain.encode(wav=voice).audio.astype(float)
+    expected = [own]
+    for speed in SPEEDS:
+        frames = plain.encode(wav=voice, speed=speed).audio.astype(float)
+        times = (np.arange(len(frames)) + 0.5) * speed / 100
+        wanted = np.arange(len(own)) + 0.5
+        columns = [np.interp(wanted, times, column) for column in frames.T]
+        expected.append(np.stack(columns, axis=1))
+    found = make_encoder(audio_speeds=SPEEDS).encode(wav=voice).audio
+    assert found.dtype == np.float16 and found.shape == own.shape
+    assert np.allclose(found, np.mean(expected, axis=0), atol=2e-2)
+    # And that is something else than the sound at its own speed.
+    assert np.abs(found - own).max() > 1
+
+
+def test_the_mean_over_a_clip_is_that_of_the_means(voice):
+    def encoder(speeds):
+        return ClipEncoder(
+            AudioEncoder("logmel", average=1000),
+            None,
+            FaceTracker(None),
+            audio_speeds=speeds,
+        )
+
+    plain = encoder([])
+    means = [plain.encode(wav=voice, speed=s).audio for s in [100, *SPEEDS]]
+    found = encoder(SPEEDS).encode(wav=voice).audio
+    assert found.shape == (1, 80)
+    assert np.allclose(found, np.mean(means, axis=0, dtype=float), atol=1e-2)
+
+
+def test_a_copy_is_heard_once(voice):
+    plain, many = make_encoder(), make_encoder(audio_speeds=SPEEDS)
+    copy = many.encode(wav=voice, speed=90).audio
+    assert np.array_equal(copy, plain.encode(wav=voice, speed=90).audio)
+    assert many.digest("audio", speed=90) == plain.digest("audio", speed=90)
+
+
+def test_a_digest_names_the_speeds_in_any_order():
+    plain = make_encoder().digest("audio")
+    assert make_encoder(audio_speeds=[]).digest("audio") == plain
+    assert make_encoder(audio_speeds=[100]).digest("audio") == plain
+    some = make_encoder(audio_speeds=[110, 90.0])
+    assert some.digest("audio") != plain
+    assert some.digest("audio") == make_encoder(audio_speeds=[90, 110]).digest(
+        "audio"
+    )
+    assert some.digest("visual") == make_encoder().digest("visual")
+
+
+def test_silence_has_no_features_at_any_speed(tmp_path):
+    path = str(tmp_path / "silent.wav")
+    soundfile.write(path, np.zeros(16000), 16000)
+    assert make_encoder(audio_speeds=SPEEDS).encode(wav=path).audio is None
+
+
+def test_the_shortest_sound_is_heard():
+    encoder = make_encoder(audio_speeds=SPEEDS)
+    assert encoder.encode_audio(torch.tensor([0.5, -0.5])).shape == (1, 80)
+
+
+@pytest.mark.parametrize("speeds", [90, [0.9], [90, 90], ["fast"]])
+def test_what_is_no_speed_is_refused(speeds):
+    with pytest.raises(VAVLError, match="^audio_speeds: ") as error:
+        make_encoder(audio_speeds=speeds)
+    assert "\n" not in str(error.value)
+
+
+def test_an_encoder_that_learns_is_refused():
+    def hparams(speeds, freeze):
+        return {
+            "clip_encoder": make_encoder(audio_speeds=speeds),
+            "audio_encoder": SimpleNamespace(freeze=freeze),
+        }
+
+    _check_hearing(hparams([], False))
+    _check_hearing(hparams([90], True))
+    with pytest.raises(VAVLError, match="^audio_speeds: .*freeze_audio"):
+        _check_hearing(hparams([90], False))
+
+
+def test_an_exported_model_hears_as_training_did(voice, tmp_path):
+    torch.manual_seed(0)
+    net = VAVL(80, 1408, 2, d_model=16, encoder_layers=1, shared_layers=1)
+    net.eval()
+    encoder = ClipEncoder(
+        AudioEncoder("logmel"),
+        VisualEncoder(None),
+        FaceTracker(None),
+        audio_speeds=[90, 110],
+    )
+    export_model(
+        tmp_path / "model",
+        net,
+        encoder,
+        task="classification",
+        labels=["angry", "happy"],
+        corpus="none",
+        attribute_range=None,
+        trained_heads=["audio"],
+    )
+    # Without trust: what an export has in it is let through.
+    model = EmotionRecognizer.from_hparams(tmp_path / "model")
+    assert model.hparams.clip_encoder.audio_speeds == [90, 110]
+    with torch.no_grad():
+        audio = torch.from_numpy(encoder.encode(wav=voice).audio).float()
+        logits = net(audio=audio[None]).audio[0]
+    expected = torch.softmax(logits, dim=-1)[1].item()
+    answer = model.predict_file(voice).probabilities["happy"]
+    assert answer == pytest.approx(expected, abs=1e-6)
+
+
+def entry(wav):
+    return {"wav": wav, "video": None, "duration": 2.0, "spk_id": "1"}
+
+
+@pytest.mark.parametrize("kept", [2**26, 0])
+def test_copies_share_what_was_heard(voice, tmp_path, monkeypatch, kept):
+    monkeypatch.setattr("vavl_sb.dataio.clip.KEPT_BYTES", kept)
+    other = str(tmp_path / "other.wav")
+    soundfile.write(other, np.sin(np.arange(9000) * 0.3), 16000)
+    encoder = make_encoder(audio_speeds=[90, 110])
+    calls = []
+    encoder.audio_encoder.register_forward_hook(lambda *_: calls.append(1))
+    clips = add_speeds({"a": entry(voice), "b": entry(other)}, [80, 90, 110])
+    index, _ = extract(tmp_path, clips, encoder)
+    # At 100, 90, 110 for the mean, and the copies at 80, 90 and 110.
+    assert len(calls) == 2 * (4 if kept else 6)
+    cache = FeatureCache(tmp_path / "features")
+    for id, clip in clips.items():
+        alone = make_encoder(audio_speeds=[90, 110]).encode(
+            wav=clip["wav"], speed=clip.get("speed_change", 100)
+        )
+        assert np.array_equal(cache.read(index[id]["audio"]), alone.audio)
+
+
+def test_a_process_has_a_clip_with_all_its_copies(monkeypatch):
+    clips = {name: entry(f"{name}.wav") for name in "bac"}
+    clips["silent"] = {**entry(None), "video": "silent.mp4"}
+    clips = add_speeds(clips, [90, 110])
+    monkeypatch.setattr(processes, "count", lambda: 2)
+    shares = []
+    for rank in range(2):
+        monkeypatch.setattr(processes, "rank", lambda rank=rank: rank)
+        shares.append(_own_share(clips))
+    assert shares[0][:3] == ["a", "a_sp0.9", "a_sp1.1"]
+    assert sorted(shares[0] + shares[1]) == sorted(clips)
+    names = [{id.split("_")[0] for id in share} for share in shares]
+    assert names == [{"a", "c"}, {"b", "silent"}]
