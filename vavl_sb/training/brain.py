@@ -1,4 +1,4 @@
-"""VAVLBrain: a batch's updates, scores over the whole set, checkpoints.
+"""VAVLBrain: what is done with a batch.
 
 By default a batch takes three updates in this order: visual (its encoder, the
 shared layers, its two heads), audio (likewise), then the audio-visual head
@@ -9,33 +9,22 @@ Authors
  * The vavl_sb authors 2026
 """
 
-import math
-
 import speechbrain as sb
 import torch
-from speechbrain.nnet.schedulers import update_learning_rate
-from speechbrain.utils.logger import get_logger
 
 from vavl_sb.lobes.conformer import compile_conformers
 from vavl_sb.nnet.attribute_scale import AttributeScale
 from vavl_sb.nnet.losses import reconstruction_loss
-from vavl_sb.training import report
-from vavl_sb.training.distributed import (
-    ParallelBrain,
-    gather_rows,
-    merge_scores,
-)
+from vavl_sb.training.distributed import gather_rows
+from vavl_sb.training.epochs import EpochBrain
 from vavl_sb.training.mixup import check_mixup, mix
 from vavl_sb.training.objectives import OUTPUTS, head_rows, loss_parts
-from vavl_sb.training.progress import Progress, refuse_nonfinite
+from vavl_sb.training.progress import refuse_nonfinite
 from vavl_sb.training.schedules import SCHEDULES
 from vavl_sb.utils.errors import VAVLError
-from vavl_sb.utils.metric_stats import ConcordanceStats, EmotionStats
-
-logger = get_logger(__name__)
 
 
-class VAVLBrain(ParallelBrain):
+class VAVLBrain(EpochBrain):
     """Trains and scores :class:`vavl_sb.lobes.vavl.VAVL`.
 
     One Adam holds the whole network. An update leaves the gradients of all
@@ -80,13 +69,9 @@ class VAVLBrain(ParallelBrain):
         *args,
         prediction_loss,
         reconstruction_weight=1.0,
-        lr_audio_encoder=1e-5,
-        lr_annealing=None,
-        select_by="mean",
         schedule="sequential",
         mixup=0.0,
         attribute_range=None,
-        train_loggers=(),
         **kwargs,
     ):
         super().__init__(*args, **kwargs)
@@ -101,11 +86,6 @@ class VAVLBrain(ParallelBrain):
                 "data_parallel_backend: cannot train VAVL; start train.py "
                 "with torchrun instead (docs/several_processes.md)"
             )
-        if select_by not in ("mean", *OUTPUTS):
-            raise VAVLError(
-                "select_by: must be mean, audio, visual or audiovisual, not "
-                f"{select_by!r}"
-            )
         if schedule not in SCHEDULES:
             raise VAVLError(
                 f"schedule: must be {' or '.join(SCHEDULES)}, not {schedule!r}"
@@ -114,18 +94,7 @@ class VAVLBrain(ParallelBrain):
         self.mixup = check_mixup(mixup)
         self.prediction_loss = prediction_loss
         self.reconstruction_weight = reconstruction_weight
-        self.lr_audio_encoder = lr_audio_encoder
-        self.lr_annealing = lr_annealing
-        self.select_by = select_by
         self.scale = AttributeScale(attribute_range)
-        self.train_loggers = list(train_loggers)
-        self.learns_audio_encoder = "audio_encoder" in self.modules
-        self.curves = report.LearningCurves(self.hparams.output_folder)
-        self.progress = Progress(self.hparams.output_folder)
-        if self.checkpointer is not None:
-            self.checkpointer.add_recoverable(
-                "progress", self.progress, optional_load=True
-            )
         self.update = None
 
     def init_optimizers(self):
@@ -159,11 +128,6 @@ class VAVLBrain(ParallelBrain):
             fullgraph=self.compile_using_fullgraph,
             dynamic=self.compile_using_dynamic_shape_tracing,
         )
-
-    def on_fit_start(self):
-        """Goes on from the newest checkpoint; see the base class."""
-        super().on_fit_start()
-        self.progress.write_report()
 
     def freeze_optimizers(self, optimizers):
         """The audio encoder steps in the audio update alone.
@@ -328,150 +292,3 @@ class VAVLBrain(ParallelBrain):
         total = self.schedule(self, batch)
         self.on_fit_batch_end(batch, None, total, True)
         return total
-
-    def update_average(self, loss, avg_loss):
-        """As in SpeechBrain, also where the first batch was skipped.
-
-        Arguments
-        ---------
-        loss : torch.Tensor
-            Of a batch; one that is not finite is left out.
-        avg_loss : float
-            The average so far; 0 before the first.
-
-        Returns
-        -------
-        float
-        """
-        if avg_loss == 0.0 and torch.isfinite(loss):
-            return float(loss)
-        return super().update_average(loss, avg_loss)
-
-    def _go_on(self):
-        """Random numbers of an epoch that goes on from a checkpoint in it."""
-        if self.checkpointer is not None:
-            state = self.checkpointer.recoverables.get("random_state")
-            if state is not None:
-                state.go_on()
-
-    def on_stage_start(self, stage, epoch=None):
-        """Clears the stage's losses and scores.
-
-        Arguments
-        ---------
-        stage : sb.Stage
-            The stage that starts.
-        epoch : int
-            The epoch; None at test.
-        """
-        self.progress.start_epoch(epoch)
-        kind = (
-            EmotionStats
-            if self.hparams.task == "classification"
-            else ConcordanceStats
-        )
-        self.stats = {name: kind(self.hparams.labels) for name in OUTPUTS}
-        if stage == sb.Stage.TRAIN and self.lr_annealing is not None:
-            self._anneal(epoch)
-
-    def _anneal(self, epoch):
-        """Sets the learning rates of an epoch, also in a resumed run."""
-        lr, _ = self.lr_annealing(epoch)
-        # SpeechBrain's schedulers round to float32: a constant stays one.
-        if math.isclose(lr, self.optimizer.param_groups[0]["lr"], rel_tol=1e-6):
-            return
-        update_learning_rate(self.optimizer, lr)
-        if self.learns_audio_encoder:
-            share = lr / self.lr_annealing(1)[0]
-            update_learning_rate(
-                self.optimizers_dict["audio_encoder"],
-                share * self.lr_audio_encoder,
-            )
-
-    def fit(self, epoch_counter, train_set, valid_set=None, **kwargs):
-        """Trains; an empty validation set keeps the last epoch.
-
-        Arguments
-        ---------
-        epoch_counter : iterable
-            Gives epoch numbers.
-        train_set : Dataset
-            Clips to learn from.
-        valid_set : Dataset
-            Clips that choose the checkpoint.
-        **kwargs
-            As in ``sb.Brain.fit``.
-        """
-        self.has_valid = valid_set is not None and len(valid_set) > 0
-        if not self.has_valid:
-            logger.warning("no validation clips: the last epoch is kept")
-        # SpeechBrain tells the epoch to a sampler that it knows of.
-        options = kwargs.get("train_loader_kwargs") or {}
-        self.train_sampler = options.get("batch_sampler")
-        super().fit(
-            epoch_counter,
-            train_set,
-            valid_set if self.has_valid else None,
-            **kwargs,
-        )
-        self.progress.tell()
-        if sb.utils.distributed.if_main_process():
-            self.curves.draw()
-
-    def on_stage_end(self, stage, stage_loss, epoch=None):
-        """Logs, keeps the best checkpoint, and at test writes the results.
-
-        Arguments
-        ---------
-        stage : sb.Stage
-            The stage that ends.
-        stage_loss : float
-            Its average loss.
-        epoch : int
-            The epoch; None at test.
-        """
-        # Also where the checkpoint was of the epoch's last batch.
-        self._go_on()
-        if stage != sb.Stage.TRAIN:
-            stage_loss = merge_scores(
-                self.stats, self.progress.sums, stage_loss
-            )
-        losses = {"loss": float(stage_loss)}
-        for name, loss in self.progress.losses().items():
-            losses[name.replace(" ", "_") + "_loss"] = loss
-        if stage == sb.Stage.TRAIN:
-            self.train_losses = losses
-            # Not of the next epoch, which goes on from this one's checkpoint.
-            self.step, self.avg_train_loss = 0, 0.0
-            if not self.has_valid:
-                self._end_epoch(epoch, {}, {}, score=float(epoch))
-        elif stage == sb.Stage.VALID:
-            scores = report.scores(self.stats)
-            score = report.selected(scores, self.select_by)
-            self._end_epoch(epoch, losses, scores, score)
-        else:
-            sb.utils.distributed.run_on_main(
-                report.write_test_report,
-                [self.hparams, self.stats, self.train_loggers],
-            )
-
-    def _end_epoch(self, epoch, valid_losses, scores, score):
-        """Log line, curves, checkpoint and early stopping of an epoch."""
-        valid = dict(valid_losses)
-        for name, values in scores.items():
-            valid[f"{name}_{values['score_name']}"] = values["score"]
-        meta = {"epoch": epoch, "lr": self.optimizer.param_groups[0]["lr"]}
-        if self.progress.skipped_in_epoch():
-            meta["skipped updates"] = self.progress.skipped_in_epoch()
-        # SpeechBrain's loggers wait for all processes, and write in one.
-        for train_logger in self.train_loggers:
-            train_logger.log_stats(
-                meta, train_stats=self.train_losses, valid_stats=valid
-            )
-        if sb.utils.distributed.if_main_process():
-            self.curves.add(epoch, self.train_losses, valid)
-        self.hparams.epoch_counter.update_metric(score)
-        if self.checkpointer is not None:
-            self.checkpointer.save_and_keep_only(
-                meta={"score": score, "epoch": epoch}, max_keys=["score"]
-            )
