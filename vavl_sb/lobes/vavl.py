@@ -15,7 +15,7 @@ Authors
  * The vavl_sb authors 2026
 """
 
-import contextlib
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -258,7 +258,7 @@ class VAVL(nn.Module):
             "visual": Rows(visual, visual_lens),
         }
         found = {}
-        with self._frozen_backbone() if freeze_backbone else _nothing():
+        with self._frozen_backbone() if freeze_backbone else nullcontext():
             for modality, rows in inputs.items():
                 found.update(self._one_modality(modality, rows))
         found["audiovisual"] = self._both(found, inputs, detach_pair)
@@ -338,7 +338,7 @@ class VAVL(nn.Module):
         full = out.new_zeros(len(present), self.num_outputs)
         return full.masked_scatter(present.unsqueeze(-1), out)
 
-    @contextlib.contextmanager
+    @contextmanager
     def _frozen_backbone(self):
         """Backbone in eval mode and without gradients, then as it was."""
         backbone = [
@@ -355,9 +355,3 @@ class VAVL(nn.Module):
         finally:
             for module, training in modes:
                 module.training = training
-
-
-@contextlib.contextmanager
-def _nothing():
-    """A context that changes nothing."""
-    yield
