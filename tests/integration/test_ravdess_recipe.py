@@ -134,8 +134,9 @@ def test_a_run_with_copies_at_other_speeds_and_mixup(corpus, tmp_path):
             *("--mixup", "0.4", *SMALL, *more),
         )
 
-    run(tmp_path / "plain", "--speed_changes", "[]")
-    run(tmp_path / "out", "--speed_changes", "[90, 110]")
+    heard = ("--audio_speeds", "[80]")
+    run(tmp_path / "plain", "--speed_changes", "[]", *heard)
+    run(tmp_path / "out", "--speed_changes", "[90, 110]", *heard)
     index = json.loads((tmp_path / "out/features.json").read_text())
     train = json.loads((tmp_path / "out/train.json").read_text())
     plain = json.loads((tmp_path / "plain/features.json").read_text())
@@ -154,6 +155,8 @@ def test_a_run_with_copies_at_other_speeds_and_mixup(corpus, tmp_path):
 
     about = json.loads((tmp_path / "out/inference/about.json").read_text())
     assert about["run"]["speed_changes"] == [90, 110]
+    assert about["run"]["audio_speeds"] == [80]
     assert about["run"]["mixup"] == 0.4
     card = (tmp_path / "out/inference/README.md").read_text()
     assert "at this speed, in percent: 90, 110" in card and "Mixup: 0.4" in card
+    assert "heard at these speeds too, in percent: 80" in card

@@ -222,7 +222,7 @@ def run_folder(tmp_path_factory):
         folder / "inference",
         net,
         encoder,
-        record=run_record(hparams),
+        record=run_record({**hparams, "clip_encoder": encoder}),
         task="classification",
         labels=LABELS,
         corpus="CREMA-D",

@@ -60,14 +60,17 @@ def test_another_setting_is_refused_by_name(started, key, value):
 
 
 def test_options_that_came_later_count_where_they_change_something(started):
-    started.update(speed_changes=[], mixup=0.0)
+    started.update(audio_speeds=[], speed_changes=[], mixup=0.0)
     started.update(feature_whitening=None, feature_noise=0.0)
     started.update(encoder_layers=3)
     refuse_other_run(started, {})
-    started.update(speed_changes=[90], mixup=0.2)
-    with pytest.raises(VAVLError, match=r"\(mixup, speed_changes\)"):
+    started.update(audio_speeds=[90], speed_changes=[90], mixup=0.2)
+    with pytest.raises(
+        VAVLError, match=r"\(audio_speeds, mixup, speed_changes\)"
+    ):
         refuse_other_run(started, {})
-    started.update(speed_changes=[], mixup=0.0, feature_whitening=0.5)
+    started.update(audio_speeds=[], speed_changes=[], mixup=0.0)
+    started.update(feature_whitening=0.5)
     with pytest.raises(VAVLError, match=r"\(feature_whitening\)"):
         refuse_other_run(started, {})
 

@@ -1,11 +1,11 @@
 """What a network takes over from another model, and what is refused."""
 
 import json
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from test_clip import make_encoder
 
 from vavl_sb.lobes.vavl import VAVL
 from vavl_sb.training.transfer import carried_modalities, start_from
@@ -26,16 +26,28 @@ def network(seed, **changes):
 
 
 def encoder(**digests):
-    return SimpleNamespace(digest={**DIGESTS, **digests}.get)
+    return SimpleNamespace(
+        digest={**DIGESTS, **digests}.get,
+        audio_speeds=[],
+        audio_encoder=SimpleNamespace(freeze=True),
+    )
+
+
+def hearing(speeds, freeze=True):
+    """A clip encoder with all its parts."""
+    encoder = make_encoder(audio_speeds=speeds)
+    encoder.audio_encoder.freeze = freeze
+    return encoder
 
 
 @pytest.fixture
 def model(tmp_path):
     """Makes a model's folder."""
 
-    def make(net, heads=None, speakers=("old",)):
+    def make(net, heads=None, speakers=("old",), **more):
         save_weights(net, tmp_path / "vavl.safetensors")
         about = {"encoders": DIGESTS, "train_speakers": list(speakers)}
+        about.update(more)
         if heads is not None:
             about["trained_heads"] = heads
         (tmp_path / "about.json").write_text(json.dumps(about))
@@ -100,16 +112,50 @@ def test_other_shared_layers_are_refused(model, layers):
 
 @pytest.mark.parametrize("theirs, own", [(0.5, None), (None, 0.5), (0.5, 0.7)])
 def test_features_whitened_in_another_way_are_refused(model, theirs, own):
-    folder = model(network(0, feature_whitening=theirs))
-    about = json.loads((Path(folder) / "about.json").read_text())
-    about["run"] = {"feature_whitening": theirs}
-    (Path(folder) / "about.json").write_text(json.dumps(about))
+    run = {"feature_whitening": theirs}
+    folder = model(network(0, feature_whitening=theirs), run=run)
     same_way = network(1, feature_whitening=theirs)
     start_from(folder, same_way, encoder(), SPLITS)
     net = network(1, feature_whitening=own)
     with pytest.raises(EncoderError, match="feature_whitening") as error:
         start_from(folder, net, encoder(), SPLITS)
     assert "\n" not in str(error.value)
+
+
+def trained_with(model, speeds):
+    """A model's folder, with what an export says of its speeds."""
+    encoder = hearing(speeds)
+    digests = {name: encoder.digest(name) for name in DIGESTS}
+    # Exports from before there were speeds say nothing of them.
+    run = {"audio_speeds": speeds} if speeds else {}
+    return model(network(0), encoders=digests, run=run)
+
+
+@pytest.mark.parametrize(
+    "theirs, own", [([90], []), ([], [90, 110]), ([90], [110])]
+)
+def test_features_heard_at_other_speeds_are_refused(model, theirs, own):
+    folder = trained_with(model, theirs)
+    start_from(folder, network(1), hearing(theirs), SPLITS)
+    with pytest.raises(EncoderError) as error:
+        start_from(folder, network(1), hearing(own), SPLITS)
+    assert f"audio_speeds {theirs}, and this run has {own}" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("theirs", [[], [90, 110]])
+def test_a_speech_encoder_may_learn_from_features_at_many_speeds(model, theirs):
+    folder = trained_with(model, theirs)
+    net = network(1)
+    encoder = hearing([], freeze=False)
+    start_from(folder, net, encoder, SPLITS)
+    assert any("projection" in name for name in same(net, network(0)))
+    assert encoder.audio_speeds == []
+    other = make_encoder()
+    other.audio_encoder.average = 7
+    other.audio_encoder.freeze = False
+    with pytest.raises(EncoderError, match="another audio encoder"):
+        start_from(folder, net, other, SPLITS)
 
 
 @pytest.mark.parametrize("speaker", ["new1", "new2"])

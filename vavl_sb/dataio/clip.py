@@ -19,15 +19,13 @@ import torch
 
 from vavl_sb.dataio.faces import CropBatch, Decided
 from vavl_sb.dataio.frames import AudioChunk
+from vavl_sb.dataio.hearing import mean_over_speeds
 from vavl_sb.dataio.media import decode, is_silent, refuse_endless
-from vavl_sb.dataio.speed import at_own_times, change_speed, check_speeds
+from vavl_sb.dataio.speed import check_speeds
 from vavl_sb.utils.errors import MediaError
 from vavl_sb.utils.stopwatch import Stopwatch
 
 SAMPLE_RATE = 16000
-
-# Features of a sound at one speed are kept for its copies if they are no more.
-KEPT_BYTES = 2**26
 
 # Raised when this file changes what features a clip gives.
 PATH_VERSION = 1
@@ -93,7 +91,7 @@ class ClipEncoder:
     audio_speeds : list of number
         Percent: a clip's audio features are the mean over those of its sound
         at its own speed and at these, frame by frame; see
-        :mod:`vavl_sb.dataio.speed`. The encoder runs once for each.
+        :mod:`vavl_sb.dataio.hearing`. The encoder runs once for each.
 
     Raises
     ------
@@ -198,7 +196,7 @@ class ClipEncoder:
         if samples is None:
             return ClipFeatures(visual=visual)
         speeds = (100, *self.audio_speeds) if speed == 100 else (speed,)
-        audio = self._hear(samples, wav, speeds, {} if heard is None else heard)
+        audio = self._hear(samples, wav, speeds, heard)
         return ClipFeatures(audio, visual)
 
     def read(self, wav=None, video=None):
@@ -306,28 +304,25 @@ class ClipEncoder:
         np.ndarray
             float16, shape (Ta, audio_dim); None for silence or no samples.
         """
-        return self._hear(samples, name, (100, *self.audio_speeds), {})
+        return self._hear(samples, name, (100, *self.audio_speeds))
 
-    def _hear(self, samples, name, speeds, heard):
-        """Mean of the features of sound at speeds, by the first's frames."""
+    def _hear(self, samples, name, speeds, heard=None):
+        """Mean of the features of sound at speeds, in half precision."""
         if len(samples) == 0 or is_silent(samples):
             return None
-        total = 0.0
-        for speed in speeds:
-            features = heard.get(speed)
-            if features is None:
-                features = self._hear_once(samples, speed)
-                if features.nbytes <= KEPT_BYTES:
-                    heard[speed] = features
-            if speed != speeds[0]:
-                features = at_own_times(features, speed, len(total))
-            total = total + features
-        return _half([total / len(speeds)], name)
+        features = mean_over_speeds(
+            self._encode_once,
+            samples,
+            speeds,
+            SAMPLE_RATE,
+            self.audio_encoder.frame_rate,
+            heard,
+        )
+        return _half([features], name)
 
     @torch.inference_mode()
-    def _hear_once(self, samples, speed):
-        """Features of sound at one speed, float32, shape (T, audio_dim)."""
-        samples = change_speed(samples, speed)
+    def _encode_once(self, samples):
+        """Features of a sound as it is, float32, shape (T, audio_dim)."""
         device = _device(self.audio_encoder)
         features, _ = self.audio_encoder(samples[None].to(device), None)
         return features[0].float().cpu().numpy()

@@ -1,15 +1,10 @@
-"""Sound at other speeds: more training clips, and steadier features.
+"""Speed perturbation: more training clips, spoken faster and slower.
 
 Each training clip gets copies whose sound is resampled (Ko et al., "Audio augmentation
 for speech recognition", Interspeech 2015), which moves pitch and formants as
 another speaker would. The picture of a copy is that of the clip: the same
 faces, shown faster or slower. Copies stand beside the clips, as in Kaldi, so
 that features of a frozen encoder are computed once.
-
-A clip may also be heard at several speeds itself, in training and in use: its
-features are then the mean over them (:func:`at_own_times`), which depends less
-on the pitch of the one voice. This is test-time augmentation, of features
-instead of predictions.
 
 Authors
  * The vavl_sb authors 2026
@@ -18,12 +13,13 @@ Authors
 import math
 from numbers import Real
 
-import numpy as np
 import torchaudio
 
 from vavl_sb.utils.errors import VAVLError
 
 SLOWEST, FASTEST = 50, 200
+# Each costs a pass of the speech encoder.
+MOST = 10
 # What tells a copy in the entries of a training set: percent.
 FIELD = "speed_change"
 
@@ -96,6 +92,10 @@ def check_speeds(speeds, option="speed_changes"):
             f"{option}: must be a list of percentages such as [90, 110], "
             f"not {speeds!r}"
         )
+    if len(speeds) > MOST:
+        raise VAVLError(
+            f"{option}: give {MOST} speeds at the most, not {len(speeds)}"
+        )
     for speed in speeds:
         number = isinstance(speed, Real) and not isinstance(speed, bool)
         if not (
@@ -142,36 +142,3 @@ def change_speed(samples, speed):
         return samples
     # In tenths of a percent, since both rates must be whole numbers.
     return torchaudio.functional.resample(samples, round(10 * speed), 1000)
-
-
-def at_own_times(features, speed, count):
-    """Features of changed sound, at the times of the clip's own frames.
-
-    Linear between the centres of frames; beyond those of the first and the
-    last it is theirs.
-
-    Arguments
-    ---------
-    features : np.ndarray
-        Shape (T, D), T above 0: of a clip at ``speed``.
-    speed : number
-        Percent.
-    count : int
-        Frames of the clip at its own speed.
-
-    Returns
-    -------
-    np.ndarray
-        Shape (count, D).
-
-    Example
-    -------
-    >>> at_own_times(np.arange(8.0)[:, None], 50, 4).ravel().tolist()
-    [0.5, 2.5, 4.5, 6.5]
-    """
-    centres = (np.arange(count) + 0.5) * 100 / speed - 0.5
-    centres = centres.clip(0, len(features) - 1)
-    before = np.floor(centres).astype(int)
-    after = np.minimum(before + 1, len(features) - 1)
-    share = (centres - before)[:, None].astype(features.dtype)
-    return (1 - share) * features[before] + share * features[after]

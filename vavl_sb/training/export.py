@@ -179,6 +179,15 @@ def _refuse_other(encoder, name, arguments):
     )
 
 
+def _speeds(clip_encoder):
+    """The argument audio_speeds, where there are any.
+
+    Versions that do not know of it can read all other exports.
+    """
+    speeds = list(clip_encoder.audio_speeds)
+    return {"audio_speeds": speeds} if speeds else {}
+
+
 def _nodes(net, clip_encoder, encoders, about):
     """The keys of hyperparams.yaml, in order."""
     return {
@@ -196,7 +205,7 @@ def _nodes(net, clip_encoder, encoders, about):
             face_tracker=_ref("<face_tracker>"),
             frame_rate=clip_encoder.frame_rate,
             batch_frames=clip_encoder.batch_frames,
-            audio_speeds=list(clip_encoder.audio_speeds),
+            **_speeds(clip_encoder),
         ),
         "vavl": _new("vavl_sb.lobes.vavl.VAVL", **net.settings),
         "modules": {

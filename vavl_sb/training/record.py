@@ -69,10 +69,12 @@ def run_record(hparams):
     settings = (
         *("seed", "partition", "label_source", "also_train"),
         *("withhold_audio", "withhold_visual", "pretrained_from"),
-        *("audio_speeds", "speed_changes", "mixup"),
+        *("speed_changes", "mixup"),
         *("feature_whitening", "feature_noise", "feature_dropout"),
     )
     run = {key: _public(hparams[key]) for key in settings if key in hparams}
+    # Of the encoder, which is what an hparams file may leave as it was.
+    run["audio_speeds"] = list(hparams["clip_encoder"].audio_speeds)
     return {
         "run": {"command": command_line(sys.argv), **run},
         "encoder_names": {

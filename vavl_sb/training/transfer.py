@@ -4,6 +4,7 @@ Authors
  * The vavl_sb authors 2026
 """
 
+import copy
 from pathlib import Path
 
 import torch
@@ -194,8 +195,28 @@ def _check_whitening(source, about, net):
         )
 
 
+def _as_theirs(source, about, clip_encoder):
+    """The clip encoder with the speeds of a model, for its digest.
+
+    Frozen, it must have them. A speech encoder that learns hears a clip once,
+    and goes on from features that were means.
+    """
+    theirs = (about.get("run") or {}).get("audio_speeds") or []
+    own = clip_encoder.audio_speeds
+    if clip_encoder.audio_encoder.freeze and theirs != own:
+        raise EncoderError(
+            f"pretrained_from: {source} was trained with audio_speeds "
+            f"{theirs}, and this run has {own}; give it the same"
+        )
+    other = copy.copy(clip_encoder)
+    other.audio_speeds = theirs
+    return other
+
+
 def _check_origin(source, about, carried, clip_encoder, splits):
     """Refuses other encoders of the same size, and speakers seen before."""
+    if "audio" in carried:
+        clip_encoder = _as_theirs(source, about, clip_encoder)
     for modality in carried:
         if clip_encoder.digest(modality) != about["encoders"][modality]:
             raise EncoderError(
