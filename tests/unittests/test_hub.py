@@ -169,6 +169,9 @@ def answer(status, kind=errors.HfHubHTTPError):
         (errors.OfflineModeIsEnabled("x"), "HF_HUB_OFFLINE"),
         (ConnectionError("no route"), "cannot be reached.*the cache"),
         (httpx.ConnectError("Name not known"), "cannot be reached.*Name"),
+        (PermissionError(13, "not permitted"), "cannot be reached.*not perm"),
+        (PermissionError(13, "denied", "/c/x"), "^/c/x: denied, on this"),
+        (OSError(28, "No space left", "/c/x"), "^/c/x: No space left, on"),
         (ValueError("bad\nname"), "^bad$"),
     ],
 )

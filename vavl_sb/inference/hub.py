@@ -250,6 +250,9 @@ def reason(error, sending=False):
         return f"the hub answered: {first_line(error)}"
     if isinstance(chain[-1], errors.LocalEntryNotFoundError):
         return "the cache lacks it, and the hub was not to be asked"
+    local = [one for one in chain if getattr(one, "filename", None)]
+    if local:  # An OSError of a file: sockets have no names.
+        return f"{local[-1].filename}: {local[-1].strerror}, on this machine"
     # Of the network: no hub answered.
     if among(errors.LocalEntryNotFoundError, OSError, *_network_errors()):
         lacking = "" if sending else ", and the cache lacks it"
