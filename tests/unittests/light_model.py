@@ -27,7 +27,9 @@ class MeanColour(torch.nn.Module):
         return "colour"
 
 
-def make_model(task="classification", tracker=None, frame_rate=5.0, **more):
+def make_model(
+    task="classification", tracker=None, frame_rate=5.0, average=1, **more
+):
     """A recognizer with random weights, whose heads differ clearly."""
     torch.manual_seed(3)
     net = VAVL(
@@ -43,7 +45,7 @@ def make_model(task="classification", tracker=None, frame_rate=5.0, **more):
             if "head" in name and name.endswith("weight"):
                 weights.mul_(4)
     encoder = ClipEncoder(
-        AudioEncoder("logmel"),
+        AudioEncoder("logmel", average=average),
         MeanColour(),
         tracker or FaceTracker(None, size=32),
         frame_rate=frame_rate,

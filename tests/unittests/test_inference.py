@@ -196,6 +196,36 @@ def test_windows_hold_the_frames_of_their_time(model, clip):
             assert said == pytest.approx(softmax(logits), abs=2e-2), head
 
 
+@pytest.mark.parametrize("piece", [None, 3.5])
+def test_long_frames_let_each_window_be_heard_by_itself(
+    sound, tmp_path, monkeypatch, piece
+):
+    """As in RAVDESS's recipe, whose clips are one frame."""
+    long_frames = make_model(average=1000)
+    samples = read_audio(sound)
+    samples[6 * RATE : 9 * RATE] = 0
+    path = tmp_path / "pause.wav"
+    soundfile.write(path, samples.numpy(), RATE, subtype="FLOAT")
+    if piece is not None:
+        in_pieces(monkeypatch, piece)
+    found = long_frames.timeline(path, window=2.0, hop=0.9)
+    assert len(found) == 10 and found[-1].start == pytest.approx(8.1)
+    encoder = long_frames.hparams.clip_encoder
+    for window in found:
+        first, last = round(window.start * RATE), round(window.end * RATE)
+        audio = encoder.encode_audio(samples[first:last])
+        if audio is None:
+            assert window.emotion is None
+            continue
+        said = window.emotion.per_modality["audio"]["probabilities"]
+        logits = heads(long_frames, audio, None)["audio"]
+        assert said == pytest.approx(softmax(logits), abs=1e-4)
+    assert [w.emotion is None for w in found].count(True) == 1
+    monkeypatch.undo()
+    (whole,) = long_frames.timeline(sound, window=30.0)
+    assert whole.emotion == long_frames.predict_file(sound)
+
+
 def test_a_timeline_of_one_window_is_the_clips_answer(model, clip):
     found = model.analyze(clip, window=30.0, hop=1.0)
     (window,) = found.timeline

@@ -36,6 +36,8 @@ class Piece:
         no feature.
     peaks : np.ndarray
         Lowest and highest sample within each audio frame, shape (Ta, 2).
+    sound : list of AudioChunk
+        What the audio features were computed from, at 16 kHz.
     """
 
     start: float
@@ -44,6 +46,7 @@ class Piece:
     audio_times: np.ndarray
     visual_times: np.ndarray
     peaks: np.ndarray
+    sound: list = field(default_factory=list)
 
 
 @dataclass
@@ -153,6 +156,7 @@ def _close(started, number, encoder, wav, seconds, end, watch):
         audio_times=audio_times,
         visual_times=visual_times,
         peaks=peaks,
+        sound=found.sound,
     )
 
 

@@ -235,10 +235,21 @@ class _Pass:
         self.model, self.path, self.modality = model, path, modality
         self.duration = duration
         self.watch = Stopwatch(STAGES)
-        self.windows = FeatureWindows(window) if window else None
+        self.windows = self._windows(window) if window else None
         self.sample = CropSample(crops)
         self.outputs, self.timeline = [], []
         self.has = set()
+
+    def _windows(self, window):
+        """What cuts the timeline's windows out of the clip."""
+        encoder = self.model.hparams.clip_encoder
+
+        def encode(samples):
+            with self.watch("audio encoder"):
+                return encoder.encode_audio(samples, self.path)
+
+        frame_rate = encoder.audio_encoder.frame_rate
+        return FeatureWindows(window, frame_rate, encode)
 
     def read(self, wav, video, expected):
         """Reads the clip; gives itself."""

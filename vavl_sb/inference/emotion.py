@@ -136,7 +136,8 @@ class EmotionRecognizer(Pretrained):
         """Predicts the emotion of a clip over time.
 
         Features are computed once, as for :meth:`predict_file`; each window
-        takes those of its own time.
+        takes those of its own time. A model whose audio frames are about as
+        long as a window (``audio_frame_average``) hears each by itself.
 
         Arguments
         ---------

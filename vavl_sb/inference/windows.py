@@ -1,5 +1,10 @@
 """Windows over a clip: what the heads say as time goes on.
 
+Features are computed once for the whole clip, and a window takes the frames of
+its time. Where an encoder averages so many frames that a window would have a
+few at the most, as in RAVDESS's recipe, the sound of each window is encoded by
+itself.
+
 Authors
  * The vavl_sb authors 2026
 """
@@ -7,12 +12,15 @@ Authors
 import math
 
 import numpy as np
+import torch
 
-from vavl_sb.dataio.clip import ClipFeatures
+from vavl_sb.dataio.clip import SAMPLE_RATE, ClipFeatures, end_of
 from vavl_sb.dataio.media import is_silent
 from vavl_sb.utils.errors import VAVLError
 
 LEAST_HOP = 0.05
+# With fewer audio frames, a window's sound is encoded by itself.
+LEAST_FRAMES = 5
 
 
 def spans(duration, window, hop, longest):
@@ -66,10 +74,19 @@ class FeatureWindows:
     ---------
     spans : list of (float, float)
         From :func:`spans`.
+    frame_rate : float
+        Audio frames a second.
+    encode : callable
+        From a window's samples, a tensor (n,) at 16 kHz, to its audio
+        features, None for silence; used where windows would have fewer than
+        ``LEAST_FRAMES`` frames.
     """
 
-    def __init__(self, spans):
+    def __init__(self, spans, frame_rate, encode):
         self.spans = list(spans)
+        longest = max(end - start for start, end in self.spans)
+        self.encode = encode if longest * frame_rate < LEAST_FRAMES else None
+        self.sound = []  # AudioChunk
         self.kept = {"audio": [], "visual": []}  # of (times, features, peaks)
 
     def add(self, piece):
@@ -88,7 +105,9 @@ class FeatureWindows:
             Of the frames that begin within the window.
         """
         found = piece.features
-        if found.audio is not None:
+        if self.encode is not None:
+            self.sound += piece.sound
+        elif found.audio is not None:
             rows = (piece.audio_times, found.audio, piece.peaks)
             self.kept["audio"].append(rows)
         if found.visual is not None:
@@ -113,11 +132,21 @@ class FeatureWindows:
         start, end = self.spans.pop(0)
         # What lies at the very end of a clip, or is rounded to lie behind it.
         until = end if self.spans else math.inf
-        audio, peaks = self._cut("audio", start, until)
-        if peaks is not None and is_silent(peaks):
-            audio = None
+        audio = self._audio(start, until)
         visual, _ = self._cut("visual", start, until)
         return start, end, ClipFeatures(audio, visual)
+
+    def _audio(self, start, end):
+        """Audio features of a stretch; None for silence."""
+        if self.encode is None:
+            features, peaks = self._cut("audio", start, end)
+            silent = peaks is not None and is_silent(peaks)
+            return None if silent else features
+        self.sound = [chunk for chunk in self.sound if end_of(chunk) > start]
+        parts = [_between(chunk, start, end) for chunk in self.sound]
+        if not any(len(part) for part in parts):
+            return None
+        return self.encode(torch.from_numpy(np.concatenate(parts)))
 
     def _cut(self, kind, start, end):
         """Features and peaks of the frames that begin in a stretch."""
@@ -133,3 +162,10 @@ class FeatureWindows:
         if not any(len(part) for part in features):
             return None, None
         return np.concatenate(features), np.concatenate(peaks)
+
+
+def _between(chunk, start, end):
+    """The samples of a chunk of sound that lie in a stretch of time."""
+    places = [(time - chunk.start) * SAMPLE_RATE for time in (start, end)]
+    first, last = np.clip(np.round(places), 0, len(chunk.samples)).astype(int)
+    return chunk.samples[first:last]
