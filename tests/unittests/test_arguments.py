@@ -31,6 +31,17 @@ FILES = sorted((REPOSITORY / "recipes").glob("*/hparams/*.yaml"))
         (["--lr=1", "foo"], "foo: is neither"),
         (["--debug", "foo"], "foo: is neither"),
         (["-lr", "1"], "-lr: is neither"),
+        (["--lr", "fast"], "--lr: must be a number, not fast$"),
+        (["--lr", "-0.1"], "--lr: must be a number, 0 or more, not -0.1$"),
+        (["--lr", "null"], "--lr: must be a number, not null$"),
+        (["--lr_final", "[1]"], "--lr_final: must be a number, not a seq$"),
+        (["--batch_size", "0"], "must be a whole number, 1 or more, not 0$"),
+        (["--batch_size", "2.0"], "must be a whole number"),
+        (["--seed=-1"], "--seed: must be a whole number, 0 or more, not -1"),
+        (["--mixup", "yes"], "--mixup: must be a number, not yes"),
+        (["--skip_prep", "no"], "--skip_prep: must be True or False, not no"),
+        (["--residual", "0"], "--residual: must be True or False, not 0"),
+        (["--speed_changes", "90"], "must be a list such as .*, not 90"),
     ],
 )
 def test_options_that_cannot_be(path, options, words):
@@ -70,6 +81,16 @@ def test_an_hparams_file_of_another_kind(content, words, tmp_path):
     with pytest.raises(VAVLError, match=f"vavl.yaml: .*{words}") as error:
         parse_arguments([str(path)])
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: f"{p.parts[-3]} {p.stem}")
+def test_values_of_every_kind(path):
+    words = [str(path), "--data_folder=x", "--lr=1e-3", "--seed=007"]
+    words += ["--d_model=0x10", "--frame_rate=null", "--partition=my.json"]
+    words += ["--also_train=folder", "--audio_frame_average=!ref <seed>"]
+    words += ["--residual=false", "--labels=[a, b]", "--lr_final=.5"]
+    words += ["--mixup=1", "--feature_whitening=0.5", "--max_grad_norm=2"]
+    assert parse_arguments(words) == sb.parse_arguments(words)
 
 
 def test_no_value_where_the_file_has_none():

@@ -19,7 +19,11 @@ from conftest import REPOSITORY
 from test_stopping import end, in_child
 
 from vavl_sb import cli
-from vavl_sb.protocol.comparison import compare, read_protocol
+from vavl_sb.protocol.comparison import (
+    compare,
+    comparison_markdown,
+    read_protocol,
+)
 from vavl_sb.protocol.results import read_result
 from vavl_sb.protocol.settings import read_overrides, read_partitions
 from vavl_sb.utils.errors import VAVLError
@@ -100,6 +104,7 @@ pause: 0
 shared_layers: 2
 residual: True
 reconstruction_weight: 2.0
+num_workers: 0
 """
 
 
@@ -295,6 +300,25 @@ def test_side_by_side_the_first_goes_alone(recipe, tmp_path):
     assert {x.split()[0] for x in calls(recipe)[:2]} == {"start"}
 
 
+@pytest.mark.parametrize("command", ["protocol", "ablate"])
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (["--puase", "1"], "--puase: no such option (the nearest: --pause)"),
+        (["--residual=no"], "--residual: must be True or False, not no"),
+        (["--pause", "long"], "--pause: must be a number, not long"),
+    ],
+)
+def test_options_of_train_py_are_checked_before_anything_runs(
+    recipe, tmp_path, capsys, command, change, words
+):
+    out = tmp_path / "out"
+    assert vavl(command, recipe, out, "--partitions=1", *change) == 1
+    error = capsys.readouterr().err
+    assert words in error and error.count("\n") == 1
+    assert not out.exists() and not (recipe / "calls.txt").exists()
+
+
 @pytest.mark.parametrize(
     "change, words",
     [
@@ -475,6 +499,10 @@ def test_compare_uses_the_common_runs(two, tmp_path, capsys, monkeypatch):
     ps = [part["scores"]["uar"] for part in content["modalities"].values()]
     smallest = min(ps, key=lambda entry: entry["p"])
     assert smallest["p_holm"] == pytest.approx(2 * smallest["p"])
+    assert text.endswith("In comparison.json\n") and "p cannot" not in text
+    content["modalities"]["audio"].update(n_speakers=4, smallest_p=0.125)
+    line = "audio: with 4 speakers p cannot fall below 0.125."
+    assert line in comparison_markdown(content).splitlines()
 
 
 def test_compare_is_antisymmetric_and_null_with_itself(two):

@@ -8,7 +8,7 @@ import torch
 from test_clip import make_encoder
 
 from vavl_sb.lobes.vavl import VAVL
-from vavl_sb.training.transfer import carried_modalities, start_from
+from vavl_sb.training.transfer import carried_modalities, read_about, start_from
 from vavl_sb.utils.errors import CorpusError, EncoderError
 from vavl_sb.utils.weights import save_weights
 
@@ -174,3 +174,15 @@ def test_a_folder_that_is_no_model(model, tmp_path, text):
     (tmp_path / "about.json").write_text(text)
     with pytest.raises(EncoderError, match="inference folder"):
         start_from(folder, network(1), encoder(), SPLITS)
+
+
+def test_what_is_no_model_is_told_with_what_is_meant(tmp_path):
+    for source, words in (
+        (tmp_path / "nope", f"{tmp_path}/nope: no such folder; give a run's"),
+        (tmp_path, f"{tmp_path}/about.json cannot be used .*; give a run's"),
+    ):
+        with pytest.raises(EncoderError, match=f"pretrained_from: {words}"):
+            read_about(source)
+    (tmp_path / "inference").mkdir()
+    with pytest.raises(EncoderError, match=f"give {tmp_path}/inference$"):
+        read_about(tmp_path)

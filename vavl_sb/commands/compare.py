@@ -4,6 +4,8 @@ Authors
  * The vavl_sb authors 2026
 """
 
+from pathlib import Path
+
 
 def add_parser(commands):
     """Adds the command to the command line.
@@ -50,5 +52,6 @@ def run(options):
     content = compare(
         read_protocol(options.first), read_protocol(options.second)
     )
-    print(write_comparison(content, options.output_folder), end="")
+    print(write_comparison(content, options.output_folder))
+    print(f"In {Path(options.output_folder) / 'comparison.json'}")
     return 0

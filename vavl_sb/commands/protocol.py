@@ -95,14 +95,22 @@ def read_plan(options, command):
     Returns
     -------
     vavl_sb.protocol.protocol.Plan
+
+    Raises
+    ------
+    VAVLError
+        In one line: an option that cannot be meant, of the protocol or of its
+        train.py.
     """
     from vavl_sb.protocol.folder import find_recipe
     from vavl_sb.protocol.protocol import Plan
     from vavl_sb.protocol.settings import (
+        as_words,
         read_overrides,
         read_partitions,
         read_seeds,
     )
+    from vavl_sb.training.arguments import parse_arguments
 
     hparams, train = find_recipe(options.hparams)
     default = train.parent / "results" / command / hparams.stem
@@ -116,11 +124,14 @@ def read_plan(options, command):
         if not (key and equals):
             raise VAVLError(f"--slurm: must be KEY=VALUE, not {word!r}")
         slurm[key] = int(value) if value.isdigit() else value
+    overrides = read_overrides(options.passed_on)
+    # Before a folder is claimed, and before runs fail one after the other.
+    parse_arguments([str(hparams), *as_words(overrides)])
     return Plan(
         hparams=str(hparams),
         partitions=read_partitions(options.partitions),
         seeds=read_seeds(options.seeds),
-        overrides=read_overrides(options.passed_on),
+        overrides=overrides,
         folder=str(Path(options.output_folder or default).absolute()),
         launcher=options.launcher,
         jobs=options.jobs or (0 if options.launcher == "slurm" else 1),

@@ -144,7 +144,8 @@ class RobustnessTest:
         if self.has_pairs and not all(has.values()):
             return
         for condition in self.conditions:
-            if has.get(condition.modality):
+            known = condition.modality in self.model.trained_heads
+            if known and has[condition.modality]:
                 self._corrupt(condition, clip, samples, features, target)
 
     def _corrupt(self, condition, clip, samples, features, target):

@@ -287,6 +287,11 @@ def comparison_markdown(content):
                 f"{modality}: {part['n_unpaired']} predictions without a "
                 "partner left out."
             )
+        if (part["smallest_p"] or 0.0) > 0.05:
+            lines.append(
+                f"{modality}: with {part['n_speakers']} speakers p cannot "
+                f"fall below {part['smallest_p']:g}."
+            )
         for name, s in part["scores"].items():
             rows.append(
                 [

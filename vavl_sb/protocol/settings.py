@@ -148,7 +148,7 @@ def read_overrides(words):
             continue
         key, equals, value = word[2:].partition("=")
         if key in overrides:
-            raise VAVLError(f"--{key}: stands twice")
+            raise VAVLError(f"--{key}: stands twice; give it once")
         if key in RESERVED:
             raise VAVLError(
                 f"--{key}: is set for each run; choose by --partitions, "

@@ -9,14 +9,32 @@ Authors
 
 import dataclasses
 import difflib
+import re
 
 import speechbrain as sb
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
-from ruamel.yaml.nodes import MappingNode
+from ruamel.yaml.nodes import MappingNode, ScalarNode
 from speechbrain.utils.run_opts import RunOptions
 
 from vavl_sb.utils.errors import VAVLError
+
+YAML_TAG = "tag:yaml.org,2002:"
+KINDS = {
+    "bool": ("True or False", ("bool",)),
+    "int": ("a number", ("int", "float")),
+    "float": ("a number", ("int", "float")),
+    "seq": ("a list such as [a, b]", ("seq",)),
+}
+# A number or a file; one folder or several.
+OF_ANY_KIND = ("partition", "also_train")
+# The least that a number may be, which may not be null; those must be whole.
+WHOLE = {
+    **dict.fromkeys(("batch_size", "number_of_epochs"), 1),
+    **dict.fromkeys(("seed", "num_workers", "early_stopping_patience"), 0),
+    **dict.fromkeys(("d_model", "projection_dim", "encoder_layers"), 1),
+}
+LEAST = {**WHOLE, **dict.fromkeys(("lr", "lr_final", "lr_audio_encoder"), 0)}
 
 
 def parse_arguments(arguments):
@@ -40,8 +58,9 @@ def parse_arguments(arguments):
     ------
     VAVLError
         In one line: an option stands twice, the hparams file has no such key,
-        a value is missing or no YAML, a word belongs to no option, an option
-        that must be given is not, or the file cannot be read.
+        a value is missing, no YAML or of another kind than the file's, a word
+        belongs to no option, an option that must be given is not, or the file
+        cannot be read.
 
     Example
     -------
@@ -86,10 +105,46 @@ def parse_arguments(arguments):
             and usual_tag != "!PLACEHOLDER"
         ):
             raise VAVLError(f"--{key}: has no value; give one, or leave it out")
+        _check_kind(key, node, known)
     for key, node in known.items():
         if node.tag == "!PLACEHOLDER" and not _has_value(given.get(key)):
             raise VAVLError(f"--{key}: must be given, such as --{key} FOLDER")
     return hparams_file, run_opts, overrides
+
+
+def _check_kind(key, node, known):
+    """Refuses a value of another kind than the hparams file has.
+
+    A word in place of a number would be told of much later, and "no" for False
+    never: YAML takes it for a text, and Python a text for True.
+    """
+    usual = known[key]
+    reference = re.fullmatch(r"<(\w+)>", str(usual.value))
+    if usual.tag == "!ref" and reference:
+        usual = known.get(reference[1], usual)
+    words, kinds = KINDS.get(usual.tag.removeprefix(YAML_TAG), (None, ()))
+    found = node.tag.removeprefix(YAML_TAG)
+    if words is None or node.tag.startswith("!") or key in OF_ANY_KIND:
+        return
+    # Null switches much off.
+    if found == "null" and key not in LEAST:
+        return
+    value = node.value if isinstance(node, ScalarNode) else f"a {found}"
+    if found not in kinds:
+        raise VAVLError(f"--{key}: must be {words}, not {value}")
+    if key in LEAST:
+        _check_least(key, node, value)
+
+
+def _check_least(key, node, value):
+    """Refuses a number that is too small or has to be whole."""
+    whole = "whole " if key in WHOLE else ""
+    integer = node.tag.endswith(":int")
+    if (whole and not integer) or YAML().load(value) < LEAST[key]:
+        raise VAVLError(
+            f"--{key}: must be a {whole}number, {LEAST[key]} or more, not "
+            f"{value}"
+        )
 
 
 def _refuse_stray(arguments):
@@ -136,7 +191,7 @@ def _top_level(text, where):
 
 def _is_null(tag):
     """Whether a node's tag is that of null, or of nothing at all."""
-    return tag == "tag:yaml.org,2002:null"
+    return tag == f"{YAML_TAG}null"
 
 
 def _has_value(node):

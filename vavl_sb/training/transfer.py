@@ -157,10 +157,12 @@ def read_about(source):
             about["encoders"][modality]
         about["train_speakers"] = set(about["train_speakers"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise EncoderError(
-            f"pretrained_from: {path} cannot be used "
-            f"({type(error).__name__}); give a run's inference folder"
-        ) from None
+        below = Path(source) / "inference"
+        meant = below if below.is_dir() else "a run's inference folder"
+        reason = f"{path} cannot be used ({type(error).__name__})"
+        if not Path(source).is_dir():
+            reason = f"{source}: no such folder"
+        raise EncoderError(f"pretrained_from: {reason}; give {meant}") from None
     return about
 
 
