@@ -34,7 +34,12 @@ from ravdess_files import find_files
 from vavl_sb.commands.protocol import say
 from vavl_sb.dataio.prepare_report import PrepareReport
 from vavl_sb.protocol.protocol import Plan, run_protocol
-from vavl_sb.protocol.settings import as_words, read_overrides, read_seeds
+from vavl_sb.protocol.settings import (
+    RESERVED,
+    as_words,
+    read_overrides,
+    read_seeds,
+)
 from vavl_sb.training.arguments import parse_arguments
 from vavl_sb.utils.errors import VAVLError, exit_on_error
 from vavl_sb.utils.files import write_atomically, write_json
@@ -81,7 +86,6 @@ def _check(options, overrides):
             "--freeze_audio_encoder: the logistic regression needs features "
             "of a frozen encoder; leave it out"
         )
-    parse_arguments([options.hparams, *as_words(overrides)])
     check_sklearn()
 
 
@@ -298,6 +302,9 @@ def main(words):
     cache = os.path.abspath(overrides.get("feature_folder", "results/features"))
     overrides["feature_folder"] = cache
     choices = read_choices(options.choices)
+    for changes in choices.values():
+        words = as_words({**overrides, **changes})
+        parse_arguments([options.hparams, *words], later=RESERVED)
     folds = make_folds(overrides["data_folder"], options.folds)
     inner = choose(options, folder, overrides, folds, choices)
     names = [max(scores, key=scores.get) for scores in inner]

@@ -31,6 +31,8 @@ FILES = sorted((REPOSITORY / "recipes").glob("*/hparams/*.yaml"))
         (["--lr=1", "foo"], "foo: is neither"),
         (["--debug", "foo"], "foo: is neither"),
         (["-lr", "1"], "-lr: is neither"),
+        (["--max_grad_norm", "five"], "argument --max_grad_norm: invalid"),
+        (["--precision", "foo"], "argument --precision: invalid choice"),
         (["--lr", "fast"], "--lr: must be a number, not fast$"),
         (["--lr", "-0.1"], "--lr: must be a number, 0 or more, not -0.1$"),
         (["--lr", "null"], "--lr: must be a number, not null$"),
@@ -54,6 +56,14 @@ def test_options_that_cannot_be(path, options, words):
 def test_the_corpus_must_be_given(options):
     with pytest.raises(VAVLError, match="--data_folder: must be given"):
         parse_arguments([str(FILES[0]), *options])
+
+
+def test_what_is_given_later_needs_no_value(tmp_path):
+    path = tmp_path / "own.yaml"
+    path.write_text("output_folder: !PLACEHOLDER\nlr: 0.1\n")
+    with pytest.raises(VAVLError, match="--output_folder: must be given"):
+        parse_arguments([str(path)])
+    parse_arguments([str(path), "--lr=1"], later=["output_folder"])
 
 
 def test_an_hparams_file_that_is_none(tmp_path):

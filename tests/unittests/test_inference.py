@@ -21,7 +21,7 @@ from vavl_sb.dataio.faces import FaceTracker
 from vavl_sb.dataio.media import FrameBatch, decode, read_audio
 from vavl_sb.dataio.pieces import read_pieces
 from vavl_sb.inference import analysis
-from vavl_sb.inference.windows import spans
+from vavl_sb.inference.windows import FeatureWindows, spans
 from vavl_sb.utils.errors import EncoderError, MediaError, VAVLError
 
 av = pytest.importorskip("av")
@@ -196,7 +196,7 @@ def test_windows_hold_the_frames_of_their_time(model, clip):
             assert said == pytest.approx(softmax(logits), abs=2e-2), head
 
 
-@pytest.mark.parametrize("piece", [None, 3.5])
+@pytest.mark.parametrize("piece", [None, 3.0, 3.5])
 def test_long_frames_let_each_window_be_heard_by_itself(
     sound, tmp_path, monkeypatch, piece
 ):
@@ -224,6 +224,31 @@ def test_long_frames_let_each_window_be_heard_by_itself(
     monkeypatch.undo()
     (whole,) = long_frames.timeline(sound, window=30.0)
     assert whole.emotion == long_frames.predict_file(sound)
+
+
+@pytest.mark.parametrize("average", [1, 1000])
+def test_a_last_window_before_the_end_ends_there(sound, monkeypatch, average):
+    model = make_model(average=average)
+    in_pieces(monkeypatch, 2.0)
+    heard, kept = [], []
+    encode, add = model.hparams.clip_encoder.encode_audio, FeatureWindows.add
+
+    def listen(samples, name="x"):
+        heard.append(len(samples) / RATE)
+        return encode(samples, name)
+
+    def watch(self, piece):
+        yield from add(self, piece)
+        kept.append(sum(len(chunk.samples) for chunk in self.sound) / RATE)
+
+    monkeypatch.setattr(model.hparams.clip_encoder, "encode_audio", listen)
+    monkeypatch.setattr(FeatureWindows, "add", watch)
+    (window,) = model.timeline(sound, window=3.0, hop=60.0)
+    assert (window.start, window.end) == (0.0, 3.0)
+    assert max(heard) <= 3.0 and max(kept) <= 3.5
+    # As with windows behind it, which it does not look into.
+    first = model.timeline(sound, window=3.0, hop=1.0)[0]
+    assert window.emotion.probabilities == first.emotion.probabilities
 
 
 def test_a_timeline_of_one_window_is_the_clips_answer(model, clip):

@@ -143,6 +143,11 @@ def test_features_heard_at_other_speeds_are_refused(model, theirs, own):
     assert "\n" not in str(error.value)
 
 
+def test_speeds_are_the_same_in_any_order(model):
+    folder = trained_with(model, [110, 100, 90])
+    start_from(folder, network(1), hearing([90, 110]), SPLITS)
+
+
 @pytest.mark.parametrize("theirs", [[], [90, 110]])
 def test_a_speech_encoder_may_learn_from_features_at_many_speeds(model, theirs):
     folder = trained_with(model, theirs)

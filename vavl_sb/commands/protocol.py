@@ -105,6 +105,7 @@ def read_plan(options, command):
     from vavl_sb.protocol.folder import find_recipe
     from vavl_sb.protocol.protocol import Plan
     from vavl_sb.protocol.settings import (
+        RESERVED,
         as_words,
         read_overrides,
         read_partitions,
@@ -126,7 +127,7 @@ def read_plan(options, command):
         slurm[key] = int(value) if value.isdigit() else value
     overrides = read_overrides(options.passed_on)
     # Before a folder is claimed, and before runs fail one after the other.
-    parse_arguments([str(hparams), *as_words(overrides)])
+    parse_arguments([str(hparams), *as_words(overrides)], later=RESERVED)
     return Plan(
         hparams=str(hparams),
         partitions=read_partitions(options.partitions),

@@ -85,7 +85,8 @@ def read_pieces(
     Yields
     ------
     Piece
-        In order of time. One without any feature is left out.
+        In order of time. One without sound or face is left out, but not one
+        whose sound is silence.
     """
     watch = watch or Stopwatch()
     started, done = {}, 0
@@ -147,7 +148,7 @@ def _close(started, number, encoder, wav, seconds, end, watch):
         parts, times = zip(*found.faces, strict=True)
         features.visual = np.concatenate(parts)
         visual_times = np.concatenate(times)
-    if features.audio is None and features.visual is None:
+    if not found.sound and features.visual is None:
         return
     yield Piece(
         start=number * seconds,

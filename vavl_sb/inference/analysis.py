@@ -249,7 +249,7 @@ class _Pass:
                 return encoder.encode_audio(samples, self.path)
 
         frame_rate = encoder.audio_encoder.frame_rate
-        return FeatureWindows(window, frame_rate, encode)
+        return FeatureWindows(window, self.duration, frame_rate, encode)
 
     def read(self, wav, video, expected):
         """Reads the clip; gives itself."""

@@ -21,6 +21,8 @@ from vavl_sb.utils.errors import VAVLError
 LEAST_HOP = 0.05
 # With fewer audio frames, a window's sound is encoded by itself.
 LEAST_FRAMES = 5
+# Not for frames that are short, however short the windows.
+SHORT_FRAME = 0.2
 
 
 def spans(duration, window, hop, longest):
@@ -74,6 +76,8 @@ class FeatureWindows:
     ---------
     spans : list of (float, float)
         From :func:`spans`.
+    duration : float
+        Seconds of the clip.
     frame_rate : float
         Audio frames a second.
     encode : callable
@@ -82,10 +86,11 @@ class FeatureWindows:
         ``LEAST_FRAMES`` frames.
     """
 
-    def __init__(self, spans, frame_rate, encode):
-        self.spans = list(spans)
+    def __init__(self, spans, duration, frame_rate, encode):
+        self.spans, self.duration = list(spans), duration
         longest = max(end - start for start, end in self.spans)
-        self.encode = encode if longest * frame_rate < LEAST_FRAMES else None
+        few = longest * frame_rate < LEAST_FRAMES
+        self.encode = encode if few and 1 / frame_rate > SHORT_FRAME else None
         self.sound = []  # AudioChunk
         self.kept = {"audio": [], "visual": []}  # of (times, features, peaks)
 
@@ -107,13 +112,16 @@ class FeatureWindows:
         found = piece.features
         if self.encode is not None:
             self.sound += piece.sound
+            self._forget()
         elif found.audio is not None:
             rows = (piece.audio_times, found.audio, piece.peaks)
             self.kept["audio"].append(rows)
         if found.visual is not None:
             rows = (piece.visual_times, found.visual, piece.visual_times)
             self.kept["visual"].append(rows)
-        while len(self.spans) > 1 and self.spans[0][1] <= piece.end:
+        # What ends with the clip waits for all of it.
+        known = min(piece.end, math.nextafter(self.duration, -math.inf))
+        while self.spans and self.spans[0][1] <= known:
             yield self._next()
 
     def finish(self):
@@ -131,9 +139,10 @@ class FeatureWindows:
         """Cuts out the first window that is left."""
         start, end = self.spans.pop(0)
         # What lies at the very end of a clip, or is rounded to lie behind it.
-        until = end if self.spans else math.inf
+        until = math.inf if end >= self.duration else end
         audio = self._audio(start, until)
         visual, _ = self._cut("visual", start, until)
+        self._forget()
         return start, end, ClipFeatures(audio, visual)
 
     def _audio(self, start, end):
@@ -142,11 +151,15 @@ class FeatureWindows:
             features, peaks = self._cut("audio", start, end)
             silent = peaks is not None and is_silent(peaks)
             return None if silent else features
-        self.sound = [chunk for chunk in self.sound if end_of(chunk) > start]
         parts = [_between(chunk, start, end) for chunk in self.sound]
         if not any(len(part) for part in parts):
             return None
         return self.encode(torch.from_numpy(np.concatenate(parts)))
+
+    def _forget(self):
+        """Sound before the windows that are left."""
+        start = self.spans[0][0] if self.spans else math.inf
+        self.sound = [chunk for chunk in self.sound if end_of(chunk) > start]
 
     def _cut(self, kind, start, end):
         """Features and peaks of the frames that begin in a stretch."""

@@ -7,8 +7,10 @@ Authors
  * The vavl_sb authors 2026
 """
 
+import contextlib
 import dataclasses
 import difflib
+import io
 import re
 
 import speechbrain as sb
@@ -37,13 +39,15 @@ WHOLE = {
 LEAST = {**WHOLE, **dict.fromkeys(("lr", "lr_final", "lr_audio_encoder"), 0)}
 
 
-def parse_arguments(arguments):
+def parse_arguments(arguments, later=()):
     """What ``speechbrain.parse_arguments`` gives, of options that can be.
 
     Arguments
     ---------
     arguments : list of str
         Command line without the program's name.
+    later : collection of str
+        Keys that get their value later, and so need none here.
 
     Returns
     -------
@@ -77,7 +81,8 @@ def parse_arguments(arguments):
     for option in options:
         if options.count(option) > 1:
             raise VAVLError(f"{option}: stands twice; give it once")
-    hparams_file, run_opts, overrides = sb.parse_arguments(arguments)
+    with _one_line():
+        hparams_file, run_opts, overrides = sb.parse_arguments(arguments)
     _refuse_stray(arguments)
     run_opts = _one_interval(run_opts)
     try:
@@ -107,9 +112,25 @@ def parse_arguments(arguments):
             raise VAVLError(f"--{key}: has no value; give one, or leave it out")
         _check_kind(key, node, known)
     for key, node in known.items():
-        if node.tag == "!PLACEHOLDER" and not _has_value(given.get(key)):
+        if key in later or node.tag != "!PLACEHOLDER":
+            continue
+        if not _has_value(given.get(key)):
             raise VAVLError(f"--{key}: must be given, such as --{key} FOLDER")
     return hparams_file, run_opts, overrides
+
+
+@contextlib.contextmanager
+def _one_line():
+    """A run option that cannot be: one line, without argparse's usage."""
+    told = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(told):
+            yield
+    except SystemExit as stop:
+        _, error, reason = told.getvalue().rpartition("error: ")
+        if not (stop.code and error):
+            raise
+        raise VAVLError(" ".join(reason.split())) from None
 
 
 def _check_kind(key, node, known):

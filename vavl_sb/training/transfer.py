@@ -14,6 +14,7 @@ from speechbrain.utils.logger import get_logger
 
 from vavl_sb.dataio.features import clip_means, feature_statistics
 from vavl_sb.dataio.manifest import refuse_overlap
+from vavl_sb.dataio.speed import check_speeds
 from vavl_sb.lobes.vavl import MODALITIES
 from vavl_sb.training.export import ABOUT
 from vavl_sb.utils.errors import EncoderError
@@ -204,6 +205,7 @@ def _as_theirs(source, about, clip_encoder):
     and goes on from features that were means.
     """
     theirs = (about.get("run") or {}).get("audio_speeds") or []
+    theirs = sorted(check_speeds(theirs, "audio_speeds"))
     own = clip_encoder.audio_speeds
     if clip_encoder.audio_encoder.freeze and theirs != own:
         raise EncoderError(
