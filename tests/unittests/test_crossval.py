@@ -159,3 +159,27 @@ def test_a_file_that_is_no_choices(tmp_path, text):
     with pytest.raises(VAVLError, match="--choices: ") as error:
         crossval.read_choices(path)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "options, choices, words",
+    [
+        (["--lrr", "1"], "plain: {}", "--lrr: no such option"),
+        (["--lr", "fast"], "plain: {}", "--lr: must be a number, not fast"),
+        ([], "a: {}\nb: {mixup: much}", "--mixup: must be a number, not much"),
+    ],
+)
+def test_options_are_checked_before_anything_runs(
+    tmp_path, monkeypatch, options, choices, words
+):
+    monkeypatch.setattr(crossval, "check_sklearn", lambda: None)
+    (tmp_path / "choices.yaml").write_text(choices)
+    command = [
+        str(RECIPE / "hparams" / "vavl_cls.yaml"),
+        *("--data_folder", str(tmp_path)),
+        *("--choices", str(tmp_path / "choices.yaml")),
+        *("--output_folder", str(tmp_path / "out"), *options),
+    ]
+    with pytest.raises(VAVLError, match=words):
+        crossval.main(command)
+    assert not (tmp_path / "out").exists()
