@@ -303,8 +303,8 @@ def main(words):
     overrides["feature_folder"] = cache
     choices = read_choices(options.choices)
     for changes in choices.values():
-        words = as_words({**overrides, **changes})
-        parse_arguments([options.hparams, *words], later=RESERVED)
+        given = as_words({**overrides, **changes})
+        parse_arguments([options.hparams, *given], later=RESERVED)
     folds = make_folds(overrides["data_folder"], options.folds)
     inner = choose(options, folder, overrides, folds, choices)
     names = [max(scores, key=scores.get) for scores in inner]

@@ -32,9 +32,9 @@ def extract_features(
 
     A clip that cannot be decoded is left out and named in the report; the rest
     goes on. Under torchrun every process calls this, and each takes every n-th
-    clip with its copies; what is written is what a single process writes. (Two clips of equal
-    bytes may be computed by two processes, of which the later replaces the
-    earlier's file with the same.)
+    clip with its copies; what is written is what a single process writes. (Two
+    clips of equal bytes may be computed by two processes, of which the later
+    replaces the earlier's file with the same.)
 
     Arguments
     ---------

@@ -109,6 +109,8 @@ class FeatureWindows:
         features : ClipFeatures
             Of the frames that begin within the window.
         """
+        if not self.spans:
+            return
         found = piece.features
         if self.encode is not None:
             self.sound += piece.sound
