@@ -8,6 +8,8 @@ Authors
 
 import pickle
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -125,6 +127,12 @@ ATTACKS = {
     "module": "x: !module:os\n",
     "name": "x: !name:os.system\n",
     "attribute": "x: !ref <vavl.__class__>\n",
+    "indirect": "e: ''\n"
+    "evil: \"<e>(!!python/object/apply:os.system ['touch boom'])\"\n"
+    "x: !ref <evil>\n",
+    "alias": "x: &a [1]\ny: *a\n",
+    "run option": "jit: True\n",
+    "device": "device: cuda\n",
 }
 
 
@@ -154,6 +162,19 @@ def test_the_attacks_are_real(folder, target, name):
     except Exception:
         pass
     assert target.exists()
+
+
+@pytest.mark.parametrize("trust", [True, False])
+def test_an_indirect_reference_in_a_process_of_its_own(folder, target, trust):
+    """HyperPyYAML's first load of a process is the one that it works in."""
+    append(folder, ATTACKS["indirect"])
+    code = (
+        "from vavl_sb.inference import EmotionRecognizer\n"
+        f"EmotionRecognizer.from_hparams({str(folder)!r}, trust={trust})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True)
+    assert target.exists() == trust
+    assert (b"EncoderError" in done.stderr) == (not trust)
 
 
 def test_the_export_of_an_ordinary_extension_needs_trust(folder, target):

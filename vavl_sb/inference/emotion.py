@@ -4,9 +4,13 @@ Authors
  * The vavl_sb authors 2026
 """
 
+import tempfile
+from pathlib import Path
+
 import torch
 from ruamel.yaml import YAMLError
 from speechbrain.inference.interfaces import Pretrained
+from speechbrain.utils.fetching import LocalStrategy
 
 from vavl_sb.inference.analysis import analyze_file
 from vavl_sb.inference.answer import (
@@ -24,7 +28,7 @@ from vavl_sb.inference.loading import (
     read_weights,
 )
 from vavl_sb.inference.tensors import encode_tensors, prepare_frames, unpad
-from vavl_sb.inference.trust import refuse_unsafe
+from vavl_sb.inference.trust import read_safe
 from vavl_sb.nnet.attribute_scale import AttributeScale
 from vavl_sb.utils.errors import EncoderError, MediaError
 
@@ -80,15 +84,24 @@ class EmotionRecognizer(Pretrained):
             asks for trust.
         """
         folder = model_folder(source, **hub_options(kwargs))
-        path = folder / kwargs.get("hparams_file", HPARAMS)
-        if not trust:
-            refuse_unsafe(path)
-            check_sizes(folder)
+        path = folder / kwargs.pop("hparams_file", HPARAMS)
         overrides = {"pretrained_path": str(folder), **(overrides or {})}
+        # A link to a private file would lead nowhere once that is gone.
+        kwargs.setdefault("local_strategy", LocalStrategy.COPY)
         try:
-            model = super().from_hparams(
-                source=str(folder), overrides=overrides, **kwargs
-            )
+            with tempfile.TemporaryDirectory() as private:
+                if not trust:
+                    # What was checked is loaded, whatever the file becomes.
+                    text = read_safe(path, overrides)
+                    path = Path(private) / HPARAMS
+                    path.write_text(text, encoding="utf-8")
+                    check_sizes(folder)
+                model = super().from_hparams(
+                    source=str(path.parent),
+                    hparams_file=path.name,
+                    overrides=overrides,
+                    **kwargs,
+                )
         # Whatever stands in a damaged YAML; what it makes raises its own.
         except (YAMLError, KeyError, ValueError, TypeError) as error:
             reason = " ".join(str(error).split())[:200]

@@ -13,9 +13,11 @@ import os
 import re
 from pathlib import Path
 
+from hyperpyyaml import resolve_references
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import MappingNode, ScalarNode, SequenceNode
+from speechbrain.utils.run_opts import RunOptions
 
 from vavl_sb.utils.errors import EncoderError
 
@@ -50,6 +52,9 @@ CLASSES = {
 LAYERS = re.compile(r"(torch\.nn|speechbrain\.nnet\.\w+)\.[A-Z]\w*")
 HOOK = "!name:vavl_sb.utils.weights.load_weights"
 
+# Keys that SpeechBrain takes for options of the run (device, jit, ...).
+RUN_OPTIONS = {*RunOptions().as_dict()}
+
 # Arguments that name files.
 FILES = ("source", "weights")
 REFERENCE = re.compile(r"<\w+>")
@@ -63,15 +68,24 @@ ENCODER_FILES = {
 }
 
 
-def refuse_unsafe(path):
-    """Refuses a model whose YAML asks for more than an export does.
+def read_safe(path, overrides=None):
+    """The text of a model's YAML, refused if it asks for more than an export.
 
-    Nothing is constructed: the YAML is only parsed.
+    The file is read once. It is checked as it stands and once more with its
+    references resolved, since HyperPyYAML follows ``<...>`` in plain text
+    too. Nothing is constructed.
 
     Arguments
     ---------
     path : Path
         The hyperparams.yaml, in the model's folder.
+    overrides : dict
+        Keys to change, with which the references are resolved.
+
+    Returns
+    -------
+    str
+        What was checked, to be loaded in place of the file.
 
     Raises
     ------
@@ -80,8 +94,10 @@ def refuse_unsafe(path):
     """
     path = Path(path)
     try:
+        text = path.read_text(encoding="utf-8")
         # The parser that HyperPyYAML reads with, so that both see the same.
-        root = YAML().compose(path.read_text(encoding="utf-8"))
+        root = YAML().compose(text)
+        events = list(YAML().parse(text))
     except (OSError, ValueError, YAMLError, RecursionError) as error:
         reason = " ".join(str(error).split())[:200]
         raise EncoderError(
@@ -90,13 +106,26 @@ def refuse_unsafe(path):
     try:
         if not isinstance(root, MappingNode):
             raise _Refused("no keys and values")
-        seen = set()
-        _check(root, seen, path.parent)
+        if any(getattr(event, "anchor", None) for event in events):
+            raise _Refused("an anchor or an alias")
+        _check(root, path.parent)
+        for key, _ in root.value:
+            if key.value in RUN_OPTIONS:
+                raise _Refused(f"the run option {key.value}")
+        resolved = resolve_references(text, overrides).getvalue()
+        _check_resolved(YAML().compose(resolved), set())
+        return text
     except _Refused as refused:
         raise EncoderError(
             f"{path}: has {refused} in it, which no export of vavl_sb has and "
             "which could run any code; give trust=True (--trust) only if you "
             "trust whoever made the model"
+        ) from None
+    except (ValueError, KeyError, YAMLError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise EncoderError(
+            f"{path}: has references that lead nowhere ({reason}); export the "
+            "model again"
         ) from None
     except RecursionError:
         raise EncoderError(f"{path}: nested too deeply") from None
@@ -106,26 +135,45 @@ class _Refused(Exception):
     """What is not let through, in a few words."""
 
 
-def _check(node, seen, folder):
+def _check(node, folder):
     """Walks through all nodes below a node."""
-    if id(node) in seen:  # Aliases may make circles.
-        return
-    seen.add(id(node))
-    tag = str(getattr(node.tag, "value", node.tag))
+    tag = _tag(node)
     if tag not in PLAIN:
         _check_tag(tag, node, folder)
     if isinstance(node, MappingNode):
         for key, value in node.value:
             if not isinstance(key, ScalarNode) or _tag(key) not in PLAIN:
                 raise _Refused("a key that is no text")
-            _check(key, seen, folder)
-            _check(value, seen, folder)
+            _check(key, folder)
+            _check(value, folder)
     elif isinstance(node, SequenceNode):
         for value in node.value:
-            _check(value, seen, folder)
+            _check(value, folder)
     elif node.value.lstrip().startswith("("):
         # HyperPyYAML hands what looks like a tuple to an unsafe loader.
         raise _Refused(f"the tuple {node.value[:40]!r}")
+    elif "<" in node.value and tag != "!ref":
+        raise _Refused(f"the reference {node.value[:40]!r} without !ref")
+
+
+def _check_resolved(node, seen):
+    """What references lead to: no tag that the text itself does not have."""
+    if id(node) in seen:
+        return
+    seen.add(id(node))
+    tag = _tag(node)
+    name = tag.partition(":")[2]
+    if not (
+        tag in PLAIN or tag == HOOK or name in CLASSES or LAYERS.fullmatch(name)
+    ):
+        raise _Refused(f"the tag {tag[:80]}")
+    if isinstance(node, ScalarNode):
+        if node.value.lstrip().startswith("("):
+            raise _Refused(f"the tuple {node.value[:40]!r}")
+        return
+    for value in node.value:
+        for part in value if isinstance(value, tuple) else (value,):
+            _check_resolved(part, seen)
 
 
 def _tag(node):
