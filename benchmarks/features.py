@@ -24,9 +24,9 @@ import material
 import torch
 from measure import options_of, run, timed
 
-from vavl_sb.dataio.frames import AudioChunk
-from vavl_sb.dataio.media import probe
-from vavl_sb.utils.stopwatch import Stopwatch
+from vavl_sb.media.frames import AudioChunk
+from vavl_sb.media.reader import probe
+from vavl_sb.utils.profiler import Stopwatch
 
 STAGES = ("decode", "faces", "audio encoder", "visual encoder")
 
@@ -36,11 +36,11 @@ def encode(encoder, clips, watch=None):
 
     Arguments
     ---------
-    encoder : vavl_sb.dataio.clip.ClipEncoder
+    encoder : vavl_sb.features.extractor.FeatureExtractor
         What encodes.
     clips : list of (str, str)
         Sound and picture.
-    watch : vavl_sb.utils.stopwatch.Stopwatch
+    watch : vavl_sb.utils.profiler.Stopwatch
         Counts the stages.
     """
     watch = watch or Stopwatch(STAGES)
@@ -71,7 +71,7 @@ def worker(tasks, done, folder, options, threads):
         For each operation.
     """
     torch.set_num_threads(threads)
-    encoder = material.clip_encoder(folder, options.quick, options.device)
+    encoder = material.feature_extractor(folder, options.quick, options.device)
     done.put(True)
     while (clips := tasks.get()) is not None:
         encode(encoder, clips)
@@ -151,7 +151,7 @@ def measure(folder, options):
     """
     clips = find_clips(folder, options)
     seconds_of_clips = sum(probe(picture).duration for _, picture in clips)
-    encoder = material.clip_encoder(folder, options.quick, options.device)
+    encoder = material.feature_extractor(folder, options.quick, options.device)
     watches = []
 
     def here():

@@ -17,11 +17,11 @@ from PIL import Image
 
 from vavl_sb.corpora.mp4 import write_mp4
 from vavl_sb.corpora.synthetic import make_cremad
-from vavl_sb.dataio.clip import ClipEncoder
-from vavl_sb.dataio.faces import FaceTracker
-from vavl_sb.dataio.media import decode
+from vavl_sb.faces.tracker import FaceTracker
+from vavl_sb.features.extractor import FeatureExtractor
 from vavl_sb.lobes.audio_encoder import AudioEncoder
 from vavl_sb.lobes.visual_encoder import VisualEncoder
+from vavl_sb.media.reader import decode
 
 FRAME_RATE = Fraction(30000, 1001)
 RATE = 16000
@@ -57,7 +57,7 @@ def speech_model(width=1024, layers=12):
     return Wav2Vec2Model(config)
 
 
-def clip_encoder(folder, quick=False, device="cpu"):
+def feature_extractor(folder, quick=False, device="cpu"):
     """The recipes' encoders: 12 layers of wav2vec2-large, EfficientNet-B2.
 
     Ten pictures a second are encoded, and faces are looked for five times a
@@ -74,7 +74,7 @@ def clip_encoder(folder, quick=False, device="cpu"):
 
     Returns
     -------
-    vavl_sb.dataio.clip.ClipEncoder
+    vavl_sb.features.extractor.FeatureExtractor
     """
     source = Path(folder) / "speech"
     if not (source / "preprocessor_config.json").exists():
@@ -88,7 +88,7 @@ def clip_encoder(folder, quick=False, device="cpu"):
         }
         text = json.dumps(settings)
         (source / "preprocessor_config.json").write_text(text)
-    return ClipEncoder(
+    return FeatureExtractor(
         AudioEncoder(source, num_layers=12), VisualEncoder(), FaceTracker()
     ).to(device)
 

@@ -27,11 +27,11 @@ import torch
 from measure import in_own_process, machine, options_of, peak_mb, report
 from speechbrain.utils.epoch_loop import EpochCounterWithStopper
 
-from vavl_sb.dataio.clip import ClipEncoder
 from vavl_sb.dataio.datasets import emotion_datasets, read_entries
-from vavl_sb.dataio.extraction import extract_features
-from vavl_sb.dataio.faces import FaceTracker
-from vavl_sb.dataio.features import read_index
+from vavl_sb.faces.tracker import FaceTracker
+from vavl_sb.features.cache import read_index
+from vavl_sb.features.extraction import extract_features
+from vavl_sb.features.extractor import FeatureExtractor
 from vavl_sb.lobes.audio_encoder import AudioEncoder
 from vavl_sb.lobes.vavl import VAVL
 from vavl_sb.nnet.losses import classification_loss
@@ -48,7 +48,7 @@ class NoFaces(torch.nn.Module):
 
     output_dim = 8
 
-    def digest(self):
+    def fingerprint(self):
         """Names it in the cache."""
         return "none"
 
@@ -111,7 +111,7 @@ def prepare(folder):
     """
     extract_features(
         [read(folder)],
-        ClipEncoder(AudioEncoder("logmel"), NoFaces(), FaceTracker(None)),
+        FeatureExtractor(AudioEncoder("logmel"), NoFaces(), FaceTracker(None)),
         folder / "features",
         folder / "index.json",
         folder / "report.json",

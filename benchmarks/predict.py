@@ -52,7 +52,7 @@ def make_model(folder, quick, device):
     -------
     vavl_sb.inference.EmotionRecognizer
     """
-    encoder = material.clip_encoder(folder, quick, device)
+    encoder = material.feature_extractor(folder, quick, device)
     net = VAVL(
         audio_dim=encoder.audio_encoder.output_dim,
         num_outputs=len(LABELS),
@@ -63,7 +63,7 @@ def make_model(folder, quick, device):
         hparams={
             "task": "classification",
             "labels": LABELS,
-            "clip_encoder": encoder,
+            "feature_extractor": encoder,
         },
         run_opts={"device": device},
     )

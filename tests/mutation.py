@@ -222,9 +222,9 @@ def summary(results):
 
 def _read(path, tracker):
     """All that the package does with a file on its way to features."""
-    from vavl_sb.dataio.faces import CropBatch
-    from vavl_sb.dataio.frames import AudioChunk, FrameBatch
-    from vavl_sb.dataio.media import decode, probe, read_audio
+    from vavl_sb.faces.tracker import CropBatch
+    from vavl_sb.media.frames import AudioChunk, FrameBatch
+    from vavl_sb.media.reader import decode, probe, read_audio
 
     errors = []
     for use in (probe, read_audio, lambda p: probe_ends(p, probe)):
@@ -337,7 +337,7 @@ def main():
     """Reads what standard input lists; see the module's docstring."""
     import torch
 
-    from vavl_sb.dataio.faces import FaceTracker
+    from vavl_sb.faces.tracker import FaceTracker
 
     torch.set_num_threads(1)
     jobs = [json.loads(line) for line in sys.stdin]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vavl_sb.dataio.features import FeatureCache, read_index
+from vavl_sb.features.cache import FeatureCache, read_index
 from vavl_sb.utils.errors import VAVLError
 
 PENALTIES = tuple(10.0**power for power in (-4, -3, -2, -1, 0))

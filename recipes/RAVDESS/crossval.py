@@ -31,10 +31,10 @@ from baseline import check_sklearn
 from crossval_report import report, score
 from ravdess_files import find_files
 
-from vavl_sb.commands.protocol import say
+from vavl_sb.cli.protocol import say
 from vavl_sb.dataio.prepare_report import PrepareReport
-from vavl_sb.protocol.protocol import Plan, run_protocol
-from vavl_sb.protocol.settings import (
+from vavl_sb.evaluation.protocol import Plan, run_protocol
+from vavl_sb.evaluation.settings import (
     RESERVED,
     as_words,
     read_overrides,

@@ -7,7 +7,7 @@ Authors
 import numpy as np
 from baseline import logistic_regression
 
-from vavl_sb.protocol.results import read_result
+from vavl_sb.evaluation.results import read_result
 from vavl_sb.utils.errors import VAVLError
 
 # What the yardstick reads besides the network's own features.

@@ -22,9 +22,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "unittests"))
 import test_brain as light  # noqa: E402
 from test_features import CountingEncoder  # noqa: E402
 
-from vavl_sb.dataio.extraction import extract_features  # noqa: E402
+from vavl_sb.features.extraction import extract_features  # noqa: E402
 from vavl_sb.training.distributed import join_processes  # noqa: E402
-from vavl_sb.utils import checkpoints, processes  # noqa: E402
+from vavl_sb.utils import checkpoints, distributed as processes  # noqa: E402
 from vavl_sb.utils.errors import VAVLError, exit_on_error  # noqa: E402
 from vavl_sb.utils.random_state import RandomState  # noqa: E402
 

@@ -17,8 +17,8 @@ from conftest import REPOSITORY
 from small_clips import write_manifests
 from test_features import CountingEncoder
 
-from vavl_sb.dataio.features import read_index
 from vavl_sb.dataio.shared_batches import SharedBatches
+from vavl_sb.features.cache import read_index
 from vavl_sb.utils.errors import VAVLError
 
 WORLD = 2

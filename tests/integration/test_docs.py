@@ -32,8 +32,8 @@ from speechbrain.core import RunOptions
 
 from vavl_sb.cli import _parser, main
 from vavl_sb.corpora.synthetic import make_cremad
-from vavl_sb.dataio.clip import ClipEncoder
-from vavl_sb.dataio.faces import FaceTracker
+from vavl_sb.faces.tracker import FaceTracker
+from vavl_sb.features.extractor import FeatureExtractor
 from vavl_sb.inference import EmotionRecognizer
 from vavl_sb.inference.loading import _Plain
 from vavl_sb.lobes.audio_encoder import AudioEncoder
@@ -247,7 +247,7 @@ def make_demo(folder, corpus, videos):
     torch.manual_seed(1)
     demo = folder / "results" / "demo"
     net = VAVL(80, 1408, 6, d_model=16, encoder_layers=1, shared_layers=1)
-    encoder = ClipEncoder(
+    encoder = FeatureExtractor(
         AudioEncoder("logmel"),
         VisualEncoder(None),
         FaceTracker(None, size=64),

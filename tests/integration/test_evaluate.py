@@ -11,11 +11,11 @@ from sklearn.metrics import f1_score, recall_score
 
 from vavl_sb.cli import main
 from vavl_sb.corpora.synthetic import make_cremad
-from vavl_sb.dataio.clip import ClipEncoder
-from vavl_sb.dataio.faces import FaceTracker
 from vavl_sb.evaluation.conditions import choose_conditions
 from vavl_sb.evaluation.corruption import WhiteNoise, lose_modality
 from vavl_sb.evaluation.robustness import RobustnessTest, read_clips
+from vavl_sb.faces.tracker import FaceTracker
+from vavl_sb.features.extractor import FeatureExtractor
 from vavl_sb.inference import EmotionRecognizer
 from vavl_sb.lobes.audio_encoder import AudioEncoder
 from vavl_sb.lobes.vavl import VAVL
@@ -82,7 +82,7 @@ def make_model(folder, task="classification", labels=CLASSES, limits=None):
         for name, weights in net.named_parameters():
             if "head" in name and name.endswith("weight"):
                 weights.mul_(4)
-    encoder = ClipEncoder(
+    encoder = FeatureExtractor(
         AudioEncoder("logmel"),
         visual,
         FaceTracker(None, size=64),
@@ -121,7 +121,7 @@ def paths(corpus, clip):
 def scored(model, manifest, corpus):
     """All conditions, and how often each clip was decoded and encoded."""
     counts = {"read": [], "audio": 0, "crops": 0}
-    encoder = model.hparams.clip_encoder
+    encoder = model.hparams.feature_extractor
     originals = encoder.read, encoder.encode_audio, encoder.encode_crops
 
     def read(wav=None, video=None):
@@ -175,7 +175,7 @@ def test_each_file_is_decoded_once(scored):
 def test_sound_and_picture_of_one_file_are_read_in_one_pass(
     model, manifest, corpus, monkeypatch
 ):
-    from vavl_sb.dataio import clip as module
+    from vavl_sb.features import extractor as module
 
     entries = read_clips(manifest, model.hparams, corpus)
     name, entry = next(iter(entries.items()))
@@ -200,7 +200,7 @@ def test_a_picture_that_fails_leaves_the_sound_of_the_same_file(
     entries = read_clips(manifest, model.hparams, corpus)
     name, entry = next(iter(entries.items()))
     entry["wav"] = entry["video"]
-    encoder = model.hparams.clip_encoder
+    encoder = model.hparams.feature_extractor
     monkeypatch.setattr(
         encoder, "encode_crops", lambda crops: np.full((len(crops), 2), 1e6)
     )
@@ -344,7 +344,9 @@ def test_attributes_are_scored_in_the_corpus_scale(
         model.predict_file(paths(corpus, c)[0]).attributes["valence"]
         for c in clips
     ]
-    features = model.hparams.clip_encoder.encode(paths(corpus, clips[0])[0])
+    features = model.hparams.feature_extractor.encode(
+        paths(corpus, clips[0])[0]
+    )
     raw = model(torch.from_numpy(features.audio).float()[None]).audio[0, 0]
     assert said[0] == pytest.approx(3 + 2 * float(raw), rel=1e-5)  # 1 to 5.
     true = [entries[c]["valence"] for c in clips]

@@ -6,8 +6,8 @@ Authors
 
 import torch
 
-from vavl_sb.dataio.clip import ClipEncoder
-from vavl_sb.dataio.faces import FaceTracker
+from vavl_sb.faces.tracker import FaceTracker
+from vavl_sb.features.extractor import FeatureExtractor
 from vavl_sb.inference import EmotionRecognizer
 from vavl_sb.lobes.audio_encoder import AudioEncoder
 from vavl_sb.lobes.vavl import VAVL
@@ -23,7 +23,7 @@ class MeanColour(torch.nn.Module):
     def forward(self, crops):
         return crops.float().mean(dim=(2, 3)) / 64
 
-    def digest(self):
+    def fingerprint(self):
         return "colour"
 
 
@@ -44,7 +44,7 @@ def make_model(
         for name, weights in net.named_parameters():
             if "head" in name and name.endswith("weight"):
                 weights.mul_(4)
-    encoder = ClipEncoder(
+    encoder = FeatureExtractor(
         AudioEncoder("logmel", average=average),
         MeanColour(),
         tracker or FaceTracker(None, size=32),
@@ -55,7 +55,7 @@ def make_model(
         hparams={
             "task": task,
             "labels": LABELS,
-            "clip_encoder": encoder,
+            "feature_extractor": encoder,
             **more,
         },
     )

@@ -175,12 +175,15 @@ def test_all_layers_side_by_side(
     for row, clip in enumerate(clips):
         truth = _transformers_truth(folder, clip, stable, normalize, True)
         assert torch.allclose(features[row, : len(truth)], truth, atol=1e-5)
-    assert encoder.digest() != AudioEncoder(folder, num_layers=CUT).digest()
+    assert (
+        encoder.fingerprint()
+        != AudioEncoder(folder, num_layers=CUT).fingerprint()
+    )
     encoder.export(tmp_path)
     again = AudioEncoder(
         tmp_path / "audio_encoder", num_layers=None, all_layers=True
     )
-    assert again.digest() == encoder.digest()
+    assert again.fingerprint() == encoder.fingerprint()
     assert torch.equal(again(*_batch(clips))[0], features)
 
 
@@ -269,43 +272,43 @@ def test_export_gives_the_same_features_and_digest(
     copy = AudioEncoder(**encoder.export(tmp_path))
     wavs, lens = _batch(_clips(9000, 5000))
     assert torch.equal(encoder(wavs, lens)[0], copy(wavs, lens)[0])
-    assert encoder.digest() == copy.digest()
+    assert encoder.fingerprint() == copy.fingerprint()
     assert encoder.settings() == copy.settings()
     config = json.loads(
         (tmp_path / "audio_encoder" / "config.json").read_text()
     )
     assert config["num_hidden_layers"] == CUT
     assert folder not in json.dumps(config)
-    assert AudioEncoder(folder).digest() != encoder.digest()
+    assert AudioEncoder(folder).fingerprint() != encoder.fingerprint()
 
 
 def test_export_is_taken_whole(ssl_folder, tmp_path):
     # The default of 12 layers must not cut an exported encoder of 13.
     encoder = AudioEncoder(ssl_folder("wav2vec2"), num_layers=None)
     folder = encoder.export(tmp_path)["source"]
-    assert AudioEncoder(folder, 1).digest() == encoder.digest()
+    assert AudioEncoder(folder, 1).fingerprint() == encoder.fingerprint()
 
 
 def test_digest_follows_weights_and_settings(ssl_folder, tmp_path):
     folder = ssl_folder("wav2vec2")
     encoder = AudioEncoder(folder, freeze=False)
-    first = encoder.digest()
+    first = encoder.fingerprint()
     assert len(bytes.fromhex(first)) == 32
     # How it is trained is no part of it.
-    assert AudioEncoder(folder).digest() == first
+    assert AudioEncoder(folder).fingerprint() == first
     optimizer = torch.optim.SGD(encoder.parameters(), lr=0.1)
     encoder(torch.rand(1, 4000))[0].sum().backward()
     optimizer.step()
-    second = encoder.digest()
+    second = encoder.fingerprint()
     assert second != first
     encoder.load_state_dict(AudioEncoder(folder).state_dict())
-    assert encoder.digest() == first
+    assert encoder.fingerprint() == first
     # do_normalize changes features and no weight.
     copy = encoder.export(tmp_path)["source"]
     path = tmp_path / "audio_encoder" / "preprocessor_config.json"
     settings = json.loads(path.read_text())
     path.write_text(json.dumps({**settings, "do_normalize": False}))
-    assert AudioEncoder(copy).digest() != first
+    assert AudioEncoder(copy).fingerprint() != first
 
 
 def test_more_layers_than_there_are_takes_all(ssl_folder, caplog):
@@ -313,7 +316,7 @@ def test_more_layers_than_there_are_takes_all(ssl_folder, caplog):
     with caplog.at_level("INFO"):
         encoder = AudioEncoder(folder, num_layers=12)
     assert "3 layers, not 12" in caplog.text
-    assert encoder.digest() == AudioEncoder(folder, None).digest()
+    assert encoder.fingerprint() == AudioEncoder(folder, None).fingerprint()
 
 
 def _whisper_truth(folder, clip, cut=None, all_layers=False):
@@ -376,7 +379,7 @@ def test_whisper_fine_tuning_and_export(small_whisper, tmp_path):
     copy = AudioEncoder(**encoder.export(tmp_path))
     wavs, lens = _batch(_clips(9000, 20000))
     assert torch.equal(encoder(wavs, lens)[0], copy(wavs, lens)[0])
-    assert encoder.digest() == copy.digest()
+    assert encoder.fingerprint() == copy.fingerprint()
     # It is a Hugging Face folder like any other.
     truth = _whisper_truth(copy.source, _clips(9000)[0])
     assert torch.allclose(copy(wavs[:1, :9000])[0][0], truth, atol=1e-4)
@@ -392,7 +395,7 @@ def test_whisper_needs_no_decoder(small_whisper, tmp_path):
     state = load_file(weights)
     state = {k: v for k, v in state.items() if k.startswith("encoder")}
     save_file(state, weights, metadata={"format": "pt"})
-    assert AudioEncoder(folder).digest() == encoder.digest()
+    assert AudioEncoder(folder).fingerprint() == encoder.fingerprint()
 
 
 @pytest.mark.real
@@ -416,7 +419,7 @@ def test_pretrained_whisper_on_real_clips(whisper_folder, real_data, tmp_path):
         assert (padded[:length] - truth).abs().mean() < 1e-5
     copy = AudioEncoder(**encoder.export(tmp_path))
     assert torch.equal(copy(clips[0][None])[0], encoder(clips[0][None])[0])
-    assert copy.digest() == encoder.digest()
+    assert copy.fingerprint() == encoder.fingerprint()
 
 
 @pytest.mark.parametrize("hop_ms", [10, 20])
@@ -467,8 +470,8 @@ def test_logmel_is_frozen_and_exports(tmp_path):
     copy = AudioEncoder(**encoder.export(tmp_path))
     wavs = torch.rand(2, 5000)
     assert torch.equal(copy(wavs)[0], encoder(wavs)[0])
-    assert copy.digest() == encoder.digest()
-    assert AudioEncoder("logmel").digest() != encoder.digest()
+    assert copy.fingerprint() == encoder.fingerprint()
+    assert AudioEncoder("logmel").fingerprint() != encoder.fingerprint()
 
 
 def _broken(folder, what):
@@ -571,7 +574,9 @@ def test_hub_name_is_loaded_from_its_download(
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     encoder = AudioEncoder("microsoft/wavlm-large", save_path=tmp_path)
-    assert encoder.digest() == AudioEncoder(ssl_folder("wavlm")).digest()
+    assert (
+        encoder.fingerprint() == AudioEncoder(ssl_folder("wavlm")).fingerprint()
+    )
     # Safetensors were there: the pickled weights were not asked for.
     assert [(name, folder) for name, folder, _ in asked] == [
         ("microsoft/wavlm-large", tmp_path)
@@ -613,7 +618,7 @@ def test_plain_pickled_weights_are_read(ssl_folder, tmp_path):
     state = load_file(folder / "model.safetensors")
     (folder / "model.safetensors").unlink()
     torch.save(state, folder / "pytorch_model.bin")
-    assert AudioEncoder(folder).digest() == encoder.digest()
+    assert AudioEncoder(folder).fingerprint() == encoder.fingerprint()
 
 
 def test_without_transformers_is_one_line(ssl_folder, monkeypatch):
@@ -653,7 +658,7 @@ def test_average_of_consecutive_frames(average):
         torch.testing.assert_close(found[row, : len(wanted)], wanted)
         assert not found[row, len(wanted) :].any()
     assert encoder.frame_rate == 50 / average
-    same = encoder.digest() == AudioEncoder("logmel").digest()
+    same = encoder.fingerprint() == AudioEncoder("logmel").fingerprint()
     assert same == (average == 1)
 
 

@@ -9,19 +9,23 @@ import torch
 from test_clip import make_encoder
 from test_features import extract
 
-from vavl_sb.dataio.clip import ClipEncoder
-from vavl_sb.dataio.extraction import _own_share
-from vavl_sb.dataio.faces import FaceTracker
-from vavl_sb.dataio.features import FeatureCache
-from vavl_sb.dataio.hearing import at_times, frame_centres, mean_over_speeds
-from vavl_sb.dataio.speed import add_speeds
+from vavl_sb.faces.tracker import FaceTracker
+from vavl_sb.features.cache import FeatureCache
+from vavl_sb.features.extraction import _own_share
+from vavl_sb.features.extractor import FeatureExtractor
+from vavl_sb.features.speed import add_speeds
+from vavl_sb.features.speed_averaging import (
+    at_times,
+    frame_centres,
+    mean_over_speeds,
+)
 from vavl_sb.inference import EmotionRecognizer
 from vavl_sb.lobes.audio_encoder import AudioEncoder
 from vavl_sb.lobes.vavl import VAVL
 from vavl_sb.lobes.visual_encoder import VisualEncoder
 from vavl_sb.training.experiment import _check_hearing, make_brain
 from vavl_sb.training.export import export_model
-from vavl_sb.utils import processes
+from vavl_sb.utils import distributed as processes
 from vavl_sb.utils.errors import VAVLError
 
 SPEEDS = [80, 90, 110, 125]
@@ -75,7 +79,9 @@ def test_frames_stand_at_their_own_times(length, frame):
         return places * speed / 100 - 0.5
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("vavl_sb.dataio.hearing.change_speed", stretched)
+        patch.setattr(
+            "vavl_sb.features.speed_averaging.change_speed", stretched
+        )
         found = mean_over_speeds(
             encode, samples, (100, 90, 110), rate, 1 / frame
         ).ravel()
@@ -118,7 +124,7 @@ def test_features_are_the_mean_over_the_speeds(voice):
 
 def test_the_mean_over_a_clip_is_that_of_the_means(voice):
     def encoder(speeds):
-        return ClipEncoder(
+        return FeatureExtractor(
             AudioEncoder("logmel", average=1000),
             None,
             FaceTracker(None),
@@ -136,19 +142,21 @@ def test_a_copy_is_heard_once(voice):
     plain, many = make_encoder(), make_encoder(audio_speeds=SPEEDS)
     copy = many.encode(wav=voice, speed=90).audio
     assert np.array_equal(copy, plain.encode(wav=voice, speed=90).audio)
-    assert many.digest("audio", speed=90) == plain.digest("audio", speed=90)
+    assert many.fingerprint("audio", speed=90) == plain.fingerprint(
+        "audio", speed=90
+    )
 
 
 def test_a_digest_names_the_speeds_in_any_order():
-    plain = make_encoder().digest("audio")
-    assert make_encoder(audio_speeds=[]).digest("audio") == plain
-    assert make_encoder(audio_speeds=[100]).digest("audio") == plain
+    plain = make_encoder().fingerprint("audio")
+    assert make_encoder(audio_speeds=[]).fingerprint("audio") == plain
+    assert make_encoder(audio_speeds=[100]).fingerprint("audio") == plain
     some = make_encoder(audio_speeds=[110, 90.0])
-    assert some.digest("audio") != plain
-    assert some.digest("audio") == make_encoder(audio_speeds=[90, 110]).digest(
-        "audio"
-    )
-    assert some.digest("visual") == make_encoder().digest("visual")
+    assert some.fingerprint("audio") != plain
+    assert some.fingerprint("audio") == make_encoder(
+        audio_speeds=[90, 110]
+    ).fingerprint("audio")
+    assert some.fingerprint("visual") == make_encoder().fingerprint("visual")
 
 
 def test_silence_has_no_features_at_any_speed(tmp_path):
@@ -174,7 +182,7 @@ def test_what_is_no_speed_is_refused(speeds):
 def test_an_encoder_that_learns_is_refused():
     def hparams(speeds, freeze):
         return {
-            "clip_encoder": make_encoder(audio_speeds=speeds),
+            "feature_extractor": make_encoder(audio_speeds=speeds),
             "audio_encoder": SimpleNamespace(freeze=freeze),
         }
 
@@ -188,7 +196,7 @@ def test_an_exported_model_hears_as_training_did(voice, tmp_path):
     torch.manual_seed(0)
     net = VAVL(80, 1408, 2, d_model=16, encoder_layers=1, shared_layers=1)
     net.eval()
-    encoder = ClipEncoder(
+    encoder = FeatureExtractor(
         AudioEncoder("logmel"),
         VisualEncoder(None),
         FaceTracker(None),
@@ -206,7 +214,7 @@ def test_an_exported_model_hears_as_training_did(voice, tmp_path):
     )
     # Without trust: what an export has in it is let through.
     model = EmotionRecognizer.from_hparams(tmp_path / "model")
-    assert model.hparams.clip_encoder.audio_speeds == [90, 110]
+    assert model.hparams.feature_extractor.audio_speeds == [90, 110]
     with torch.no_grad():
         audio = torch.from_numpy(encoder.encode(wav=voice).audio).float()
         logits = net(audio=audio[None]).audio[0]
@@ -221,7 +229,7 @@ def entry(wav):
 
 @pytest.mark.parametrize("kept", [2**26, 0])
 def test_copies_share_what_was_heard(voice, tmp_path, monkeypatch, kept):
-    monkeypatch.setattr("vavl_sb.dataio.hearing.KEPT_BYTES", kept)
+    monkeypatch.setattr("vavl_sb.features.speed_averaging.KEPT_BYTES", kept)
     other = str(tmp_path / "other.wav")
     soundfile.write(other, np.sin(np.arange(9000) * 0.3), 16000)
     encoder = make_encoder(audio_speeds=[90, 110])

@@ -19,12 +19,15 @@ import soundfile
 from mutation import MUTATIONS, make_broken, read_bounded, summary
 from small_clips import grays, sine, write
 
-from vavl_sb.dataio import limits, media
-from vavl_sb.dataio.clip import ClipEncoder
-from vavl_sb.dataio.containers import open_media
-from vavl_sb.dataio.durations import riff_duration
-from vavl_sb.dataio.faces import FaceTracker
-from vavl_sb.dataio.media import decode, probe, read_audio
+from vavl_sb.faces.tracker import FaceTracker
+from vavl_sb.features.extractor import FeatureExtractor
+from vavl_sb.media import (
+    limits,
+    reader as media,
+)
+from vavl_sb.media.demuxing import open_media
+from vavl_sb.media.durations import riff_duration
+from vavl_sb.media.reader import decode, probe, read_audio
 from vavl_sb.utils.errors import MediaError
 
 
@@ -165,7 +168,7 @@ def test_a_stream_that_pyav_does_not_know(tmp_path, monkeypatch):
 def test_more_sound_than_is_read_at_once(tmp_path, monkeypatch):
     monkeypatch.setattr(media, "MAX_WHOLE", 2.0)
     path = tmp_path / "c.flac"
-    encoder = ClipEncoder(None, None, FaceTracker(None))
+    encoder = FeatureExtractor(None, None, FaceTracker(None))
     for seconds, use in ((2.0, read_audio), (2.0, encoder.read)):
         soundfile.write(path, sine(seconds, 16000), 16000)
         use(path)

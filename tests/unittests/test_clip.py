@@ -5,10 +5,10 @@ import pytest
 import soundfile
 import torch
 
-from vavl_sb.dataio.clip import ClipEncoder
-from vavl_sb.dataio.faces import FaceTracker
-from vavl_sb.dataio.media import read_audio
+from vavl_sb.faces.tracker import FaceTracker
+from vavl_sb.features.extractor import FeatureExtractor
 from vavl_sb.lobes.audio_encoder import AudioEncoder
+from vavl_sb.media.reader import read_audio
 from vavl_sb.utils.errors import MediaError
 
 
@@ -20,13 +20,13 @@ class MeanColour(torch.nn.Module):
     def forward(self, crops):
         return crops.float().mean(dim=(2, 3)) / 255
 
-    def digest(self):
+    def fingerprint(self):
         return "colour"
 
 
 def make_encoder(**changes):
     options = {"frame_rate": None, "batch_frames": 4, **changes}
-    return ClipEncoder(
+    return FeatureExtractor(
         AudioEncoder("logmel"), MeanColour(), FaceTracker(None), **options
     )
 
@@ -94,14 +94,14 @@ def test_features_that_half_precision_cannot_hold_are_an_error(clip):
 def test_the_digest_names_what_features_depend_on():
     base = make_encoder()
     faster = make_encoder(frame_rate=5.0)
-    assert base.digest("audio") == faster.digest("audio")
-    assert base.digest("visual") != faster.digest("visual")
+    assert base.fingerprint("audio") == faster.fingerprint("audio")
+    assert base.fingerprint("visual") != faster.fingerprint("visual")
     other = make_encoder()
     other.face_tracker = FaceTracker(None, size=112)
-    assert base.digest("visual") != other.digest("visual")
+    assert base.fingerprint("visual") != other.fingerprint("visual")
     other.audio_encoder = AudioEncoder("logmel", hop_ms=10)
-    assert base.digest("audio") != other.digest("audio")
+    assert base.fingerprint("audio") != other.fingerprint("audio")
     # How many frames are decoded together changes nothing.
-    assert base.digest("visual") == make_encoder(batch_frames=9).digest(
-        "visual"
-    )
+    assert base.fingerprint("visual") == make_encoder(
+        batch_frames=9
+    ).fingerprint("visual")

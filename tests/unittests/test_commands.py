@@ -18,15 +18,19 @@ from test_inference import break_picture
 from test_media import grays, sine, write
 
 from vavl_sb.cli import main
-from vavl_sb.dataio.clip import ClipEncoder
-from vavl_sb.dataio.faces import FaceTracker
-from vavl_sb.inference import EmotionRecognizer, about
+from vavl_sb.faces.tracker import FaceTracker
+from vavl_sb.features.extractor import FeatureExtractor
+from vavl_sb.inference import EmotionRecognizer, metadata as about
 from vavl_sb.lobes.audio_encoder import AudioEncoder
 from vavl_sb.lobes.vavl import VAVL
 from vavl_sb.lobes.visual_encoder import VisualEncoder
 from vavl_sb.page import server
 from vavl_sb.training.export import export_model
-from vavl_sb.training.record import command_line, run_record, trained_heads
+from vavl_sb.training.run_metadata import (
+    command_line,
+    run_record,
+    trained_heads,
+)
 from vavl_sb.utils.errors import VAVLError
 
 RATE = 16000
@@ -215,14 +219,14 @@ def run_folder(tmp_path_factory):
         "partition": 2,
     }
     net = VAVL(80, 1408, 3, d_model=16, encoder_layers=1, shared_layers=1)
-    encoder = ClipEncoder(
+    encoder = FeatureExtractor(
         AudioEncoder("logmel"), VisualEncoder(None), FaceTracker(None)
     )
     export_model(
         folder / "inference",
         net,
         encoder,
-        record=run_record({**hparams, "clip_encoder": encoder}),
+        record=run_record({**hparams, "feature_extractor": encoder}),
         task="classification",
         labels=LABELS,
         corpus="CREMA-D",

@@ -16,8 +16,8 @@ from vavl_sb.evaluation.corruption import (
     lose_modality,
     silence_middle,
 )
-from vavl_sb.utils.chance import clip_generator
 from vavl_sb.utils.errors import MediaError, VAVLError
+from vavl_sb.utils.seeding import clip_generator
 
 CLIPS = [f"clip{i}" for i in range(41)]
 

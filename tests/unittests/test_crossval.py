@@ -20,7 +20,7 @@ sys.path.insert(0, str(RECIPE))
 import crossval  # noqa: E402
 from baseline import clip_features, logistic_regression  # noqa: E402
 
-from vavl_sb.dataio.features import FeatureCache  # noqa: E402
+from vavl_sb.features.cache import FeatureCache  # noqa: E402
 from vavl_sb.utils.errors import VAVLError  # noqa: E402
 
 FOLDS = [["01", "02"], ["03", "04"], ["05"], ["06", "07"]]

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from vavl_sb.dataio.face_alignment import EYE_DISTANCE, EYE_HEIGHT, align_face
-from vavl_sb.dataio.face_detection import Detection, MTCNNDetector
-from vavl_sb.dataio.faces import FaceTracker
-from vavl_sb.dataio.media import FrameBatch, decode
+from vavl_sb.faces.alignment import EYE_DISTANCE, EYE_HEIGHT, align_face
+from vavl_sb.faces.detector import Detection, MTCNNDetector
+from vavl_sb.faces.tracker import FaceTracker
+from vavl_sb.media.reader import FrameBatch, decode
 from vavl_sb.utils.errors import EncoderError, VAVLError
 
 EYES = np.array(

@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 import torch
 
-from vavl_sb.dataio import features
-from vavl_sb.dataio.clip import ClipFeatures
 from vavl_sb.dataio.datasets import emotion_datasets
-from vavl_sb.dataio.extraction import extract_features
-from vavl_sb.dataio.features import ContentIndex, FeatureCache, read_index
+from vavl_sb.features import cache as features
+from vavl_sb.features.cache import ContentIndex, FeatureCache, read_index
+from vavl_sb.features.extraction import extract_features
+from vavl_sb.features.extractor import ClipFeatures
 from vavl_sb.utils import files
 from vavl_sb.utils.errors import MediaError, VAVLError
 
 
 class CountingEncoder:
-    """Stands for ClipEncoder: a clip's features are its bytes."""
+    """Stands for FeatureExtractor: a clip's features are its bytes."""
 
     def __init__(self, name="e1", stop_after=None):
         self.name, self.stop_after, self.calls = name, stop_after, []
@@ -28,7 +28,7 @@ class CountingEncoder:
         self.output_dim = 2
         self.audio_speeds = []
 
-    def digest(self, modality):
+    def fingerprint(self, modality):
         return f"{modality}-{self.name}"
 
     def encode(self, wav=None, video=None):

@@ -33,7 +33,6 @@ import msp_improv_labels  # noqa: E402
 import ravdess_names  # noqa: E402
 import ravdess_splits  # noqa: E402
 
-from vavl_sb.dataio.features import ContentIndex, read_index  # noqa: E402
 from vavl_sb.dataio.manifest import read_manifest  # noqa: E402
 from vavl_sb.dataio.preparation import (  # noqa: E402
     is_prepared,
@@ -41,6 +40,7 @@ from vavl_sb.dataio.preparation import (  # noqa: E402
     recorded_folder,
 )
 from vavl_sb.dataio.prepare_report import PrepareReport  # noqa: E402
+from vavl_sb.features.cache import ContentIndex, read_index  # noqa: E402
 from vavl_sb.lobes.vavl import VAVL  # noqa: E402
 from vavl_sb.utils.errors import CorpusError, VAVLError  # noqa: E402
 

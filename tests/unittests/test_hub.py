@@ -23,8 +23,8 @@ from huggingface_hub import constants, errors
 from speechbrain.utils.fetching import FetchConfig
 
 from vavl_sb import cli
-from vavl_sb.dataio.clip import ClipEncoder
-from vavl_sb.dataio.faces import FaceTracker
+from vavl_sb.faces.tracker import FaceTracker
+from vavl_sb.features.extractor import FeatureExtractor
 from vavl_sb.inference import EmotionRecognizer, hub
 from vavl_sb.lobes.audio_encoder import AudioEncoder
 from vavl_sb.lobes.vavl import VAVL
@@ -49,7 +49,7 @@ def exported(tmp_path_factory):
         encoder_layers=1,
         shared_layers=1,
     )
-    encoder = ClipEncoder(
+    encoder = FeatureExtractor(
         AudioEncoder("logmel"), VisualEncoder(), FaceTracker(None, size=64)
     )
     export_model(

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import speechbrain as sb
 
-from vavl_sb.training.identity import record_run, refuse_other_run
+from vavl_sb.training.run_fingerprint import record_run, refuse_other_run
 from vavl_sb.utils.errors import VAVLError
 
 
@@ -32,7 +32,7 @@ def hparams(tmp_path):
         "data_folder": "here",
         "feature_folder": "there",
         "digests": digests,
-        "clip_encoder": SimpleNamespace(digest=digests.get),
+        "feature_extractor": SimpleNamespace(fingerprint=digests.get),
     }
 
 

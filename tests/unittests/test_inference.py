@@ -15,13 +15,13 @@ import torch
 from light_model import LABELS, make_model
 from small_clips import sine, write
 
-from vavl_sb.dataio.clip import ClipFeatures
-from vavl_sb.dataio.face_detection import Detection
-from vavl_sb.dataio.faces import FaceTracker
-from vavl_sb.dataio.media import FrameBatch, decode, read_audio
-from vavl_sb.dataio.pieces import read_pieces
+from vavl_sb.faces.detector import Detection
+from vavl_sb.faces.tracker import FaceTracker
+from vavl_sb.features.chunks import read_pieces
+from vavl_sb.features.extractor import ClipFeatures
 from vavl_sb.inference import analysis
-from vavl_sb.inference.windows import FeatureWindows, spans
+from vavl_sb.inference.sliding_windows import FeatureWindows, spans
+from vavl_sb.media.reader import FrameBatch, decode, read_audio
 from vavl_sb.utils.errors import EncoderError, MediaError, VAVLError
 
 av = pytest.importorskip("av")
@@ -126,7 +126,7 @@ def heads(model, audio=None, visual=None):
 
 def test_a_clip_below_the_limit_is_taken_whole(model, clip, sound, picture):
     for path, has in ((clip, "av"), (sound, "a"), (picture, "v")):
-        features = model.hparams.clip_encoder.encode(str(path), str(path))
+        features = model.hparams.feature_extractor.encode(str(path), str(path))
         expected = heads(model, features.audio, features.visual)
         answer = model.predict_file(path)
         assert set(answer.per_modality) == set(expected)
@@ -149,7 +149,7 @@ def test_a_long_clip_is_the_mean_of_its_pieces(model, clip, monkeypatch):
     for number, weight in enumerate(weights):
         first, last = number * 4, number * 4 + weight
         part = samples[first * RATE : last * RATE]
-        audio = model.hparams.clip_encoder.encode_audio(part)
+        audio = model.hparams.feature_extractor.encode_audio(part)
         rows = visual[(times >= first) & (times < last)]
         for head, logits in heads(model, audio, rows).items():
             total[head] = total.get(head, 0) + weight * logits / sum(weights)
@@ -179,7 +179,7 @@ def test_the_length_of_pieces_does_not_change_what_a_frame_is(
 
 def test_windows_hold_the_frames_of_their_time(model, clip):
     visual, times = frames_by_time(clip, model)
-    audio = model.hparams.clip_encoder.encode(wav=str(clip)).audio
+    audio = model.hparams.feature_extractor.encode(wav=str(clip)).audio
     moments = np.arange(len(audio)) * 0.02
     found = model.timeline(clip, window=2.0, hop=1.5)
     assert [w.start for w in found] == pytest.approx(
@@ -210,7 +210,7 @@ def test_long_frames_let_each_window_be_heard_by_itself(
         in_pieces(monkeypatch, piece)
     found = long_frames.timeline(path, window=2.0, hop=0.9)
     assert len(found) == 10 and found[-1].start == pytest.approx(8.1)
-    encoder = long_frames.hparams.clip_encoder
+    encoder = long_frames.hparams.feature_extractor
     for window in found:
         first, last = round(window.start * RATE), round(window.end * RATE)
         audio = encoder.encode_audio(samples[first:last])
@@ -231,7 +231,10 @@ def test_a_last_window_before_the_end_ends_there(sound, monkeypatch, average):
     model = make_model(average=average)
     in_pieces(monkeypatch, 2.0)
     heard, kept = [], []
-    encode, add = model.hparams.clip_encoder.encode_audio, FeatureWindows.add
+    encode, add = (
+        model.hparams.feature_extractor.encode_audio,
+        FeatureWindows.add,
+    )
 
     def listen(samples, name="x"):
         heard.append(len(samples) / RATE)
@@ -241,7 +244,7 @@ def test_a_last_window_before_the_end_ends_there(sound, monkeypatch, average):
         yield from add(self, piece)
         kept.append(sum(len(chunk.samples) for chunk in self.sound) / RATE)
 
-    monkeypatch.setattr(model.hparams.clip_encoder, "encode_audio", listen)
+    monkeypatch.setattr(model.hparams.feature_extractor, "encode_audio", listen)
     monkeypatch.setattr(FeatureWindows, "add", watch)
     (window,) = model.timeline(sound, window=3.0, hop=60.0)
     assert (window.start, window.end) == (0.0, 3.0)
@@ -518,7 +521,7 @@ def test_the_profile_counts_each_stage_once(model, clip):
 
 def test_attributes_are_in_the_corpus_scale(clip):
     model = make_model("regression", attribute_range=[1.0, 5.0])
-    features = model.hparams.clip_encoder.encode(str(clip), str(clip))
+    features = model.hparams.feature_extractor.encode(str(clip), str(clip))
     raw = heads(model, features.audio, features.visual)["audiovisual"]
     answer = model.predict_file(clip)
     assert answer.label is None and answer.probabilities is None
@@ -583,7 +586,7 @@ class SlowFace:
 def test_a_piece_waits_for_the_faces_that_belong_to_it(clip):
     """A search of eight frames at 1 a second looks eight seconds ahead."""
     tracker = FaceTracker(SlowFace(), size=32, detection_rate=1.0)
-    encoder = make_model(tracker=tracker).hparams.clip_encoder
+    encoder = make_model(tracker=tracker).hparams.feature_extractor
     expected = encoder.encode(video=str(clip)).visual
     names = (str(clip), str(clip), 2.0, SECONDS, ["audio", "visual"])
     pieces = list(read_pieces(encoder, *names))

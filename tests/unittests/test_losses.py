@@ -12,7 +12,7 @@ from vavl_sb.nnet.losses import (
     concordance,
     reconstruction_loss,
 )
-from vavl_sb.utils.metric_stats import concordance as set_concordance
+from vavl_sb.utils.metrics import concordance as set_concordance
 
 
 def population_by_torchmetrics(predictions, targets):

@@ -18,7 +18,7 @@ from hypothesis import (
 )
 from speechbrain.dataio.dataio import load_data_json
 
-from vavl_sb.dataio import inspection, media
+from vavl_sb.dataio import inspection
 from vavl_sb.dataio.manifest import (
     check_disjoint,
     check_entries,
@@ -37,6 +37,7 @@ from vavl_sb.dataio.preparation import (
     save_splits,
 )
 from vavl_sb.dataio.prepare_report import PrepareReport
+from vavl_sb.media import reader as media
 from vavl_sb.utils.errors import CorpusError, ManifestError, MediaError
 
 LABELS = ("angry", "happy")

@@ -19,9 +19,9 @@ import soundfile
 import torch
 from small_clips import CONTAINERS, FPS, TONE, grays, sine, write
 
-from vavl_sb.dataio.containers import Timeline, open_media
-from vavl_sb.dataio.durations import promised_duration, riff_duration
-from vavl_sb.dataio.media import (
+from vavl_sb.media.demuxing import Timeline, open_media
+from vavl_sb.media.durations import promised_duration, riff_duration
+from vavl_sb.media.reader import (
     AudioChunk,
     FrameBatch,
     decode,
@@ -591,7 +591,7 @@ def test_a_picture_that_cannot_be_converted_is_told(clips, monkeypatch):
     def fails(self, frame):
         raise OSError(errno.EOPNOTSUPP, "Operation not supported")
 
-    monkeypatch.setattr("vavl_sb.dataio.streams.VideoReader._image", fails)
+    monkeypatch.setattr("vavl_sb.media.decoders.VideoReader._image", fails)
     with pytest.raises(MediaError, match="cannot be converted .Operation"):
         collect(clips[0] / "clip.mp4")
 

@@ -7,11 +7,7 @@ import pytest
 import torch
 from sklearn.metrics import balanced_accuracy_score, confusion_matrix, f1_score
 
-from vavl_sb.utils.metric_stats import (
-    ConcordanceStats,
-    EmotionStats,
-    concordance,
-)
+from vavl_sb.utils.metrics import ConcordanceStats, EmotionStats, concordance
 
 LABELS = ["angry", "disgust", "fear", "happy"]
 

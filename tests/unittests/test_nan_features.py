@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from test_features import CountingEncoder, corpus, extract
 
-from vavl_sb.dataio.features import FeatureCache
+from vavl_sb.features.cache import FeatureCache
 
 __all__ = ["corpus"]  # A fixture.
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from light_model import LABELS
 
-from vavl_sb.dataio.clip import ClipEncoder
-from vavl_sb.dataio.faces import FaceTracker
+from vavl_sb.faces.tracker import FaceTracker
+from vavl_sb.features.extractor import FeatureExtractor
 from vavl_sb.lobes.audio_encoder import AudioEncoder
 from vavl_sb.lobes.feature_encoder import FeatureEncoder
 from vavl_sb.lobes.vavl import VAVL
@@ -60,7 +60,7 @@ def export(encoder, folder):
     export_model(
         folder,
         VAVL(80, encoder.output_dim, 2, d_model=16, shared_layers=1),
-        ClipEncoder(AudioEncoder("logmel"), encoder, FaceTracker(None)),
+        FeatureExtractor(AudioEncoder("logmel"), encoder, FaceTracker(None)),
         task="classification",
         labels=LABELS[:2],
         corpus="none",
@@ -70,8 +70,8 @@ def export(encoder, folder):
 
 def test_an_encoder_must_give_its_settings():
     with pytest.raises(NotImplementedError, match="Mean.settings"):
-        Mean().digest()
-    assert Told(1).digest() != Told(2).digest()
+        Mean().fingerprint()
+    assert Told(1).fingerprint() != Told(2).fingerprint()
 
 
 @pytest.mark.parametrize(

@@ -19,13 +19,13 @@ from conftest import REPOSITORY
 from test_stopping import end, in_child
 
 from vavl_sb import cli
-from vavl_sb.protocol.comparison import (
+from vavl_sb.evaluation.comparison import (
     compare,
     comparison_markdown,
     read_protocol,
 )
-from vavl_sb.protocol.results import read_result
-from vavl_sb.protocol.settings import read_overrides, read_partitions
+from vavl_sb.evaluation.results import read_result
+from vavl_sb.evaluation.settings import read_overrides, read_partitions
 from vavl_sb.utils.errors import VAVLError
 from vavl_sb.utils.lock import take_lock
 

@@ -7,20 +7,20 @@ import pytest
 import scipy.stats
 from sklearn.metrics import f1_score, recall_score
 
-from vavl_sb.protocol.statistics import (
+from vavl_sb.evaluation.statistics import (
     draw_speakers,
     holm,
     interval,
     mean_scores,
     swap_test,
 )
-from vavl_sb.protocol.tables import (
+from vavl_sb.evaluation.sufficient_statistics import (
     clip_confusions,
     clip_moments,
     concordance_of,
     score_function,
 )
-from vavl_sb.utils.metric_stats import concordance
+from vavl_sb.utils.metrics import concordance
 
 
 def mean_of_first(sums):

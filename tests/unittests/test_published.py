@@ -17,7 +17,7 @@ from torch import nn
 
 from vavl_sb import cli
 from vavl_sb.lobes.audio_encoder import AudioEncoder
-from vavl_sb.lobes.published import import_visual
+from vavl_sb.lobes.import_weights import import_visual
 from vavl_sb.lobes.visual_encoder import VisualEncoder
 from vavl_sb.lobes.visual_init import draw_pictures
 from vavl_sb.utils.errors import EncoderError
@@ -219,7 +219,7 @@ def test_what_shapes_do_not_tell_comes_from_a_config(tmp_path):
 
 
 def import_audio(*arguments):
-    from vavl_sb.lobes import published_audio
+    from vavl_sb.lobes import import_audio_weights as published_audio
 
     return published_audio.import_audio(*arguments)
 
@@ -228,7 +228,7 @@ def test_the_large_shape_is_told_from_names_and_shapes_alone():
     """Of facebook/wav2vec2-large-robust, from its configuration."""
     import transformers
 
-    from vavl_sb.lobes.published_audio import _find_root, _make_config
+    from vavl_sb.lobes.import_audio_weights import _find_root, _make_config
 
     large = {
         "hidden_size": 1024,

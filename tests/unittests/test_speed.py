@@ -9,11 +9,11 @@ from test_clip import make_encoder
 from test_features import CountingEncoder, extract
 
 from vavl_sb.dataio.datasets import emotion_datasets
-from vavl_sb.dataio.features import FeatureCache
 from vavl_sb.dataio.manifest import check_entries
-from vavl_sb.dataio.speed import add_speeds, change_speed, check_speeds
+from vavl_sb.features.cache import FeatureCache
+from vavl_sb.features.speed import add_speeds, change_speed, check_speeds
 from vavl_sb.lobes.vavl import VAVL
-from vavl_sb.training.transfer import standardize_features
+from vavl_sb.training.init_from_pretrained import standardize_features
 from vavl_sb.utils.errors import ManifestError, VAVLError
 
 
@@ -145,16 +145,16 @@ def test_features_of_a_copy_are_those_of_the_changed_sound(tmp_path):
 
 def test_a_digest_names_the_speed():
     encoder = make_encoder()
-    plain = encoder.digest("audio")
-    assert encoder.digest("audio", speed=100) == plain
-    assert encoder.digest("audio", speed=90) != plain
+    plain = encoder.fingerprint("audio")
+    assert encoder.fingerprint("audio", speed=100) == plain
+    assert encoder.fingerprint("audio", speed=90) != plain
 
 
 class SpeedEncoder(CountingEncoder):
-    """Stands for ClipEncoder: an audio feature is a clip's speed."""
+    """Stands for FeatureExtractor: an audio feature is a clip's speed."""
 
-    def digest(self, modality, speed=100):
-        return f"{super().digest(modality)}-{speed}"
+    def fingerprint(self, modality, speed=100):
+        return f"{super().fingerprint(modality)}-{speed}"
 
     def encode(self, wav=None, video=None, speed=100):
         found = super().encode(wav, video)

@@ -17,7 +17,7 @@ import torch
 from vavl_sb.utils.errors import VAVLError, exit_on_error
 from vavl_sb.utils.files import write_folder
 from vavl_sb.utils.lock import hold_folder
-from vavl_sb.utils.stopping import Terminated, sigterm_raises
+from vavl_sb.utils.signals import Terminated, sigterm_raises
 from vavl_sb.utils.weights import save_tensors
 
 

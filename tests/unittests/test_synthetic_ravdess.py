@@ -22,7 +22,7 @@ from vavl_sb.corpora.ravdess import (
     ravdess_clips,
     talker_number,
 )
-from vavl_sb.dataio.media import probe, read_audio
+from vavl_sb.media.reader import probe, read_audio
 from vavl_sb.utils.errors import CorpusError
 
 RECIPE = Path(__file__).resolve().parents[2] / "recipes" / "RAVDESS"

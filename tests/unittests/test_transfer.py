@@ -8,7 +8,11 @@ import torch
 from test_clip import make_encoder
 
 from vavl_sb.lobes.vavl import VAVL
-from vavl_sb.training.transfer import carried_modalities, read_about, start_from
+from vavl_sb.training.init_from_pretrained import (
+    carried_modalities,
+    read_about,
+    start_from,
+)
 from vavl_sb.utils.errors import CorpusError, EncoderError
 from vavl_sb.utils.weights import save_weights
 
@@ -27,14 +31,14 @@ def network(seed, **changes):
 
 def encoder(**digests):
     return SimpleNamespace(
-        digest={**DIGESTS, **digests}.get,
+        fingerprint={**DIGESTS, **digests}.get,
         audio_speeds=[],
         audio_encoder=SimpleNamespace(freeze=True),
     )
 
 
 def hearing(speeds, freeze=True):
-    """A clip encoder with all its parts."""
+    """A feature extractor with all its parts."""
     encoder = make_encoder(audio_speeds=speeds)
     encoder.audio_encoder.freeze = freeze
     return encoder
@@ -125,7 +129,7 @@ def test_features_whitened_in_another_way_are_refused(model, theirs, own):
 def trained_with(model, speeds):
     """A model's folder, with what an export says of its speeds."""
     encoder = hearing(speeds)
-    digests = {name: encoder.digest(name) for name in DIGESTS}
+    digests = {name: encoder.fingerprint(name) for name in DIGESTS}
     # Exports from before there were speeds say nothing of them.
     run = {"audio_speeds": speeds} if speeds else {}
     return model(network(0), encoders=digests, run=run)

@@ -15,8 +15,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from vavl_sb.dataio.clip import ClipEncoder
-from vavl_sb.dataio.faces import FaceTracker
+from vavl_sb.faces.tracker import FaceTracker
+from vavl_sb.features.extractor import FeatureExtractor
 from vavl_sb.inference import EmotionRecognizer
 from vavl_sb.lobes.audio_encoder import AudioEncoder
 from vavl_sb.lobes.vavl import VAVL
@@ -40,7 +40,7 @@ def exported(tmp_path_factory):
     """A whole model, with the encoders that need no download."""
     folder = tmp_path_factory.mktemp("exported")
     net = VAVL(80, 1408, 2, d_model=16, encoder_layers=1, shared_layers=1)
-    encoder = ClipEncoder(
+    encoder = FeatureExtractor(
         AudioEncoder("logmel"), VisualEncoder(None), FaceTracker(None)
     )
     export_model(
@@ -282,7 +282,7 @@ def test_a_real_speech_encoder_is_let_through(
     export_model(
         folder,
         net,
-        ClipEncoder(encoder, VisualEncoder(None), FaceTracker(None)),
+        FeatureExtractor(encoder, VisualEncoder(None), FaceTracker(None)),
         task="classification",
         labels=["angry", "happy"],
         corpus="none",

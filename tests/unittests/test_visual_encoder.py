@@ -74,10 +74,10 @@ def test_random_weights_are_the_same_whatever_the_seed(encoder):
     again = VisualEncoder()
     assert torch.equal(torch.random.get_rng_state(), state)
     torch.random.set_rng_state(before)
-    assert again.digest() == encoder.digest()
+    assert again.fingerprint() == encoder.fingerprint()
     assert torch.equal(again(pictures()), encoder(pictures()))
     other = VisualEncoder(init_seed=1)
-    assert other.digest() != encoder.digest()
+    assert other.fingerprint() != encoder.fingerprint()
 
 
 def test_random_weights_are_the_same_with_any_number_of_threads(encoder):
@@ -85,7 +85,7 @@ def test_random_weights_are_the_same_with_any_number_of_threads(encoder):
     visual_encoder._random_state.cache_clear()
     torch.set_num_threads(threads + 1)
     try:
-        assert VisualEncoder().digest() == encoder.digest()
+        assert VisualEncoder().fingerprint() == encoder.fingerprint()
     finally:
         torch.set_num_threads(threads)
 
@@ -194,7 +194,7 @@ def test_export_gives_the_same_features_and_digest(
         encoder = VisualEncoder(weights=path)
     exported = VisualEncoder(**encoder.export(tmp_path / "model"))
     assert torch.equal(exported(pictures()), encoder(pictures()))
-    assert exported.digest() == encoder.digest()
+    assert exported.fingerprint() == encoder.fingerprint()
 
 
 @pytest.mark.parametrize(
@@ -205,13 +205,13 @@ def test_the_digest_follows_all_that_features_depend_on(encoder, name):
     changed = VisualEncoder()
     with torch.no_grad():
         changed.state_dict()[name][0] += 1e-3
-    assert changed.digest() != encoder.digest()
+    assert changed.fingerprint() != encoder.fingerprint()
 
 
 def test_the_digest_follows_the_version_of_the_code(monkeypatch):
-    before = VisualEncoder().digest()
+    before = VisualEncoder().fingerprint()
     monkeypatch.setattr(visual_encoder, "VERSION", 1)
-    assert VisualEncoder().digest() != before
+    assert VisualEncoder().fingerprint() != before
 
 
 def test_a_checkpoint_around_the_weights_is_opened(tmp_path, reference):
@@ -219,7 +219,7 @@ def test_a_checkpoint_around_the_weights_is_opened(tmp_path, reference):
     wrapped = {"state_dict": reference.state_dict(), "epoch": 3}
     torch.save(wrapped, tmp_path / "wrapped.pt")
     bare, opened = (
-        VisualEncoder(weights=tmp_path / f"{name}.pt").digest()
+        VisualEncoder(weights=tmp_path / f"{name}.pt").fingerprint()
         for name in ("bare", "wrapped")
     )
     assert opened == bare

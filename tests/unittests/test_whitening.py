@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from vavl_sb.dataio.features import FeatureCache
-from vavl_sb.lobes import whitening as module
+from vavl_sb.features.cache import FeatureCache
 from vavl_sb.lobes.vavl import VAVL
-from vavl_sb.lobes.whitening import check_whitening, whiten, whitening
+from vavl_sb.nnet import wccn as module
 from vavl_sb.nnet.feature_noise import FeatureNoise
+from vavl_sb.nnet.wccn import check_whitening, whiten, whitening
 from vavl_sb.training.experiment import _check_features
-from vavl_sb.training.transfer import standardize_features
+from vavl_sb.training.init_from_pretrained import standardize_features
 from vavl_sb.utils.errors import VAVLError
 
 

@@ -9,13 +9,13 @@ from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.utils.data_pipeline import provides, takes
 from speechbrain.utils.logger import get_logger
 
-from vavl_sb.dataio.features import FeatureCache
 from vavl_sb.dataio.manifest import read_manifest
-from vavl_sb.dataio.media import read_audio
-from vavl_sb.dataio.speed import (
+from vavl_sb.features.cache import FeatureCache
+from vavl_sb.features.speed import (
     FIELD as SPEED,
     change_speed,
 )
+from vavl_sb.media.reader import read_audio
 from vavl_sb.utils.errors import ManifestError, MediaError, VAVLError
 
 logger = get_logger(__name__)
@@ -44,7 +44,7 @@ def emotion_datasets(
     splits : dict
         ``{"train": {clip id: entry}, ...}`` from :func:`read_entries`.
     features : dict
-        From :func:`vavl_sb.dataio.extraction.extract_features`.
+        From :func:`vavl_sb.features.extraction.extract_features`.
     task : str
         "classification" or "regression".
     labels : list

@@ -54,7 +54,7 @@ def inspect_media(path, kind):
     MediaCheck
         Never an error: a file that cannot be used has a `fault`.
     """
-    from vavl_sb.dataio import media
+    from vavl_sb.media import reader as media
 
     try:
         with open(path, "rb") as file:
@@ -105,7 +105,7 @@ def inspect_all(files, num_workers=None):
     list of MediaCheck
         One for each file, in the same order.
     """
-    from vavl_sb.dataio.containers import import_av
+    from vavl_sb.media.demuxing import import_av
 
     # A missing decoder is one error, not a fault of each file.
     import_av()

@@ -22,10 +22,10 @@ import math
 import os
 from numbers import Real
 
-from vavl_sb.dataio.speed import FIELD
-from vavl_sb.utils.chance import shuffled
+from vavl_sb.features.speed import FIELD
 from vavl_sb.utils.errors import CorpusError, ManifestError
 from vavl_sb.utils.files import parse_json, write_json
+from vavl_sb.utils.seeding import shuffled
 
 SPLITS = ("train", "valid", "test")
 WITHHELD = ("audio", "visual")

@@ -13,8 +13,8 @@ from vavl_sb.evaluation.corruption import (
     drop_frames,
     silence_middle,
 )
-from vavl_sb.utils.chance import clip_generator
 from vavl_sb.utils.errors import VAVLError
+from vavl_sb.utils.seeding import clip_generator
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from speechbrain.processing.signal_processing import (
     dB_to_amplitude,
 )
 
-from vavl_sb.dataio.media import read_audio
-from vavl_sb.utils.chance import clip_generator, shuffled
+from vavl_sb.media.reader import read_audio
 from vavl_sb.utils.errors import MediaError
+from vavl_sb.utils.seeding import clip_generator, shuffled
 
 
 def silence_middle(samples, percent):

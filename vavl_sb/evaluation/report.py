@@ -50,7 +50,7 @@ def write_report(folder, result, answers):
         Where to write.
     result : dict
         What robustness.json shall hold.
-    answers : vavl_sb.evaluation.answers.Answers
+    answers : vavl_sb.evaluation.predictions.Answers
         On the clips as they are, for ``predictions_clean.csv``, which has the
         form of a run's predictions_test.csv.
 

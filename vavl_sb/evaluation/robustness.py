@@ -14,12 +14,12 @@ from dataclasses import replace
 from speechbrain.utils.logger import get_logger
 from tqdm import tqdm
 
-from vavl_sb.dataio.clip import ClipFeatures
 from vavl_sb.dataio.datasets import read_entries
-from vavl_sb.dataio.features import MEDIA_FIELD
 from vavl_sb.dataio.preparation import recorded_folder
-from vavl_sb.evaluation.answers import HEADS, Answers
 from vavl_sb.evaluation.corruption import lose_modality
+from vavl_sb.evaluation.predictions import HEADS, Answers
+from vavl_sb.features.cache import MEDIA_FIELD
+from vavl_sb.features.extractor import ClipFeatures
 from vavl_sb.utils.errors import ManifestError, MediaError
 
 logger = get_logger(__name__)
@@ -85,7 +85,7 @@ class RobustnessTest:
     """
 
     def __init__(self, model, conditions, seed, noise):
-        self.model, self.encoder = model, model.hparams.clip_encoder
+        self.model, self.encoder = model, model.hparams.feature_extractor
         self.conditions = conditions
         self.seed, self.noise = seed, noise
         task = (model.hparams.task, list(model.hparams.labels))

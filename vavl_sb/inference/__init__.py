@@ -1,5 +1,5 @@
 """Trained models applied to clips."""
 
 from vavl_sb.inference.analysis import Analysis, TimedEmotion
-from vavl_sb.inference.answer import Emotion
 from vavl_sb.inference.emotion import EmotionRecognizer
+from vavl_sb.inference.prediction import Emotion

@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 import numpy as np
 from speechbrain.utils.logger import get_logger
 
-from vavl_sb.dataio.containers import check_file
-from vavl_sb.dataio.media import probe
-from vavl_sb.dataio.pieces import read_pieces
-from vavl_sb.inference.answer import check_modality, choose, mean_outputs
-from vavl_sb.inference.windows import FeatureWindows, spans
+from vavl_sb.features.chunks import read_pieces
+from vavl_sb.inference.prediction import check_modality, choose, mean_outputs
+from vavl_sb.inference.sliding_windows import FeatureWindows, spans
+from vavl_sb.media.demuxing import check_file
+from vavl_sb.media.reader import probe
 from vavl_sb.utils.errors import EncoderError, MediaError
-from vavl_sb.utils.stopwatch import Stopwatch
+from vavl_sb.utils.profiler import Stopwatch
 
 logger = get_logger(__name__)
 
@@ -242,7 +242,7 @@ class _Pass:
 
     def _windows(self, window):
         """What cuts the timeline's windows out of the clip."""
-        encoder = self.model.hparams.clip_encoder
+        encoder = self.model.hparams.feature_extractor
 
         def encode(samples):
             with self.watch("audio encoder"):
@@ -256,7 +256,7 @@ class _Pass:
         # A frame may begin at the very end: twice as much surely is one piece.
         length = 2 * WHOLE if self.duration <= WHOLE else PIECE
         pieces = read_pieces(
-            self.model.hparams.clip_encoder,
+            self.model.hparams.feature_extractor,
             wav,
             video,
             length,

@@ -13,13 +13,7 @@ from speechbrain.inference.interfaces import Pretrained
 from speechbrain.utils.fetching import LocalStrategy
 
 from vavl_sb.inference.analysis import analyze_file
-from vavl_sb.inference.answer import (
-    MODALITIES,
-    Emotion,
-    check_modality,
-    choose,
-    why_no_answer,
-)
+from vavl_sb.inference.batch_inputs import encode_tensors, prepare_frames, unpad
 from vavl_sb.inference.hub import hub_options, model_folder
 from vavl_sb.inference.loading import (
     HPARAMS,
@@ -27,7 +21,13 @@ from vavl_sb.inference.loading import (
     check_sizes,
     read_weights,
 )
-from vavl_sb.inference.tensors import encode_tensors, prepare_frames, unpad
+from vavl_sb.inference.prediction import (
+    MODALITIES,
+    Emotion,
+    check_modality,
+    choose,
+    why_no_answer,
+)
 from vavl_sb.inference.trust import read_safe
 from vavl_sb.nnet.attribute_scale import AttributeScale
 from vavl_sb.utils.errors import EncoderError, MediaError
@@ -46,12 +46,12 @@ class EmotionRecognizer(Pretrained):
     'happy'
     """
 
-    HPARAMS_NEEDED = ["task", "labels", "clip_encoder"]
+    HPARAMS_NEEDED = ["task", "labels", "feature_extractor"]
     MODULES_NEEDED = ["vavl"]
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        encoder = self.hparams.clip_encoder
+        encoder = self.hparams.feature_extractor
         for part in (self.mods, encoder.audio_encoder, encoder.visual_encoder):
             read_weights(part)
 
@@ -110,14 +110,14 @@ class EmotionRecognizer(Pretrained):
                 f"({type(error).__name__}: {reason}); export it again"
             ) from error
         check_dims(model.hparams)
-        model.hparams.clip_encoder.to(model.device)
+        model.hparams.feature_extractor.to(model.device)
         return model
 
     def predict_file(self, path, modality="auto", audio_path=None):
         """Predicts the emotion of a clip.
 
         A clip of more than 30 s is taken in pieces of 6 s, and the answer is
-        the mean of theirs (see :mod:`vavl_sb.inference.answer`).
+        the mean of theirs (see :mod:`vavl_sb.inference.prediction`).
 
         Arguments
         ---------
@@ -229,7 +229,7 @@ class EmotionRecognizer(Pretrained):
         """
         check_modality(modality)
         rows = unpad(wavs, wav_lens, crops, crop_lens)
-        encoder = self.hparams.clip_encoder
+        encoder = self.hparams.feature_extractor
         answers = []
         for number, (samples, faces) in enumerate(rows):
             name = f"clip {number} of the batch"
@@ -262,7 +262,7 @@ class EmotionRecognizer(Pretrained):
         Emotion
         """
         check_modality(modality, ("auto", "visual"))
-        encoder = self.hparams.clip_encoder
+        encoder = self.hparams.feature_extractor
         faces = prepare_frames(
             frames, frame_rate, encoder.frame_rate, encoder.face_tracker.size
         )
@@ -328,8 +328,8 @@ class EmotionRecognizer(Pretrained):
 
         Arguments
         ---------
-        features : vavl_sb.dataio.clip.ClipFeatures
-            From the model's own ``clip_encoder``.
+        features : vavl_sb.features.extractor.ClipFeatures
+            From the model's own ``feature_extractor``.
 
         Returns
         -------

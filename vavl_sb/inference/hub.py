@@ -6,7 +6,7 @@ Authors
 
 from pathlib import Path
 
-from vavl_sb.lobes.ssl_source import HUB_NAME
+from vavl_sb.lobes.hf_source import HUB_NAME
 from vavl_sb.utils.errors import EncoderError, VAVLError, first_line
 
 # All that a model consists of. Nothing pickled is among it, so that nothing

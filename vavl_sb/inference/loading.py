@@ -161,7 +161,7 @@ def check_dims(hparams):
     if not isinstance(getattr(hparams, "vavl", None), VAVL):
         return  # Of a YAML that was trusted.
     for modality in ("audio", "visual"):
-        encoder = getattr(hparams.clip_encoder, f"{modality}_encoder")
+        encoder = getattr(hparams.feature_extractor, f"{modality}_encoder")
         wanted = hparams.vavl.settings[f"{modality}_dim"]
         if encoder.output_dim != wanted:
             raise EncoderError(

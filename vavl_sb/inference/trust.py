@@ -35,11 +35,11 @@ CLASSES = {
     "vavl_sb.lobes.visual_encoder.VisualEncoder": {
         *("weights", "freeze", "batch_size"),
     },
-    "vavl_sb.dataio.faces.FaceTracker": {
+    "vavl_sb.faces.tracker.FaceTracker": {
         *("detector", "size", "detection_rate", "max_gap", "lost_after"),
         *("device", "detection_batch"),
     },
-    "vavl_sb.dataio.clip.ClipEncoder": {
+    "vavl_sb.features.extractor.FeatureExtractor": {
         *("audio_encoder", "visual_encoder", "face_tracker", "frame_rate"),
         *("batch_frames", "audio_speeds"),
     },

@@ -15,8 +15,8 @@ import torch
 from speechbrain.dataio.dataio import length_to_mask
 
 from vavl_sb.lobes.feature_encoder import FeatureEncoder
+from vavl_sb.lobes.hf_source import find_folder, read_config
 from vavl_sb.lobes.log_mel import LogMel
-from vavl_sb.lobes.ssl_source import find_folder, read_config
 from vavl_sb.utils.errors import EncoderError
 
 SAMPLE_RATE = 16000
@@ -212,7 +212,7 @@ class AudioEncoder(FeatureEncoder):
         -------
         dict
             Arguments with which :class:`AudioEncoder` gives the same features
-            and has the same digest.
+            and has the same fingerprint.
         """
         source = Path(folder) / "audio_encoder"
         source.mkdir(parents=True, exist_ok=True)
@@ -269,7 +269,7 @@ def _ssl():
             "pretrained speech encoders need the package transformers; "
             'pip install "vavl_sb[ssl]", or use logmel'
         ) from None
-    from vavl_sb.lobes import ssl_encoder
+    from vavl_sb.lobes import hf_encoder as ssl_encoder
 
     return ssl_encoder
 

@@ -1,7 +1,7 @@
 """What the audio and the visual encoder have in common.
 
 Both turn a signal into features, are frozen unless the user says otherwise,
-and are known by a digest that names cached features and exported models.
+and are known by a fingerprint that names cached features and exported models.
 
 Authors
  * The vavl_sb authors 2026
@@ -54,7 +54,7 @@ class FeatureEncoder(nn.Module):
     A subclass builds its modules and calls :meth:`set_freeze`; has
     ``output_dim`` (numbers a frame) and, for speech, ``frame_rate`` (frames a
     second); and defines ``forward``, :meth:`settings` and :meth:`export`. See
-    :class:`vavl_sb.dataio.clip.ClipEncoder` for what ``forward`` gets.
+    :class:`vavl_sb.features.extractor.FeatureExtractor` for what ``forward`` gets.
 
     Example
     -------
@@ -73,7 +73,7 @@ class FeatureEncoder(nn.Module):
     ...             dim=-1, keepdim=True
     ...         ), wav_lens
     >>> features, _ = Level()(torch.rand(1, 16000))
-    >>> features.shape, len(Level().digest())
+    >>> features.shape, len(Level().fingerprint())
     (torch.Size([1, 50, 1]), 64)
     """
 
@@ -87,7 +87,7 @@ class FeatureEncoder(nn.Module):
         """
         self.freeze = bool(freeze)
         self.requires_grad_(not self.freeze)
-        self._digest = (None, None)
+        self._fingerprint = (None, None)
         self.train(not self.freeze)
 
     def train(self, mode=True):
@@ -158,7 +158,7 @@ class FeatureEncoder(nn.Module):
         Returns
         -------
         dict
-            Arguments that make an encoder of the same digest: what YAML can
+            Arguments that make an encoder of the same fingerprint: what YAML can
             hold, and a ``Path`` for each file or folder that was written.
             None are needed, and nothing is written, unless a subclass says
             so; :func:`vavl_sb.training.export.export_model` refuses an encoder
@@ -166,7 +166,7 @@ class FeatureEncoder(nn.Module):
         """
         return {}
 
-    def digest(self):
+    def fingerprint(self):
         """Fingerprint of class, settings and weights.
 
         Equal digests mean equal features (up to the rounding of the device).
@@ -182,7 +182,7 @@ class FeatureEncoder(nn.Module):
         # Optimizers and load_state_dict count the version of a tensor up,
         # moves to a device or another dtype give it new memory.
         state = {k: (v.data_ptr(), v._version) for k, v in tensors.items()}
-        if self._digest[0] != state:
+        if self._fingerprint[0] != state:
             settings = {"class": type(self).__name__, **self.settings()}
-            self._digest = (state, hash_state(settings, tensors))
-        return self._digest[1]
+            self._fingerprint = (state, hash_state(settings, tensors))
+        return self._fingerprint[1]

@@ -22,8 +22,8 @@ import torch
 from torch import nn
 
 from vavl_sb.lobes.conformer import MaskedConformerEncoder
-from vavl_sb.lobes.rows import Rows, Standardize, masked_mean
 from vavl_sb.nnet.feature_noise import FeatureNoise
+from vavl_sb.nnet.masking import Rows, Standardize, masked_mean
 from vavl_sb.utils.errors import VAVLError
 
 MODALITIES = ("audio", "visual")
@@ -127,7 +127,7 @@ class VAVL(nn.Module):
         Dropout rate in the heads.
     feature_whitening : float
         Shrinkage with which standardized features are whitened
-        (:mod:`vavl_sb.lobes.whitening`); None for no whitening.
+        (:mod:`vavl_sb.nnet.wccn`); None for no whitening.
     feature_noise : float
         Deviation of noise on standardized features in training
         (:mod:`vavl_sb.nnet.feature_noise`). What is to be reconstructed has

@@ -15,7 +15,7 @@ from speechbrain.utils.logger import get_logger
 from torch import nn
 
 from vavl_sb.lobes.feature_encoder import FeatureEncoder
-from vavl_sb.lobes.visual_fold import fold_batch_norms
+from vavl_sb.lobes.fold_batchnorm import fold_batch_norms
 from vavl_sb.lobes.visual_init import init_calibrated, pool_by_place
 from vavl_sb.utils.errors import EncoderError, first_line
 from vavl_sb.utils.weights import save_tensors
@@ -236,7 +236,7 @@ class VisualEncoder(FeatureEncoder):
         -------
         dict
             Arguments with which :class:`VisualEncoder` gives the same features
-            and has the same digest.
+            and has the same fingerprint.
         """
         path = Path(folder) / FILE_NAME
         state = {

@@ -22,7 +22,7 @@ class FeatureNoise(nn.Module):
     ---------
     noise : float
         Standard deviation of the Gaussian noise, where that of the features
-        is 1; 0 for none. On whitened features (:mod:`vavl_sb.lobes.whitening`)
+        is 1; 0 for none. On whitened features (:mod:`vavl_sb.nnet.wccn`)
         it is spread as clips of one class are.
     dropout : float
         Probability with which a feature is left out, in [0, 1).

@@ -13,7 +13,7 @@ def concordance(predictions, targets, eps=1e-8):
     CCC = 2 cov(p, t) / (var(p) + var(t) + (mean(p) - mean(t))^2), with
     population moments (Lin, Biometrics 45, 1989). It is computed in fp32, or
     in float64 for predictions that have it; never in less.
-    See :func:`vavl_sb.utils.metric_stats.concordance` on other definitions.
+    See :func:`vavl_sb.utils.metrics.concordance` on other definitions.
 
     Arguments
     ---------

@@ -17,9 +17,9 @@ from vavl_sb.nnet.attribute_scale import AttributeScale
 from vavl_sb.nnet.losses import reconstruction_loss
 from vavl_sb.training.distributed import gather_rows
 from vavl_sb.training.epochs import EpochBrain
+from vavl_sb.training.loss_meters import refuse_nonfinite
 from vavl_sb.training.mixup import check_mixup, mix
 from vavl_sb.training.objectives import OUTPUTS, head_rows, loss_parts
-from vavl_sb.training.progress import refuse_nonfinite
 from vavl_sb.training.schedules import SCHEDULES
 from vavl_sb.utils.errors import VAVLError
 

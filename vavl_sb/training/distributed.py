@@ -26,7 +26,7 @@ from speechbrain.utils.distributed import ddp_init_group
 from torch import distributed
 
 from vavl_sb.dataio.shared_batches import SharedBatches
-from vavl_sb.utils import processes
+from vavl_sb.utils import distributed as processes
 from vavl_sb.utils.errors import VAVLError
 
 

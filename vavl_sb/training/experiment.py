@@ -14,26 +14,26 @@ from speechbrain.utils.distributed import infer_device, run_on_main
 from speechbrain.utils.logger import get_logger
 
 from vavl_sb.dataio.datasets import emotion_datasets, read_entries
-from vavl_sb.dataio.extraction import extract_features
-from vavl_sb.dataio.features import read_index
 from vavl_sb.dataio.manifest import SPLITS, check_disjoint, refuse_overlap
 from vavl_sb.dataio.preparation import recorded_folder
-from vavl_sb.dataio.speed import add_speeds, check_speeds
+from vavl_sb.features.cache import read_index
+from vavl_sb.features.extraction import extract_features
+from vavl_sb.features.speed import add_speeds, check_speeds
 from vavl_sb.training.brain import VAVLBrain
 from vavl_sb.training.export import export_model
-from vavl_sb.training.identity import (
-    other_corpora,
-    record_run,
-    refuse_other_run,
-)
-from vavl_sb.training.record import run_record, trained_heads
-from vavl_sb.training.transfer import (
+from vavl_sb.training.init_from_pretrained import (
     carried_modalities,
     read_about,
     standardize_features,
     start_from,
 )
-from vavl_sb.utils import processes
+from vavl_sb.training.run_fingerprint import (
+    other_corpora,
+    record_run,
+    refuse_other_run,
+)
+from vavl_sb.training.run_metadata import run_record, trained_heads
+from vavl_sb.utils import distributed as processes
 from vavl_sb.utils.corpora import corpus_name
 from vavl_sb.utils.errors import CorpusError, ManifestError, VAVLError
 
@@ -123,7 +123,7 @@ def dataio_prep(hparams, run_opts):
     hparams : dict
         The loaded hparams file; ``speed_changes``, if it is there, are the
         speeds at which training clips are copied
-        (:func:`vavl_sb.dataio.speed.add_speeds`).
+        (:func:`vavl_sb.features.speed.add_speeds`).
     run_opts : dict
         Run options; the encoders run on its device.
 
@@ -144,7 +144,7 @@ def dataio_prep(hparams, run_opts):
     # Every process takes its share of the clips.
     extract_features(
         manifests=list(splits.values()),
-        clip_encoder=hparams["clip_encoder"].to(device),
+        feature_extractor=hparams["feature_extractor"].to(device),
         folder=hparams["feature_folder"],
         index=hparams["feature_index"],
         report=hparams["feature_report"],
@@ -199,7 +199,7 @@ def make_brain(hparams, run_opts):
         start_from(
             hparams["pretrained_from"],
             hparams["vavl"],
-            hparams["clip_encoder"],
+            hparams["feature_extractor"],
             splits=read_splits(hparams),
         )
     if not audio_encoder.freeze:
@@ -228,7 +228,7 @@ def make_brain(hparams, run_opts):
 
 def _check_hearing(hparams):
     """Refuses several speeds for an encoder that hears training clips once."""
-    if hparams["clip_encoder"].audio_speeds and not (
+    if hparams["feature_extractor"].audio_speeds and not (
         hparams["audio_encoder"].freeze
     ):
         raise VAVLError(
@@ -322,7 +322,7 @@ def _export(hparams, datasets):
     export_model(
         hparams["inference_folder"],
         net=hparams["vavl"],
-        clip_encoder=hparams["clip_encoder"],
+        feature_extractor=hparams["feature_extractor"],
         train_speakers=speakers,
         record=run_record(hparams),
         task=hparams["task"],

@@ -74,7 +74,7 @@ def _ref(text):
 
 
 def export_model(
-    folder, net, clip_encoder, train_speakers=(), record=None, **about
+    folder, net, feature_extractor, train_speakers=(), record=None, **about
 ):
     """Writes ``hyperparams.yaml``, about.json, the card README.md, and the
     weights of network and encoders.
@@ -85,7 +85,7 @@ def export_model(
         Where to write, usually ``<output_folder>/inference``.
     net : vavl_sb.lobes.vavl.VAVL
         The trained network.
-    clip_encoder : vavl_sb.dataio.clip.ClipEncoder
+    feature_extractor : vavl_sb.features.extractor.FeatureExtractor
         With the encoders that the network was trained on.
     train_speakers : iterable of str
         Whom the network was trained on, for about.json.
@@ -106,27 +106,33 @@ def export_model(
     if not if_main_process():
         return
     with write_folder(folder) as part:
-        _write_model(part, net, clip_encoder, train_speakers, record, about)
+        _write_model(
+            part, net, feature_extractor, train_speakers, record, about
+        )
     logger.info("Exported the model to %s", folder)
 
 
-def _write_model(folder, net, clip_encoder, train_speakers, record, about):
+def _write_model(folder, net, feature_extractor, train_speakers, record, about):
     """Writes all files of an export."""
     save_weights(net, folder / "vavl.safetensors")
     encoders = {
-        f"{m}_encoder": _encoder(getattr(clip_encoder, f"{m}_encoder"), folder)
+        f"{m}_encoder": _encoder(
+            getattr(feature_extractor, f"{m}_encoder"), folder
+        )
         for m in MODALITIES
     }
     text = HEADER + "".join(
         yaml.dump({key: node}, Dumper=_Dumper, sort_keys=False)
-        for key, node in _nodes(net, clip_encoder, encoders, about).items()
+        for key, node in _nodes(net, feature_extractor, encoders, about).items()
     )
     write_atomically(folder / "hyperparams.yaml", text.encode())
     write_json(
         folder / ABOUT,
         {
             **about,
-            "encoders": {m: clip_encoder.digest(m) for m in MODALITIES},
+            "encoders": {
+                m: feature_extractor.fingerprint(m) for m in MODALITIES
+            },
             "train_speakers": sorted(train_speakers),
             **(record or {}),
         },
@@ -165,11 +171,11 @@ def _refuse_other(encoder, name, arguments):
     # Whatever is wrong in the user's class, the user needs the one line.
     try:
         with torch.random.fork_rng(devices=[]):
-            digest = type(encoder)(**{**arguments, **paths}).digest()
+            fingerprint = type(encoder)(**{**arguments, **paths}).fingerprint()
     except Exception as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:100]}"
     else:
-        if digest == encoder.digest():
+        if fingerprint == encoder.fingerprint():
             return
         reason = "its settings or weights are others"
     raise EncoderError(
@@ -179,33 +185,33 @@ def _refuse_other(encoder, name, arguments):
     )
 
 
-def _speeds(clip_encoder):
+def _speeds(feature_extractor):
     """The argument audio_speeds, where there are any.
 
     Versions that do not know of it can read all other exports.
     """
-    speeds = list(clip_encoder.audio_speeds)
+    speeds = list(feature_extractor.audio_speeds)
     return {"audio_speeds": speeds} if speeds else {}
 
 
-def _nodes(net, clip_encoder, encoders, about):
+def _nodes(net, feature_extractor, encoders, about):
     """The keys of hyperparams.yaml, in order."""
     return {
         "pretrained_path": ".",  # from_hparams puts the model's folder here.
         **about,
         **encoders,
         "face_tracker": _new(
-            "vavl_sb.dataio.faces.FaceTracker",
-            **clip_encoder.face_tracker.arguments,
+            "vavl_sb.faces.tracker.FaceTracker",
+            **feature_extractor.face_tracker.arguments,
         ),
-        "clip_encoder": _new(
-            "vavl_sb.dataio.clip.ClipEncoder",
+        "feature_extractor": _new(
+            "vavl_sb.features.extractor.FeatureExtractor",
             audio_encoder=_ref("<audio_encoder>"),
             visual_encoder=_ref("<visual_encoder>"),
             face_tracker=_ref("<face_tracker>"),
-            frame_rate=clip_encoder.frame_rate,
-            batch_frames=clip_encoder.batch_frames,
-            **_speeds(clip_encoder),
+            frame_rate=feature_extractor.frame_rate,
+            batch_frames=feature_extractor.batch_frames,
+            **_speeds(feature_extractor),
         ),
         "vavl": _new("vavl_sb.lobes.vavl.VAVL", **net.settings),
         "modules": {

@@ -20,8 +20,8 @@ import speechbrain as sb
 import torch
 
 from vavl_sb.lobes.vavl import VAVLOutput
-from vavl_sb.training.progress import gradients_are_finite
-from vavl_sb.utils import processes
+from vavl_sb.training.loss_meters import gradients_are_finite
+from vavl_sb.utils import distributed as processes
 
 UPDATES = ("visual", "audio", "audiovisual")
 

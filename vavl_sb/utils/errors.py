@@ -13,7 +13,7 @@ import contextlib
 import errno
 import sys
 
-from vavl_sb.utils.stopping import exit_status, sigterm_raises
+from vavl_sb.utils.signals import exit_status, sigterm_raises
 
 LOADERS_MARK = "Original Traceback"
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -100,7 +100,7 @@ def exit_on_error():
         _exit(f"error: {error}")
     except RuntimeError as error:
         # Here, so that `vavl --help` need not wait for torch.
-        from vavl_sb.utils.processes import is_lost_peer
+        from vavl_sb.utils.distributed import is_lost_peer
 
         if not is_lost_peer(error):
             raise
@@ -126,7 +126,7 @@ def _exit(line, status=1):
     """Ends the program with one line, which one process alone writes."""
     from speechbrain.utils.logger import get_logger
 
-    from vavl_sb.utils.processes import first_to_fail
+    from vavl_sb.utils.distributed import first_to_fail
 
     if first_to_fail():
         get_logger(__name__).error("%s", line, main_process_only=False)

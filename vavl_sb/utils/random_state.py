@@ -15,7 +15,7 @@ from speechbrain.utils.checkpoints import (
     register_checkpoint_hooks,
 )
 
-from vavl_sb.utils import processes
+from vavl_sb.utils import distributed as processes
 
 
 @partial(register_checkpoint_hooks, save_on_main_only=False)

@@ -1,0 +1,75 @@
+"""The command `vavl`: use a trained model from the shell.
+
+Each subcommand is a module of :mod:`vavl_sb.cli` with ``add_parser``,
+which describes its options and sets ``run``, what does the work. One that also
+sets ``passes_on`` gets options that it does not know in ``passed_on``.
+
+Authors
+ * The vavl_sb authors 2026
+"""
+
+import argparse
+import importlib
+import sys
+
+from vavl_sb.utils.errors import VAVLError
+from vavl_sb.utils.signals import exit_status
+
+# Modules of vavl_sb.cli, in the order of the help text.
+COMMANDS = (
+    "predict",
+    "demo",
+    "info",
+    "export",
+    "check-media",
+    "evaluate",
+    "protocol",
+    "compare",
+    "ablate",
+    "import-visual",
+    "import-audio",
+    "push",
+)
+
+
+def main(arguments=None):
+    """Runs the command.
+
+    Arguments
+    ---------
+    arguments : list
+        Command line without the program's name; None for ``sys.argv``.
+
+    Returns
+    -------
+    int
+        Exit status: 0, 1 where a clip or the model failed, or 130 where it
+        was interrupted.
+    """
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    if rest and not getattr(options, "passes_on", False):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    options.passed_on = rest
+    try:
+        return options.run(options)
+    except VAVLError as error:
+        print(f"vavl: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt as stop:
+        print("vavl: interrupted", file=sys.stderr)
+        return exit_status(stop)
+
+
+def _parser():
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="vavl",
+        description="Emotion from speech, from a face, or from both.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name in COMMANDS:
+        module = name.replace("-", "_")
+        module = importlib.import_module(f"vavl_sb.cli.{module}")
+        module.add_parser(commands)
+    return parser

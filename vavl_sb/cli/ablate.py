@@ -1,0 +1,48 @@
+"""`vavl ablate`: what each part of the network is worth.
+
+Authors
+ * The vavl_sb authors 2026
+"""
+
+from vavl_sb.cli.protocol import add_options, interrupted, read_plan, say
+
+
+def add_parser(commands):
+    """Adds the command to the command line.
+
+    Arguments
+    ---------
+    commands : argparse._SubParsersAction
+        From ``add_subparsers`` of the program's parser.
+    """
+    parser = commands.add_parser(
+        "ablate",
+        help="turn parts of the network off, one by one, and compare",
+        allow_abbrev=False,
+    )
+    add_options(parser, partitions="1", seeds="3")
+    parser.set_defaults(run=run, passes_on=True)
+
+
+def run(options):
+    """Runs the four protocols and prints the table.
+
+    Arguments
+    ---------
+    options : argparse.Namespace
+        What :func:`add_parser` describes.
+
+    Returns
+    -------
+    int
+        Exit status: 1 where a run failed, 130 where it was interrupted.
+    """
+    from vavl_sb.evaluation.ablation import ablation_markdown, run_ablation
+
+    plan = read_plan(options, "ablation")
+    try:
+        result = run_ablation(plan, say)
+    except KeyboardInterrupt as stop:
+        return interrupted(stop)
+    print(f"\n{ablation_markdown(result)}\nIn {plan.folder}/ablation.json")
+    return 1 if result["partial"] else 0

@@ -1,0 +1,97 @@
+"""`vavl check-media`: what there is in a clip for a model to work on.
+
+Authors
+ * The vavl_sb authors 2026
+"""
+
+import json
+import sys
+
+
+def add_parser(commands):
+    """Adds the command to the command line.
+
+    Arguments
+    ---------
+    commands : argparse._SubParsersAction
+        From ``add_subparsers`` of the program's parser.
+    """
+    parser = commands.add_parser(
+        "check-media",
+        help="tell a clip's streams, duration, faces and loudness",
+    )
+    parser.add_argument(
+        "clips", metavar="CLIP", nargs="+", help="video or audio files"
+    )
+    parser.add_argument("--json", action="store_true", help="print a JSON list")
+    parser.set_defaults(run=run)
+
+
+def run(options):
+    """Reads each clip and prints what is in it; no model is needed.
+
+    Arguments
+    ---------
+    options : argparse.Namespace
+        What :func:`add_parser` describes.
+
+    Returns
+    -------
+    int
+        Exit status: 1 where a clip is no media or a stream of it has a
+        fault, or faces could not be looked for.
+    """
+    from vavl_sb.features.clip_report import report_clip
+    from vavl_sb.utils.errors import MediaError
+
+    reports, status = [], 0
+    for clip in options.clips:
+        try:
+            report = report_clip(clip)
+        except MediaError as error:
+            # One that is no media does not stop the rest.
+            print(f"vavl: {error}", file=sys.stderr)
+            reports.append({"file": clip, "error": str(error)})
+            status = 1
+            continue
+        status = 1 if report["faults"] else status
+        reports.append(report)
+        if not options.json:
+            print(_text(report))
+    if options.json:
+        print(json.dumps(reports, indent=2))
+    return status
+
+
+def _text(report):
+    """The same for a reader."""
+    lines = [f"{report['file']}: {report['duration']:.2f} s"]
+    for stream in report["streams"]:
+        words = [stream["kind"], stream["codec"] or "no decoder"]
+        if stream.get("size"):
+            words.append("{}x{}".format(*stream["size"]))
+        if stream.get("frame_rate"):
+            words.append(f"{stream['frame_rate']:.2f} frames/s")
+        if stream.get("sample_rate"):
+            words.append(f"{stream['sample_rate']} Hz")
+            words.append(f"{stream['channels']} channels")
+        note = "" if stream["used"] else " (not used)"
+        lines.append(f"  stream: {', '.join(words)}{note}")
+    lines.append(f"  loudness: {_loudness(report)}")
+    faces = report["frames_with_face"]
+    if faces is None:
+        lines.append("  faces: none looked for")
+    else:
+        lines.append(f"  faces: in {faces} of {report['frames']} frames")
+    lines += [f"  fault: {fault}" for fault in report["faults"]]
+    return "\n".join(lines)
+
+
+def _loudness(report):
+    """Loudness in words."""
+    if report["silent_track"] is None:
+        return "no sound"
+    if report["rms_dbfs"] is None:
+        return "a silent track (all samples are 0)"
+    words = f"RMS {report['rms_dbfs']:.1f} dBFS"
+    return f"{words}: a silent track" if report["silent_track"] else words

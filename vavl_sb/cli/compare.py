@@ -1,0 +1,57 @@
+"""`vavl compare`: a paired test between two protocols.
+
+Authors
+ * The vavl_sb authors 2026
+"""
+
+from pathlib import Path
+
+
+def add_parser(commands):
+    """Adds the command to the command line.
+
+    Arguments
+    ---------
+    commands : argparse._SubParsersAction
+        From ``add_subparsers`` of the program's parser.
+    """
+    parser = commands.add_parser(
+        "compare", help="test two protocols against each other, by speaker"
+    )
+    parser.add_argument(
+        "first", metavar="DIR_A", help="a folder that vavl protocol has filled"
+    )
+    parser.add_argument("second", metavar="DIR_B", help="another")
+    parser.add_argument(
+        "--output_folder",
+        default=".",
+        help="where comparison.json and .md go (default: here)",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(options):
+    """Compares, writes and prints.
+
+    Arguments
+    ---------
+    options : argparse.Namespace
+        What :func:`add_parser` describes.
+
+    Returns
+    -------
+    int
+        Exit status.
+    """
+    from vavl_sb.evaluation.comparison import (
+        compare,
+        read_protocol,
+        write_comparison,
+    )
+
+    content = compare(
+        read_protocol(options.first), read_protocol(options.second)
+    )
+    print(write_comparison(content, options.output_folder))
+    print(f"In {Path(options.output_folder) / 'comparison.json'}")
+    return 0

@@ -1,0 +1,56 @@
+"""`vavl demo`: a page in the browser that a clip can be given to.
+
+Authors
+ * The vavl_sb authors 2026
+"""
+
+from vavl_sb.cli.model import add_model, load_model
+
+
+def add_parser(commands):
+    """Adds the command to the command line.
+
+    Arguments
+    ---------
+    commands : argparse._SubParsersAction
+        From ``add_subparsers`` of the program's parser.
+    """
+    parser = commands.add_parser(
+        "demo", help="serve a page for the browser on this computer"
+    )
+    add_model(parser)
+    parser.add_argument(
+        "--port",
+        type=int,
+        default=7860,
+        help="where on 127.0.0.1 (default: 7860)",
+    )
+    parser.add_argument(
+        "--max-mb",
+        type=float,
+        default=100.0,
+        help="largest file that may be uploaded, in MB (default: 100)",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(options):
+    """Serves the page until Ctrl+C.
+
+    Arguments
+    ---------
+    options : argparse.Namespace
+        What :func:`add_parser` describes.
+
+    Returns
+    -------
+    int
+        Exit status.
+    """
+    from vavl_sb.page.server import serve
+
+    def announce(line):
+        print(line, flush=True)
+
+    serve(lambda: load_model(options), options.port, options.max_mb, announce)
+    return 0

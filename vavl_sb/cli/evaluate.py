@@ -1,0 +1,106 @@
+"""`vavl evaluate`: score a model where information is missing or partial.
+
+Authors
+ * The vavl_sb authors 2026
+"""
+
+from vavl_sb.cli.model import add_model, load_model
+from vavl_sb.utils.errors import VAVLError
+
+
+def add_parser(commands):
+    """Adds the command to the command line.
+
+    Arguments
+    ---------
+    commands : argparse._SubParsersAction
+        From ``add_subparsers`` of the program's parser.
+    """
+    from vavl_sb.evaluation import NAMES
+
+    parser = commands.add_parser(
+        "evaluate",
+        help="score a model, also where information is missing or partial",
+    )
+    add_model(parser)
+    parser.add_argument(
+        "manifest",
+        metavar="MANIFEST",
+        help="clips with labels, such as a run's test.json",
+    )
+    parser.add_argument(
+        "--conditions",
+        nargs="*",
+        metavar="NAME",
+        help=f"of {', '.join(NAMES)}; no name for all of them "
+        "(default: score the clips as they are only)",
+    )
+    parser.add_argument(
+        "--data_root",
+        metavar="FOLDER",
+        help="the corpus (default: what prepare_report.json beside the "
+        "manifest says)",
+    )
+    parser.add_argument(
+        "--output",
+        metavar="FOLDER",
+        default="results/robustness",
+        help="where results go (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--noise",
+        metavar="FILE",
+        help="sound to mix in for the noise condition (default: white noise)",
+    )
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=1234,
+        help="chooses clips, frames and noise (default: %(default)s)",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(options):
+    """Scores the model, prints a table and writes the files.
+
+    Arguments
+    ---------
+    options : argparse.Namespace
+        What :func:`add_parser` describes.
+
+    Returns
+    -------
+    int
+        Exit status, 0: clips that fail are counted, and the rest goes on.
+    """
+    from vavl_sb.evaluation import report, robustness
+    from vavl_sb.evaluation.conditions import choose_conditions
+    from vavl_sb.evaluation.corruption import FileNoise, WhiteNoise
+
+    # What can be wrong with the options is told before the long work.
+    conditions = choose_conditions(options.conditions)
+    if options.noise and "noise" not in [c.name for c in conditions]:
+        raise VAVLError("--noise: needs the condition noise; add --conditions")
+    noise = WhiteNoise(options.seed)
+    if options.noise:
+        noise = FileNoise(options.noise, options.seed)
+    model = load_model(options)
+    entries = robustness.read_clips(
+        options.manifest, model.hparams, options.data_root
+    )
+    report.check_folder(options.output)
+    test = robustness.RobustnessTest(model, conditions, options.seed, noise)
+    test.run(entries)
+    result = {
+        "model": options.model,
+        "manifest": options.manifest,
+        "seed": options.seed,
+        "noise": options.noise or "white",
+        "task": model.hparams.task,
+        "labels": list(model.hparams.labels),
+        **test.summary(),
+    }
+    print(report.write_report(options.output, result, test.clean), end="")
+    print(f"\nWritten to {options.output}")
+    return 0

@@ -1,0 +1,78 @@
+"""`vavl info`: what a model was trained for, on what, and how well it scored.
+
+Authors
+ * The vavl_sb authors 2026
+"""
+
+import json
+
+from vavl_sb.cli.model import add_model
+
+
+def add_parser(commands):
+    """Adds the command to the command line.
+
+    Arguments
+    ---------
+    commands : argparse._SubParsersAction
+        From ``add_subparsers`` of the program's parser.
+    """
+    parser = commands.add_parser(
+        "info", help="tell what a model is: task, labels, corpus, scores"
+    )
+    add_model(parser, loads=False)
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=run)
+
+
+def run(options):
+    """Reads the model's files and prints what they say; nothing is loaded.
+
+    Arguments
+    ---------
+    options : argparse.Namespace
+        What :func:`add_parser` describes.
+
+    Returns
+    -------
+    int
+        Exit status, 0.
+    """
+    from vavl_sb.inference.metadata import read_about
+
+    about = read_about(options.model, options.token)
+    print(json.dumps(about, indent=2) if options.json else _text(about))
+    return 0
+
+
+def _text(about):
+    """The same for a reader."""
+    unknown = "not recorded (older export)"
+    rows = [
+        ("task", about["task"]),
+        ("labels", ", ".join(map(str, about["labels"] or []))),
+        ("scale", about["attribute_range"]),
+        ("corpus", about["corpus"]),
+        ("trained heads", ", ".join(about["trained_heads"])),
+    ]
+    for modality, name in about["encoders"].items():
+        rows.append((f"{modality} encoder", name or unknown))
+    rows.append(("command", (about["run"] or {}).get("command", unknown)))
+    for key, value in (about["run"] or {}).items():
+        if key != "command":
+            rows.append((key, value))
+    for head, scores in (about["test"] or {"test scores": None}).items():
+        rows.append((head, _scores(scores, about, head) if scores else unknown))
+    for what, terms in about["licences"].items():
+        rows.append((f"terms of {what}", terms))
+    return "\n".join(
+        f"{name + ':':<20}{value}" for name, value in rows if value is not None
+    )
+
+
+def _scores(scores, about, head):
+    """One head's test scores in a line."""
+    flat = {k: v for k, v in scores.items() if isinstance(v, (int, float))}
+    flat.update(scores.get("ccc", {}))
+    words = ", ".join(f"{name} {value:.3f}" for name, value in flat.items())
+    return f"{words} ({(about['n_test'] or {}).get(head)} test clips)"

@@ -1,0 +1,159 @@
+"""`vavl predict`: say what emotion clips express.
+
+Authors
+ * The vavl_sb authors 2026
+"""
+
+import dataclasses
+import json
+import sys
+
+from vavl_sb.cli.model import add_model, load_model
+from vavl_sb.utils.errors import VAVLError
+
+
+def add_parser(commands):
+    """Adds the command to the command line.
+
+    Arguments
+    ---------
+    commands : argparse._SubParsersAction
+        From ``add_subparsers`` of the program's parser.
+    """
+    parser = commands.add_parser(
+        "predict", help="say what emotion clips express"
+    )
+    add_model(parser)
+    parser.add_argument(
+        "clips", metavar="CLIP", nargs="+", help="video or audio files"
+    )
+    parser.add_argument(
+        "--modality",
+        default="auto",
+        choices=["auto", "audio", "visual", "audiovisual"],
+        help="which head answers (default: what the clip has)",
+    )
+    parser.add_argument(
+        "--audio",
+        metavar="FILE",
+        help="the sound of the clip, where it is a file of its own",
+    )
+    parser.add_argument("--json", action="store_true", help="print a JSON list")
+    parser.add_argument(
+        "--timeline", action="store_true", help="tell the emotion over time"
+    )
+    for name, seconds, words in (
+        ("--window", 3.0, "seconds of each window of the timeline"),
+        ("--hop", 1.0, "seconds between the starts of two windows"),
+    ):
+        parser.add_argument(
+            name,
+            type=float,
+            default=seconds,
+            metavar="S",
+            help=f"{words} (default: %(default)s)",
+        )
+    parser.add_argument(
+        "--plot",
+        metavar="PNG",
+        help="draw the emotion over time (of one clip)",
+    )
+    parser.add_argument(
+        "--profile", action="store_true", help="tell what took how long"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(options):
+    """Predicts clip by clip; one failed clip does not stop the rest.
+
+    Arguments
+    ---------
+    options : argparse.Namespace
+        What :func:`add_parser` describes.
+
+    Returns
+    -------
+    int
+        Exit status: 1 where a clip failed.
+    """
+    from tqdm import tqdm
+
+    # What can be wrong with the options is told before the long work.
+    for name in ("audio", "plot"):
+        if getattr(options, name) is not None and len(options.clips) > 1:
+            raise VAVLError(f"--{name}: is for one clip; give one at a time")
+    if options.plot is not None and not options.plot.endswith(".png"):
+        raise VAVLError(f"--plot: {options.plot} is no name of a .png file")
+    model = load_model(options)
+    results = []
+    # disable=None: no bar where nobody sees it, as in a log file.
+    for clip in tqdm(options.clips, unit="clip", disable=None, leave=False):
+        try:
+            results.append({"file": clip, **_predict(model, clip, options)})
+        except VAVLError as error:
+            results.append({"file": clip, "error": str(error)})
+            tqdm.write(f"vavl: {error}", file=sys.stderr)
+            continue
+        if not options.json:
+            tqdm.write(_text(results[-1]), file=sys.stdout)
+    if options.json:
+        print(json.dumps(results, indent=2))
+    return 1 if any("error" in result for result in results) else 0
+
+
+def _predict(model, clip, options):
+    """One clip's answer, as JSON has it."""
+    if not (options.timeline or options.plot or options.profile):
+        answer = model.predict_file(clip, options.modality, options.audio)
+        return answer.as_dict()
+    found = model.analyze(
+        clip,
+        options.modality,
+        options.audio,
+        window=options.window,
+        hop=options.hop,
+        crops=0,
+    )
+    if options.plot:
+        from vavl_sb.training.plots import emotion_over_time, save_figure
+
+        save_figure(emotion_over_time(found.timeline), options.plot)
+    result = found.emotion.as_dict()
+    if options.timeline:
+        result["timeline"] = [
+            {
+                **dataclasses.asdict(window),
+                "emotion": window.emotion and window.emotion.as_dict(),
+            }
+            for window in found.timeline
+        ]
+    if options.profile:
+        result["profile"] = {**found.profile, "duration": found.duration}
+    return result
+
+
+def _text(result):
+    """One clip's answer for a reader."""
+    lines = [f"{result['file']} ({result['modality']}): {_words(result)}"]
+    for window in result.get("timeline", ()):
+        emotion = window["emotion"]
+        said = "neither sound nor a face"
+        if emotion is not None:
+            said = f"{_words(emotion)} ({emotion['modality']})"
+        lines.append(
+            f"  {window['start']:7.2f} - {window['end']:7.2f} s: {said}"
+        )
+    for stage, seconds in result.get("profile", {}).items():
+        lines.append(f"  {stage:<15}{seconds:8.2f} s")
+    return "\n".join(lines)
+
+
+def _words(answer):
+    """An answer as words and numbers."""
+    if "label" in answer:
+        ranked = sorted(answer["probabilities"].items(), key=lambda p: -p[1])
+        shares = ", ".join(f"{name} {share:.2f}" for name, share in ranked)
+        return f"{answer['label']}  [{shares}]"
+    values = answer["attributes"].items()
+    return ", ".join(f"{name} {value:.2f}" for name, value in values)

@@ -1,1 +1,0 @@
-"""The subcommands of `vavl`, a module each."""

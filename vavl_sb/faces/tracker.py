@@ -1,0 +1,370 @@
+"""The face of a clip, followed and aligned, frame by frame.
+
+Faces are looked for a few times a second; between two detections of the same
+face its box and eyes are interpolated linearly in time. A stream of frames goes
+in and a stream of crops comes out: memory depends on the spacing of detections
+and never on the length of the clip.
+
+Which face: see :mod:`vavl_sb.faces.boxes`.
+
+Which frames:
+
+- a frame that was searched and shows the face gives a crop;
+- a frame between two detections of the face gives one by interpolation, if the
+  two are neighbours, or no more than ``max_gap`` apart with searches in between
+  that missed it (a hand before the face, a blink of the detector);
+- any other frame gives none. A clip without a face gives nothing at all.
+
+The last frame is always searched, so that a clip's end has a detection.
+
+Authors
+ * The vavl_sb authors 2026
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from vavl_sb.faces.alignment import (
+    EYE_DISTANCE,
+    EYE_HEIGHT,
+    LEAST_EYE_DISTANCE,
+    align_face,
+    centre_square,
+)
+from vavl_sb.faces.boxes import Follower
+from vavl_sb.faces.detector import MTCNNDetector
+from vavl_sb.media.frames import FrameBatch, RatePicker
+from vavl_sb.utils.errors import VAVLError
+
+# Raised whenever this code changes what crops a clip gives.
+VERSION = 1
+
+# Frames that wait for a detection fill about this much at most.
+MAX_WAITING_BYTES = 128 * 2**20
+
+
+@dataclass
+class CropBatch:
+    """Crops of one clip, in the order of time.
+
+    Arguments
+    ---------
+    crops : torch.Tensor
+        uint8, shape (n, 3, size, size), RGB.
+    times : np.ndarray
+        float64, shape (n,), seconds from the start of the presentation.
+    boxes : np.ndarray
+        float64, shape (n, 4): the face (or, without a detector, the part of
+        the frame that the crop shows), x0 y0 x1 y1 in pixels of the frame.
+    """
+
+    crops: torch.Tensor
+    times: np.ndarray
+    boxes: np.ndarray
+
+
+@dataclass(frozen=True)
+class Decided:
+    """A mark in a stream of crops: no crop before this time will follow.
+
+    Arguments
+    ---------
+    until : float
+        Seconds from the start of the presentation.
+    """
+
+    until: float
+
+
+class FaceTracker:
+    """Turns frames into aligned crops of the face that a clip shows.
+
+    One object serves many clips: it keeps nothing of a clip.
+
+    Arguments
+    ---------
+    detector : str or None or object
+        "mtcnn"; or None for whole frames (the largest square in the middle,
+        resized; each frame gives a crop); or an object with
+        ``detect(frames)`` and ``settings()`` like :class:`MTCNNDetector`.
+    size : int
+        Side of the crops, pixels.
+    detection_rate : float or None
+        Searches a second at most; None searches each frame.
+    device : str or torch.device
+        Where the detector runs.
+    max_gap : float
+        Longest time (seconds) between two detections of the face that is
+        bridged although searches in between missed it.
+    lost_after : float
+        Seconds without the followed face after which the largest is taken.
+    detection_batch : int
+        Frames that are searched together.
+
+    Attributes
+    ----------
+    arguments : dict
+        The arguments but for the device: ``FaceTracker(**arguments)`` gives
+        the same crops.
+
+    Example
+    -------
+    >>> from vavl_sb.media.frames import FrameBatch
+    >>> frames = np.zeros((5, 90, 120, 3), np.uint8)
+    >>> clip = [FrameBatch(frames, np.arange(5) / 10)]
+    >>> [b.crops.shape for b in FaceTracker(detector=None).crops(clip)]
+    [torch.Size([5, 3, 224, 224])]
+    """
+
+    def __init__(
+        self,
+        detector="mtcnn",
+        size=224,
+        detection_rate=5.0,
+        device="cpu",
+        max_gap=0.5,
+        lost_after=1.0,
+        detection_batch=8,
+    ):
+        self.arguments = {
+            "detector": detector,
+            "size": size,
+            "detection_rate": detection_rate,
+            "max_gap": max_gap,
+            "lost_after": lost_after,
+            "detection_batch": detection_batch,
+        }
+        if detector == "mtcnn":
+            detector = MTCNNDetector(device)
+        elif detector is not None and not hasattr(detector, "detect"):
+            raise VAVLError(
+                f"face_detector is {detector!r}: give mtcnn, or null for whole "
+                "frames"
+            )
+        if detection_rate is not None and not detection_rate > 0:
+            raise VAVLError(
+                f"detection_rate is {detection_rate}: give a number above 0, "
+                "or null to search every frame"
+            )
+        self.detector = detector
+        self.size = size
+        self.detection_rate = detection_rate
+        self.max_gap = max_gap
+        self.lost_after = lost_after
+        self.detection_batch = detection_batch
+
+    def settings(self):
+        """All that changes the crops, fit for JSON and for a cache's fingerprint.
+
+        The device and the size of batches are not in it: they change no more
+        than the last bit of a detector's sums.
+
+        Returns
+        -------
+        dict
+        """
+        settings = {"version": VERSION, "size": self.size, "detector": None}
+        if self.detector is not None:
+            settings.update(
+                detector=self.detector.settings(),
+                detection_rate=self.detection_rate,
+                max_gap=self.max_gap,
+                lost_after=self.lost_after,
+                eyes=[EYE_HEIGHT, EYE_DISTANCE, LEAST_EYE_DISTANCE],
+            )
+        return settings
+
+    def load(self):
+        """Loads the detector now, so that one that is missing is told early.
+
+        Raises
+        ------
+        EncoderError
+            The detector's package is not installed.
+        """
+        if hasattr(self.detector, "load"):
+            self.detector.load()
+
+    def to(self, device):
+        """Moves the detector to a device.
+
+        Arguments
+        ---------
+        device : str or torch.device
+            Where to run.
+
+        Returns
+        -------
+        FaceTracker
+            This object.
+        """
+        if hasattr(self.detector, "to"):
+            self.detector.to(device)
+        return self
+
+    def _cut(self, found):
+        """A CropBatch of (frame, time, box, eyes), or nothing for none."""
+        if not found:
+            return
+        frames, times, boxes, eyes = zip(*found, strict=True)
+        crops = [
+            align_face(frame, eye, box, self.size)
+            for frame, eye, box in zip(frames, eyes, boxes, strict=True)
+        ]
+        yield CropBatch(torch.stack(crops), np.array(times), np.stack(boxes))
+
+    def crops(self, frame_batches):
+        """Crops of one clip.
+
+        Arguments
+        ---------
+        frame_batches : iterable of FrameBatch
+            The clip's frames in order of time, in batches of any size, which
+            does not change the crops.
+
+        Yields
+        ------
+        CropBatch
+            In order of time, none empty. Frames without a crop are those that
+            the module's docstring names; there are as many as frames went in
+            less crops that came out.
+        """
+        for item in self.follow(frame_batches):
+            if isinstance(item, CropBatch):
+                yield item
+
+    def follow(self, stream):
+        """Crops of one clip, among all that its stream gives.
+
+        Arguments
+        ---------
+        stream : iterable
+            FrameBatch objects as for :meth:`crops`, and anything else.
+
+        Yields
+        ------
+        CropBatch or Decided or object
+            The crops; after each FrameBatch and at the end, how far they are
+            complete; and what was no FrameBatch, where it stood.
+        """
+        state = _Clip(self)
+        for item in stream:
+            if not isinstance(item, FrameBatch):
+                yield item
+                continue
+            if self.detector is None:
+                yield from self._whole_frames(item)
+                yield Decided(float(item.times[-1]))
+                continue
+            for frame, time in zip(
+                item.frames, item.times.tolist(), strict=True
+            ):
+                yield from self._cut(state.push(frame, time))
+            yield Decided(state.decided())
+        yield from self._cut(state.finish())
+        yield Decided(math.inf)
+
+    def _whole_frames(self, batch):
+        cut = [centre_square(frame, self.size) for frame in batch.frames]
+        if cut:
+            crops, boxes = zip(*cut, strict=True)
+            times = np.asarray(batch.times, np.float64)
+            yield CropBatch(torch.stack(crops), times, np.stack(boxes))
+
+
+class _Clip:
+    """What is remembered of the clip at hand.
+
+    Frames wait in ``waiting`` until a batch of searches is due, and those of
+    them behind the last detection (the anchor) then in ``held``, until the
+    next detection tells where the face was.
+    """
+
+    def __init__(self, tracker):
+        self.tracker = tracker
+        self.shape = None
+        self.time = 0.0
+        self.reset()
+
+    def reset(self):
+        """Forgets all, as at the start of a clip."""
+        self.picker = RatePicker(self.tracker.detection_rate)
+        self.follower = Follower(self.tracker.lost_after)
+        self.waiting = []  # [frame, time, whether to search it]
+        self.held = []  # (frame, time)
+        self.anchor = None  # (time, detection)
+        self.missed = False
+
+    def decided(self):
+        """Time before which no frame can give a crop any more."""
+        times = [item[1] for item in (*self.held[:1], *self.waiting[:1])]
+        return min(times, default=self.time)
+
+    def push(self, frame, time):
+        """Takes a frame in; gives (frame, time, box, eyes) that are due."""
+        found = []
+        self.time = time
+        if self.shape != frame.shape:
+            # Places in frames of two sizes cannot be compared.
+            found = self.finish()
+            self.reset()
+            self.shape = frame.shape
+        search = self.picker.pick(time)
+        self.waiting.append([frame, time, search])
+        if search and (
+            sum(s for _, _, s in self.waiting) >= self.tracker.detection_batch
+            or len(self.waiting) * frame.nbytes >= MAX_WAITING_BYTES
+        ):
+            found += self._search()
+        return found
+
+    def finish(self):
+        """Gives what is left, at the end of a clip."""
+        if not self.waiting:
+            return []
+        self.waiting[-1][2] = True
+        return self._search()
+
+    def _search(self):
+        searched = [frame for frame, _, search in self.waiting if search]
+        results = iter(self.tracker.detector.detect(np.stack(searched)))
+        found = []
+        for frame, time, search in self.waiting:
+            if search:
+                found += self._advance(frame, time, next(results))
+            elif self.anchor is not None:
+                self.held.append((frame, time))
+        self.waiting = []
+        return found
+
+    def _advance(self, frame, time, detections):
+        """Frames whose face is known now that ``frame`` was searched."""
+        detection, continued = self.follower.follow(detections, time)
+        if detection is None:
+            self.missed = True
+            late = self.anchor and time - self.anchor[0] > self.tracker.max_gap
+            if late:
+                self.anchor = None
+            self.held = self.held + [(frame, time)] if self.anchor else []
+            return []
+        found = []
+        if self.anchor is not None and continued:
+            gap = time - self.anchor[0]
+            if not self.missed or gap <= self.tracker.max_gap:
+                found = self._interpolate(time, detection)
+        found.append((frame, time, detection.box, detection.eyes))
+        self.anchor, self.held, self.missed = (time, detection), [], False
+        return found
+
+    def _interpolate(self, end, last):
+        start, first = self.anchor
+        found = []
+        for frame, time in self.held:
+            share = (time - start) / (end - start) if end > start else 1.0
+            box = (1 - share) * first.box + share * last.box
+            eyes = (1 - share) * first.eyes + share * last.eyes
+            found.append((frame, time, box, eyes))
+        return found

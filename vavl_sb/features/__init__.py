@@ -1,0 +1,1 @@
+"""A clip in, features out: the one path of training and inference."""

@@ -1,0 +1,332 @@
+"""Frozen features: cached on disk, checked when read.
+
+A cached feature is named by what it depends on: the clip's bytes, and a fingerprint
+of encoder, weights and settings. Nothing is ever overwritten in place, so
+several processes may share a cache, and a killed run goes on where it was.
+
+Authors
+ * The vavl_sb authors 2026
+"""
+
+import hashlib
+import io
+import os
+import re
+import struct
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from speechbrain.utils.logger import get_logger
+
+from vavl_sb.utils.errors import MediaError, VAVLError, first_line
+from vavl_sb.utils.files import read_json, write_atomically, write_json
+
+logger = get_logger(__name__)
+
+# All that zipfile and NumPy raise for a file that is not what was written.
+DAMAGE = (
+    OSError,
+    ValueError,
+    KeyError,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+)
+
+# Which field of a manifest's entry holds a modality's media.
+MEDIA_FIELD = {"audio": "wav", "visual": "video"}
+
+
+class FeatureCache:
+    """A folder of features, one file a clip and modality.
+
+    Files are ``<folder>/<modality>-<fingerprint>/<xx>/<sha256 of the clip>.npz``;
+    the zip format's own checksums tell a damaged file from a sound one.
+
+    Arguments
+    ---------
+    folder : str
+        Where features live; made if missing. May be shared between runs,
+        recipes and processes.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> cache = FeatureCache(folder)
+    >>> path = cache.path("audio", "d1", "c0ffee")
+    >>> cache.write(path, np.ones((3, 2), np.float16))
+    >>> cache.read(path).shape
+    (3, 2)
+    """
+
+    def __init__(self, folder):
+        self.folder = Path(folder)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise VAVLError(
+                f"{folder}: features cannot be kept there ({error.strerror}); "
+                "give another feature_folder"
+            ) from None
+
+    def path(self, modality, fingerprint, content):
+        """Where a feature lives, whether or not it exists.
+
+        Arguments
+        ---------
+        modality : str
+            "audio" or "visual".
+        fingerprint : str
+            Of encoder, weights and settings.
+        content : str
+            Of the clip's bytes.
+
+        Returns
+        -------
+        pathlib.Path
+        """
+        folder = self.folder / f"{modality}-{fingerprint}" / content[:2]
+        return folder / f"{content}.npz"
+
+    def write(self, path, features):
+        """Writes features so that a reader sees all of them or no file.
+
+        Arguments
+        ---------
+        path : pathlib.Path
+            From :meth:`path`.
+        features : np.ndarray
+            Shape (T, D); T = 0 says that the clip lacks the modality.
+        """
+        buffer = io.BytesIO()
+        np.savez(buffer, features=features)
+        write_atomically(path, buffer.getvalue())
+
+    def read(self, path):
+        """Reads features.
+
+        Arguments
+        ---------
+        path : pathlib.Path
+            From :meth:`path`.
+
+        Returns
+        -------
+        np.ndarray
+            Shape (T, D).
+
+        Raises
+        ------
+        VAVLError
+            The file is missing, cut short or damaged.
+        """
+        try:
+            with zipfile.ZipFile(path) as archive:
+                # As a whole: NumPy itself would read no further than the shape
+                # that it finds, and so perhaps not up to the checksum.
+                whole = archive.read("features.npy")
+            return np.lib.format.read_array(
+                io.BytesIO(whole), allow_pickle=False
+            )
+        except DAMAGE as error:
+            raise VAVLError(
+                f"cached feature {path} cannot be read ({first_line(error)}); "
+                "run the same command again and it is computed anew"
+            ) from None
+
+    def find(self, path):
+        """Reads features if they are there and sound.
+
+        Arguments
+        ---------
+        path : pathlib.Path
+            From :meth:`path`. A damaged file is removed, with a warning.
+
+        Returns
+        -------
+        np.ndarray
+            Shape (T, D), or None.
+        """
+        if not path.exists():
+            return None
+        try:
+            return self.read(path)
+        except VAVLError:
+            logger.warning("damaged feature file is computed anew: %s", path)
+            path.unlink(missing_ok=True)
+            return None
+
+
+class ContentIndex:
+    """Remembers clips' hashes, so that unchanged files are not read again.
+
+    Arguments
+    ---------
+    path : str
+        JSON file, ``{media path: [size, mtime in ns, sha256]}``.
+    """
+
+    def __init__(self, path):
+        self.path = Path(path)
+        self.fresh = {}
+        try:
+            known = read_json(self.path)
+            self.known = {k: v for k, v in known.items() if _is_entry(v)}
+        except (OSError, ValueError, AttributeError):
+            # New or damaged: the files are hashed again.
+            self.known = {}
+
+    def content(self, media):
+        """SHA-256 of a media file.
+
+        Arguments
+        ---------
+        media : str
+            Path of the file.
+
+        Returns
+        -------
+        str
+            64 hexadecimal digits.
+
+        Raises
+        ------
+        MediaError
+            The file is gone and was never hashed, or cannot be read.
+        """
+        media = os.path.abspath(media)
+        size, mtime, sha = self.known.get(media, (None, None, None))
+        try:
+            stat = os.stat(media)
+            if (stat.st_size, stat.st_mtime_ns) == (size, mtime):
+                return sha
+            sha = _sha256(media)
+        except OSError as error:
+            if sha is not None and not os.path.exists(media):
+                return sha  # Training goes on from the cache alone.
+            raise MediaError(f"{media}: cannot be read ({error.strerror})")
+        self.fresh[media] = [stat.st_size, stat.st_mtime_ns, sha]
+        self.known[media] = self.fresh[media]
+        return sha
+
+    def save(self):
+        """Writes the index where it changed."""
+        if self.fresh:
+            write_json(self.path, {**self.known, **self.fresh})
+            self.fresh = {}
+
+
+def read_index(path):
+    """Reads where each clip's features are.
+
+    Arguments
+    ---------
+    path : str
+        Written by :func:`vavl_sb.features.extraction.extract_features`.
+
+    Returns
+    -------
+    dict
+        ``{id: {"audio": path or None, "visual": path or None}}``: of cached
+        features, or of the sound itself where it is used raw.
+
+    Raises
+    ------
+    VAVLError
+        In one line: it is missing or damaged.
+    """
+    try:
+        index = read_json(path)
+        if not all(_is_row(row) for row in index.values()):
+            raise ValueError("not an index of features")
+        return index
+    except (OSError, ValueError, AttributeError) as error:
+        raise VAVLError(
+            f"{path}: cannot be used ({first_line(error)}); run the same "
+            "command again and it is written anew"
+        ) from None
+
+
+def feature_statistics(paths, folder):
+    """Mean and deviation of each feature over all frames of some clips.
+
+    Arguments
+    ---------
+    paths : iterable
+        Cached features of one modality.
+    folder : str
+        The cache's folder.
+
+    Returns
+    -------
+    mean, deviation : torch.Tensor
+        float32, shape (D,) each; None and None without any frame.
+    """
+    cache = FeatureCache(folder)
+    count, total, squares = 0, 0.0, 0.0
+    for path in paths:
+        frames = cache.read(path).astype(np.float64)
+        count += len(frames)
+        total = total + frames.sum(axis=0)
+        squares = squares + np.square(frames).sum(axis=0)
+    if count == 0:
+        return None, None
+    mean = total / count
+    variance = np.maximum(squares / count - mean**2, 0.0)
+    return (
+        torch.from_numpy(mean).float(),
+        torch.from_numpy(np.sqrt(variance)).float(),
+    )
+
+
+def clip_means(paths, folder):
+    """Mean over the frames of each of some clips.
+
+    Arguments
+    ---------
+    paths : list
+        Cached features of one modality.
+    folder : str
+        The cache's folder.
+
+    Returns
+    -------
+    torch.Tensor
+        float32, shape (N, D), in the order of ``paths``.
+    """
+    cache = FeatureCache(folder)
+    means = [cache.read(path).mean(axis=0, dtype=np.float64) for path in paths]
+    return torch.from_numpy(np.stack(means)).float()
+
+
+def _sha256(path):
+    """Hash of a file's bytes, read in pieces."""
+    fingerprint = hashlib.sha256()
+    with open(path, "rb") as file:
+        while piece := file.read(1 << 20):
+            fingerprint.update(piece)
+    return fingerprint.hexdigest()
+
+
+def _is_entry(value):
+    """Whether a value is [size, mtime, hash]."""
+    return (
+        isinstance(value, list)
+        and [type(item) for item in value] == [int, int, str]
+        and re.fullmatch("[0-9a-f]{64}", value[2]) is not None
+    )
+
+
+def _is_row(value):
+    """Whether a value is a path or None for each modality."""
+    return (
+        isinstance(value, dict)
+        and set(value) == set(MEDIA_FIELD)
+        and all(p is None or isinstance(p, str) for p in value.values())
+    )

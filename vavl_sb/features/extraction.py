@@ -1,0 +1,217 @@
+"""Computes the features of manifests that are not cached yet.
+
+Under torchrun the processes share the work; see
+:mod:`vavl_sb.utils.distributed`.
+
+Authors
+ * The vavl_sb authors 2026
+"""
+
+import contextlib
+import functools
+
+import numpy as np
+from speechbrain.utils.distributed import ddp_barrier
+from speechbrain.utils.logger import get_logger
+from tqdm import tqdm
+
+from vavl_sb.features.cache import MEDIA_FIELD, ContentIndex, FeatureCache
+from vavl_sb.features.speed import FIELD as SPEED
+from vavl_sb.media.reader import read_audio
+from vavl_sb.utils import distributed as processes
+from vavl_sb.utils.errors import MediaError, VAVLError
+from vavl_sb.utils.files import write_json
+
+logger = get_logger(__name__)
+
+
+def extract_features(
+    manifests, feature_extractor, folder, index, report, raw_audio=False
+):
+    """Computes the features that are not cached yet.
+
+    A clip that cannot be decoded is left out and named in the report; the rest
+    goes on. Under torchrun every process calls this, and each takes every n-th
+    clip with its copies; what is written is what a single process writes. (Two
+    clips of equal bytes may be computed by two processes, of which the later
+    replaces the earlier's file with the same.)
+
+    Arguments
+    ---------
+    manifests : list
+        Manifests as dicts, ``{id: {"wav": path, "video": path, ...}}``, with
+        real paths; copies of :func:`vavl_sb.features.speed.add_speeds` among
+        them.
+    feature_extractor : vavl_sb.features.extractor.FeatureExtractor
+        Turns clips into features.
+    folder : str
+        The cache's folder.
+    index : str
+        JSON file to write: where each clip's features are, or null where it
+        lacks the modality; for :func:`read_index`.
+    report : str
+        JSON file to write: counts, and clips left out with the reason.
+    raw_audio : bool
+        The audio encoder learns: compute no audio features, and only look
+        whether each clip has sound.
+
+    """
+    cache = FeatureCache(folder)
+    contents = ContentIndex(cache.folder / "content.json")
+    run = _Extraction(cache, contents, feature_extractor, raw_audio)
+    clips = {id: clip for part in manifests for id, clip in part.items()}
+    own = _own_share(clips)
+    progress = tqdm(
+        own, desc="features", dynamic_ncols=True, disable=processes.rank() > 0
+    )
+    try:
+        for id in progress:
+            run.one_clip(id, clips[id])
+    except BaseException:
+        # A full disk is told of once, by the feature that found it full.
+        with contextlib.suppress(VAVLError):
+            contents.save()
+        raise
+    run.merge()
+    if processes.rank() == 0:
+        contents.save()
+        write_json(report, run.summary())
+        write_json(index, run.index())
+        run.log(report)
+    # Nobody reads the index before it is there.
+    ddp_barrier()
+
+
+def _own_share(clips):
+    """Ids of this process: each clip followed by its copies.
+
+    A copy has its clip's picture, and may have been heard with it.
+    """
+    groups = {}
+    for id in sorted(clips, key=lambda id: (SPEED in clips[id], id)):
+        media = tuple(clips[id].get(field) for field in MEDIA_FIELD.values())
+        groups.setdefault(media, []).append(id)
+    shares = list(groups.values())[processes.rank() :: processes.count()]
+    return [id for group in shares for id in group]
+
+
+class _Extraction:
+    """State of one pass over the clips: paths found, and what went wrong."""
+
+    def __init__(self, cache, contents, feature_extractor, raw_audio):
+        self.cache, self.contents = cache, contents
+        self.encoder = feature_extractor
+        self.raw_audio = raw_audio
+        # An encoder's fingerprint reads all its weights: once a speed is enough.
+        self.fingerprint = functools.cache(feature_extractor.fingerprint)
+        self.paths, self.failed, self.copies = {}, {}, set()
+        self.sound, self.heard = None, {}
+        self.computed = {modality: set() for modality in MEDIA_FIELD}
+        self.absent = {modality: set() for modality in MEDIA_FIELD}
+
+    def one_clip(self, id, clip):
+        """Finds or computes both features of a clip."""
+        self.paths[id] = {"audio": None, "visual": None}
+        if SPEED in clip:
+            self.copies.add(id)
+        for modality, field in MEDIA_FIELD.items():
+            media = clip.get(field)
+            if media is None:
+                continue
+            try:
+                changes = {}
+                if modality == "audio" and SPEED in clip:
+                    changes["speed"] = clip[SPEED]
+                path = self._one(modality, field, media, changes)
+                self.paths[id][modality] = path
+                if path is None:
+                    self.absent[modality].add(id)
+            except MediaError as error:
+                if id in self.copies:
+                    continue  # Told of its clip.
+                self.failed[id, modality] = str(error)
+                logger.warning(
+                    "%s: left out, %s: %s",
+                    *(id, modality, error),
+                    main_process_only=False,
+                )
+
+    def merge(self):
+        """Adds what the other processes have done."""
+        own = self.paths, self.failed, self.computed, self.absent, self.copies
+        for other in processes.gather((own, self.contents.fresh)):
+            (paths, failed, computed, absent, copies), fresh = other
+            self.copies |= copies
+            self.paths.update(paths)
+            self.failed.update(failed)
+            for modality in MEDIA_FIELD:
+                self.computed[modality] |= computed[modality]
+                self.absent[modality] |= absent[modality]
+            self.contents.fresh.update(fresh)
+
+    def _one(self, modality, field, media, changes):
+        """Path of one feature; None where the clip lacks the modality."""
+        if self.raw_audio and modality == "audio":
+            return media if read_audio(media) is not None else None
+        path = self.cache.path(
+            modality,
+            self.fingerprint(modality, **changes),
+            self.contents.content(media),
+        )
+        features = self.cache.find(path)
+        if features is not None and not np.isfinite(features).all():
+            logger.warning("feature file with NaN is computed anew: %s", path)
+            features = None
+        if features is None:
+            if modality == "audio":
+                changes = {**changes, **self._heard(media)}
+            encoded = self.encoder.encode(**{field: media}, **changes)
+            features = getattr(encoded, modality)
+            if features is None:
+                dim = getattr(self.encoder, f"{modality}_encoder").output_dim
+                features = np.zeros((0, dim), np.float16)
+            if not np.isfinite(features).all():
+                # One such clip would spoil the statistics of all.
+                raise MediaError(
+                    f"{media}: its {modality} features are not finite; look "
+                    "at the file, or take another encoder"
+                )
+            self.cache.write(path, features)
+            self.computed[modality].add(str(path))
+        return str(path) if len(features) else None
+
+    def _heard(self, media):
+        """What FeatureExtractor.encode found of a sound at its other speeds."""
+        if media != self.sound:
+            self.sound, self.heard = media, {}
+        return {"heard": self.heard} if self.encoder.audio_speeds else {}
+
+    def index(self):
+        """Where each clip's features are, by id."""
+        return {id: self.paths[id] for id in sorted(self.paths)}
+
+    def summary(self):
+        """What the report holds: of clips, and of copies what was computed."""
+        return {
+            "clips": len(self.paths) - len(self.copies),
+            "computed": {m: len(paths) for m, paths in self.computed.items()},
+            "no_sound": sorted(self.absent["audio"] - self.copies),
+            "no_face": sorted(self.absent["visual"] - self.copies),
+            "failed": {
+                f"{id} ({modality})": self.failed[id, modality]
+                for id, modality in sorted(self.failed)
+            },
+        }
+
+    def log(self, report):
+        """One line a user reads."""
+        logger.info(
+            "features of %d clips: %s computed, %d silent, %d without a face, "
+            "%d failed (see %s)",
+            len(self.paths) - len(self.copies),
+            " and ".join(f"{len(p)} {m}" for m, p in self.computed.items()),
+            len(self.absent["audio"] - self.copies),
+            len(self.absent["visual"] - self.copies),
+            len(self.failed),
+            report,
+        )

@@ -1,0 +1,199 @@
+"""SpeechBrain's wav2vec 2.0, HuBERT and WavLM, made safe for padding.
+
+The lobes in speechbrain.integrations.huggingface (1.1.2) normalise the
+waveform over its padding too, and run models whose first convolution has a
+GroupNorm over time on padded batches, which changes the features of each clip
+but the longest. Here a waveform is normalised over a clip's own samples, and
+such models see clips of one length at a time.
+
+Authors
+ * The vavl_sb authors 2026
+"""
+
+import torch
+from speechbrain.dataio.dataio import length_to_mask
+from speechbrain.integrations.huggingface.hubert import HuBERT
+from speechbrain.integrations.huggingface.wav2vec2 import Wav2Vec2
+from speechbrain.integrations.huggingface.wavlm import WavLM
+from torch import nn
+
+from vavl_sb.lobes.hf_base import StrictLobe
+
+
+class MaskedLobe(StrictLobe):
+    """wav2vec 2.0, HuBERT or WavLM on clips of different lengths.
+
+    Arguments
+    ---------
+    folder : str
+        In the Hugging Face layout.
+    num_layers : int
+        Layers to keep, or None for all.
+    """
+
+    config_keys = (
+        "hidden_size",
+        "num_attention_heads",
+        "intermediate_size",
+        "hidden_act",
+        "layer_norm_eps",
+        "do_stable_layer_norm",
+        "feat_extract_norm",
+        "feat_extract_activation",
+        "feat_proj_layer_norm",
+        "conv_dim",
+        "conv_stride",
+        "conv_kernel",
+        "conv_bias",
+        "conv_pos_batch_norm",
+        "num_conv_pos_embeddings",
+        "num_conv_pos_embedding_groups",
+        "adapter_attn_dim",
+        "num_buckets",
+        "max_bucket_distance",
+    )
+
+    def __init__(self, folder, num_layers=None):
+        # Plain values may stand before Module.__init__, which calls
+        # override_config.
+        self._num_layers = num_layers
+        self.spec_augment = False
+        super().__init__(folder, save_path=folder)
+        self.convolutions = list(
+            zip(self.config.conv_kernel, self.config.conv_stride, strict=True)
+        )
+        self.hop, self.receptive_field = 1, 1
+        for kernel, stride in reversed(self.convolutions):
+            self.hop *= stride
+            self.receptive_field = (self.receptive_field - 1) * stride + kernel
+
+    def settings(self):
+        """All that features depend on besides the weights."""
+        return {**super().settings(), "do_normalize": self.normalize_wav}
+
+    def prepare_training(self, freeze_feature_extractor, spec_augment):
+        """Settings of fine-tuning.
+
+        Arguments
+        ---------
+        freeze_feature_extractor : bool
+            Keep the convolutions below the transformer as they are.
+        spec_augment : bool
+            Mask features at random in training.
+        """
+        if freeze_feature_extractor:
+            # Not requires_grad_: transformers would still go back through it.
+            self.model.feature_extractor._freeze_parameters()
+        self.spec_augment = spec_augment
+        # DDP hangs on a parameter that no loss depends on.
+        if hasattr(self.model, "masked_spec_embed"):
+            self.model.masked_spec_embed.requires_grad_(spec_augment)
+
+    def frames(self, samples):
+        """Frames that lie wholly within a clip, and at least one.
+
+        Arguments
+        ---------
+        samples : torch.Tensor
+            Samples of each clip, int64, shape (B,).
+
+        Returns
+        -------
+        torch.Tensor
+            int64, shape (B,).
+        """
+        frames = samples.clamp(min=self.receptive_field)
+        for kernel, stride in self.convolutions:
+            frames = (frames - kernel) // stride + 1
+        return frames
+
+    def forward(self, wavs, samples):
+        """Features of clips.
+
+        Arguments
+        ---------
+        wavs : torch.Tensor
+            16 kHz mono, shape (B, n), 0 past a clip's end.
+        samples : torch.Tensor
+            Samples of each clip, int64, shape (B,).
+
+        Returns
+        -------
+        torch.Tensor
+            Shape (B, T, D).
+        """
+        if self.normalize_wav:
+            wavs = normalize(wavs, samples)
+        samples = samples.clamp(min=self.receptive_field)
+        longest = int(samples.max())
+        wavs = nn.functional.pad(wavs, (0, longest - wavs.shape[1]))
+        if self.config.feat_extract_norm == "group":
+            return self._by_length(wavs, samples)
+        if int(samples.min()) == longest:
+            return self._transform(wavs)
+        mask = length_to_mask(samples, longest, dtype=torch.long)
+        return self._transform(wavs, mask)
+
+    def _by_length(self, wavs, samples):
+        """Like forward, but clips of unequal length never meet."""
+        frames = self.frames(samples)
+        features = wavs.new_zeros(len(wavs), int(frames.max()), self.output_dim)
+        for length in samples.unique().tolist():
+            rows = (samples == length).nonzero().squeeze(1)
+            found = self._transform(wavs[rows, :length])
+            features[rows, : found.shape[1]] = found.to(features.dtype)
+        return features
+
+    def _transform(self, wavs, mask=None):
+        """The model's last hidden state, or all of them side by side."""
+        # transformers cannot mask spans that are longer than the clip.
+        frames = self.frames(torch.tensor(wavs.shape[1])).item()
+        self.model.config.apply_spec_augment = (
+            self.spec_augment and frames >= self.config.mask_time_length
+        )
+        out = self.model(
+            wavs, attention_mask=mask, output_hidden_states=self.all_layers
+        )
+        return self.join_layers(out)
+
+
+class MaskedWav2Vec2(MaskedLobe, Wav2Vec2):
+    """SpeechBrain's Wav2Vec2, safe for padding."""
+
+
+class MaskedHuBERT(MaskedLobe, HuBERT):
+    """SpeechBrain's HuBERT, safe for padding."""
+
+
+class MaskedWavLM(MaskedLobe, WavLM):
+    """SpeechBrain's WavLM, safe for padding."""
+
+
+def normalize(wavs, samples):
+    """Zero mean and unit variance of each clip over its own samples.
+
+    As transformers' Wav2Vec2FeatureExtractor with ``do_normalize``, its
+    1e-7 under the root included.
+
+    Arguments
+    ---------
+    wavs : torch.Tensor
+        Shape (B, n), 0 past a clip's end.
+    samples : torch.Tensor
+        Samples of each clip, shape (B,).
+
+    Returns
+    -------
+    torch.Tensor
+        Shape (B, n), 0 past a clip's end.
+
+    Example
+    -------
+    >>> normalize(torch.tensor([[1.0, 3.0, 0.0]]), torch.tensor([2])).tolist()
+    [[-1.0, 1.0, -0.0]]
+    """
+    mask = length_to_mask(samples, wavs.shape[1], dtype=wavs.dtype)
+    count = samples.clamp(min=1).unsqueeze(1)
+    wavs = (wavs - wavs.sum(1, keepdim=True) / count) * mask
+    variance = wavs.square().sum(1, keepdim=True) / count
+    return wavs / (variance + 1e-7).sqrt()

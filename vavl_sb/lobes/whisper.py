@@ -1,0 +1,163 @@
+"""SpeechBrain's Whisper encoder, made safe for batches and for long clips.
+
+The lobe in speechbrain.integrations.huggingface (1.1.2) takes the floor of the
+log-mel spectrogram from the whole batch and cuts clips at 30 s. Here the floor
+is each window's own (as in OpenAI's code and in WhisperFeatureExtractor), long
+clips are taken in consecutive windows, and frames past the end are dropped.
+
+Authors
+ * The vavl_sb authors 2026
+"""
+
+import torch
+from speechbrain.integrations.huggingface.whisper import Whisper
+from torch import nn
+
+from vavl_sb.lobes.hf_base import StrictLobe
+
+# Windows that go through the encoder at a time: bounds memory.
+WINDOWS_AT_ONCE = 8
+
+
+class WindowedWhisper(StrictLobe, Whisper):
+    """SpeechBrain's Whisper, encoder only, on clips of any length.
+
+    Arguments
+    ---------
+    folder : str
+        In the Hugging Face layout.
+    num_layers : int
+        Layers to keep, or None for all.
+    """
+
+    layers_key = "encoder_layers"
+    config_keys = (
+        "d_model",
+        "encoder_attention_heads",
+        "encoder_ffn_dim",
+        "activation_function",
+        "num_mel_bins",
+        "max_source_positions",
+        "scale_embedding",
+    )
+    prefix = "encoder."
+    output_dim_key = "d_model"
+
+    def __init__(self, folder, num_layers=None):
+        self._num_layers = num_layers
+        super().__init__(folder, save_path=folder, encoder_only=True)
+        # The second convolution takes every second log-mel frame.
+        self.hop = 2 * self._hop_length
+        self.window = self.config.max_source_positions * self.hop
+
+    def override_config(self, config):
+        """Reads no layer of the decoder, which is not used.
+
+        Arguments
+        ---------
+        config : transformers.PretrainedConfig
+            As read from the folder.
+
+        Returns
+        -------
+        transformers.PretrainedConfig
+        """
+        config = super().override_config(config)
+        config.decoder_layers = 0
+        return config
+
+    def settings(self):
+        """All that features depend on besides the weights."""
+        found = {"n_fft": self._n_fft, "hop_length": self._hop_length}
+        return {**super().settings(), **found}
+
+    def prepare_training(self, freeze_feature_extractor, spec_augment):
+        """Settings of fine-tuning.
+
+        Arguments
+        ---------
+        freeze_feature_extractor : bool
+            Keep the convolutions below the transformer as they are.
+        spec_augment : bool
+            Mask features at random; Whisper has none, so no effect.
+        """
+        encoder = self.model.encoder
+        # Sinusoids, which OpenAI did not train either.
+        encoder.embed_positions.requires_grad_(False)
+        if freeze_feature_extractor:
+            encoder.conv1.requires_grad_(False)
+            encoder.conv2.requires_grad_(False)
+
+    def frames(self, samples):
+        """Frames that a clip has begun.
+
+        Arguments
+        ---------
+        samples : torch.Tensor
+            Samples of each clip, int64, shape (B,).
+
+        Returns
+        -------
+        torch.Tensor
+            int64, shape (B,).
+        """
+        return (samples.clamp(min=1) + self.hop - 1) // self.hop
+
+    def forward(self, wavs, samples):
+        """Features of clips, in windows of 30 s.
+
+        Arguments
+        ---------
+        wavs : torch.Tensor
+            16 kHz mono, shape (B, n), 0 past a clip's end.
+        samples : torch.Tensor
+            Samples of each clip, int64, shape (B,).
+
+        Returns
+        -------
+        torch.Tensor
+            Shape (B, T, D).
+        """
+        lengths = samples.clamp(min=1).tolist()
+        pieces = []
+        for wav, length in zip(wavs, lengths, strict=True):
+            pieces += wav[:length].split(self.window) if len(wav) else [wav]
+        # One by one: SpeechBrain's floor is that of all it is given.
+        mels = [
+            self.log_mel_spectrogram(self.pad_or_trim(piece, self.window))
+            for piece in pieces
+        ]
+        mels = torch.stack(mels).split(WINDOWS_AT_ONCE)
+        windows = torch.cat([self._encode(mel) for mel in mels])
+        frames = self.frames(samples)
+        counts = -(-frames // self.config.max_source_positions)
+        parts = windows.split(counts.tolist())
+        clips = [
+            part.flatten(0, 1)[:length]
+            for part, length in zip(parts, frames.tolist(), strict=True)
+        ]
+        return nn.utils.rnn.pad_sequence(clips, batch_first=True)
+
+    def _encode(self, mel):
+        """The last hidden state of windows, or all of them side by side."""
+        return self.join_layers(
+            self.model.encoder(mel, output_hidden_states=self.all_layers)
+        )
+
+    def export_state(self):
+        """Weights and configuration, with a decoder of no layers.
+
+        transformers' WhisperModel cannot be without one; zeros of two tokens
+        let it load the folder without a warning.
+        """
+        state, config = super().export_state()
+        config.vocab_size, config.max_target_positions = 2, 1
+        for key in ("pad", "bos", "eos", "decoder_start"):
+            setattr(config, f"{key}_token_id", 0)
+        config.suppress_tokens = config.begin_suppress_tokens = None
+        zeros = torch.zeros(2, config.d_model)
+        state["decoder.embed_tokens.weight"] = zeros
+        state["decoder.embed_positions.weight"] = zeros[:1].clone()
+        state["decoder.layer_norm.weight"] = zeros[0].clone()
+        state["decoder.layer_norm.bias"] = zeros[0].clone()
+        return state, config

@@ -1,1 +1,0 @@
-"""The paper's protocol: many runs, their summary, and comparisons."""

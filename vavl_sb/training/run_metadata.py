@@ -1,0 +1,161 @@
+"""What an exported model tells of the run that it comes from.
+
+Authors
+ * The vavl_sb authors 2026
+"""
+
+import os
+import shlex
+import sys
+from pathlib import Path
+
+from vavl_sb.utils.errors import VAVLError
+from vavl_sb.utils.files import read_json
+
+
+def trained_heads(features, clips):
+    """Heads that the training clips let learn.
+
+    A model trained on voices alone has a visual and an audio-visual head as
+    well, but with random weights. The clips tell which, also for a run that
+    was stopped and resumed.
+
+    Arguments
+    ---------
+    features : dict
+        From :func:`vavl_sb.features.cache.read_index`.
+    clips : iterable of str
+        Ids of the training clips.
+
+    Returns
+    -------
+    list of str
+        Of "audio", "visual" and "audiovisual".
+
+    Example
+    -------
+    >>> features = {"a": {"audio": "file", "visual": None}}
+    >>> trained_heads(features, ["a"])
+    ['audio']
+    """
+    has = [
+        (features[id]["audio"] is not None, features[id]["visual"] is not None)
+        for id in clips
+    ]
+    learned = {
+        "audio": any(audio for audio, _ in has),
+        "visual": any(visual for _, visual in has),
+        "audiovisual": any(audio and visual for audio, visual in has),
+    }
+    return [head for head, found in learned.items() if found]
+
+
+def run_record(hparams):
+    """Command, settings and test scores of a run, for about.json.
+
+    Arguments
+    ---------
+    hparams : dict
+        The loaded hparams file; metrics.json, if the run was tested, stands
+        in its ``output_folder``.
+
+    Returns
+    -------
+    dict
+        ``run`` (command, seed, partition and other settings that the scores
+        depend on), ``encoder_names``, and ``test`` and ``n_test`` as in
+        metrics.json, without confusion matrices.
+    """
+    settings = (
+        *("seed", "partition", "label_source", "also_train"),
+        *("withhold_audio", "withhold_visual", "pretrained_from"),
+        *("speed_changes", "mixup"),
+        *("feature_whitening", "feature_noise", "feature_dropout"),
+    )
+    run = {key: _public(hparams[key]) for key in settings if key in hparams}
+    # Of the encoder, which is what an hparams file may leave as it was.
+    run["audio_speeds"] = list(hparams["feature_extractor"].audio_speeds)
+    return {
+        "run": {"command": command_line(sys.argv), **run},
+        "encoder_names": {
+            "audio": _encoder_name(hparams, "audio", "source"),
+            "visual": _encoder_name(hparams, "visual", "weights"),
+        },
+        **_scores(Path(hparams["output_folder"]) / "metrics.json"),
+    }
+
+
+def _encoder_name(hparams, modality, origin):
+    """Where an encoder's weights come from; of a user's own, its class."""
+    name = f"{modality}_encoder"
+    encoder = hparams.get(name)
+    kind = type(encoder)
+    if encoder is not None and not kind.__module__.startswith("vavl_sb."):
+        return f"{kind.__module__}.{kind.__qualname__}"
+    return _public(hparams[f"{name}_{origin}"]) or "random"
+
+
+def command_line(arguments):
+    """A command that others can use: folders of this machine are left out.
+
+    Arguments
+    ---------
+    arguments : list of str
+        As in ``sys.argv``.
+
+    Returns
+    -------
+    str
+
+    Example
+    -------
+    >>> command_line(["/home/me/train.py", "a.yaml", "--data_folder", "/data"])
+    'python train.py a.yaml --data_folder DATA_FOLDER'
+    """
+    words = ["python", os.path.basename(arguments[0])]
+    name = ""
+    for word in arguments[1:]:
+        option, equals, value = word.partition("=")
+        if option.startswith("--") and equals:
+            words += [f"{option}={_shown(option, value)}"]
+        else:
+            words.append(_shown(name, word))
+        name = word if word.startswith("--") else ""
+    return shlex.join(words)
+
+
+def _shown(option, value):
+    """An option's value, or the option's name in place of a folder."""
+    if option.endswith("_folder"):
+        return option.lstrip("-").upper()
+    return _public(value)
+
+
+def _public(value):
+    """A value without the folders of this machine."""
+    if isinstance(value, (list, tuple)):
+        return [_public(item) for item in value]
+    if isinstance(value, (os.PathLike, str)):
+        value = os.fspath(value)
+        # A path within the recipe is the same for everyone.
+        elsewhere = os.path.isabs(value) or value.startswith(("..", "~"))
+        return os.path.basename(value.rstrip("/")) if elsewhere else value
+    return value
+
+
+def _scores(path):
+    """Test scores of metrics.json; {} where the run was not tested."""
+    try:
+        metrics = read_json(path)
+        test = {
+            head: {k: v for k, v in scores.items() if k != "confusion"}
+            for head, scores in metrics["test"].items()
+        }
+        return {"test": test, "n_test": metrics["n_test"]}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise VAVLError(
+            f"{path}: damaged ({type(error).__name__}); remove it and run the "
+            "same command again"
+        ) from None
