@@ -82,7 +82,7 @@ def test_a_run_leaves_what_the_readme_says(finished):
         "scores.txt",
         "learning_curves.png",
         "train_log.txt",
-        "inference/hyperparams.yaml",
+        "inference/model.json",
         *(f"confusion_{head}.png" for head in heads),
     ):
         assert (folder / name).stat().st_size > 0
@@ -90,7 +90,7 @@ def test_a_run_leaves_what_the_readme_says(finished):
     assert report
     # What was drawn is told to be, in the card as well.
     drawn = "a synthetic corpus in the layout of CREMA-D"
-    about = json.loads((folder / "inference" / "about.json").read_text())
+    about = json.loads((folder / "inference" / "model.json").read_text())
     assert about["corpus"] == drawn
     card = (folder / "inference" / "README.md").read_text()
     assert f"# VAVL, trained on {drawn}\n" in card

@@ -403,7 +403,7 @@ def run_python(text, folder, names):
 LEFT = {
     "README.md": [
         "emotion.png",
-        "my_model/hyperparams.yaml",
+        "my_model/model.json",
         "results/robustness/robustness.json",
         "enet_b2_8_best.safetensors",
         "final_wav2vec/config.json",
@@ -419,7 +419,7 @@ LEFT = {
     ],
     "docs/encoders.md": [
         "results/mine/inference/thumbnail.safetensors",
-        "my_model/hyperparams.yaml",
+        "my_model/model.json",
     ],
 }
 
@@ -436,15 +436,15 @@ def check_own_corpus(folder):
     ):
         metrics = read_json(folder / "results" / run / "metrics.json")
         assert metrics["n_test"]["audio"] == 2
-        about = read_json(folder / "results" / run / "inference/about.json")
+        about = read_json(folder / "results" / run / "inference/model.json")
         assert about["corpus"] == "my corpus" and about["labels"] == labels
         assert about["attribute_range"] == limits
-        assert len(about["train_speakers"]) == 2
+        assert len(about["metadata"]["train_speakers"]) == 2
 
 
 def check_encoders(folder):
     """The model has them, says so, and is not loaded without trust."""
-    about = read_json(folder / "my_model" / "about.json")
+    about = read_json(folder / "my_model" / "model.json")["metadata"]
     names = {"audio": "my_encoders.Loudness", "visual": "my_encoders.Thumbnail"}
     assert about["encoder_names"] == names
     card = (folder / "my_model" / "README.md").read_text(encoding="utf-8")

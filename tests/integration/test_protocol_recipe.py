@@ -4,7 +4,6 @@ import csv
 import json
 
 import pytest
-import yaml
 from conftest import REPOSITORY, SMALL
 
 from vavl_sb import cli
@@ -40,12 +39,10 @@ def test_ablation_and_protocol_of_a_real_recipe(
     }
     settings = {}
     for name, run in runs.items():
-        text = (run / "inference/hyperparams.yaml").read_text()
+        model = json.loads((run / "inference/model.json").read_text())
+        arguments = model["network"]["arguments"]
         settings[name] = {
-            key: yaml.safe_load(line.split(":")[1])
-            for line in text.splitlines()
-            if (key := line.split(":")[0].strip())
-            in ("shared_layers", "residual")
+            key: arguments[key] for key in ("shared_layers", "residual")
         }
     assert settings["full"] == {"shared_layers": 2, "residual": True}
     assert settings["no_shared_layers"]["shared_layers"] == 0

@@ -153,7 +153,9 @@ def test_a_run_with_copies_at_other_speeds_and_mixup(corpus, tmp_path):
     with np.load(index[f"{voiced[0]}_sp0.9"]["audio"]) as slower:
         assert len(slower["features"]) == pytest.approx(frames / 0.9, abs=1)
 
-    about = json.loads((tmp_path / "out/inference/about.json").read_text())
+    about = json.loads((tmp_path / "out/inference/model.json").read_text())[
+        "metadata"
+    ]
     assert about["run"]["speed_changes"] == [90, 110]
     assert about["run"]["audio_speeds"] == [80]
     assert about["run"]["mixup"] == 0.4

@@ -4,13 +4,16 @@ Authors
  * The vavl_sb authors 2026
 """
 
+import json
+
 import torch
 
 from vavl_sb.faces.tracker import FaceTracker
 from vavl_sb.features.extractor import FeatureExtractor
 from vavl_sb.inference import EmotionRecognizer
 from vavl_sb.lobes.audio_encoder import AudioEncoder
-from vavl_sb.lobes.vavl import VAVL
+from vavl_sb.lobes.vavl import HEADS, VAVL
+from vavl_sb.training.model_file import PARTS
 
 LABELS = ["angry", "happy", "sad"]
 
@@ -25,6 +28,26 @@ class MeanColour(torch.nn.Module):
 
     def fingerprint(self):
         return "colour"
+
+
+def write_model_file(folder, metadata=None, **changes):
+    """A model.json that is whole, for tests of what only reads it."""
+    parts = {
+        part: {"class": kind, "arguments": {}}
+        for part, (kind, *_) in PARTS.items()
+    }
+    model = {
+        "format": 1,
+        "task": "classification",
+        "labels": LABELS,
+        "corpus": "none",
+        "attribute_range": None,
+        "trained_heads": list(HEADS),
+        **parts,
+        "metadata": metadata or {},
+        **changes,
+    }
+    (folder / "model.json").write_text(json.dumps(model), encoding="utf-8")
 
 
 def make_model(

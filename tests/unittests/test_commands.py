@@ -20,7 +20,10 @@ from test_media import grays, sine, write
 from vavl_sb.cli import main
 from vavl_sb.faces.tracker import FaceTracker
 from vavl_sb.features.extractor import FeatureExtractor
-from vavl_sb.inference import EmotionRecognizer, metadata as about
+from vavl_sb.inference import (
+    EmotionRecognizer,
+    metadata as about,
+)
 from vavl_sb.lobes.audio_encoder import AudioEncoder
 from vavl_sb.lobes.vavl import VAVL
 from vavl_sb.lobes.visual_encoder import VisualEncoder
@@ -247,10 +250,6 @@ def test_info_tells_what_an_export_records(run_folder, capsys):
     assert "Open Database" in about["licences"]["corpus"]
     out = call(capsys, "info", run_folder / "inference")[1]
     assert "f1_macro 0.500" in out and "(7 test clips)" in out
-    (run_folder / "old").mkdir()
-    for name in ("hyperparams.yaml", "vavl.safetensors"):
-        shutil.copy(run_folder / "inference" / name, run_folder / "old")
-    assert "older export" in call(capsys, "info", run_folder / "old")[1]
 
 
 def test_info_never_runs_what_it_reads(run_folder, capsys, tmp_path):
@@ -263,17 +262,10 @@ def test_info_never_runs_what_it_reads(run_folder, capsys, tmp_path):
 
 def test_export_makes_a_folder_that_loads(run_folder, capsys, tmp_path):
     target = tmp_path / "deep" / "model"
-    about = run_folder / "inference" / "about.json"
-    record = json.loads(about.read_text())
-    # As an older export has it.
-    about.write_text(
-        json.dumps({k: v for k, v in record.items() if k != "test"})
-    )
     assert call(capsys, "export", run_folder, target)[0] == 0
     assert EmotionRecognizer.from_hparams(target).trained_heads == ("audio",)
-    copied = json.loads((target / "about.json").read_text())
+    copied = json.loads((target / "model.json").read_text())["metadata"]
     assert copied["test"] == {"audio": {"f1_macro": 0.5, "uar": 0.25}}
-    about.write_text(json.dumps(record))
     status, _, err = call(capsys, "export", run_folder, target)
     assert status == 1 and "is there already" in err
     assert [p.name for p in target.parent.iterdir()] == ["model"]

@@ -7,7 +7,6 @@ Authors
  * The vavl_sb authors 2026
 """
 
-import json
 import re
 import shutil
 import types
@@ -20,6 +19,7 @@ import pytest
 import torch
 import yaml
 from huggingface_hub import constants, errors
+from light_model import write_model_file
 from speechbrain.utils.fetching import FetchConfig
 
 from vavl_sb import cli
@@ -75,9 +75,8 @@ def cache(tmp_path, exported, monkeypatch):
     (repository / "refs" / "v1").write_text(OLD)
     for commit in (COMMIT, OLD):
         shutil.copytree(exported, repository / "snapshots" / commit)
-    yaml_file = repository / "snapshots" / OLD / "hyperparams.yaml"
-    text = yaml_file.read_text().replace("- angry", "- old")
-    yaml_file.write_text(text)
+    file = repository / "snapshots" / OLD / "model.json"
+    file.write_text(file.read_text().replace('"angry"', '"old"'))
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     assert constants.HF_HUB_OFFLINE
     return tmp_path / "hub"
@@ -103,16 +102,14 @@ def test_revisions(cache, options):
     assert model.hparams.labels == ["old", "happy"]
 
 
-def test_a_cache_elsewhere_and_a_folder_to_save_in(
-    cache, tmp_path, monkeypatch
-):
+def test_a_cache_elsewhere(cache, tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "empty"))
     config = FetchConfig(huggingface_cache_dir=str(cache))
-    saved = tmp_path / "saved"
-    EmotionRecognizer.from_hparams(
-        "me/model", savedir=str(saved), fetch_config=config
+    model = EmotionRecognizer.from_hparams(
+        "me/model", savedir="pretrained_models/x", fetch_config=config
     )
-    assert (saved / "hyperparams.yaml").is_file()
+    assert model.hparams.labels == ["angry", "happy"]
+    assert not Path("pretrained_models").exists()
 
 
 @pytest.mark.parametrize(
@@ -227,9 +224,9 @@ def test_push_sends_the_model_with_its_card_and_no_more(
     assert api.options["repo_id"] == "me/model"
     assert sorted(api.sent) == [
         "README.md",
-        "about.json",
         "audio_encoder/config.json",
         "hyperparams.yaml",
+        "model.json",
         "vavl.safetensors",
         "visual_encoder.safetensors",
     ]
@@ -243,7 +240,7 @@ def test_push_offline_or_of_nothing_gives_one_line(exported, capsys, tmp_path):
     told = capsys.readouterr().err
     assert "cannot be sent: HF_HUB_OFFLINE is set; unset it" in told
     assert cli.main(["push", str(tmp_path), "me/model"]) == 1
-    assert "no hyperparams.yaml in it" in capsys.readouterr().err
+    assert "no model.json in it" in capsys.readouterr().err
     assert cli.main(["push", str(tmp_path / "none"), "me/model"]) == 1
     assert "no such folder" in capsys.readouterr().err
     with pytest.raises(VAVLError, match="someone/model"):
@@ -275,12 +272,7 @@ def test_an_export_has_its_card(exported):
 
 
 def test_a_card_tells_scores_and_command(tmp_path):
-    (tmp_path / "hyperparams.yaml").write_text("task: regression\nlabels: [a]")
     about = {
-        "task": "regression",
-        "labels": ["arousal", "valence"],
-        "corpus": "RAVDESS",
-        "attribute_range": [1, 5],
         "run": {
             "command": "python train.py x.yaml",
             "seed": 12,
@@ -299,7 +291,14 @@ def test_a_card_tells_scores_and_command(tmp_path):
         },
         "n_test": {"audio": 7, "audiovisual": 6},
     }
-    (tmp_path / "about.json").write_text(json.dumps(about))
+    write_model_file(
+        tmp_path,
+        about,
+        task="regression",
+        labels=["arousal", "valence"],
+        corpus="RAVDESS",
+        attribute_range=[1, 5],
+    )
     (tmp_path / "audio_encoder").mkdir()
     config = tmp_path / "audio_encoder" / "config.json"
     config.write_text('{"model_type": "whisper"}')
@@ -327,19 +326,3 @@ def test_a_card_of_ones_own_is_kept(exported, tmp_path):
     assert write_card(folder).read_text() == "mine"
     (folder / "README.md").write_text(f"{MARK} old")
     assert write_card(folder).read_text() == model_card(folder)
-
-
-def test_a_card_makes_no_object_of_the_yaml(tmp_path):
-    canary = tmp_path / "canary"
-    (tmp_path / "hyperparams.yaml").write_text(
-        "task: classification\nlabels: [a]\n"
-        f"evil: !apply:os.system ['touch {canary}']\n"
-        f"worse: !!python/object/apply:os.system ['touch {canary}']\n"
-    )
-    assert "one of 1: a" in model_card(tmp_path)
-    assert not canary.exists()
-    for text in ("", "- a", "task: [", "task: classification"):
-        (tmp_path / "hyperparams.yaml").write_text(text)
-        with pytest.raises(EncoderError) as error:
-            model_card(tmp_path)
-        assert "\n" not in str(error.value)

@@ -95,4 +95,4 @@ def test_an_encoder_that_does_not_come_back_is_not_exported(
 
 def test_one_that_comes_back_is_exported(tmp_path):
     export(Exported(parts=2, seed=5), tmp_path / "inference")
-    assert (tmp_path / "inference" / "about.json").is_file()
+    assert (tmp_path / "inference" / "model.json").is_file()

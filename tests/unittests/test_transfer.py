@@ -1,10 +1,10 @@
 """What a network takes over from another model, and what is refused."""
 
-import json
 from types import SimpleNamespace
 
 import pytest
 import torch
+from light_model import write_model_file
 from test_clip import make_encoder
 
 from vavl_sb.lobes.vavl import VAVL
@@ -52,9 +52,9 @@ def model(tmp_path):
         save_weights(net, tmp_path / "vavl.safetensors")
         about = {"encoders": DIGESTS, "train_speakers": list(speakers)}
         about.update(more)
-        if heads is not None:
-            about["trained_heads"] = heads
-        (tmp_path / "about.json").write_text(json.dumps(about))
+        write_model_file(
+            tmp_path, about, trained_heads=heads or ["audio", "visual"]
+        )
         return str(tmp_path)
 
     return make
@@ -180,18 +180,19 @@ def test_a_speaker_that_scores_this_run_is_refused(model, speaker):
 )
 def test_a_folder_that_is_no_model(model, tmp_path, text):
     folder = model(network(0))
-    (tmp_path / "about.json").write_text(text)
+    (tmp_path / "model.json").write_text(text)
     with pytest.raises(EncoderError, match="inference folder"):
         start_from(folder, network(1), encoder(), SPLITS)
 
 
 def test_what_is_no_model_is_told_with_what_is_meant(tmp_path):
     for source, words in (
-        (tmp_path / "nope", f"{tmp_path}/nope: no such folder; give a run's"),
-        (tmp_path, f"{tmp_path}/about.json cannot be used .*; give a run's"),
+        (tmp_path / "nope", f"{tmp_path}/nope/model.json: is missing .*run's"),
+        (tmp_path, f"{tmp_path}/model.json: is missing .*; give a run's"),
     ):
         with pytest.raises(EncoderError, match=f"pretrained_from: {words}"):
             read_about(source)
     (tmp_path / "inference").mkdir()
+    write_model_file(tmp_path / "inference")
     with pytest.raises(EncoderError, match=f"give {tmp_path}/inference$"):
         read_about(tmp_path)

@@ -4,12 +4,11 @@ Authors
  * The vavl_sb authors 2026
 """
 
-import json
 import shutil
 from pathlib import Path
 
 from vavl_sb.utils.errors import EncoderError, VAVLError
-from vavl_sb.utils.files import write_folder, write_json
+from vavl_sb.utils.files import write_folder
 
 
 def add_parser(commands):
@@ -61,7 +60,6 @@ def run(options):
     with write_folder(target) as copy:
         # Makes the folders above it, too.
         shutil.copytree(source, copy)
-        _add_scores(copy / "about.json", source.parent / "metrics.json")
         _check(EmotionRecognizer, copy, source, options.trust)
     print(f"Exported to {target}")
     return 0
@@ -76,19 +74,3 @@ def _check(kind, copy, source, trust):
         for path in (copy.resolve(), copy):
             text = text.replace(str(path), str(source))
         raise type(error)(text) from None
-
-
-def _add_scores(about_path, metrics_path):
-    """Adds test scores to an export that was made before they were recorded."""
-    try:
-        about = json.loads(about_path.read_text(encoding="utf-8"))
-        metrics = json.loads(metrics_path.read_text(encoding="utf-8"))
-        scores = {
-            head: {k: v for k, v in found.items() if k != "confusion"}
-            for head, found in metrics["test"].items()
-        }
-        counts = metrics["n_test"]
-    except (OSError, ValueError, KeyError, AttributeError):
-        return
-    if "test" not in about:
-        write_json(about_path, {**about, "test": scores, "n_test": counts})

@@ -47,7 +47,9 @@ def run(options):
 
 def _text(about):
     """The same for a reader."""
-    unknown = "not recorded (older export)"
+    from vavl_sb.lobes.vavl import MODALITIES
+
+    unknown = "not recorded"
     rows = [
         ("task", about["task"]),
         ("labels", ", ".join(map(str, about["labels"] or []))),
@@ -55,8 +57,9 @@ def _text(about):
         ("corpus", about["corpus"]),
         ("trained heads", ", ".join(about["trained_heads"])),
     ]
-    for modality, name in about["encoders"].items():
-        rows.append((f"{modality} encoder", name or unknown))
+    for modality in MODALITIES:
+        name = about["encoders"].get(modality, unknown)
+        rows.append((f"{modality} encoder", name))
     rows.append(("command", (about["run"] or {}).get("command", unknown)))
     for key, value in (about["run"] or {}).items():
         if key != "command":

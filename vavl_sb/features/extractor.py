@@ -114,6 +114,12 @@ class FeatureExtractor:
         self.frame_rate = frame_rate
         self.batch_frames = batch_frames
         self.audio_speeds = sorted(check_speeds(audio_speeds, "audio_speeds"))
+        # Those that are no objects, for an export.
+        self.arguments = {
+            "frame_rate": frame_rate,
+            "batch_frames": batch_frames,
+            "audio_speeds": self.audio_speeds,
+        }
 
     def to(self, device):
         """Moves encoders and face detector to a device.

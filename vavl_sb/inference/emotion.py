@@ -4,23 +4,14 @@ Authors
  * The vavl_sb authors 2026
 """
 
-import tempfile
-from pathlib import Path
-
 import torch
 from ruamel.yaml import YAMLError
 from speechbrain.inference.interfaces import Pretrained
-from speechbrain.utils.fetching import LocalStrategy
 
 from vavl_sb.inference.analysis import analyze_file
 from vavl_sb.inference.batch_inputs import encode_tensors, prepare_frames, unpad
 from vavl_sb.inference.hub import hub_options, model_folder
-from vavl_sb.inference.loading import (
-    HPARAMS,
-    check_dims,
-    check_sizes,
-    read_weights,
-)
+from vavl_sb.inference.loading import load_parts, read_weights
 from vavl_sb.inference.prediction import (
     MODALITIES,
     Emotion,
@@ -28,9 +19,9 @@ from vavl_sb.inference.prediction import (
     choose,
     why_no_answer,
 )
-from vavl_sb.inference.trust import read_safe
 from vavl_sb.nnet.attribute_scale import AttributeScale
-from vavl_sb.utils.errors import EncoderError, MediaError
+from vavl_sb.training.model_file import YAML
+from vavl_sb.utils.errors import EncoderError, MediaError, VAVLError
 
 
 class EmotionRecognizer(Pretrained):
@@ -64,14 +55,20 @@ class EmotionRecognizer(Pretrained):
         source : str or Path
             A folder such as a run's ``inference/``, or a hub id.
         trust : bool
-            A model's YAML can make any Python object. False: only what an
-            export has in it is let through, and nothing pickled is read (see
-            :mod:`vavl_sb.inference.trust`). True: whatever it names is run.
+            False: the model is data. Its objects are made by vavl_sb from
+            model.json, its tensors are safetensors, and nothing outside of
+            its folder is read. True: its hyperparams.yaml is loaded by
+            SpeechBrain's ``Pretrained``, which runs whatever it names, such
+            as an encoder of your own.
         overrides : dict
-            Keys of the model's hyperparams.yaml to change.
+            Values in place of the model's: of model.json (see
+            :func:`vavl_sb.inference.loading.load_parts`) or, with trust, of
+            hyperparams.yaml.
         **kwargs
-            As in ``Pretrained.from_hparams``, such as ``run_opts``; for a
-            hub id also ``revision``, ``token`` and ``local_files_only``.
+            ``run_opts``; for a hub id also ``revision``, ``token``,
+            ``local_files_only`` and ``fetch_config``; with trust, what
+            ``Pretrained.from_hparams`` takes. ``savedir`` has no effect:
+            models stand in the hub's own cache.
 
         Returns
         -------
@@ -84,34 +81,43 @@ class EmotionRecognizer(Pretrained):
             asks for trust.
         """
         folder = model_folder(source, **hub_options(kwargs))
-        path = folder / kwargs.pop("hparams_file", HPARAMS)
-        overrides = {"pretrained_path": str(folder), **(overrides or {})}
-        # A link to a private file would lead nowhere once that is gone.
-        kwargs.setdefault("local_strategy", LocalStrategy.COPY)
-        try:
-            with tempfile.TemporaryDirectory() as private:
-                if not trust:
-                    # What was checked is loaded, whatever the file becomes.
-                    text = read_safe(path, overrides)
-                    path = Path(private) / HPARAMS
-                    path.write_text(text, encoding="utf-8")
-                    check_sizes(folder)
-                model = super().from_hparams(
-                    source=str(path.parent),
-                    hparams_file=path.name,
-                    overrides=overrides,
-                    **kwargs,
+        kwargs.pop("savedir", None)
+        if trust:
+            model = cls._from_yaml(folder, overrides, **kwargs)
+        else:
+            unknown = kwargs.keys() - {"run_opts", "freeze_params"}
+            if unknown:
+                raise VAVLError(
+                    f"{min(unknown)}: needs trust=True, which loads the "
+                    "model's hyperparams.yaml; or leave it out"
                 )
+            modules, hparams = load_parts(folder, overrides)
+            model = cls(modules, hparams, **kwargs)
+        model.hparams.feature_extractor.to(model.device)
+        return model
+
+    @classmethod
+    def _from_yaml(cls, folder, overrides, **kwargs):
+        """A model that is trusted, as SpeechBrain loads it."""
+        overrides = {"pretrained_path": str(folder), **(overrides or {})}
+        path = folder / kwargs.get("hparams_file", YAML)
+        try:
+            return super().from_hparams(
+                source=str(folder), overrides=overrides, **kwargs
+            )
         # Whatever stands in a damaged YAML; what it makes raises its own.
-        except (YAMLError, KeyError, ValueError, TypeError) as error:
+        except (
+            OSError,
+            YAMLError,
+            KeyError,
+            ValueError,
+            TypeError,
+        ) as error:
             reason = " ".join(str(error).split())[:200]
             raise EncoderError(
                 f"{path}: no model can be made from it "
                 f"({type(error).__name__}: {reason}); export it again"
             ) from error
-        check_dims(model.hparams)
-        model.hparams.feature_extractor.to(model.device)
-        return model
 
     def predict_file(self, path, modality="auto", audio_path=None):
         """Predicts the emotion of a clip.

@@ -7,13 +7,14 @@ Authors
 from pathlib import Path
 
 from vavl_sb.lobes.hf_source import HUB_NAME
+from vavl_sb.training.model_file import MODEL, WEIGHTS
 from vavl_sb.utils.errors import EncoderError, VAVLError, first_line
 
 # All that a model consists of. Nothing pickled is among it, so that nothing
 # pickled is ever fetched or sent; nor is what else stands in a folder.
 FILES = [
+    "model.json",
     "hyperparams.yaml",
-    "about.json",
     "README.md",
     "vavl.safetensors",
     "visual_encoder.safetensors",
@@ -79,10 +80,10 @@ def model_folder(source, **options):
     folder = Path(source)
     if not folder.is_dir():
         folder = fetch_model(str(source), **options)
-    # The whole run's folder has a hyperparams.yaml too: that of the training.
-    if (folder / "inference" / "vavl.safetensors").is_file():
+    # A run's folder has its model in a folder of its own.
+    if (folder / "inference" / WEIGHTS).is_file():
         folder = folder / "inference"
-    for name in ("hyperparams.yaml", "vavl.safetensors"):
+    for name in (MODEL, WEIGHTS):
         if not (folder / name).is_file():
             raise EncoderError(
                 f"{source}: no {name} in it; give a folder that a run "

@@ -1,168 +1,100 @@
-"""Where a model comes from, and whether its parts fit each other.
+"""From an exported model's plain data to the objects that it names.
 
-Authors
- * The vavl_sb authors 2026
+See :mod:`vavl_sb.training.model_file` for what an untrusted model may say. Nothing
+is allocated before the sizes in ``model.json`` are those of the weights.
 """
 
+from pathlib import Path
+
 import torch
-import yaml
 from safetensors import SafetensorError, safe_open
 
 from vavl_sb.lobes.vavl import VAVL
+from vavl_sb.training.model_file import (
+    AUDIO_ENCODER,
+    ENCODER_FILES,
+    MODEL,
+    WEIGHTS,
+    check_file,
+    check_parts,
+    find_class,
+    read_model,
+)
 from vavl_sb.utils.errors import EncoderError, VAVLError
-
-HPARAMS = "hyperparams.yaml"
-WEIGHTS = "vavl.safetensors"
-
-# No width or number of classes comes near it.
-LARGEST = 2**16
+from vavl_sb.utils.weights import load_weights
 
 
-class _Plain(yaml.SafeLoader):
-    """Reads every tagged node as what it would be without its tag."""
-
-
-def _untagged(loader, suffix, node):
-    """A tagged node's plain content."""
-    if isinstance(node, yaml.MappingNode):
-        return loader.construct_mapping(node, deep=True)
-    if isinstance(node, yaml.SequenceNode):
-        return loader.construct_sequence(node, deep=True)
-    return node.value
-
-
-_Plain.add_multi_constructor("!", _untagged)
-
-
-def read_plain(path):
-    """A model's hyperparams.yaml as plain data: no object is made.
+def load_parts(
+    folder: str | Path, overrides: dict | None = None
+) -> tuple[dict, dict]:
+    """The modules of a model that nobody has to trust, and what it says.
 
     Arguments
     ---------
-    path : Path
-        The file.
+    folder : str or Path
+        An exported model.
+    overrides : dict
+        Values in place of those in model.json, such as
+        ``{"feature_extractor": {"arguments": {"frame_rate": 5.0}}}``.
 
     Returns
     -------
-    dict
-        What is tagged (``!new:``, ``!ref``) stands there without its tag.
+    modules : dict
+        ``vavl``, ``audio_encoder`` and ``visual_encoder``.
+    hparams : dict
+        ``task``, ``labels``, ``corpus``, ``attribute_range``,
+        ``trained_heads`` and ``feature_extractor``.
 
     Raises
     ------
     EncoderError
-        In one line.
-
-    Example
-    -------
-    >>> path = getfixture("tmp_path") / "hyperparams.yaml"
-    >>> _ = path.write_text("net: !new:torch.nn.Linear\\n  in_features: 2\\n")
-    >>> read_plain(path)
-    {'net': {'in_features': 2}}
+        In one line: what is not let through, is missing, or does not fit.
     """
-    try:
-        found = yaml.load(path.read_text(encoding="utf-8"), Loader=_Plain)
-    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise EncoderError(
-            f"{path}: cannot be read ({reason}); export the model again"
-        ) from None
-    if not isinstance(found, dict):
-        raise EncoderError(f"{path}: has no keys; export the model again")
-    return found
-
-
-def check_sizes(folder):
-    """Refuses a model whose weights do not fit its YAML, before either is used.
-
-    Arguments
-    ---------
-    folder : Path
-        The model's.
-
-    Raises
-    ------
-    EncoderError
-        In one line.
-    """
-    path = folder / WEIGHTS
-    try:
-        with safe_open(path, framework="pt") as file:
-            found = {
-                name: list(file.get_slice(name).get_shape())
-                for name in file.keys()
-            }
-    except (OSError, SafetensorError) as error:
-        raise EncoderError(
-            f"{path}: weights cannot be read ({error})"
-        ) from None
-    plain = read_plain(folder / HPARAMS)
-    settings, labels = plain.get("vavl"), plain.get("labels")
-    if not isinstance(settings, dict) or not isinstance(labels, list):
-        raise EncoderError(
-            f"{folder / HPARAMS}: has no vavl or no labels; export it again"
-        )
-    _check_numbers(settings, len(found), folder / HPARAMS)
-    if len(labels) != settings.get("num_outputs"):
-        raise EncoderError(
-            f"{folder / HPARAMS}: {len(labels)} labels, but "
-            f"{settings.get('num_outputs')} outputs; export it again"
-        )
-    try:
-        # On no device: shapes without memory.
-        with torch.device("meta"):
-            net = VAVL(**settings)
-    except (VAVLError, ValueError, TypeError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise EncoderError(
-            f"{folder / HPARAMS}: no network has these settings ({reason}); "
-            "export it again"
-        ) from None
-    wanted = {name: list(t.shape) for name, t in net.state_dict().items()}
-    faults = sorted(
-        name
-        for name in {*wanted, *found}
-        if wanted.get(name) != found.get(name)
+    folder = Path(folder)
+    model = _overridden(read_model(folder), overrides or {})
+    check_parts(model, folder / MODEL)
+    _check_files(model, folder)
+    network = model["network"]["arguments"]
+    _check_sizes(network, folder)
+    net = VAVL(**network)
+    load_weights(net, folder / WEIGHTS)
+    audio_encoder = _make(model, "audio_encoder", folder)
+    visual_encoder = _make(model, "visual_encoder", folder)
+    extractor = find_class(model["feature_extractor"]["class"])(
+        audio_encoder,
+        visual_encoder,
+        _make(model, "face_tracker", folder),
+        **model["feature_extractor"]["arguments"],
     )
-    if faults:
-        raise EncoderError(
-            f"{path}: weights do not fit the network ({len(faults)} tensors "
-            f"missing, unknown or of another shape, first {faults[0]})"
-        )
+    check_dims(net, extractor)
+    modules = {
+        "vavl": net,
+        "audio_encoder": audio_encoder,
+        "visual_encoder": visual_encoder,
+    }
+    plain = ("task", "labels", "corpus", "attribute_range", "trained_heads")
+    hparams = {key: model[key] for key in plain}
+    return modules, {**hparams, "feature_extractor": extractor}
 
 
-def _check_numbers(settings, tensors, path):
-    """Refuses what would take forever to build."""
-    for name, value in settings.items():
-        if value is not None and not isinstance(value, (int, float)):
-            raise EncoderError(
-                f"{path}: {name} of the network is {value!r}, not a number"
-            )
-        limit = tensors if name.endswith("_layers") else LARGEST
-        if value is not None and not 0 <= value <= limit:
-            raise EncoderError(
-                f"{path}: {name} of the network is {value}, which does not "
-                "fit its weights"
-            )
-
-
-def check_dims(hparams):
+def check_dims(net: torch.nn.Module, extractor: object) -> None:
     """Refuses a model whose encoders are not those of its network.
 
     Arguments
     ---------
-    hparams : SimpleNamespace
-        Of the loaded model.
+    net : vavl_sb.lobes.vavl.VAVL
+        The network.
+    extractor : vavl_sb.features.extractor.FeatureExtractor
+        With the encoders.
 
     Raises
     ------
     EncoderError
         In one line.
     """
-    if not isinstance(getattr(hparams, "vavl", None), VAVL):
-        return  # Of a YAML that was trusted.
     for modality in ("audio", "visual"):
-        encoder = getattr(hparams.feature_extractor, f"{modality}_encoder")
-        wanted = hparams.vavl.settings[f"{modality}_dim"]
+        encoder = getattr(extractor, f"{modality}_encoder")
+        wanted = net.settings[f"{modality}_dim"]
         if encoder.output_dim != wanted:
             raise EncoderError(
                 f"the model's {modality} encoder gives {encoder.output_dim} "
@@ -171,7 +103,7 @@ def check_dims(hparams):
             )
 
 
-def read_weights(module):
+def read_weights(module: torch.nn.Module) -> None:
     """Reads all weights into memory.
 
     Loaders map files of weights, whose pages come from the disk when a clip
@@ -187,3 +119,91 @@ def read_weights(module):
         if type(tensor.data) is torch.Tensor and tensor.is_floating_point():
             if tensor.device.type == "cpu" and tensor.element_size() > 1:
                 tensor.detach().sum()
+
+
+def _overridden(model, changes):
+    """A model's data with other values; all names must be there already."""
+    changed = dict(model)
+    for key, value in changes.items():
+        if key not in model:
+            raise VAVLError(
+                f"overrides: {key!r} is none of {', '.join(model)}; leave it "
+                "out, or load a model that you trust with trust=True"
+            )
+        nested = isinstance(value, dict) and key != "arguments"
+        if nested:
+            value = _overridden(model[key], value)
+        elif isinstance(value, dict):
+            value = {**model[key], **value}
+        changed[key] = value
+    return changed
+
+
+def _make(model, part, folder):
+    """One part; what names a file gets it within the model's folder."""
+    arguments = dict(model[part]["arguments"])
+    for key in ("source", "weights"):
+        if key in arguments:
+            arguments[key] = str(folder / arguments[key])
+    return find_class(model[part]["class"])(**arguments)
+
+
+def _check_files(model, folder):
+    """Refuses files that are missing, are none, or that no export has."""
+    check_file(folder / WEIGHTS)
+    weights = model["visual_encoder"]["arguments"].get("weights")
+    if weights is not None:
+        check_file(folder / weights)
+    encoder = folder / AUDIO_ENCODER
+    if not encoder.is_dir():
+        check_file(encoder)
+        raise EncoderError(f"{encoder}: is not a folder; export it again")
+    for path in sorted(encoder.iterdir()):
+        check_file(path)
+        if path.name not in ENCODER_FILES:
+            raise EncoderError(
+                f"{path}: no speech encoder that vavl_sb exports has such a "
+                "file; export the model again"
+            )
+
+
+def _check_sizes(settings, folder):
+    """Refuses settings that are not those of the weights."""
+    path = folder / WEIGHTS
+    try:
+        with safe_open(path, framework="pt") as file:
+            found = {
+                name: list(file.get_slice(name).get_shape())
+                for name in file.keys()
+            }
+    except (OSError, SafetensorError) as error:
+        raise EncoderError(
+            f"{path}: weights cannot be read ({error})"
+        ) from None
+    for name in ("encoder_layers", "shared_layers"):
+        if settings.get(name, 0) > len(found):
+            raise EncoderError(
+                f"{folder / MODEL}: {name} is {settings[name]}, which does "
+                "not fit the weights; export the model again"
+            )
+    try:
+        # On no device: shapes without memory.
+        with torch.device("meta"):
+            net = VAVL(**settings)
+    except (VAVLError, ValueError, TypeError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise EncoderError(
+            f"{folder / MODEL}: no network has these settings ({reason}); "
+            "export the model again"
+        ) from None
+    wanted = {name: list(t.shape) for name, t in net.state_dict().items()}
+    faults = sorted(
+        name
+        for name in {*wanted, *found}
+        if wanted.get(name) != found.get(name)
+    )
+    if faults:
+        raise EncoderError(
+            f"{path}: weights do not fit the network ({len(faults)} tensors "
+            f"missing, unknown or of another shape, first {faults[0]})"
+        )

@@ -1,16 +1,8 @@
-"""What a model's folder tells of itself, without loading the model.
-
-Authors
- * The vavl_sb authors 2026
-"""
+"""What a model's folder tells of itself, without loading the model."""
 
 from vavl_sb.inference.hub import model_folder
-from vavl_sb.inference.loading import HPARAMS, read_plain
+from vavl_sb.training.model_file import read_model
 from vavl_sb.utils.corpora import corpus_terms
-from vavl_sb.utils.errors import EncoderError
-from vavl_sb.utils.files import read_json
-
-ABOUT = "about.json"
 
 UNKNOWN_TERMS = "not known here: ask whoever made the corpus"
 WEIGHTS_TERMS = (
@@ -19,7 +11,7 @@ WEIGHTS_TERMS = (
 )
 
 
-def read_about(source, token=None):
+def read_about(source: str, token: str | None = None) -> dict:
     """Task, labels, encoders, corpus, scores and licence notes of a model.
 
     Arguments
@@ -33,9 +25,9 @@ def read_about(source, token=None):
     -------
     dict
         ``folder``, ``task``, ``labels``, ``attribute_range``, ``corpus``,
-        ``trained_heads``, ``encoders`` (name, or None where the export is
-        older than the record), ``network`` (its settings), ``run``, ``test``,
-        ``n_test`` (None likewise) and ``licences`` (of corpus and weights).
+        ``trained_heads``, ``encoders`` (their names), ``network`` (its
+        settings), ``run``, ``test``, ``n_test`` and ``licences`` (of corpus
+        and weights). None where nothing was recorded.
 
     Raises
     ------
@@ -43,37 +35,17 @@ def read_about(source, token=None):
         In one line: there is no model, or its files cannot be read.
     """
     folder = model_folder(source, token=token)
-    plain = read_plain(folder / HPARAMS)
-    about = _read_json(folder / ABOUT)
-    names = about.get("encoder_names") or {}
-    heads = ["audio", "visual", "audiovisual"]
+    model = read_model(folder)
+    about = model["metadata"]
+    plain = ("task", "labels", "attribute_range", "corpus", "trained_heads")
     return {
         "folder": str(folder),
-        "task": plain.get("task"),
-        "labels": plain.get("labels"),
-        "attribute_range": plain.get("attribute_range"),
-        "corpus": plain.get("corpus"),
-        "trained_heads": plain.get("trained_heads") or heads,
-        "encoders": {m: names.get(m) for m in ("audio", "visual")},
-        "network": plain.get("vavl"),
-        "run": about.get("run"),
-        "test": about.get("test"),
-        "n_test": about.get("n_test"),
+        **{key: model[key] for key in plain},
+        "encoders": about.get("encoder_names") or {},
+        "network": model["network"]["arguments"],
+        **{key: about.get(key) for key in ("run", "test", "n_test")},
         "licences": {
-            "corpus": corpus_terms(plain.get("corpus")) or UNKNOWN_TERMS,
+            "corpus": corpus_terms(model["corpus"]) or UNKNOWN_TERMS,
             "weights": about.get("licence") or WEIGHTS_TERMS,
         },
     }
-
-
-def _read_json(path):
-    """A JSON object; {} where there is no file."""
-    if not path.is_file():
-        return {}
-    try:
-        found = read_json(path)
-    except (OSError, ValueError):
-        found = None
-    if not isinstance(found, dict):
-        raise EncoderError(f"{path}: is no JSON object; export the model again")
-    return found

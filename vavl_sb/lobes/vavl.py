@@ -27,6 +27,7 @@ from vavl_sb.nnet.masking import Rows, Standardize, masked_mean
 from vavl_sb.utils.errors import VAVLError
 
 MODALITIES = ("audio", "visual")
+HEADS = (*MODALITIES, "audiovisual")
 
 
 @dataclass

@@ -1,12 +1,9 @@
 """The folder that a run leaves for others: weights, and how to use them.
 
-The folder holds everything that inference needs, the frozen encoders
-included: it is loaded by
-:class:`vavl_sb.inference.emotion.EmotionRecognizer` on a machine that has
-neither the corpus nor the training run.
-
-Authors
- * The vavl_sb authors 2026
+It holds everything that inference needs, the frozen encoders included.
+model.json is what :class:`vavl_sb.inference.emotion.EmotionRecognizer` reads;
+hyperparams.yaml says the same for SpeechBrain's ``Pretrained``, and alone can
+make an encoder of a user's own.
 """
 
 import os
@@ -17,16 +14,22 @@ import yaml
 from speechbrain.utils.distributed import if_main_process
 from speechbrain.utils.logger import get_logger
 
-from vavl_sb.lobes.vavl import MODALITIES
+from vavl_sb.lobes.vavl import HEADS, MODALITIES
 from vavl_sb.training.model_card import write_card
+from vavl_sb.training.model_file import (
+    CLASSES,
+    MODEL,
+    PARTS,
+    WEIGHTS,
+    YAML,
+    check_parts,
+)
 from vavl_sb.utils.errors import EncoderError
 from vavl_sb.utils.files import write_atomically, write_folder, write_json
 from vavl_sb.utils.weights import save_weights
 
 logger = get_logger(__name__)
 
-# What no inference needs, but whoever trains on from the model.
-ABOUT = "about.json"
 HEADER = """\
 # ################################
 # VAVL, exported by vavl_sb for vavl_sb.inference.EmotionRecognizer
@@ -63,11 +66,6 @@ def _represent(dumper, node):
 _Dumper.add_representer(_Tagged, _represent)
 
 
-def _new(name, **arguments):
-    """A node that makes an object."""
-    return _Tagged(f"!new:{name}", arguments)
-
-
 def _ref(text):
     """A node that refers to another."""
     return _Tagged("!ref", text)
@@ -76,8 +74,8 @@ def _ref(text):
 def export_model(
     folder, net, feature_extractor, train_speakers=(), record=None, **about
 ):
-    """Writes ``hyperparams.yaml``, about.json, the card README.md, and the
-    weights of network and encoders.
+    """Writes model.json, hyperparams.yaml, the card README.md, and the weights
+    of network and encoders.
 
     Arguments
     ---------
@@ -88,14 +86,14 @@ def export_model(
     feature_extractor : vavl_sb.features.extractor.FeatureExtractor
         With the encoders that the network was trained on.
     train_speakers : iterable of str
-        Whom the network was trained on, for about.json.
+        Whom the network was trained on, for the metadata.
     record : dict
-        More for about.json alone: what the run was and how well it scored.
+        More metadata: what the run was and how well it scored.
     **about
         ``task``, ``labels``, ``corpus``, ``attribute_range`` (lowest and
         highest value of an attribute, or None), and ``trained_heads`` (those
         of "audio", "visual" and "audiovisual" that have learned; left out,
-        all have): they stand in the YAML.
+        all have).
 
     Raises
     ------
@@ -112,33 +110,70 @@ def export_model(
     logger.info("Exported the model to %s", folder)
 
 
-def _write_model(folder, net, feature_extractor, train_speakers, record, about):
+def _write_model(folder, net, extractor, train_speakers, record, about):
     """Writes all files of an export."""
-    save_weights(net, folder / "vavl.safetensors")
-    encoders = {
-        f"{m}_encoder": _encoder(
-            getattr(feature_extractor, f"{m}_encoder"), folder
-        )
-        for m in MODALITIES
-    }
-    text = HEADER + "".join(
-        yaml.dump({key: node}, Dumper=_Dumper, sort_keys=False)
-        for key, node in _nodes(net, feature_extractor, encoders, about).items()
-    )
-    write_atomically(folder / "hyperparams.yaml", text.encode())
-    write_json(
-        folder / ABOUT,
-        {
-            **about,
-            "encoders": {
-                m: feature_extractor.fingerprint(m) for m in MODALITIES
-            },
+    save_weights(net, folder / WEIGHTS)
+    about = {"trained_heads": list(HEADS), **about}
+    parts = _parts(net, extractor, folder)
+    model = {
+        "format": 1,
+        **about,
+        **{part: _plain(*made, folder) for part, made in parts.items()},
+        "metadata": {
+            "encoders": {m: extractor.fingerprint(m) for m in MODALITIES},
             "train_speakers": sorted(train_speakers),
             **(record or {}),
         },
+    }
+    if all(model[part]["class"] in CLASSES for part in PARTS):
+        # What is written here must be let through wherever it is loaded.
+        check_parts(model, folder / MODEL)
+    write_json(folder / MODEL, model)
+    text = HEADER + "".join(
+        yaml.dump({key: node}, Dumper=_Dumper, sort_keys=False)
+        for key, node in _nodes(parts, about, folder).items()
     )
+    write_atomically(folder / YAML, text.encode())
     write_card(folder)
     _let_others_read(folder)
+
+
+def _parts(net, extractor, folder):
+    """Part to its class and the arguments that make it anew, with a Path for
+    each file that was written for it."""
+    tracker = extractor.face_tracker
+    encoders = {
+        name: getattr(extractor, name)
+        for name in ("audio_encoder", "visual_encoder")
+    }
+    return {
+        "network": (type(net), net.settings),
+        **{
+            k: (type(e), _export_encoder(e, folder))
+            for k, e in encoders.items()
+        },
+        "face_tracker": (type(tracker), tracker.arguments),
+        "feature_extractor": (type(extractor), extractor.arguments),
+    }
+
+
+def _class_name(kind):
+    """A class with its module."""
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _plain(kind, arguments, folder):
+    """A part as model.json has it; an own class with its module."""
+    known = CLASSES.get(kind.__name__, (None,))[0] == kind.__module__
+    return {
+        "class": kind.__name__ if known else _class_name(kind),
+        "arguments": {
+            key: value.relative_to(folder).as_posix()
+            if isinstance(value, Path)
+            else value
+            for key, value in arguments.items()
+        },
+    }
 
 
 def _let_others_read(folder):
@@ -150,19 +185,13 @@ def _let_others_read(folder):
             path.chmod(0o666 & ~umask)
 
 
-def _encoder(encoder, folder):
-    """Writes an encoder's files; gives the node that makes it anew."""
-    kind, given = type(encoder), encoder.export(folder)
-    name = f"{kind.__module__}.{kind.__qualname__}"
+def _export_encoder(encoder, folder):
+    """Writes an encoder's files; gives the arguments that make it anew."""
+    arguments = encoder.export(folder)
+    name = _class_name(type(encoder))
     if not name.startswith("vavl_sb."):
-        _refuse_other(encoder, name, given)
-    arguments = {
-        key: _ref(f"<pretrained_path>/{value.relative_to(folder).as_posix()}")
-        if isinstance(value, Path)
-        else value
-        for key, value in given.items()
-    }
-    return _Tagged(f"!new:{name}", arguments)
+        _refuse_other(encoder, name, arguments)
+    return arguments
 
 
 def _refuse_other(encoder, name, arguments):
@@ -185,46 +214,40 @@ def _refuse_other(encoder, name, arguments):
     )
 
 
-def _speeds(feature_extractor):
-    """The argument audio_speeds, where there are any.
-
-    Versions that do not know of it can read all other exports.
-    """
-    speeds = list(feature_extractor.audio_speeds)
-    return {"audio_speeds": speeds} if speeds else {}
-
-
-def _nodes(net, feature_extractor, encoders, about):
+def _nodes(parts, about, folder):
     """The keys of hyperparams.yaml, in order."""
+
+    def new(part, **more):
+        kind, arguments = parts[part]
+        arguments = {
+            key: _ref(f"<pretrained_path>/{value.relative_to(folder)}")
+            if isinstance(value, Path)
+            else value
+            for key, value in arguments.items()
+        }
+        return _Tagged(f"!new:{_class_name(kind)}", {**more, **arguments})
+
+    encoders = ("audio_encoder", "visual_encoder")
+    made = {name: _ref(f"<{name}>") for name in encoders}
     return {
         "pretrained_path": ".",  # from_hparams puts the model's folder here.
         **about,
-        **encoders,
-        "face_tracker": _new(
-            "vavl_sb.faces.tracker.FaceTracker",
-            **feature_extractor.face_tracker.arguments,
+        **{name: new(name) for name in (*encoders, "face_tracker")},
+        "feature_extractor": new(
+            "feature_extractor", **made, face_tracker=_ref("<face_tracker>")
         ),
-        "feature_extractor": _new(
-            "vavl_sb.features.extractor.FeatureExtractor",
-            audio_encoder=_ref("<audio_encoder>"),
-            visual_encoder=_ref("<visual_encoder>"),
-            face_tracker=_ref("<face_tracker>"),
-            frame_rate=feature_extractor.frame_rate,
-            batch_frames=feature_extractor.batch_frames,
-            **_speeds(feature_extractor),
-        ),
-        "vavl": _new("vavl_sb.lobes.vavl.VAVL", **net.settings),
-        "modules": {
-            "vavl": _ref("<vavl>"),
-            "audio_encoder": _ref("<audio_encoder>"),
-            "visual_encoder": _ref("<visual_encoder>"),
-        },
-        "pretrainer": _new(
-            "speechbrain.utils.parameter_transfer.Pretrainer",
-            loadables={"vavl": _ref("<vavl>")},
-            paths={"vavl": _ref("<pretrained_path>/vavl.safetensors")},
-            custom_hooks={
-                "vavl": _Tagged("!name:vavl_sb.utils.weights.load_weights", {})
+        "vavl": new("network"),
+        "modules": {"vavl": _ref("<vavl>"), **made},
+        "pretrainer": _Tagged(
+            "!new:speechbrain.utils.parameter_transfer.Pretrainer",
+            {
+                "loadables": {"vavl": _ref("<vavl>")},
+                "paths": {"vavl": _ref(f"<pretrained_path>/{WEIGHTS}")},
+                "custom_hooks": {
+                    "vavl": _Tagged(
+                        "!name:vavl_sb.utils.weights.load_weights", {}
+                    )
+                },
             },
         ),
     }

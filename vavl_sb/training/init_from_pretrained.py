@@ -16,9 +16,8 @@ from vavl_sb.dataio.manifest import refuse_overlap
 from vavl_sb.features.cache import clip_means, feature_statistics
 from vavl_sb.features.speed import check_speeds
 from vavl_sb.lobes.vavl import MODALITIES
-from vavl_sb.training.export import ABOUT
+from vavl_sb.training.model_file import MODEL, read_model
 from vavl_sb.utils.errors import EncoderError
-from vavl_sb.utils.files import read_json
 
 logger = get_logger(__name__)
 
@@ -138,7 +137,7 @@ def start_from(source, net, feature_extractor, splits):
 
 
 def read_about(source):
-    """What a model's about.json says of it.
+    """What a model to start from says of itself.
 
     Arguments
     ---------
@@ -148,22 +147,31 @@ def read_about(source):
     Returns
     -------
     dict
-        With ``encoders`` (modality to fingerprint) and ``train_speakers``, at the
-        least. EncoderError, in one line, where it cannot be read.
+        Its metadata, with ``encoders`` (modality to fingerprint),
+        ``train_speakers`` and ``trained_heads``. EncoderError, in one line,
+        where it cannot be read.
     """
-    path = Path(source) / ABOUT
+    folder = Path(source)
+    if (folder / "inference" / MODEL).is_file():
+        raise EncoderError(
+            f"pretrained_from: {source} is a run's folder; give "
+            f"{folder / 'inference'}"
+        )
     try:
-        about = read_json(path)
+        model = read_model(folder)
+        about = {**model["metadata"], "trained_heads": model["trained_heads"]}
         for modality in MODALITIES:
             about["encoders"][modality]
         about["train_speakers"] = set(about["train_speakers"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        below = Path(source) / "inference"
-        meant = below if below.is_dir() else "a run's inference folder"
-        reason = f"{path} cannot be used ({type(error).__name__})"
-        if not Path(source).is_dir():
-            reason = f"{source}: no such folder"
-        raise EncoderError(f"pretrained_from: {reason}; give {meant}") from None
+    except EncoderError as error:
+        raise EncoderError(
+            f"pretrained_from: {error}; give a run's inference folder"
+        ) from None
+    except (KeyError, TypeError):
+        raise EncoderError(
+            f"pretrained_from: {folder / MODEL} does not name its encoders "
+            "and speakers; give a run's inference folder"
+        ) from None
     return about
 
 
@@ -182,7 +190,7 @@ def carried_modalities(source):
     """
     if source is None:
         return []
-    heads = read_about(source).get("trained_heads") or MODALITIES
+    heads = read_about(source)["trained_heads"]
     return [modality for modality in MODALITIES if modality in heads]
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import yaml
 
+from vavl_sb.training.model_file import CLASSES, read_model
 from vavl_sb.utils.corpora import DRAWN, corpus_terms
-from vavl_sb.utils.errors import EncoderError
 from vavl_sb.utils.files import read_json, write_atomically
 
 NAME = "README.md"
@@ -69,8 +69,7 @@ def model_card(folder):
     Arguments
     ---------
     folder : str or Path
-        With ``hyperparams.yaml``, and about.json where the export wrote one.
-        What they do not tell is left out.
+        With model.json; what that does not tell is left out.
 
     Returns
     -------
@@ -104,33 +103,10 @@ def model_card(folder):
 
 
 def _read(folder):
-    """What about.json tells, and what the YAML tells besides."""
-    known = {}
-    try:
-        text = (folder / "hyperparams.yaml").read_text(encoding="utf-8")
-        # Nodes only: a tag may ask for any Python object.
-        for key, node in yaml.compose(text, Loader=yaml.SafeLoader).value:
-            if key.value in ("task", "corpus"):
-                known[key.value] = node.value
-            elif key.value == "labels":
-                known["labels"] = [item.value for item in node.value]
-            elif key.value == "visual_encoder":
-                known["own_face"] = not node.tag.startswith("!new:vavl_sb.")
-        about = folder / "about.json"
-        if about.is_file():
-            known.update(read_json(about))
-        known["task"], known["labels"]
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        what = f"{type(error).__name__}: {' '.join(str(error).split())[:100]}"
-        raise EncoderError(
-            f"{folder}: no card can be made of it ({what}); export the model "
-            "again"
-        ) from None
-    except yaml.YAMLError:
-        raise EncoderError(
-            f"{folder / 'hyperparams.yaml'}: is no YAML; export the model again"
-        ) from None
-    return known
+    """What the export tells, with its metadata beside it."""
+    model = read_model(folder)
+    own_face = model["visual_encoder"]["class"] not in CLASSES
+    return {**model, "own_face": own_face, **model["metadata"]}
 
 
 def _front_matter(about):

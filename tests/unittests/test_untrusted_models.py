@@ -1,0 +1,297 @@
+"""An untrusted model is data: nothing that its folder says is run.
+
+Each attack would make a file named boom; the file must not appear.
+"""
+
+import json
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from vavl_sb.faces.tracker import FaceTracker
+from vavl_sb.features.extractor import FeatureExtractor
+from vavl_sb.inference import EmotionRecognizer
+from vavl_sb.lobes.audio_encoder import AudioEncoder
+from vavl_sb.lobes.vavl import VAVL
+from vavl_sb.lobes.visual_encoder import VisualEncoder
+from vavl_sb.training.export import export_model
+from vavl_sb.utils.errors import EncoderError, VAVLError
+
+NETWORK = {"d_model": 16, "encoder_layers": 1, "shared_layers": 1}
+ABOUT = {
+    "task": "classification",
+    "labels": ["angry", "happy"],
+    "corpus": "none",
+    "attribute_range": None,
+}
+
+
+class Bomb:
+    """A pickle that makes a file when it is read."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return open, (self.path, "w")
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """A whole model, with the encoders that need no download."""
+    folder = tmp_path_factory.mktemp("exported") / "model"
+    encoder = FeatureExtractor(
+        AudioEncoder("logmel"), VisualEncoder(None), FaceTracker(None)
+    )
+    net = VAVL(80, encoder.visual_encoder.output_dim, 2, **NETWORK)
+    export_model(folder, net, encoder, trained_heads=["audio"], **ABOUT)
+    return folder
+
+
+@pytest.fixture
+def folder(exported, tmp_path):
+    """A copy to tamper with."""
+    return shutil.copytree(exported, tmp_path / "model")
+
+
+@pytest.fixture
+def target(tmp_path, monkeypatch):
+    """The file that an attack would make."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "boom"
+
+
+def change(folder, *path, value):
+    """Sets a value of model.json, by the keys that lead to it."""
+    model = json.loads((folder / "model.json").read_text())
+    holder = model
+    for key in path[:-1]:
+        holder = holder[key]
+    holder[path[-1]] = value
+    (folder / "model.json").write_text(json.dumps(model))
+
+
+def refused(folder, words=None):
+    with pytest.raises(EncoderError, match=words) as error:
+        EmotionRecognizer.from_hparams(folder)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_what_an_export_writes_is_let_through(folder):
+    model = EmotionRecognizer.from_hparams(folder)
+    assert model.trained_heads == ("audio",)
+    changed = EmotionRecognizer.from_hparams(
+        folder,
+        overrides={"feature_extractor": {"arguments": {"frame_rate": 5.0}}},
+    )
+    assert changed.hparams.feature_extractor.frame_rate == 5.0
+
+
+def test_untrusted_and_trusted_give_the_same(folder):
+    torch.manual_seed(0)
+    features = {"audio": torch.randn(1, 40, 80)}
+    plain = EmotionRecognizer.from_hparams(folder)
+    trusted = EmotionRecognizer.from_hparams(folder, trust=True)
+    assert torch.equal(plain(**features).audio, trusted(**features).audio)
+    encoders = [m.hparams.feature_extractor for m in (plain, trusted)]
+    for modality in ("audio", "visual"):
+        first, second = (e.fingerprint(modality) for e in encoders)
+        assert first == second
+
+
+ATTACKS = {
+    "system": "x: !apply:os.system ['touch boom']\n",
+    "indirect": "e: ''\n"
+    "evil: \"<e>(!!python/object/apply:os.system ['touch boom'])\"\n"
+    "x: !ref <evil>\n",
+}
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+@pytest.mark.parametrize("trust", [True, False])
+def test_the_yaml_of_an_untrusted_model_is_not_read(
+    folder, target, name, trust
+):
+    """With trust the same file is made: the test can fail. In a child: what
+    HyperPyYAML does depends on what the process has loaded before."""
+    with open(folder / "hyperparams.yaml", "a", encoding="utf-8") as file:
+        file.write(ATTACKS[name])
+    code = (
+        "from vavl_sb.inference import EmotionRecognizer\n"
+        f"EmotionRecognizer.from_hparams({str(folder)!r}, trust={trust})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True)
+    assert target.exists() == trust
+    assert trust or done.returncode == 0, done.stderr
+
+
+def test_hostile_variants_open_import_and_call_nothing(exported, tmp_path):
+    """The audit hook's list for a good model, and no more for sixty bad
+    ones."""
+    child = Path(__file__).with_name("untrusted_child.py")
+    done = subprocess.run(
+        [sys.executable, child, exported, tmp_path, "7", "60"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    opened = {
+        Path(path).relative_to(tmp_path / "model").as_posix()
+        for event, path in found["good"]
+        if event == "open"
+    }
+    # safetensors maps its files itself, out of Python's sight.
+    assert opened == {"model.json", "audio_encoder/config.json"}
+    assert not [e for e in found["good"] if e[0] not in ("open", "import")]
+    assert found["faults"] == []
+    assert found["loaded"] < 30
+
+
+@pytest.mark.parametrize(
+    "part, kind",
+    [
+        ("network", "torch.nn.Linear"),
+        ("network", "AudioEncoder"),
+        ("audio_encoder", "my_encoders.Mean"),
+        ("face_tracker", "subprocess.Popen"),
+    ],
+)
+def test_a_class_that_is_not_ours_needs_trust(folder, part, kind):
+    change(folder, part, "class", value=kind)
+    assert kind in refused(folder, "--trust")
+
+
+@pytest.mark.parametrize(
+    "path, value, words",
+    [
+        (("network", "d_model"), 10**9, "from 1 to 8192"),
+        (("network", "d_model"), 32, "do not fit"),
+        (("network", "audio_dim"), 81, "do not fit"),
+        (("network", "encoder_layers"), 2, "do not fit"),
+        (("network", "nhead"), 7, "no network"),
+        (("network", "nhead"), [8], "an integer"),
+        (("network", "residual"), 1, "true or false"),
+        (("network", "num_outputs"), 3, "2 labels, but 3"),
+        (("network", "device"), "cuda", "unknown argument"),
+        (("audio_encoder", "source"), "/tmp/elsewhere", "one of audio_enc"),
+        (("audio_encoder", "source"), "../elsewhere", "one of audio_enc"),
+        (("visual_encoder", "weights"), "imagenet", "one of visual_enc"),
+        (("face_tracker", "size"), 2**30, "from 8 to 1024"),
+        (("feature_extractor", "frame_rate"), 0, "a number from"),
+        (("feature_extractor", "batch_frames"), True, "an integer"),
+    ],
+)
+def test_an_argument_out_of_bounds(folder, path, value, words):
+    part, name = path
+    change(folder, part, "arguments", name, value=value)
+    refused(folder, words)
+
+
+@pytest.mark.parametrize(
+    "key, value, words",
+    [
+        ("labels", ["happy", "happy"], "different names"),
+        ("labels", ["a", "b", "c"], "3 labels, but 2"),
+        ("task", "apply", "task must be"),
+        ("trained_heads", [], "trained_heads must be"),
+        ("attribute_range", [2, 1], "attribute_range must be"),
+        ("metadata", {"test": {"audio": 1}}, "metadata must be"),
+        ("format", 2, "format must be"),
+        ("jit", True, "unknown key 'jit'"),
+    ],
+)
+def test_a_value_that_no_export_has(folder, key, value, words):
+    change(folder, key, value=value)
+    refused(folder, words)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "[1, 2]", "{", "\x00", "null", '{"task": NaN}', "[" * 10**6),
+        *(
+            '{"format": 1, "format": 1}',
+            '{"format": 1e999}',
+            '{"a": "\\ud800"}',
+        ),
+    ],
+    ids=str.__len__,
+)
+def test_a_model_file_that_is_no_plain_json(folder, text):
+    (folder / "model.json").write_text(text)
+    refused(folder, "model.json")
+
+
+@pytest.mark.parametrize("file", ["vavl.safetensors", "model.json"])
+def test_a_named_pipe_is_not_waited_for(folder, file):
+    (folder / file).unlink()
+    os.mkfifo(folder / file)
+    refused(folder, "is not a file|no .* in it")
+
+
+def test_a_file_that_was_left_behind_is_named(folder):
+    (folder / "visual_encoder.safetensors").unlink()
+    told = refused(folder, "visual_encoder.safetensors: is missing")
+    assert "trust" not in told
+
+
+@pytest.mark.parametrize(
+    "file", ["vavl.safetensors", "visual_encoder.safetensors"]
+)
+@pytest.mark.parametrize("save", [torch.save, None])
+def test_weights_that_are_a_pickle(folder, target, file, save):
+    (folder / file).unlink()
+    if save is not None:
+        save({"x": Bomb(target)}, folder / file)
+    else:
+        (folder / file).write_bytes(pickle.dumps(Bomb(target)))
+    refused(folder)
+    with pytest.raises(EncoderError):
+        EmotionRecognizer.from_hparams(folder, trust=True)
+    assert not target.exists()
+    # The pickle is one: whoever reads it makes the file.
+    if save is None:
+        pickle.loads((folder / file).read_bytes()).close()
+        assert target.exists()
+
+
+def test_a_pickle_beside_a_speech_encoder(folder, target):
+    torch.save({"x": Bomb(target)}, folder / "audio_encoder/pytorch_model.bin")
+    refused(folder, "pytorch_model.bin")
+    assert not target.exists()
+
+
+def test_an_encoder_of_another_size(folder):
+    tensors = load_file(folder / "vavl.safetensors")
+    visual_dim = tensors["visual_branch.standardize.mean"].numel()
+    net = VAVL(90, visual_dim, 2, **NETWORK)
+    save_file(net.state_dict(), folder / "vavl.safetensors")
+    change(folder, "network", "arguments", "audio_dim", value=90)
+    refused(folder, "gives 80 numbers a frame, but its network reads 90")
+
+
+def test_options_of_a_trusted_load_need_trust(folder):
+    with pytest.raises(VAVLError, match="pymodule_file: needs trust"):
+        EmotionRecognizer.from_hparams(folder, pymodule_file="custom.py")
+    with pytest.raises(VAVLError, match="'x' is none of format"):
+        EmotionRecognizer.from_hparams(folder, overrides={"x": 1})
+
+
+def test_a_real_speech_encoder_is_let_through(whisper_folder, tmp_path):
+    encoder = AudioEncoder(whisper_folder, num_layers=1)
+    visual = VisualEncoder(None)
+    net = VAVL(encoder.output_dim, visual.output_dim, 2, **NETWORK)
+    extractor = FeatureExtractor(encoder, visual, FaceTracker(None))
+    export_model(tmp_path / "model", net, extractor, **ABOUT)
+    model = EmotionRecognizer.from_hparams(tmp_path / "model")
+    assert model.trained_heads == ("audio", "visual", "audiovisual")
