@@ -16,7 +16,7 @@ setup: $(VENV)/.installed
 
 # torch and torchvision first, then torchaudio: that order resolves to one
 # build of torch. facenet-pytorch pins an old torch that it does not need.
-$(VENV)/.installed: setup.py constraints.txt
+$(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --constraint constraints.txt torch torchvision
 	$(RUN) -m pip install --quiet --constraint constraints.txt torchaudio

@@ -5,4 +5,4 @@ from speech, from a face, or from both, and that is trained even where clips
 lack one of the two.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

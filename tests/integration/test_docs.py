@@ -35,7 +35,6 @@ from vavl_sb.corpora.synthetic import make_cremad
 from vavl_sb.faces.tracker import FaceTracker
 from vavl_sb.features.extractor import FeatureExtractor
 from vavl_sb.inference import EmotionRecognizer
-from vavl_sb.inference.loading import _Plain
 from vavl_sb.lobes.audio_encoder import AudioEncoder
 from vavl_sb.lobes.vavl import VAVL
 from vavl_sb.lobes.visual_encoder import VisualEncoder
@@ -102,7 +101,7 @@ def test_every_block_has_a_language_and_none_is_indented(path):
 def hparams_keys(path):
     """Top-level keys of an hparams file."""
     with open(path, encoding="utf-8") as file:
-        return set(yaml.load(file, Loader=_Plain))
+        return {key.value for key, _ in yaml.compose(file).value}
 
 
 def shell_texts(path):
@@ -162,7 +161,7 @@ def test_options_in_prose_and_tables_exist(path):
     known = "".join(
         source.read_text(encoding="utf-8")
         for source in (
-            *(REPOSITORY / "vavl_sb" / "commands").glob("*.py"),
+            *(REPOSITORY / "vavl_sb" / "cli").glob("*.py"),
             *(REPOSITORY / "recipes").glob("*/crossval.py"),
         )
     )

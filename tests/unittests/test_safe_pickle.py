@@ -269,9 +269,10 @@ def test_no_weights_by_name(tmp_path, content):
 def test_a_compressed_archive_is_refused(tmp_path):
     source = save(net(), tmp_path / "f.pt")
     path = tmp_path / "bomb.pt"
-    with zipfile.ZipFile(source) as old, zipfile.ZipFile(
-        path, "w", zipfile.ZIP_DEFLATED
-    ) as new:
+    with (
+        zipfile.ZipFile(source) as old,
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as new,
+    ):
         for name in old.namelist():
             new.writestr(name, old.read(name))
     with pytest.raises(EncoderError, match="compressed"):

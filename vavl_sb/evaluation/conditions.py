@@ -4,8 +4,8 @@ Authors
  * The vavl_sb authors 2026
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Callable, Optional
 
 from vavl_sb.evaluation.corruption import (
     add_noise,
@@ -44,8 +44,8 @@ class Condition:
     title: str
     unit: str
     levels: tuple
-    modality: Optional[str] = None
-    corrupt: Optional[Callable] = None
+    modality: str | None = None
+    corrupt: Callable | None = None
 
 
 def _face(frames, percent, clip, seed, noise):

@@ -12,7 +12,6 @@ Authors
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import Optional
 
 import numpy as np
 import torch
@@ -43,8 +42,8 @@ class ClipFeatures:
         float16, shape (Tv, visual_dim): frames that show a face.
     """
 
-    audio: Optional[np.ndarray] = None
-    visual: Optional[np.ndarray] = None
+    audio: np.ndarray | None = None
+    visual: np.ndarray | None = None
 
 
 @dataclass

@@ -5,7 +5,6 @@ Authors
 """
 
 from dataclasses import asdict, dataclass
-from typing import Optional
 
 from vavl_sb.utils.errors import VAVLError
 
@@ -37,10 +36,10 @@ class Emotion:
     """
 
     modality: str
-    label: Optional[str] = None
-    probabilities: Optional[dict] = None
-    attributes: Optional[dict] = None
-    per_modality: Optional[dict] = None
+    label: str | None = None
+    probabilities: dict | None = None
+    attributes: dict | None = None
+    per_modality: dict | None = None
 
     def as_dict(self):
         """The fields that are not None, as plain Python.

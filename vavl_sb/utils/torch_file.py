@@ -134,9 +134,10 @@ def _read_zip(path):
 
 def _read_legacy(path):
     """The object in the older format: pickles, then bytes."""
-    with open(path, "rb") as file, mmap.mmap(
-        file.fileno(), 0, access=mmap.ACCESS_READ
-    ) as data:
+    with (
+        open(path, "rb") as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
+    ):
         size = len(data)
         if safe_load(data, size) != LEGACY_MAGIC:
             raise ValueError("an unknown format")
