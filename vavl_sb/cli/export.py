@@ -10,6 +10,7 @@ from pathlib import Path
 
 from vavl_sb.utils.errors import EncoderError, VAVLError
 from vavl_sb.utils.files import write_folder, write_json
+from vavl_sb.utils.text import say
 
 
 def add_parser(commands):
@@ -63,7 +64,7 @@ def run(options):
         shutil.copytree(source, copy)
         _add_scores(copy / "about.json", source.parent / "metrics.json")
         _check(EmotionRecognizer, copy, source, options.trust)
-    print(f"Exported to {target}")
+    say(f"Exported to {target}")
     return 0
 
 
@@ -72,7 +73,7 @@ def _check(kind, copy, source, trust):
     try:
         kind.from_hparams(copy, trust=trust)
     except VAVLError as error:
-        text = str(error)
+        text = error.text
         for path in (copy.resolve(), copy):
             text = text.replace(str(path), str(source))
         raise type(error)(text) from None

@@ -76,4 +76,12 @@ def _read_json(path):
         found = None
     if not isinstance(found, dict):
         raise EncoderError(f"{path}: is no JSON object; export the model again")
+    heads = found.get("test")
+    heads = list(heads.values()) if isinstance(heads, dict) else [heads]
+    parts = [found.get(name) for name in ("encoder_names", "run", "n_test")]
+    scores = [head.get("ccc") for head in heads if isinstance(head, dict)]
+    if not all(
+        p is None or isinstance(p, dict) for p in parts + heads + scores
+    ):
+        raise EncoderError(f"{path}: is no record; export the model again")
     return found

@@ -15,12 +15,12 @@ from pathlib import Path
 import torch
 import yaml
 from speechbrain.utils.distributed import if_main_process
-from speechbrain.utils.logger import get_logger
 
 from vavl_sb.lobes.vavl import MODALITIES
 from vavl_sb.training.model_card import write_card
 from vavl_sb.utils.errors import EncoderError
 from vavl_sb.utils.files import write_atomically, write_folder, write_json
+from vavl_sb.utils.logger import get_logger
 from vavl_sb.utils.weights import save_weights
 
 logger = get_logger(__name__)
