@@ -35,7 +35,6 @@ from cremad_labels import (
     read_votes,
 )
 from cremad_splits import DEFAULT_PARTITION, make_splitter, partition_file
-from speechbrain.utils.logger import get_logger
 
 from vavl_sb.dataio.manifest import SPLITS, withhold
 from vavl_sb.dataio.preparation import (
@@ -48,6 +47,7 @@ from vavl_sb.dataio.preparation import (
 )
 from vavl_sb.dataio.prepare_report import PrepareReport
 from vavl_sb.utils.errors import CorpusError
+from vavl_sb.utils.logger import get_logger
 
 logger = get_logger(__name__)
 

@@ -46,7 +46,6 @@ from msp_improv_splits import (
     make_splitter,
     partition_file,
 )
-from speechbrain.utils.logger import get_logger
 
 from vavl_sb.dataio.manifest import SPLITS, withhold
 from vavl_sb.dataio.preparation import (
@@ -59,6 +58,7 @@ from vavl_sb.dataio.preparation import (
 )
 from vavl_sb.dataio.prepare_report import PrepareReport
 from vavl_sb.utils.errors import CorpusError
+from vavl_sb.utils.logger import get_logger
 
 logger = get_logger(__name__)
 

@@ -12,11 +12,11 @@ import json
 import os
 
 from msp_improv_labels import parse_name
-from speechbrain.utils.logger import get_logger
 
 from vavl_sb.dataio.manifest import SPLITS, refuse_overlap
 from vavl_sb.dataio.preparation import read_speaker_lists
 from vavl_sb.utils.errors import CorpusError
+from vavl_sb.utils.logger import get_logger
 
 logger = get_logger(__name__)
 

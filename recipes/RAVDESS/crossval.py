@@ -31,7 +31,6 @@ from baseline import check_sklearn
 from crossval_report import report, score
 from ravdess_files import find_files
 
-from vavl_sb.cli.protocol import say
 from vavl_sb.dataio.prepare_report import PrepareReport
 from vavl_sb.evaluation.protocol import Plan, run_protocol
 from vavl_sb.evaluation.settings import (
@@ -42,7 +41,8 @@ from vavl_sb.evaluation.settings import (
 )
 from vavl_sb.training.arguments import parse_arguments
 from vavl_sb.utils.errors import VAVLError, exit_on_error
-from vavl_sb.utils.files import write_atomically, write_json
+from vavl_sb.utils.files import write_json, write_lines
+from vavl_sb.utils.text import say
 
 HERE = Path(__file__).resolve().parent
 
@@ -322,9 +322,9 @@ def main(words):
             "uar": found,
         },
     )
-    text = report(found, folds, inner, names)
-    write_atomically(folder / "crossval.md", text.encode())
-    print(f"\n{text}\nIn {folder}/crossval.json")
+    lines = report(found, folds, inner, names)
+    write_lines(folder / "crossval.md", lines)
+    say("", *lines, "", f"In {folder}/crossval.json")
 
 
 if __name__ == "__main__":

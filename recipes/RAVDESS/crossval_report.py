@@ -81,7 +81,8 @@ def report(found, folds, inner, names):
 
     Returns
     -------
-    str
+    list of str
+        Lines.
     """
     count = len(folds)
     lines = [
@@ -103,4 +104,4 @@ def report(found, folds, inner, names):
     for k, scores in enumerate(inner, 1):
         values = " | ".join(f"{value:.3f}" for value in scores.values())
         lines.append(f"| {k} | {values} |")
-    return "\n".join(lines) + "\n"
+    return lines

@@ -31,7 +31,6 @@ import os
 from ravdess_files import choose_sources, find_files
 from ravdess_names import CLASSES, SIX_CLASSES
 from ravdess_splits import DEFAULT_PARTITION, partition_file, split_speakers
-from speechbrain.utils.logger import get_logger
 
 from vavl_sb.dataio.manifest import SPLITS, withhold
 from vavl_sb.dataio.preparation import (
@@ -44,6 +43,7 @@ from vavl_sb.dataio.preparation import (
 )
 from vavl_sb.dataio.prepare_report import PrepareReport
 from vavl_sb.utils.errors import CorpusError
+from vavl_sb.utils.logger import get_logger
 
 logger = get_logger(__name__)
 

@@ -207,7 +207,12 @@ def test_media_that_cannot_be_used(model, clips, capsys, tmp_path):
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory):
     """A finished run, as far as export and info look at it."""
-    folder = tmp_path_factory.mktemp("run")
+    return make_run(tmp_path_factory.mktemp("run"))
+
+
+def make_run(folder, labels=LABELS, corpus="CREMA-D"):
+    """Such a run, of any labels and corpus."""
+    folder.mkdir(exist_ok=True)
     metrics = {
         "task": "classification",
         "test": {"audio": {"f1_macro": 0.5, "uar": 0.25, "confusion": [[1]]}},
@@ -231,8 +236,8 @@ def run_folder(tmp_path_factory):
         encoder,
         record=run_record({**hparams, "feature_extractor": encoder}),
         task="classification",
-        labels=LABELS,
-        corpus="CREMA-D",
+        labels=labels,
+        corpus=corpus,
         attribute_range=None,
         trained_heads=["audio"],
     )

@@ -21,7 +21,7 @@ from test_stopping import end, in_child
 from vavl_sb import cli
 from vavl_sb.evaluation.comparison import (
     compare,
-    comparison_markdown,
+    comparison_lines,
     read_protocol,
 )
 from vavl_sb.evaluation.results import read_result
@@ -502,7 +502,7 @@ def test_compare_uses_the_common_runs(two, tmp_path, capsys, monkeypatch):
     assert text.endswith("In comparison.json\n") and "p cannot" not in text
     content["modalities"]["audio"].update(n_speakers=4, smallest_p=0.125)
     line = "audio: with 4 speakers p cannot fall below 0.125."
-    assert line in comparison_markdown(content).splitlines()
+    assert line in comparison_lines(content)
 
 
 def test_compare_is_antisymmetric_and_null_with_itself(two):

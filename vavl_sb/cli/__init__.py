@@ -12,8 +12,9 @@ import argparse
 import importlib
 import sys
 
-from vavl_sb.utils.errors import VAVLError
+from vavl_sb.utils.errors import VAVLError, say_error
 from vavl_sb.utils.signals import exit_status
+from vavl_sb.utils.text import printable
 
 # Modules of vavl_sb.cli, in the order of the help text.
 COMMANDS = (
@@ -54,16 +55,23 @@ def main(arguments=None):
     try:
         return options.run(options)
     except VAVLError as error:
-        print(f"vavl: {error}", file=sys.stderr)
+        say_error(error)
         return 1
     except KeyboardInterrupt as stop:
-        print("vavl: interrupted", file=sys.stderr)
+        say_error("interrupted")
         return exit_status(stop)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Shows control characters, which a shell's ``*`` brings in with names."""
+
+    def error(self, message):
+        super().error(printable(message))
 
 
 def _parser():
     """The command line."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="vavl",
         description="Emotion from speech, from a face, or from both.",
     )
@@ -73,3 +81,7 @@ def _parser():
         module = importlib.import_module(f"vavl_sb.cli.{module}")
         module.add_parser(commands)
     return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -4,7 +4,8 @@ Authors
  * The vavl_sb authors 2026
 """
 
-from vavl_sb.cli.protocol import add_options, interrupted, read_plan, say
+from vavl_sb.cli.protocol import add_options, interrupted, read_plan
+from vavl_sb.utils.text import say
 
 
 def add_parser(commands):
@@ -37,12 +38,12 @@ def run(options):
     int
         Exit status: 1 where a run failed, 130 where it was interrupted.
     """
-    from vavl_sb.evaluation.ablation import ablation_markdown, run_ablation
+    from vavl_sb.evaluation.ablation import ablation_lines, run_ablation
 
     plan = read_plan(options, "ablation")
     try:
         result = run_ablation(plan, say)
     except KeyboardInterrupt as stop:
         return interrupted(stop)
-    print(f"\n{ablation_markdown(result)}\nIn {plan.folder}/ablation.json")
+    say("", *ablation_lines(result), "", f"In {plan.folder}/ablation.json")
     return 1 if result["partial"] else 0

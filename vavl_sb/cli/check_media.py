@@ -4,8 +4,8 @@ Authors
  * The vavl_sb authors 2026
 """
 
-import json
-import sys
+from vavl_sb.utils.files import say_json
+from vavl_sb.utils.text import say
 
 
 def add_parser(commands):
@@ -42,7 +42,7 @@ def run(options):
         fault, or faces could not be looked for.
     """
     from vavl_sb.features.clip_report import report_clip
-    from vavl_sb.utils.errors import MediaError
+    from vavl_sb.utils.errors import MediaError, say_error
 
     reports, status = [], 0
     for clip in options.clips:
@@ -50,20 +50,20 @@ def run(options):
             report = report_clip(clip)
         except MediaError as error:
             # One that is no media does not stop the rest.
-            print(f"vavl: {error}", file=sys.stderr)
-            reports.append({"file": clip, "error": str(error)})
+            say_error(error)
+            reports.append({"file": clip, "error": error.text})
             status = 1
             continue
         status = 1 if report["faults"] else status
         reports.append(report)
         if not options.json:
-            print(_text(report))
+            say(*_lines(report))
     if options.json:
-        print(json.dumps(reports, indent=2))
+        say_json(reports)
     return status
 
 
-def _text(report):
+def _lines(report):
     """The same for a reader."""
     lines = [f"{report['file']}: {report['duration']:.2f} s"]
     for stream in report["streams"]:
@@ -84,7 +84,7 @@ def _text(report):
     else:
         lines.append(f"  faces: in {faces} of {report['frames']} frames")
     lines += [f"  fault: {fault}" for fault in report["faults"]]
-    return "\n".join(lines)
+    return lines
 
 
 def _loudness(report):

@@ -6,6 +6,8 @@ Authors
 
 from pathlib import Path
 
+from vavl_sb.utils.text import say
+
 
 def add_parser(commands):
     """Adds the command to the command line.
@@ -52,6 +54,6 @@ def run(options):
     content = compare(
         read_protocol(options.first), read_protocol(options.second)
     )
-    print(write_comparison(content, options.output_folder))
-    print(f"In {Path(options.output_folder) / 'comparison.json'}")
+    say(*write_comparison(content, options.output_folder), "")
+    say(f"In {Path(options.output_folder) / 'comparison.json'}")
     return 0

@@ -49,8 +49,5 @@ def run(options):
     """
     from vavl_sb.page.server import serve
 
-    def announce(line):
-        print(line, flush=True)
-
-    serve(lambda: load_model(options), options.port, options.max_mb, announce)
+    serve(lambda: load_model(options), options.port, options.max_mb)
     return 0

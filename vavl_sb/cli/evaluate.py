@@ -6,6 +6,7 @@ Authors
 
 from vavl_sb.cli.model import add_model, load_model
 from vavl_sb.utils.errors import VAVLError
+from vavl_sb.utils.text import say
 
 
 def add_parser(commands):
@@ -101,6 +102,6 @@ def run(options):
         "labels": list(model.hparams.labels),
         **test.summary(),
     }
-    print(report.write_report(options.output, result, test.clean), end="")
-    print(f"\nWritten to {options.output}")
+    say(*report.write_report(options.output, result, test.clean))
+    say("", f"Written to {options.output}")
     return 0

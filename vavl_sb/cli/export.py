@@ -9,6 +9,7 @@ from pathlib import Path
 
 from vavl_sb.utils.errors import EncoderError, VAVLError
 from vavl_sb.utils.files import write_folder
+from vavl_sb.utils.text import say
 
 
 def add_parser(commands):
@@ -61,7 +62,7 @@ def run(options):
         # Makes the folders above it, too.
         shutil.copytree(source, copy)
         _check(EmotionRecognizer, copy, source, options.trust)
-    print(f"Exported to {target}")
+    say(f"Exported to {target}")
     return 0
 
 
@@ -70,7 +71,7 @@ def _check(kind, copy, source, trust):
     try:
         kind.from_hparams(copy, trust=trust)
     except VAVLError as error:
-        text = str(error)
+        text = error.text
         for path in (copy.resolve(), copy):
             text = text.replace(str(path), str(source))
         raise type(error)(text) from None

@@ -4,6 +4,8 @@ Authors
  * The vavl_sb authors 2026
 """
 
+from vavl_sb.utils.text import say
+
 
 def add_parser(commands):
     """Adds the command to the command line.
@@ -80,5 +82,5 @@ def tell(left_out, option):
     if left_out:
         more = f" and {len(left_out) - 8} more" if len(left_out) > 8 else ""
         names = ", ".join(left_out[:8])
-        print(f"Left out, no feature needs it: {names}{more}")
-    print(f"For a recipe: {option}")
+        say(f"Left out, no feature needs it: {names}{more}")
+    say(f"For a recipe: {option}")

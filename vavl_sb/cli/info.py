@@ -4,9 +4,9 @@ Authors
  * The vavl_sb authors 2026
 """
 
-import json
-
 from vavl_sb.cli.model import add_model
+from vavl_sb.utils.files import say_json
+from vavl_sb.utils.text import say
 
 
 def add_parser(commands):
@@ -41,11 +41,14 @@ def run(options):
     from vavl_sb.inference.metadata import read_about
 
     about = read_about(options.model, options.token)
-    print(json.dumps(about, indent=2) if options.json else _text(about))
+    if options.json:
+        say_json(about)
+    else:
+        say(*_lines(about))
     return 0
 
 
-def _text(about):
+def _lines(about):
     """The same for a reader."""
     from vavl_sb.lobes.vavl import MODALITIES
 
@@ -61,21 +64,26 @@ def _text(about):
         name = about["encoders"].get(modality, unknown)
         rows.append((f"{modality} encoder", name))
     rows.append(("command", (about["run"] or {}).get("command", unknown)))
+    # These names are the export's own: none may pass for a line above.
     for key, value in (about["run"] or {}).items():
         if key != "command":
-            rows.append((key, value))
-    for head, scores in (about["test"] or {"test scores": None}).items():
-        rows.append((head, _scores(scores, about, head) if scores else unknown))
+            rows.append((f"run: {key}", value))
+    for head, scores in (about["test"] or {"scores": None}).items():
+        said = _scores(scores, about, head) if scores else unknown
+        rows.append((f"test: {head}", said))
     for what, terms in about["licences"].items():
         rows.append((f"terms of {what}", terms))
-    return "\n".join(
+    return [
         f"{name + ':':<20}{value}" for name, value in rows if value is not None
-    )
+    ]
 
 
 def _scores(scores, about, head):
     """One head's test scores in a line."""
-    flat = {k: v for k, v in scores.items() if isinstance(v, (int, float))}
-    flat.update(scores.get("ccc", {}))
-    words = ", ".join(f"{name} {value:.3f}" for name, value in flat.items())
+    flat = {**scores, **(scores.get("ccc") or {})}
+    words = ", ".join(
+        f"{name} {value:.3f}"
+        for name, value in flat.items()
+        if isinstance(value, (int, float))
+    )
     return f"{words} ({(about['n_test'] or {}).get(head)} test clips)"

@@ -5,11 +5,11 @@ Authors
 """
 
 import dataclasses
-import json
-import sys
 
 from vavl_sb.cli.model import add_model, load_model
-from vavl_sb.utils.errors import VAVLError
+from vavl_sb.utils.errors import VAVLError, say_error
+from vavl_sb.utils.files import say_json
+from vavl_sb.utils.text import say
 
 
 def add_parser(commands):
@@ -92,13 +92,15 @@ def run(options):
         try:
             results.append({"file": clip, **_predict(model, clip, options)})
         except VAVLError as error:
-            results.append({"file": clip, "error": str(error)})
-            tqdm.write(f"vavl: {error}", file=sys.stderr)
+            results.append({"file": clip, "error": error.text})
+            with tqdm.external_write_mode():
+                say_error(error)
             continue
         if not options.json:
-            tqdm.write(_text(results[-1]), file=sys.stdout)
+            with tqdm.external_write_mode():
+                say(*_lines(results[-1]))
     if options.json:
-        print(json.dumps(results, indent=2))
+        say_json(results)
     return 1 if any("error" in result for result in results) else 0
 
 
@@ -133,7 +135,7 @@ def _predict(model, clip, options):
     return result
 
 
-def _text(result):
+def _lines(result):
     """One clip's answer for a reader."""
     lines = [f"{result['file']} ({result['modality']}): {_words(result)}"]
     for window in result.get("timeline", ()):
@@ -146,7 +148,7 @@ def _text(result):
         )
     for stage, seconds in result.get("profile", {}).items():
         lines.append(f"  {stage:<15}{seconds:8.2f} s")
-    return "\n".join(lines)
+    return lines
 
 
 def _words(answer):

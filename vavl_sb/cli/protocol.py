@@ -4,11 +4,11 @@ Authors
  * The vavl_sb authors 2026
 """
 
-import sys
 from pathlib import Path
 
-from vavl_sb.utils.errors import VAVLError
+from vavl_sb.utils.errors import VAVLError, say_error
 from vavl_sb.utils.signals import exit_status
+from vavl_sb.utils.text import say
 
 
 def add_parser(commands):
@@ -140,17 +140,6 @@ def read_plan(options, command):
     )
 
 
-def say(line):
-    """Prints a line of progress at once.
-
-    Arguments
-    ---------
-    line : str
-        The line.
-    """
-    print(line, flush=True)
-
-
 def run(options):
     """Runs the protocol and prints its table.
 
@@ -165,14 +154,14 @@ def run(options):
         Exit status: 1 where a run failed, 130 or 143 where it was stopped.
     """
     from vavl_sb.evaluation.protocol import run_protocol
-    from vavl_sb.evaluation.summary import summary_markdown
+    from vavl_sb.evaluation.summary import summary_lines
 
     plan = read_plan(options, "protocol")
     try:
         content = run_protocol(plan, say)
     except KeyboardInterrupt as stop:
         return interrupted(stop)
-    print(f"\n{summary_markdown(content)}\nIn {plan.folder}/protocol.json")
+    say("", *summary_lines(content), "", f"In {plan.folder}/protocol.json")
     return 1 if content["partial"] else 0
 
 
@@ -189,5 +178,5 @@ def interrupted(stop):
     int
         Exit status: 130, or 143 after SIGTERM.
     """
-    print("vavl: interrupted; the same command resumes it", file=sys.stderr)
+    say_error("interrupted; the same command resumes it")
     return exit_status(stop)

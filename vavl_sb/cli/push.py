@@ -4,6 +4,8 @@ Authors
  * The vavl_sb authors 2026
 """
 
+from vavl_sb.utils.text import say
+
 
 def add_parser(commands):
     """Adds the command to the command line.
@@ -65,5 +67,5 @@ def run(options):
     address = send_model(
         folder, options.repo_id, options.private, options.token
     )
-    print(f"Sent to {address}, with the card {card}")
+    say(f"Sent to {address}, with the card {card}")
     return 0

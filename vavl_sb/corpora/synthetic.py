@@ -38,6 +38,7 @@ from vavl_sb.corpora.msp_improv import make_msp_improv
 from vavl_sb.corpora.ravdess import make_ravdess
 from vavl_sb.corpora.render import FRAME_RATE, FRAME_SIZE
 from vavl_sb.utils.errors import CorpusError
+from vavl_sb.utils.text import say
 
 
 def choose_actors(actors):
@@ -257,9 +258,9 @@ def main(arguments=None):
             frame_rate=chosen.frame_rate,
         )
     except CorpusError as error:
-        print(f"error: {error}", file=sys.stderr)
+        say(f"error: {error.text}", file=sys.stderr)
         return 1
-    print(
+    say(
         "{clips} clips of {actors} actors in {folder}: {audio} wav, "
         "{video} video; made now: {made}".format(folder=chosen.output, **counts)
     )

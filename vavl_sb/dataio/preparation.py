@@ -12,8 +12,6 @@ import hashlib
 import json
 import os
 
-from speechbrain.utils.logger import get_logger
-
 from vavl_sb.dataio.inspection import inspect_all
 from vavl_sb.dataio.manifest import (
     SPLITS,
@@ -24,6 +22,7 @@ from vavl_sb.dataio.manifest import (
 )
 from vavl_sb.utils.errors import CorpusError, ManifestError
 from vavl_sb.utils.files import read_json, write_json
+from vavl_sb.utils.logger import get_logger
 
 logger = get_logger(__name__)
 

@@ -12,7 +12,8 @@ from vavl_sb.evaluation.protocol import run_protocol
 from vavl_sb.evaluation.statistics import holm
 from vavl_sb.evaluation.summary import mean_and_deviation, table, title
 from vavl_sb.utils.errors import VAVLError
-from vavl_sb.utils.files import write_atomically, write_json
+from vavl_sb.utils.files import write_json, write_lines
+from vavl_sb.utils.text import say
 
 # Each turns one thing off, by the hparams file's own keys.
 VARIANTS = {
@@ -23,7 +24,7 @@ VARIANTS = {
 }
 
 
-def run_ablation(plan, say=print):
+def run_ablation(plan, say=say):
     """Runs the protocol of each variant, and compares each with the full one.
 
     Arguments
@@ -64,8 +65,7 @@ def run_ablation(plan, say=print):
     _correct(variants)
     result = {"score": score, "partial": partial, "variants": variants}
     write_json(Path(plan.folder) / "ablation.json", result)
-    text = ablation_markdown(result)
-    write_atomically(Path(plan.folder) / "ablation.md", text.encode())
+    write_lines(Path(plan.folder) / "ablation.md", ablation_lines(result))
     return result
 
 
@@ -77,7 +77,7 @@ def _against_full(folder, name, score):
             read_protocol(Path(folder) / "full"),
         )
     except VAVLError as error:
-        return {"problem": str(error)}
+        return {"problem": error.text}
     kept = ("difference", "low", "high", "p")
     return {
         "against_full": {
@@ -102,7 +102,7 @@ def _correct(variants):
         entry["p_holm"] = p
 
 
-def ablation_markdown(result):
+def ablation_lines(result):
     """The table of an ablation, for a README.
 
     Arguments
@@ -112,8 +112,8 @@ def ablation_markdown(result):
 
     Returns
     -------
-    str
-        Markdown.
+    list of str
+        Lines of Markdown.
     """
     lines = []
     if result["partial"]:
@@ -148,4 +148,4 @@ def ablation_markdown(result):
             "runs; in brackets the difference to the full network on the same "
             "runs, and p by speaker, corrected over the whole table (Holm).",
         ]
-    return "\n".join(lines) + "\n"
+    return lines

@@ -25,7 +25,7 @@ from vavl_sb.evaluation.statistics import (
 from vavl_sb.evaluation.sufficient_statistics import score_function
 from vavl_sb.evaluation.summary import SUMMARY, table, title
 from vavl_sb.utils.errors import VAVLError
-from vavl_sb.utils.files import read_json, write_atomically, write_json
+from vavl_sb.utils.files import read_json, write_json, write_lines
 
 
 @dataclass
@@ -246,16 +246,16 @@ def write_comparison(content, folder):
 
     Returns
     -------
-    str
-        The Markdown.
+    list of str
+        Lines of Markdown.
     """
     write_json(Path(folder) / "comparison.json", content)
-    text = comparison_markdown(content)
-    write_atomically(Path(folder) / "comparison.md", text.encode())
-    return text
+    lines = comparison_lines(content)
+    write_lines(Path(folder) / "comparison.md", lines)
+    return lines
 
 
-def comparison_markdown(content):
+def comparison_lines(content):
     """The table of a comparison.
 
     Arguments
@@ -265,8 +265,8 @@ def comparison_markdown(content):
 
     Returns
     -------
-    str
-        Markdown.
+    list of str
+        Lines of Markdown.
     """
     lines = [
         f"# A: {content['first']}, B: {content['second']}",
@@ -307,4 +307,4 @@ def comparison_markdown(content):
                 ]
             )
     head = "modality,score,A,B,A - B,95 % interval,p,p (Holm),speakers"
-    return "\n".join([*lines, "", *table(head.split(","), rows)]) + "\n"
+    return [*lines, "", *table(head.split(","), rows)]

@@ -14,6 +14,7 @@ from vavl_sb.evaluation.results import read_result
 from vavl_sb.evaluation.runs import LOG, plan_runs
 from vavl_sb.evaluation.summary import write_summary
 from vavl_sb.utils.errors import VAVLError
+from vavl_sb.utils.text import say
 
 
 @dataclass
@@ -50,7 +51,7 @@ class Plan:
     options: dict = field(default_factory=dict)
 
 
-def run_protocol(plan, say=print):
+def run_protocol(plan, say=say):
     """Runs what has not finished yet, and writes the summary.
 
     Arguments
@@ -107,7 +108,7 @@ def _told(run, outcome):
     try:
         result = read_result(run.folder)
     except VAVLError as error:
-        return f"FAILED: {error}"
+        return f"FAILED: {error.text}"
     key = "f1_macro" if result.task == "classification" else "ccc_mean"
     scores = ", ".join(f"{m} {s[key]:.3f}" for m, s in result.scores.items())
     return f"{head}: {key} {scores}"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from vavl_sb.training.plots import make_figure, save_figure
 from vavl_sb.training.report import predictions_csv, score_table
-from vavl_sb.utils.files import write_atomically, write_json
+from vavl_sb.utils.files import write_atomically, write_json, write_lines
 
 MAIN_SCORE = {
     "classification": ("f1_macro", "macro F1"),
@@ -56,8 +56,8 @@ def write_report(folder, result, answers):
 
     Returns
     -------
-    str
-        The table.
+    list of str
+        The table's lines.
     """
     folder = Path(folder)
     table = robustness_table(result)
@@ -66,10 +66,10 @@ def write_report(folder, result, answers):
         for head in answers.outputs
         if head != "auto"
     }
-    text = predictions_csv(answers.task, answers.labels, stats)
+    predictions = predictions_csv(answers.task, answers.labels, stats)
     write_json(folder / "robustness.json", result)
-    write_atomically(folder / "robustness.txt", table.encode())
-    write_atomically(folder / "predictions_clean.csv", text.encode())
+    write_lines(folder / "robustness.txt", table)
+    write_atomically(folder / "predictions_clean.csv", predictions)
     picture = folder / "robustness.png"
     if result["conditions"]:
         draw(result, picture)
@@ -88,18 +88,19 @@ def robustness_table(result):
 
     Returns
     -------
-    str
+    list of str
         The clean scores, then a table for each condition with the score that
         stands for the task: macro F1, or the mean CCC.
     """
     counts = result["clips"]
     clean = result["clean"]
-    parts = [
+    lines = [
         f"{counts['used']} of {counts['in_manifest']} clips used, "
         f"{counts['with_both']} of them with sound and a face; "
-        f"{len(counts['failed'])} files or parts of clips failed\n",
-        "As they are\n"
-        + score_table(
+        f"{len(counts['failed'])} files or parts of clips failed",
+        "",
+        "As they are",
+        *score_table(
             {
                 "task": result["task"],
                 "labels": result["labels"],
@@ -109,10 +110,10 @@ def robustness_table(result):
         ),
     ]
     for condition in result["conditions"].values():
-        parts.append(_condition_table(condition, result["task"]))
+        lines += ["", *_condition_table(condition, result["task"])]
     for name, reason in result["skipped"].items():
-        parts.append(f"{name}: skipped, {reason}\n")
-    return "\n".join(parts)
+        lines += ["", f"{name}: skipped, {reason}"]
+    return lines
 
 
 def _condition_table(condition, task):
@@ -136,7 +137,7 @@ def _condition_table(condition, task):
                 cell = f"({scores['n']} clips) {cell}"
             line += f"{cell:>18}"
         lines.append(line)
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def _level_name(level):

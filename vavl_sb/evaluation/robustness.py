@@ -11,7 +11,6 @@ Authors
 import os
 from dataclasses import replace
 
-from speechbrain.utils.logger import get_logger
 from tqdm import tqdm
 
 from vavl_sb.dataio.datasets import read_entries
@@ -21,6 +20,7 @@ from vavl_sb.evaluation.predictions import HEADS, Answers
 from vavl_sb.features.cache import MEDIA_FIELD
 from vavl_sb.features.extractor import ClipFeatures
 from vavl_sb.utils.errors import ManifestError, MediaError
+from vavl_sb.utils.logger import get_logger
 
 logger = get_logger(__name__)
 
@@ -63,7 +63,7 @@ def read_clips(manifest, hparams, data_root=None):
         try:
             data_root = recorded_folder(folder)
         except ManifestError as error:
-            raise ManifestError(f"{error}; or give --data_root") from None
+            raise ManifestError(f"{error.text}; or give --data_root") from None
         entries = read_entries(manifest, data_root, *task)
     return entries
 
@@ -198,7 +198,7 @@ class RobustnessTest:
 
     def _leave_out(self, clip, where, error):
         """Notes a part of a clip that cannot be used."""
-        self.failed[f"{clip} ({where})"] = str(error)
+        self.failed[f"{clip} ({where})"] = error.text
         logger.warning("%s: %s left out: %s", clip, where, error)
 
     def summary(self):

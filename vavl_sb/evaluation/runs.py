@@ -14,6 +14,7 @@ from pathlib import Path
 from vavl_sb.evaluation.settings import as_words
 from vavl_sb.utils.files import read_json, write_json
 from vavl_sb.utils.lock import take_lock
+from vavl_sb.utils.text import printable
 
 MARK = "protocol_run.json"
 LOG = "run.log"
@@ -173,7 +174,8 @@ def perform(run, threads=None):
         if threads:
             environment.setdefault("OMP_NUM_THREADS", str(threads))
         with open(folder / LOG, "ab") as log:
-            log.write(f"\n$ {' '.join(run.command)}\n".encode())
+            command = printable(f"$ {' '.join(run.command)}")
+            log.write(f"\n{command}\n".encode())
             log.flush()
             begin = log.tell()
             code = _wait(run, log, environment)

@@ -12,7 +12,8 @@ from vavl_sb.evaluation.results import MODALITIES, read_result, speaker_tables
 from vavl_sb.evaluation.statistics import draw_speakers, interval, mean_scores
 from vavl_sb.evaluation.sufficient_statistics import score_function
 from vavl_sb.utils.errors import VAVLError
-from vavl_sb.utils.files import write_atomically, write_json
+from vavl_sb.utils.files import write_json, write_lines
+from vavl_sb.utils.text import markdown
 
 SUMMARY = "protocol.json"
 TITLES = {
@@ -102,7 +103,7 @@ def write_summary(folder, hparams, overrides, runs, outcomes):
                 results.append(read_result(run.folder))
                 entry["scores"] = results[-1].scores
             except VAVLError as error:
-                outcome.status, outcome.error = "failed", str(error)
+                outcome.status, outcome.error = "failed", error.text
                 entry["finished"] = False
         if not entry["finished"]:
             entry["error"] = outcome.error
@@ -120,12 +121,11 @@ def write_summary(folder, hparams, overrides, runs, outcomes):
     }
     folder = Path(folder)
     write_json(folder / SUMMARY, content)
-    text = summary_markdown(content)
-    write_atomically(folder / "protocol.md", text.encode())
+    write_lines(folder / "protocol.md", summary_lines(content))
     return content
 
 
-def summary_markdown(content):
+def summary_lines(content):
     """The table of a protocol, for a README.
 
     Arguments
@@ -135,8 +135,8 @@ def summary_markdown(content):
 
     Returns
     -------
-    str
-        Markdown.
+    list of str
+        Lines of Markdown.
     """
     done, wanted = content["n_finished"], content["n_runs"]
     lines = [f"# {content['hparams']}: {done} of {wanted} runs", ""]
@@ -165,7 +165,7 @@ def summary_markdown(content):
             "Mean ± sample standard deviation over runs, and the 95 % "
             "bootstrap interval of the mean by test speaker.",
         ]
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def title(name):
@@ -185,7 +185,7 @@ def title(name):
     >>> title("f1_macro"), title("ccc_valence")
     ('macro F1', 'CCC valence')
     """
-    return TITLES.get(name) or name.replace("ccc_", "CCC ")
+    return TITLES.get(name) or markdown(name.replace("ccc_", "CCC "))
 
 
 def table(head, rows):

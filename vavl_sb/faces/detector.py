@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from speechbrain.utils.logger import get_logger
 
 from vavl_sb.utils.errors import EncoderError
+from vavl_sb.utils.logger import get_logger
 
 logger = get_logger(__name__)
 

@@ -19,10 +19,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from speechbrain.utils.logger import get_logger
 
 from vavl_sb.utils.errors import MediaError, VAVLError, first_line
 from vavl_sb.utils.files import read_json, write_atomically, write_json
+from vavl_sb.utils.logger import get_logger
 
 logger = get_logger(__name__)
 

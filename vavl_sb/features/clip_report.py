@@ -61,7 +61,7 @@ def report_clip(path, frame_rate=10.0):
         try:
             look(path, frame_rate, report)
         except (MediaError, EncoderError) as error:
-            report["faults"].append(str(error))
+            report["faults"].append(error.text)
     return report
 
 

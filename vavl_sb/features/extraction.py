@@ -12,7 +12,6 @@ import functools
 
 import numpy as np
 from speechbrain.utils.distributed import ddp_barrier
-from speechbrain.utils.logger import get_logger
 from tqdm import tqdm
 
 from vavl_sb.features.cache import MEDIA_FIELD, ContentIndex, FeatureCache
@@ -21,6 +20,7 @@ from vavl_sb.media.reader import read_audio
 from vavl_sb.utils import distributed as processes
 from vavl_sb.utils.errors import MediaError, VAVLError
 from vavl_sb.utils.files import write_json
+from vavl_sb.utils.logger import get_logger
 
 logger = get_logger(__name__)
 
@@ -129,7 +129,7 @@ class _Extraction:
             except MediaError as error:
                 if id in self.copies:
                     continue  # Told of its clip.
-                self.failed[id, modality] = str(error)
+                self.failed[id, modality] = error.text
                 logger.warning(
                     "%s: left out, %s: %s",
                     *(id, modality, error),

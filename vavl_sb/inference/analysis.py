@@ -11,7 +11,6 @@ Authors
 from dataclasses import dataclass, field
 
 import numpy as np
-from speechbrain.utils.logger import get_logger
 
 from vavl_sb.features.chunks import read_pieces
 from vavl_sb.inference.prediction import check_modality, choose, mean_outputs
@@ -19,6 +18,7 @@ from vavl_sb.inference.sliding_windows import FeatureWindows, spans
 from vavl_sb.media.demuxing import check_file
 from vavl_sb.media.reader import probe
 from vavl_sb.utils.errors import EncoderError, MediaError
+from vavl_sb.utils.logger import get_logger
 from vavl_sb.utils.profiler import Stopwatch
 
 logger = get_logger(__name__)

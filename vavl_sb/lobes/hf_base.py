@@ -9,10 +9,10 @@ import json
 import os
 
 import torch
-from speechbrain.utils.logger import get_logger
 
 from vavl_sb.utils.errors import EncoderError
 from vavl_sb.utils.files import write_json
+from vavl_sb.utils.logger import get_logger
 from vavl_sb.utils.weights import save_tensors
 
 logger = get_logger(__name__)

@@ -11,13 +11,13 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from speechbrain.utils.logger import get_logger
 from torch import nn
 
 from vavl_sb.lobes.feature_encoder import FeatureEncoder
 from vavl_sb.lobes.fold_batchnorm import fold_batch_norms
 from vavl_sb.lobes.visual_init import init_calibrated, pool_by_place
 from vavl_sb.utils.errors import EncoderError, first_line
+from vavl_sb.utils.logger import get_logger
 from vavl_sb.utils.weights import save_tensors
 
 logger = get_logger(__name__)

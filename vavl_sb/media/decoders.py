@@ -10,7 +10,6 @@ Authors
 import math
 
 import numpy as np
-from speechbrain.utils.logger import get_logger
 
 from vavl_sb.media.demuxing import import_av, reason
 from vavl_sb.media.frames import AudioChunk, FrameBatch, RatePicker, upright
@@ -21,6 +20,7 @@ from vavl_sb.media.limits import (
     fault_of_time,
 )
 from vavl_sb.utils.errors import MediaError
+from vavl_sb.utils.logger import get_logger
 
 logger = get_logger(__name__)
 

@@ -28,7 +28,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from speechbrain.utils.logger import get_logger
 
 from vavl_sb.media.decoders import AudioReader, Fault, VideoReader
 from vavl_sb.media.demuxing import (
@@ -42,6 +41,7 @@ from vavl_sb.media.ffmpeg_log import Complaints
 from vavl_sb.media.frames import AudioChunk, FrameBatch
 from vavl_sb.media.limits import MAX_WHOLE, fault_of_time
 from vavl_sb.utils.errors import MediaError, VAVLError
+from vavl_sb.utils.logger import get_logger
 
 __all__ = [
     "AudioChunk",

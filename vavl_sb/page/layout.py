@@ -210,7 +210,7 @@ class Page:
             # With another switch it may do; without any it is of no use.
             if modality == "auto":
                 self.clips.drop(visitor)
-            line = str(error).replace(path, Path(path).name)
+            line = error.text.replace(path, Path(path).name)
             raise VAVLError(line) from error
         return (
             player_html(path),

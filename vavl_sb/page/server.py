@@ -16,12 +16,13 @@ from vavl_sb.page.clips import Clips
 from vavl_sb.page.guard import HOSTS, Guard
 from vavl_sb.page.layout import build_page
 from vavl_sb.utils.errors import VAVLError
+from vavl_sb.utils.text import say
 
 HOST = "127.0.0.1"
 MB = 10**6
 
 
-def serve(load_model, port=7860, max_mb=100.0, announce=print):
+def serve(load_model, port=7860, max_mb=100.0, announce=say):
     """Serves the page until the process is told to stop.
 
     Uploads lie in a folder of this process, which no other user can read and

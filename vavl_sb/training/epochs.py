@@ -12,13 +12,13 @@ import math
 import speechbrain as sb
 import torch
 from speechbrain.nnet.schedulers import update_learning_rate
-from speechbrain.utils.logger import get_logger
 
 from vavl_sb.training import report
 from vavl_sb.training.distributed import ParallelBrain, merge_scores
 from vavl_sb.training.loss_meters import Progress
 from vavl_sb.training.objectives import OUTPUTS
 from vavl_sb.utils.errors import VAVLError
+from vavl_sb.utils.logger import get_logger
 from vavl_sb.utils.metrics import ConcordanceStats, EmotionStats
 
 logger = get_logger(__name__)

@@ -11,7 +11,6 @@ Authors
 import os
 
 from speechbrain.utils.distributed import infer_device, run_on_main
-from speechbrain.utils.logger import get_logger
 
 from vavl_sb.dataio.datasets import emotion_datasets, read_entries
 from vavl_sb.dataio.manifest import SPLITS, check_disjoint, refuse_overlap
@@ -36,6 +35,7 @@ from vavl_sb.training.run_metadata import run_record, trained_heads
 from vavl_sb.utils import distributed as processes
 from vavl_sb.utils.corpora import corpus_name
 from vavl_sb.utils.errors import CorpusError, ManifestError, VAVLError
+from vavl_sb.utils.logger import get_logger
 
 logger = get_logger(__name__)
 

@@ -12,7 +12,6 @@ from pathlib import Path
 import torch
 import yaml
 from speechbrain.utils.distributed import if_main_process
-from speechbrain.utils.logger import get_logger
 
 from vavl_sb.lobes.vavl import HEADS, MODALITIES
 from vavl_sb.training.model_card import write_card
@@ -26,6 +25,7 @@ from vavl_sb.training.model_file import (
 )
 from vavl_sb.utils.errors import EncoderError
 from vavl_sb.utils.files import write_atomically, write_folder, write_json
+from vavl_sb.utils.logger import get_logger
 from vavl_sb.utils.weights import save_weights
 
 logger = get_logger(__name__)

@@ -10,7 +10,6 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from speechbrain.utils.logger import get_logger
 
 from vavl_sb.dataio.manifest import refuse_overlap
 from vavl_sb.features.cache import clip_means, feature_statistics
@@ -18,6 +17,7 @@ from vavl_sb.features.speed import check_speeds
 from vavl_sb.lobes.vavl import MODALITIES
 from vavl_sb.training.model_file import MODEL, read_model
 from vavl_sb.utils.errors import EncoderError
+from vavl_sb.utils.logger import get_logger
 
 logger = get_logger(__name__)
 

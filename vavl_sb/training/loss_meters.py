@@ -20,11 +20,11 @@ from speechbrain.utils.checkpoints import (
     register_checkpoint_hooks,
 )
 from speechbrain.utils.distributed import if_main_process
-from speechbrain.utils.logger import get_logger
 from torch.nn.utils import get_total_norm
 
 from vavl_sb.utils.errors import VAVLError
 from vavl_sb.utils.files import read_json, write_json
+from vavl_sb.utils.logger import get_logger
 
 logger = get_logger(__name__)
 

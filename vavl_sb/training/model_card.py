@@ -4,6 +4,7 @@ Authors
  * The vavl_sb authors 2026
 """
 
+import re
 from pathlib import Path
 
 import yaml
@@ -11,6 +12,7 @@ import yaml
 from vavl_sb.training.model_file import CLASSES, read_model
 from vavl_sb.utils.corpora import DRAWN, corpus_terms
 from vavl_sb.utils.files import read_json, write_atomically
+from vavl_sb.utils.text import markdown, printable
 
 NAME = "README.md"
 # A card with this line is made anew; one without it is somebody's own.
@@ -82,7 +84,7 @@ def model_card(folder):
         In one line: a file is missing or damaged.
     """
     folder = Path(folder)
-    about = _read(folder)
+    about = _marked(_read(folder))
     corpus = about.get("corpus") or "a corpus that is not named"
     parts = [
         _front_matter(about),
@@ -107,6 +109,26 @@ def _read(folder):
     model = read_model(folder)
     own_face = model["visual_encoder"]["class"] not in CLASSES
     return {**model, "own_face": own_face, **model["metadata"]}
+
+
+def _marked(about):
+    """All that the export says, as it may stand in the card."""
+    if isinstance(about, dict):
+        return {
+            markdown(key): _code(value) if key == "command" else _marked(value)
+            for key, value in about.items()
+        }
+    if isinstance(about, (list, tuple)):
+        return [_marked(item) for item in about]
+    return markdown(about) if isinstance(about, str) else about
+
+
+def _code(command):
+    """A command in a code span, whose fence it cannot close."""
+    command = printable(str(command))
+    fence = max(re.findall("`*", command)) + "`"
+    space = " " if "`" in command else ""
+    return f"{fence}{space}{command}{space}{fence}"
 
 
 def _front_matter(about):
@@ -182,10 +204,7 @@ def _training(about, corpus):
         ("command", "Command"),
     ):
         if run.get(key) not in (None, "", [], 0):
-            value = _words(run[key])
-            lines.append(
-                f"- {name}: {f'`{value}`' if key == 'command' else value}"
-            )
+            lines.append(f"- {name}: {_words(run[key])}")
     return "\n".join(lines)
 
 
@@ -213,7 +232,7 @@ def _scores(about):
         rows.append([head, str(counts.get(head, "")), *values])
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     command = {**about, **(about.get("run") or {})}.get("command")
-    said = f", by `{command}`" if command else ""
+    said = f", by {command}" if command else ""
     return f"On the test clips{said}:\n\n{table}"
 
 

@@ -368,7 +368,10 @@ def _is_metadata(value):
     speakers = value.get("train_speakers", [])
     return (
         all(type(value.get(key, {})) is dict for key in objects)
-        and all(type(scores) is dict for scores in test.values())
+        and all(
+            type(scores) is dict and type(scores.get("ccc", {})) is dict
+            for scores in test.values()
+        )
         and type(speakers) is list
         and all(type(name) is str for name in speakers)
     )

@@ -8,6 +8,7 @@ import io
 import math
 
 from vavl_sb.utils.files import write_atomically
+from vavl_sb.utils.text import printable
 
 
 def confusion(counts, labels, title, path):
@@ -25,6 +26,7 @@ def confusion(counts, labels, title, path):
         PNG to write.
     """
     figure, axes = make_figure(5.2, 4.6)
+    labels = [plain(name) for name in labels]
     shares = counts / counts.sum(axis=1, keepdims=True).clip(min=1)
     image = axes.imshow(shares, vmin=0, vmax=1, cmap="Blues")
     axes.set_xticks(range(len(labels)), labels, rotation=35, ha="right")
@@ -63,9 +65,11 @@ def learning_curves(entries, path):
             values = [e[part].get(name, float("nan")) for e in entries]
             if name.endswith("_loss"):
                 label = f"{part} {name[: -len('_loss')].replace('_', ' ')}"
-                losses.plot(epochs, values, style, label=label)
+                losses.plot(epochs, values, style, label=plain(label))
             elif name != "loss":
-                scores.plot(epochs, values, label=name.replace("_", " ", 1))
+                scores.plot(
+                    epochs, values, label=plain(name.replace("_", " ", 1))
+                )
     losses.set_ylabel("loss")
     scores.set_ylabel("validation score")
     for axes in (losses, scores):
@@ -74,6 +78,30 @@ def learning_curves(entries, path):
         if axes.lines:
             axes.legend(fontsize=7)
     save_figure(figure, path)
+
+
+def plain(text: str) -> str:
+    r"""Text that others wrote, for a figure: drawn as it is.
+
+    Arguments
+    ---------
+    text : str
+        Such as a label.
+
+    Returns
+    -------
+    str
+        The first 40 characters of :func:`~vavl_sb.utils.text.printable`, with
+        no dollar signs that matplotlib takes for a formula, nor an underscore
+        at the front, which leaves a curve out of the legend.
+
+    Example
+    -------
+    >>> print(plain(r"$\alpha$"))
+    \$\alpha\$
+    """
+    text = printable(str(text))[:40].replace("$", r"\$")
+    return f"\u2009{text}" if text.startswith("_") else text
 
 
 def make_figure(width, height, columns=1, rows=1):
@@ -133,7 +161,9 @@ def emotion_over_time(timeline, limits=None):
     figure, axes = make_figure(7.0, 2.8)
     times, values = emotion_curves(timeline)
     for name, line in values.items():
-        axes.plot(times, line, ".-", markersize=4, linewidth=1.5, label=name)
+        axes.plot(
+            times, line, ".-", markersize=4, linewidth=1.5, label=plain(name)
+        )
     known = [v for line in values.values() for v in line if not math.isnan(v)]
     axes.set_xlim(0, max((w.end for w in timeline), default=1.0) or 1.0)
     axes.set_ylim(*(limits or (min([0.0, *known]), max([1.0, *known]))))

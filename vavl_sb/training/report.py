@@ -10,11 +10,16 @@ import time
 from pathlib import Path
 
 import numpy as np
-from speechbrain.utils.logger import get_logger
 
 from vavl_sb.training import plots
 from vavl_sb.utils.errors import VAVLError
-from vavl_sb.utils.files import read_json, write_atomically, write_json
+from vavl_sb.utils.files import (
+    read_json,
+    write_atomically,
+    write_json,
+    write_lines,
+)
+from vavl_sb.utils.logger import get_logger
 
 logger = get_logger(__name__)
 
@@ -115,7 +120,7 @@ def write_test_report(hparams, stats, loggers):
     write_json(folder / "metrics.json", metrics)
     write_atomically(
         folder / "predictions_test.csv",
-        predictions_csv(hparams.task, hparams.labels, stats).encode(),
+        predictions_csv(hparams.task, hparams.labels, stats),
     )
     for name, summary in test.items():
         if "confusion" in summary:
@@ -126,13 +131,14 @@ def write_test_report(hparams, stats, loggers):
                 folder / f"confusion_{name}.png",
             )
     table = score_table(metrics)
-    write_atomically(folder / "scores.txt", table.encode())
+    write_lines(folder / "scores.txt", table)
     for train_logger in loggers:
         train_logger.log_stats(
             {"Epoch loaded": hparams.epoch_counter.current},
             test_stats=_flat(test),
         )
-    logger.info("Test scores (in %s)\n%s", folder / "metrics.json", table)
+    message = "Test scores (in %s)" + "\n%s" * len(table)
+    logger.info(message, folder / "metrics.json", *table)
     return metrics
 
 
@@ -150,7 +156,7 @@ def predictions_csv(task, labels, stats):
 
     Returns
     -------
-    str
+    bytes
         Columns ``id, modality``, then for classes ``label, prediction`` and
         ``prob_<class>``, for attributes ``label_<name>`` and
         ``prediction_<name>``.
@@ -176,7 +182,8 @@ def predictions_csv(task, labels, stats):
                 values = [*target, *out]
             rows.append([id, name, *map(_number, values)])
     writer.writerows(sorted(rows))
-    return text.getvalue()
+    # A clip named after a file may have what is no UTF-8 in its name.
+    return text.getvalue().encode("utf-8", "backslashreplace")
 
 
 def score_table(metrics):
@@ -189,8 +196,8 @@ def score_table(metrics):
 
     Returns
     -------
-    str
-        One row for each head.
+    list of str
+        A line for each head, after the names of the columns.
     """
     classes = metrics["task"] == "classification"
     if classes:
@@ -213,7 +220,7 @@ def score_table(metrics):
                 value = values[key] if key in values else values["ccc"][key]
                 line += f"{value:>{width}.3f}"
         lines.append(line)
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 # A picture costs as much as a few batches: not one for each short epoch.

@@ -17,7 +17,7 @@ from vavl_sb.dataio.manifest import SPLITS
 from vavl_sb.dataio.preparation import digest_files
 from vavl_sb.utils import distributed as processes
 from vavl_sb.utils.errors import VAVLError
-from vavl_sb.utils.files import read_json, write_json
+from vavl_sb.utils.files import read_json, strict, write_json
 
 RECORD = "run.json"
 # What may change between two starts of one run: how long it trains, where
@@ -123,7 +123,8 @@ def run_identity(hparams, run_opts):
     if hparams["pretrained_from"] is not None:
         path = f"{hparams['pretrained_from']}/vavl.safetensors"
         found["pretrained_from"] = digest_files([path])
-    return json.loads(json.dumps(found, default=str))
+    # As it will be read again.
+    return strict(json.loads(json.dumps(found, default=str)))
 
 
 def _run_options(found, run_opts):

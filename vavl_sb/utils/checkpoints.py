@@ -27,11 +27,11 @@ from speechbrain.utils.distributed import (
     if_main_process,
     run_on_main,
 )
-from speechbrain.utils.logger import get_logger
 
 from vavl_sb.utils.errors import VAVLError
 from vavl_sb.utils.files import read_json, write_json
 from vavl_sb.utils.lock import unwritable
+from vavl_sb.utils.logger import get_logger
 
 logger = get_logger(__name__)
 

@@ -14,26 +14,34 @@ import errno
 import sys
 
 from vavl_sb.utils.signals import exit_status, sigterm_raises
+from vavl_sb.utils.text import printable, say
 
 LOADERS_MARK = "Original Traceback"
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class VAVLError(Exception):
-    """Base of all errors whose one-line text is meant for the user.
+    r"""Base of all errors whose one-line text is meant for the user.
 
     Example
     -------
-    >>> print(VAVLError("a name may have" + chr(10) + "a line break in it"))
-    a name may have a line break in it
+    >>> error = VAVLError("a\nb.wav: no such file")
+    >>> print(error)
+    a\x0ab.wav: no such file
     """
 
     def __str__(self):
-        lines = super().__str__().splitlines()
+        return printable(self.text)
+
+    @property
+    def text(self):
+        """What was said, as it is: for JSON, and within another error."""
+        text = super().__str__().rstrip()
+        lines = text.splitlines()
         # A loader's worker hands an error over as the text of its traceback.
         if any(line.startswith(LOADERS_MARK) for line in lines):
             return lines[-1].partition(": ")[2]
-        return " ".join(lines)
+        return text
 
 
 class MediaError(VAVLError):
@@ -74,6 +82,17 @@ def first_line(error):
     return lines[0].strip() if lines else type(error).__name__
 
 
+def say_error(error):
+    """Prints a command's error, in one line.
+
+    Arguments
+    ---------
+    error : VAVLError or str
+        What went wrong.
+    """
+    say(f"vavl: {getattr(error, 'text', error)}", file=sys.stderr)
+
+
 @contextlib.contextmanager
 def exit_on_error():
     """Turns a :class:`VAVLError` into one logged line and exit status 1.
@@ -97,7 +116,7 @@ def exit_on_error():
         with sigterm_raises():
             yield
     except VAVLError as error:
-        _exit(f"error: {error}")
+        _exit(error)
     except RuntimeError as error:
         # Here, so that `vavl --help` need not wait for torch.
         from vavl_sb.utils.distributed import is_lost_peer
@@ -105,29 +124,29 @@ def exit_on_error():
         if not is_lost_peer(error):
             raise
         _exit(
-            "error: another process of this run has ended or cannot be reached "
+            "another process of this run has ended or cannot be reached "
             f"({str(error).splitlines()[0]}); run the same command again"
         )
     except OSError as error:
         if error.errno not in FULL:
             raise
         _exit(
-            f"error: {error.filename or 'a file'}: cannot be written "
+            f"{error.filename or 'a file'}: cannot be written "
             f"({error.strerror}); free space, then run the same command again"
         )
     except KeyboardInterrupt as stop:
         _exit(
-            "stopped; the same command goes on from where it was",
+            "the same command goes on from where it was",
+            "stopped; ",
             exit_status(stop),
         )
 
 
-def _exit(line, status=1):
+def _exit(reason, what="error: ", status=1):
     """Ends the program with one line, which one process alone writes."""
-    from speechbrain.utils.logger import get_logger
-
     from vavl_sb.utils.distributed import first_to_fail
+    from vavl_sb.utils.logger import get_logger
 
     if first_to_fail():
-        get_logger(__name__).error("%s", line, main_process_only=False)
+        get_logger(__name__).error(what + "%s", reason, main_process_only=False)
     sys.exit(status)

@@ -6,12 +6,15 @@ Authors
 
 import contextlib
 import json
+import math
 import os
 import secrets
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from vavl_sb.utils.errors import VAVLError
+from vavl_sb.utils.text import printable_lines
 
 
 def write_atomically(path, data):
@@ -56,6 +59,93 @@ def write_atomically(path, data):
             os.remove(temporary)
 
 
+def write_lines(path: str, lines: list) -> None:
+    r"""Writes a text of printable lines, atomically.
+
+    Arguments
+    ---------
+    path : str or Path
+        Where to write.
+    lines : list of str
+        See :func:`vavl_sb.utils.text.printable_lines`.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "scores.txt"
+    >>> write_lines(path, ["happy", "sad\x1b"])
+    >>> path.read_text()
+    'happy\nsad\\x1b\n'
+    """
+    write_atomically(path, printable_lines(lines).encode("utf-8"))
+
+
+def strict(content: object, text: Callable = str) -> object:
+    """What JSON can say of a content: it has no NaN and no infinity.
+
+    Arguments
+    ---------
+    content : dict or list
+        What to write as JSON, or a part of it.
+    text : callable
+        From a string in it to what stands in its place.
+
+    Returns
+    -------
+    dict or list
+        The same, with None for NaN and infinity.
+
+    Example
+    -------
+    >>> strict({"ccc": [0.5, float("nan")]})
+    {'ccc': [0.5, None]}
+    """
+    if isinstance(content, dict):
+        return {
+            strict(key, text): strict(value, text)
+            for key, value in content.items()
+        }
+    if isinstance(content, (list, tuple)):
+        return [strict(item, text) for item in content]
+    if isinstance(content, str):
+        return text(content)
+    if isinstance(content, float) and not math.isfinite(content):
+        return None
+    return content
+
+
+def say_json(content: object) -> None:
+    """Prints a command's one JSON document, in ASCII.
+
+    Arguments
+    ---------
+    content : dict or list
+        What to print, see :func:`strict`.
+
+    Raises
+    ------
+    VAVLError
+        It is nested too deep.
+
+    Example
+    -------
+    >>> say_json([float("inf"), "a name that is no UTF-8: \\udcff"])
+    [
+      null,
+      "a name that is no UTF-8: \\\\udcff"
+    ]
+    """
+
+    def text(value):
+        # Half a character is a letter to Python; other readers refuse it.
+        return value.encode("utf-8", "backslashreplace").decode("utf-8")
+
+    try:
+        said = json.dumps(strict(content, text), indent=2, allow_nan=False)
+    except RecursionError:
+        raise VAVLError("cannot be told as JSON: nested too deep") from None
+    print(said, flush=True)  # noqa: T201
+
+
 def write_json(path, content):
     """Writes JSON, atomically.
 
@@ -64,7 +154,7 @@ def write_json(path, content):
     path : str or Path
         Where to write.
     content : dict or list
-        What to write; NaN and infinity are refused (ValueError).
+        What to write, see :func:`strict`.
 
     Example
     -------
@@ -73,7 +163,7 @@ def write_json(path, content):
     >>> json.loads(path.read_text())
     {'a': 1}
     """
-    text = json.dumps(content, indent=2, allow_nan=False) + "\n"
+    text = json.dumps(strict(content), indent=2, allow_nan=False) + "\n"
     write_atomically(path, text.encode("utf-8"))
 
 

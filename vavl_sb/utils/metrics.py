@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from speechbrain.utils.metric_stats import MetricStats
 
+from vavl_sb.utils.text import printable_lines, say
+
 
 class _SetStats(MetricStats):
     """Collects (id, prediction, target) and scores them together.
@@ -67,10 +69,10 @@ class _SetStats(MetricStats):
         verbose : bool
             Whether to print it as well.
         """
-        text = "".join(f"{k}: {v}\n" for k, v in self.summarize().items())
-        filestream.write(text)
+        lines = [f"{k}: {v}" for k, v in self.summarize().items()]
+        filestream.write(printable_lines(lines))
         if verbose:
-            print(text)
+            say(*lines)
 
 
 class ConcordanceStats(_SetStats):

@@ -1,0 +1,59 @@
+"""Logging of what others wrote: SpeechBrain's logger, with printable text."""
+
+from speechbrain.utils import logger as base
+
+from vavl_sb.utils.errors import VAVLError
+from vavl_sb.utils.text import printable
+
+
+class PrintableLogger(base.MultiProcessLoggerAdapter):
+    """SpeechBrain's logger, which shows control characters in what it is given.
+
+    The message itself is the program's own; names, labels and errors are its
+    arguments.
+    """
+
+    def log(self, level, msg, *args, **kwargs):
+        """Logs a message; see the base class.
+
+        Arguments
+        ---------
+        level : int
+            As in ``logging``.
+        msg : str
+            The program's own text, with ``%s`` where arguments go.
+        *args, **kwargs
+            As in SpeechBrain; what is no number becomes printable text.
+        """
+        kwargs.setdefault("stacklevel", 3)  # One deeper than SpeechBrain.
+        super().log(level, msg, *map(_shown, args), **kwargs)
+
+
+def _shown(value):
+    """An argument that may be printed."""
+    if isinstance(value, (int, float, VAVLError)):
+        return value  # The text of a VAVLError is printable already.
+    return printable(str(value))
+
+
+def get_logger(name: str) -> PrintableLogger:
+    r"""A logger for a module.
+
+    Arguments
+    ---------
+    name : str
+        The module's.
+
+    Returns
+    -------
+    PrintableLogger
+
+    Example
+    -------
+    >>> import logging, sys
+    >>> logger = get_logger("example")
+    >>> logger.logger.addHandler(logging.StreamHandler(sys.stdout))
+    >>> logger.warning("%s: damaged", "a\nb.wav")
+    a\x0ab.wav: damaged
+    """
+    return PrintableLogger(base.get_logger(name).logger, {})  # noqa: TID251
