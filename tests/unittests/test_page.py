@@ -3,12 +3,18 @@
 import asyncio
 import base64
 import io
+import os
 import re
 import socket
+import subprocess
 import sys
+import time
+from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import page_models
 import pytest
 from light_model import make_model
 from PIL import Image
@@ -16,10 +22,16 @@ from test_media import sine, write
 
 from vavl_sb.cli import main
 from vavl_sb.inference.emotion import Emotion
-from vavl_sb.page.answers import answers_html, crops_html
-from vavl_sb.page.clips import Clips
-from vavl_sb.page.guard import Guard
-from vavl_sb.page.layout import Page, chosen_modality, player_html
+from vavl_sb.page.guard import Clips, Guard
+from vavl_sb.page.layout import (
+    Page,
+    answers_html,
+    build_page,
+    chosen_modality,
+    crops_html,
+    results,
+)
+from vavl_sb.page.worker import Ended, Worker
 from vavl_sb.training.plots import emotion_curves, emotion_over_time
 from vavl_sb.utils.errors import MediaError, VAVLError
 
@@ -159,21 +171,33 @@ def upload(folder, content, name):
 def test_a_clip_is_deleted_when_the_next_comes_and_when_its_owner_leaves(
     tmp_path,
 ):
-    clips = Clips(tmp_path)
-    first = upload(tmp_path, "first", "a.mp4")
+    clips = Clips(tmp_path, max_bytes=99)
+    first, second = (upload(tmp_path, n, "a.mp4") for n in ("first", "second"))
     clips.take("anna", first)
-    clips.take("ben", first)
-    second = upload(tmp_path, "second", "b.mp4")
     clips.take("anna", second)
-    # Ben uploaded the same file, which Gradio keeps once.
-    assert first.is_file() and clips.held("ben") == str(first)
-    clips.drop("ben")
-    assert clips.held("ben") is None
-    assert [p.name for p in tmp_path.rglob("*")] == ["second", "b.mp4"]
+    assert [p.name for p in tmp_path.rglob("*")] == ["second", "a.mp4"]
     clips.take("anna", second)
-    assert second.is_file()
+    assert second.is_file() and clips.held("anna") == str(second)
     clips.drop("anna")
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.iterdir()) == [] and clips.held("anna") is None
+
+
+def test_clips_that_grow_old_are_deleted_by_gradio(tmp_path):
+    pytest.importorskip("gradio")
+    from gradio.route_utils import delete_files_created_by_app
+
+    clips = Clips(tmp_path, max_bytes=99)
+    page = build_page(None, clips, max_mb=1)
+    file = SimpleNamespace(file=io.BytesIO(b"clip"), size=4, filename="a.mp4")
+    paths = [Path(clips.keep(file)) for _ in range(3)]
+    for _ in clips.kept:  # Uploads come while Gradio looks at them.
+        paths.append(Path(clips.keep(file)))
+    delete_files_created_by_app(page, age=3600)
+    assert len(paths) == 6 and all(path.is_file() for path in paths)
+    delete_files_created_by_app(page, age=-1)
+    assert not any(path.is_file() for path in paths)
+    clips.keep(file)
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_a_file_outside_the_folder_is_neither_taken_nor_deleted(tmp_path):
@@ -182,7 +206,7 @@ def test_a_file_outside_the_folder_is_neither_taken_nor_deleted(tmp_path):
     outside = tmp_path / "private.wav"
     outside.write_text("private")
     (folder / "link.wav").symlink_to(outside)
-    clips = Clips(folder)
+    clips = Clips(folder, max_bytes=99)
     for path in (outside, folder / ".." / "private.wav", folder / "link.wav"):
         with pytest.raises(VAVLError):
             clips.take("anna", path)
@@ -212,9 +236,14 @@ class Recognizer:
         )
 
 
+def page_of(model, folder):
+    """A page whose model works in this process."""
+    return Page(partial(results, model), Clips(folder, max_bytes=10**6))
+
+
 def test_switches_ask_the_head_that_is_left_about_the_same_clip(tmp_path):
     model = Recognizer()
-    page = Page(model, Clips(tmp_path))
+    page = page_of(model, tmp_path)
     path = str(upload(tmp_path, "clip", "a.mp4"))
     assert page.same_clip("anna", True, False) == Page.EMPTY
     page.new_clip("anna", path, False, False)
@@ -232,7 +261,7 @@ def test_switches_ask_the_head_that_is_left_about_the_same_clip(tmp_path):
 
 
 def test_an_error_names_the_file_as_its_owner_does_and_deletes_it(tmp_path):
-    page = Page(Recognizer(), Clips(tmp_path))
+    page = page_of(Recognizer(), tmp_path)
     path = upload(tmp_path, "text", "notes.txt")
     with pytest.raises(VAVLError) as error:
         page.new_clip("anna", str(path), False, False)
@@ -240,9 +269,29 @@ def test_an_error_names_the_file_as_its_owner_does_and_deletes_it(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_clip_that_ended_the_work_is_deleted_whatever_was_asked(tmp_path):
+    def ask(path, modality):
+        raise Ended(f"{path}: took more than 3 s")
+
+    page = Page(ask, Clips(tmp_path, max_bytes=99))
+    path = upload(tmp_path, "long", "a.mp4")
+    with pytest.raises(VAVLError, match="^a.mp4: took more than 3 s$"):
+        page.new_clip("anna", str(path), True, False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_clip_that_had_to_make_room_is_told_of(tmp_path):
+    page = page_of(Recognizer(), tmp_path)
+    path = upload(tmp_path, "old", "a.mp4")
+    page.new_clip("anna", str(path), False, False)
+    path.unlink()
+    with pytest.raises(VAVLError, match="upload it again"):
+        page.same_clip("anna", True, False)
+
+
 def test_a_file_of_no_use_is_one_line_and_leaves_nothing(tmp_path):
     """Asked of a real recognizer: what is told and left does not depend on it."""
-    page = Page(make_model(), Clips(tmp_path / "held"))
+    page = page_of(make_model(), tmp_path / "held")
     images = np.random.default_rng(0).integers(0, 255, (50, 48, 64, 3), "u1")
     clip = write(tmp_path / "clip.mp4", images, sine(2, 16000))
     data, size = clip.read_bytes(), clip.stat().st_size
@@ -269,40 +318,84 @@ def test_a_file_of_no_use_is_one_line_and_leaves_nothing(tmp_path):
     assert clip.exists()  # A path outside of the folder is nobody's upload.
 
 
-def test_the_player_escapes_the_name():
-    text = player_html('/tmp/x/a"b<i>&.mp4')
-    assert 'src="/gradio_api/file=/tmp/x/a%22b%3Ci%3E%26.mp4"' in text
-    assert "<i>" not in text
+def test_the_player_escapes_the_name(tmp_path):
+    page = page_of(Recognizer(), tmp_path)
+    path = upload(tmp_path, "x", 'a"b<i>&.mp4')
+    player = page.new_clip("anna", str(path), False, False)[0]
+    assert f'file={tmp_path}/x/a%22b%3Ci%3E%26.mp4"' in player
+    assert "<i>" not in player and "&lt;i&gt;&amp;.mp4" in player
 
 
-def ask(path):
-    """Status, headers and whether the application behind was reached."""
-    reached, sent = [], []
+def test_the_browser_may_load_nothing_from_elsewhere():
+    sent = []
 
     async def app(scope, receive, send):
-        reached.append(scope["path"])
         await send({"type": "http.response.start", "status": 200})
 
     async def send(message):
         sent.append(message)
 
-    scope = {"type": "http", "path": path}
-    asyncio.run(Guard(app)(scope, None, send))
-    return sent[0]["status"], dict(sent[0]["headers"]), bool(reached)
-
-
-def test_the_guard_fetches_nothing_and_lets_the_browser_fetch_nothing():
-    for path in (
-        "/gradio_api/file=http://example.com/a.mp4",
-        "/gradio_api/proxy=https://example.com/",
-        "/file=https://example.com",
-    ):
-        status, headers, reached = ask(path)
-        assert (status, reached) == (403, False)
-    status, headers, reached = ask("/gradio_api/file=/tmp/a.mp4")
-    assert (status, reached) == (200, True)
-    policy = headers[b"content-security-policy"].decode()
+    scope = {"type": "http", "path": "/", "method": "GET"}
+    scope["headers"] = [(b"host", b"localhost:7860")]
+    asyncio.run(Guard(app, None)(scope, None, send))
+    policy = dict(sent[0]["headers"])[b"content-security-policy"].decode()
     assert policy.startswith("default-src 'self' ") and "http" not in policy
+
+
+def test_a_worker_that_hangs_or_dies_is_replaced(tmp_path):
+    for word in ("happy", "endless", "crash", "bad"):
+        (tmp_path / word).write_text(word)
+    with Worker(page_models.Model, page_models.label, seconds=2) as worker:
+        for word, line in (
+            ("endless", "took more than 2 s"),
+            ("crash", "broke off"),
+        ):
+            first = worker._process.pid
+            with pytest.raises(Ended, match=f"{word}: .*{line}"):
+                worker.ask(str(tmp_path / word), "auto")
+            assert worker.ask(str(tmp_path / "happy"), "auto") == "happy"
+            assert worker._process.pid != first
+        with pytest.raises(VAVLError, match="bad: not a media file"):
+            worker.ask(str(tmp_path / "bad"), "auto")
+        # One that dies while it has nothing to do is replaced as well.
+        worker._process.kill()
+        worker._process.join()
+        assert worker.ask(str(tmp_path / "happy"), "auto") == "happy"
+    assert not worker._process.is_alive()
+    with pytest.raises(VAVLError):
+        worker.ask(str(tmp_path / "happy"), "auto")
+    assert not worker._process.is_alive()
+
+
+def test_a_model_that_cannot_be_loaded_is_one_line():
+    with pytest.raises(VAVLError, match="^no such model$"):
+        Worker(page_models.fail, page_models.label, seconds=9)
+    with pytest.raises(VAVLError, match="ended at loading"):
+        Worker(os.abort, page_models.label, seconds=9)
+
+
+def test_a_worker_ends_when_its_parent_is_killed(tmp_path):
+    clip = tmp_path / "clip"
+    clip.write_text("endless")
+    program = (
+        "import sys, page_models; from vavl_sb.page.worker import Worker\n"
+        "w = Worker(page_models.Model, page_models.label, 99)\n"
+        "print(w._process.pid, flush=True); w.ask(sys.argv[1], 'auto')"
+    )
+    paths = os.pathsep.join(filter(None, sys.path))
+    parent = subprocess.Popen(
+        [sys.executable, "-c", program, str(clip)],
+        env={**os.environ, "PYTHONPATH": paths},
+        stdout=subprocess.PIPE,
+    )
+    child = Path(f"/proc/{int(parent.stdout.readline())}/stat")
+    parent.kill()
+    parent.communicate()
+    end = time.monotonic() + 20
+    # It may stay as a name, if nobody here asks for its exit status.
+    while child.exists() and child.read_text().split()[2] != "Z":
+        assert time.monotonic() < end, "it goes on"
+        time.sleep(0.05)
 
 
 def lines(capsys):
@@ -334,7 +427,9 @@ def test_a_port_in_use_is_one_line(capsys):
     assert f"port {port}" in line and "--port" in line
 
 
-@pytest.mark.parametrize("option", [("--max-mb", "0"), ("--port", "70000")])
+@pytest.mark.parametrize(
+    "option", [("--max-mb", "0"), ("--max-seconds", "0"), ("--port", "70000")]
+)
 def test_options_that_cannot_be_are_one_line(option, capsys):
     assert main(["demo", "no-model", *option]) == 1
     assert len(lines(capsys)) == 1

@@ -1,8 +1,6 @@
-"""`vavl demo`: a page in the browser that a clip can be given to.
+"""`vavl demo`: a page in the browser that a clip can be given to."""
 
-Authors
- * The vavl_sb authors 2026
-"""
+import functools
 
 from vavl_sb.cli.model import add_model, load_model
 
@@ -31,6 +29,12 @@ def add_parser(commands):
         default=100.0,
         help="largest file that may be uploaded, in MB (default: 100)",
     )
+    parser.add_argument(
+        "--max-seconds",
+        type=float,
+        default=120.0,
+        help="how long the work on a clip may take (default: 120)",
+    )
     parser.set_defaults(run=run)
 
 
@@ -49,5 +53,10 @@ def run(options):
     """
     from vavl_sb.page.server import serve
 
-    serve(lambda: load_model(options), options.port, options.max_mb)
+    serve(
+        functools.partial(load_model, options),
+        options.port,
+        options.max_mb,
+        options.max_seconds,
+    )
     return 0

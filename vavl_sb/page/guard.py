@@ -1,8 +1,15 @@
-"""Keeps the page's server to itself: no other site, no other host's files.
+"""What the page's server lets in: from where, which routes, how many bytes."""
 
-Authors
- * The vavl_sb authors 2026
-"""
+import asyncio
+import contextlib
+import json
+import re
+import secrets
+import shutil
+import threading
+from pathlib import Path
+
+from vavl_sb.utils.errors import VAVLError
 
 # The browser may load only what this server sends: no fonts, scripts or
 # pictures from elsewhere. Gradio's own pages need inline scripts and styles.
@@ -12,29 +19,251 @@ POLICY = (
 )
 HEADERS = [
     (b"content-security-policy", POLICY.encode()),
-    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"referrer-policy", b"same-origin"),
+    (b"x-content-type-options", b"nosniff"),
 ]
-# Names under which a browser on this computer reaches the server. A site that
-# has its own name point here (DNS rebinding) is refused.
-HOSTS = ["127.0.0.1", "localhost"]
+# Names under which a browser on this computer reaches the server, at any port
+# (one may be forwarded). A site that has its own name point here (DNS
+# rebinding) is refused.
+HOST = re.compile(r"(127\.0\.0\.1|localhost)(:\d{1,5})?")
+# The one form of it that Gradio reads without a fault.
+RANGE = re.compile(r"bytes=[0-9]*-[0-9]*")
+# What the page uses of Gradio's routes; the others are not there. Some of them
+# read from the network, write files, or run a function past the queue.
+UPLOAD = "/gradio_api/upload"
+ROUTES = {
+    "GET": re.compile(
+        "/|/config|/theme.css|/favicon.ico|/manifest.json"
+        "|/(assets|static|svelte)/.*"
+        "|/gradio_api/(info|startup-events|queue/data|heartbeat/[^/]+|file=/.*)"
+    ),
+    "POST": re.compile(f"{UPLOAD}|/gradio_api/(queue/join|cancel|reset)"),
+}
+# Bytes of a question to the queue, and of what stands around an upload.
+SMALL = 16 * 1024
+# Seconds that a request's body may take to arrive.
+PATIENCE = 300
+# All clips, those under way too: as many of the largest size, and at all. (One
+# that has come is copied from a nameless file, and counts twice meanwhile.)
+LARGEST, MOST = 4, 100
+GONE = "this clip is not there any more; upload it again"
+
+
+class Refusal(Exception):
+    """A request that is not served: a status of HTTP, and why."""
+
+    def __init__(self, status: int, line: str):
+        super().__init__(line)
+        self.status = status
+
+
+class _Paths(set):
+    """A set that may change while Gradio walks through it in a thread."""
+
+    def __iter__(self):
+        return set.__iter__(self.copy())
+
+
+class Clips:
+    """The clips that visitors have uploaded, in a folder of the page's own.
+
+    A visitor has one at a time. It is deleted when the next one comes, when it
+    turns out to be of no use, and when the visitor leaves. All of them are
+    bounded: the oldest makes room for the newest.
+
+    Arguments
+    ---------
+    folder : str or Path
+        Where uploads lie; no file outside of it is ever taken or deleted.
+    max_bytes : int
+        Of the largest clip.
+
+    Example
+    -------
+    >>> import io
+    >>> from types import SimpleNamespace as Upload
+    >>> clips = Clips(getfixture("tmp_path"), max_bytes=100)
+    >>> for name in ("a.mp4", "b.mp4"):
+    ...     upload = Upload(file=io.BytesIO(b"clip"), size=4, filename=name)
+    ...     clips.take("visitor", clips.keep(upload))
+    >>> [path.name for path in clips.folder.rglob("*.mp4")]
+    ['b.mp4']
+    """
+
+    def __init__(self, folder, max_bytes):
+        self.folder = Path(folder).resolve()
+        self.max_bytes = max_bytes
+        self._arriving = 0  # Bytes of uploads under way.
+        self.kept = _Paths()  # For Gradio, which deletes what grows old.
+        self._held = {}
+        # Visitors come and go in threads of their own.
+        self._lock = threading.RLock()
+
+    def keep(self, upload) -> str:
+        """Writes an upload to the folder.
+
+        Arguments
+        ---------
+        upload : starlette.datastructures.UploadFile
+            The clip.
+
+        Returns
+        -------
+        str
+            Where it lies: in a folder of its own that cannot be guessed.
+
+        Raises
+        ------
+        Refusal
+            There is no room.
+        """
+        place = self.folder / secrets.token_hex(16)
+        path = place / file_name(upload.filename or "")
+        with self._lock:
+            self._make_room(upload.size)
+            place.mkdir()
+            try:
+                with open(path, "xb") as out:
+                    shutil.copyfileobj(upload.file, out)
+            except BaseException:
+                self._delete(path)
+                raise
+            self.kept.add(str(path))
+        return str(path)
+
+    def arrive(self, size: int) -> None:
+        """Counts bytes of uploads under way.
+
+        Arguments
+        ---------
+        size : int
+            Bytes; negative when an upload has ended.
+
+        Raises
+        ------
+        Refusal
+            There is no room.
+        """
+        with self._lock:
+            self._arriving += size
+            if size > 0:
+                self._make_room()
+
+    def _make_room(self, size=0):
+        """Deletes the oldest clips, as far as there are too many."""
+        found = []
+        for place in self.folder.iterdir():
+            with contextlib.suppress(OSError):
+                place.rmdir()  # Gradio deletes old files alone.
+        for path in self.folder.glob("*/*"):
+            with contextlib.suppress(OSError):  # As it does at any moment.
+                stat = path.stat()
+                found.append((stat.st_mtime, stat.st_size, path))
+        found.sort()
+        size += self._arriving + sum(row[1] for row in found)
+        while size > LARGEST * self.max_bytes or len(found) >= MOST:
+            if not found:
+                raise Refusal(507, "too many uploads at once; try again")
+            _, freed, path = found.pop(0)
+            self._delete(path)
+            size -= freed
+
+    def take(self, visitor: str, path: str) -> None:
+        """Holds a clip for a visitor, and deletes the one held before.
+
+        Arguments
+        ---------
+        visitor : str
+            Who uploaded it.
+        path : str
+            The clip.
+
+        Raises
+        ------
+        VAVLError
+            It is not a file in the folder.
+        """
+        path = Path(path).resolve()
+        if self.folder not in path.parents or not path.is_file():
+            raise VAVLError(GONE)
+        with self._lock:
+            if self._held.get(visitor) != path:
+                self.drop(visitor)
+            self._held[visitor] = path
+
+    def held(self, visitor: str) -> str | None:
+        """The clip that a visitor has.
+
+        Arguments
+        ---------
+        visitor : str
+            Who.
+
+        Returns
+        -------
+        str
+            Its path; None if there is none.
+
+        Raises
+        ------
+        VAVLError
+            There was one, which had to make room.
+        """
+        with self._lock:
+            path = self._held.get(visitor)
+        if path is None:
+            return None
+        if not path.is_file():
+            raise VAVLError(GONE)
+        return str(path)
+
+    def drop(self, visitor: str) -> None:
+        """Deletes the clip that a visitor has, if any.
+
+        Arguments
+        ---------
+        visitor : str
+            Who.
+        """
+        with self._lock:
+            path = self._held.pop(visitor, None)
+            if path is not None:
+                self._delete(path)
+
+    def _delete(self, path):
+        """Deletes a clip and the folder that it alone lies in."""
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+            path.parent.rmdir()
+        self.kept.discard(str(path))
 
 
 class Guard:
-    """ASGI middleware: response headers, and no fetching of remote files.
+    """ASGI middleware: what is not for this page does not get to Gradio.
+
+    Uploads are taken in here, because Gradio bounds each file of a request
+    alone, and leaves behind what a broken request brought.
 
     Arguments
     ---------
     app : callable
         The ASGI application behind it.
+    clips : Clips
+        Where uploads go.
     """
 
-    def __init__(self, app):
-        self.app = app
+    def __init__(self, app, clips):
+        self.app, self.clips = app, clips
 
     async def __call__(self, scope, receive, send):
         """Handles one request; see the base class of ASGI applications."""
-        if scope["type"] != "http":
+        from starlette.responses import PlainTextResponse
+
+        if scope["type"] == "lifespan":
             return await self.app(scope, receive, send)
+        if scope["type"] != "http":
+            return await send({"type": "websocket.close", "code": 1008})
 
         async def send_with_headers(message):
             if message["type"] == "http.response.start":
@@ -42,24 +271,155 @@ class Guard:
                 message["headers"] = [*message.get("headers", []), *HEADERS]
             await send(message)
 
-        # Gradio's route for files would fetch from the network as well, and
-        # its proxy is for pages that embed others.
-        for route in ("/file=", "/proxy="):
-            _, found, rest = scope["path"].partition(route)
-            if found and "://" in rest:
-                return await _refuse(send_with_headers)
-        await self.app(scope, receive, send_with_headers)
+        answer = self.app
+        try:
+            _check(scope)
+            if scope["path"] == UPLOAD:
+                answer = await self._upload(scope, receive)
+            elif scope["method"] == "POST":
+                receive = await _question(scope, receive)
+        except Refusal as refusal:
+            answer = PlainTextResponse(f"{refusal}\n", refusal.status)
+        await answer(scope, receive, send_with_headers)
+
+    async def _upload(self, scope, receive):
+        """Takes one file in; gives the answer that Gradio's client expects."""
+        from anyio.to_thread import run_sync
+        from starlette.exceptions import HTTPException
+        from starlette.requests import ClientDisconnect, Request
+        from starlette.responses import JSONResponse
+
+        limit = self.clips.max_bytes
+        arrived = 0
+
+        async def count(size):
+            nonlocal arrived
+            arrived += size
+            await run_sync(self.clips.arrive, size)
+
+        receive = _bounded(scope, receive, limit + SMALL, count)
+        try:
+            request = Request(scope, receive)
+            async with request.form(max_files=1, max_fields=0) as form:
+                file = form.get("files")
+                if file is None:
+                    raise Refusal(400, "no file in this request")
+                if file.size > limit:
+                    raise _too_large(limit)
+                path = await run_sync(self.clips.keep, file)
+        except HTTPException as error:
+            raise Refusal(error.status_code, error.detail) from None
+        except ClientDisconnect:
+            raise Refusal(400, "the upload broke off") from None
+        except OSError as error:
+            raise Refusal(507, f"cannot be kept ({error.strerror})") from None
+        finally:
+            self.clips.arrive(-arrived)
+        return JSONResponse([path])
 
 
-async def _refuse(send):
-    """Answers 403."""
-    await send(
-        {
-            "type": "http.response.start",
-            "status": 403,
-            "headers": [(b"content-type", b"text/plain")],
-        }
-    )
-    await send(
-        {"type": "http.response.body", "body": b"no files from elsewhere\n"}
-    )
+def _check(scope):
+    """Refuses what comes from elsewhere, or asks for what is not there."""
+    found = {}
+    for name, value in scope["headers"]:
+        text = value.decode("latin-1").strip().lower()
+        found.setdefault(name.decode("latin-1").lower(), []).append(text)
+    (host, *more) = found.get("host", [""])
+    if more or not HOST.fullmatch(host):
+        raise Refusal(400, "this page is at 127.0.0.1 and localhost only")
+    method = scope["method"].replace("HEAD", "GET")
+    sites = set(found.get("sec-fetch-site", []))
+    # A link on another site may lead to the page, and to nothing else of it.
+    if (method, scope["path"]) == ("GET", "/"):
+        sites = set()
+    foreign = set(found.get("origin", [])) - {f"http://{host}"}
+    if foreign or sites - {"same-origin", "none"}:
+        raise Refusal(403, "no requests from other sites")
+    if method not in ROUTES or not ROUTES[method].fullmatch(scope["path"]):
+        raise Refusal(404, "no such page")
+    if not all(map(RANGE.fullmatch, found.get("range", []))):
+        raise Refusal(416, "give one range of bytes")
+
+
+def _bounded(scope, receive, limit, count=None):
+    """``receive``, for a body of so many bytes that comes in bounded time."""
+    for name, value in scope["headers"]:
+        if name == b"content-length" and int(value) > limit:
+            raise _too_large(limit)
+    clock = asyncio.get_running_loop().time
+    end = clock() + PATIENCE
+    total = 0
+
+    async def receive_some():
+        nonlocal total
+        try:
+            message = await asyncio.wait_for(receive(), end - clock())
+        except asyncio.TimeoutError:
+            raise Refusal(408, "the request took too long") from None
+        size = len(message.get("body", b""))
+        total += size
+        if total > limit:
+            raise _too_large(limit)
+        if count is not None:
+            await count(size)
+        return message
+
+    return receive_some
+
+
+def _too_large(limit):
+    """The refusal of a request of too many bytes."""
+    return Refusal(413, f"the size is above the limit of {limit} bytes")
+
+
+async def _question(scope, receive):
+    """``receive``, for a body that was read and names files of this computer.
+
+    Gradio would fetch those of a URL, whatever their size.
+    """
+    read = _bounded(scope, receive, SMALL)
+    body, more = b"", True
+    while more:
+        message = await read()
+        body += message.get("body", b"")
+        more = message.get("more_body", False)
+    try:
+        json.loads(body, object_pairs_hook=_with_local_path)
+    except (ValueError, RecursionError):
+        raise Refusal(400, "no JSON") from None
+    messages = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receive_again():
+        return messages.pop() if messages else await receive()
+
+    return receive_again
+
+
+def _with_local_path(pairs):
+    """An object of JSON, unless its path is none of this computer."""
+    for key, value in pairs:
+        if key == "path" and not str(value).startswith("/"):
+            raise Refusal(403, "no files from elsewhere")
+    return dict(pairs)
+
+
+def file_name(text: str) -> str:
+    """A name that a file can have.
+
+    Arguments
+    ---------
+    text : str
+        What a visitor calls it.
+
+    Returns
+    -------
+    str
+
+    Example
+    -------
+    >>> file_name("../clips/me.mp4"), file_name("..")
+    ('me.mp4', 'clip')
+    """
+    # The end has the extension; some systems take 255 bytes.
+    name = re.sub(r"[^\w .,()\[\]-]", "", Path(text).name)[-60:]
+    return name.lstrip(".") or "clip"

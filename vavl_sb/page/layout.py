@@ -1,16 +1,18 @@
-"""The page itself: what stands where, and what happens on an upload.
+"""The page itself: what stands where, and what happens on an upload."""
 
-Authors
- * The vavl_sb authors 2026
-"""
-
+import base64
 import html
+import io
+import os
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
 
-from vavl_sb.page.answers import answers_html, crops_html, stages_html
+from vavl_sb.page.guard import Clips
+from vavl_sb.page.worker import Ended
 from vavl_sb.training.plots import emotion_over_time
 from vavl_sb.utils.errors import VAVLError
+from vavl_sb.utils.text import printable
 
 ABOUT = """\
 A clip goes in, and what the model hears and sees in it comes out. It stays on \
@@ -18,20 +20,41 @@ this computer and is deleted when you choose another or close the page. The \
 answer is a guess from voice and face about how an emotion is **shown**; it \
 does not tell what a person feels.
 """
+# The network's heads, in the words of the page.
+HEADS = {
+    "audio": "Sound",
+    "visual": "Face",
+    "audiovisual": "Sound and face",
+}
+STYLE = """
+.vavl-answers { display: flex; gap: 1em; flex-wrap: wrap; }
+.vavl-answer { flex: 1 1 12em; padding: 0.8em; border-radius: 8px;
+    border: 2px solid var(--border-color-primary); }
+.vavl-answer.chosen { border-color: var(--color-accent); }
+.vavl-answer h3 { margin: 0; }
+.vavl-answer .label { font-size: 1.5em; min-height: 1.6em; }
+.vavl-bar { height: 5px; background: var(--color-accent); }
+.vavl-crops { display: flex; gap: 0.5em; flex-wrap: wrap; }
+.vavl-crops figure { margin: 0; text-align: center; }
+.vavl-crops img { width: 110px; height: 110px; }
+.vavl-player { width: 100%; max-height: 320px; }
+"""
 NOTHING_YET = "<p>Choose or record a clip.</p>"
 # Uploads of visitors whose leaving went unnoticed: seconds between two looks,
 # and the age at which they are deleted.
 SWEEP = (60, 3600)
+# Questions that may wait for the model.
+WAITING = 20
 
 
-def build_page(recognizer, clips, max_mb):
+def build_page(ask: Callable, clips: Clips, max_mb: float):
     """Puts the page together.
 
     Arguments
     ---------
-    recognizer : vavl_sb.inference.emotion.EmotionRecognizer
-        What ``analyze`` is called of.
-    clips : vavl_sb.page.clips.Clips
+    ask : callable
+        From a clip's path and a modality to what :func:`results` gives.
+    clips : vavl_sb.page.guard.Clips
         Where the visitors' clips are held.
     max_mb : float
         Upload limit that the page tells, in MB.
@@ -56,14 +79,17 @@ def build_page(recognizer, clips, max_mb):
             with gr.Column():
                 player = gr.HTML(NOTHING_YET, elem_id="player")
                 timeline = gr.Plot(show_label=False, elem_id="timeline")
-        results = [
+        shown = [
             player,
             timeline,
             gr.HTML(elem_id="answers"),
             gr.HTML(elem_id="crops"),
             gr.HTML(elem_id="stages"),
         ]
-        _connect(gr, page, sources, switches, results, Page(recognizer, clips))
+        _connect(gr, page, sources, switches, shown, Page(ask, clips))
+    # Gradio deletes what is in this set and has grown old.
+    page.temp_file_sets.append(clips.kept)
+    page.queue(max_size=WAITING)
     return page
 
 
@@ -93,38 +119,33 @@ def _sources(gr, max_mb):
     return [file, camera, microphone]
 
 
-def _connect(gr, page, sources, switches, results, work):
+def _connect(gr, page, sources, switches, shown, work):
     """Says what follows on what."""
     # The model answers one visitor after the other.
     common = {
-        "outputs": results,
+        "outputs": shown,
         # Progress, or that there was an error, in one place.
-        "show_progress_on": results[0],
+        "show_progress_on": shown[0],
         "concurrency_id": "model",
         "concurrency_limit": 1,
         "api_visibility": "private",
     }
 
-    def one_line(error):
-        # Shown as HTML; a file's name and a model's labels are not ours.
-        return gr.Error(
-            html.escape(str(error)), duration=None, print_exception=False
-        )
+    def answer(step, request, *arguments):
+        yield Page.EMPTY
+        try:
+            yield step(request.session_hash, *arguments)
+        except VAVLError as error:
+            # Shown as HTML; a file's name and a model's labels are not ours.
+            line = html.escape(str(error))
+            raise gr.Error(line, duration=None, print_exception=False) from None
 
     def on_clip(upload, no_sound, no_face, request: gr.Request):
-        yield Page.EMPTY
         path = None if upload is None else upload["path"]
-        try:
-            yield work.new_clip(request.session_hash, path, no_sound, no_face)
-        except VAVLError as error:
-            raise one_line(error) from None
+        yield from answer(work.new_clip, request, path, no_sound, no_face)
 
     def on_switch(no_sound, no_face, request: gr.Request):
-        yield Page.EMPTY
-        try:
-            yield work.same_clip(request.session_hash, no_sound, no_face)
-        except VAVLError as error:
-            raise one_line(error) from None
+        yield from answer(work.same_clip, request, no_sound, no_face)
 
     def on_leaving(request: gr.Request):
         work.clips.drop(request.session_hash)
@@ -143,19 +164,19 @@ class Page:
 
     Arguments
     ---------
-    recognizer, clips
+    ask, clips
         As for :func:`build_page`.
     """
 
     # Of player, timeline, answers, crops and times.
     EMPTY = (NOTHING_YET, None, "", "", "")
 
-    def __init__(self, recognizer, clips):
-        self.recognizer = recognizer
-        self.clips = clips
-        self.limits = getattr(recognizer.hparams, "attribute_range", None)
+    def __init__(self, ask, clips):
+        self.ask, self.clips = ask, clips
 
-    def new_clip(self, visitor, path, no_sound, no_face):
+    def new_clip(
+        self, visitor: str, path: str | None, no_sound: bool, no_face: bool
+    ) -> tuple:
         """Results for a clip that was just uploaded or recorded.
 
         Arguments
@@ -178,7 +199,7 @@ class Page:
         self.clips.take(visitor, path)
         return self.same_clip(visitor, no_sound, no_face)
 
-    def same_clip(self, visitor, no_sound, no_face):
+    def same_clip(self, visitor: str, no_sound: bool, no_face: bool) -> tuple:
         """Results for the clip that a visitor has.
 
         Arguments
@@ -201,27 +222,45 @@ class Page:
             return self.EMPTY
         modality = chosen_modality(no_sound, no_face)
         try:
-            analysis = self.recognizer.analyze(
-                path,
-                modality=modality,
-                crops=0 if modality == "audio" else 8,
-            )
+            found = self.ask(path, modality)
         except VAVLError as error:
             # With another switch it may do; without any it is of no use.
-            if modality == "auto":
+            if modality == "auto" or isinstance(error, Ended):
                 self.clips.drop(visitor)
             line = error.text.replace(path, Path(path).name)
             raise VAVLError(line) from error
-        return (
-            player_html(path),
-            emotion_over_time(analysis.timeline, self.limits),
-            answers_html(analysis.emotion, self.limits, modality),
-            crops_html(analysis.crops),
-            stages_html(analysis),
-        )
+        return (_player(path), *found)
 
 
-def chosen_modality(no_sound, no_face):
+def results(model, path: str, modality: str) -> tuple:
+    """What the page shows of a clip, without its player.
+
+    Arguments
+    ---------
+    model : vavl_sb.inference.emotion.EmotionRecognizer
+        What ``analyze`` is called of.
+    path : str
+        The clip.
+    modality : str
+        Of ``EmotionRecognizer.analyze``.
+
+    Returns
+    -------
+    tuple
+        Timeline (a figure), answers, crops and times (HTML).
+    """
+    limits = getattr(model.hparams, "attribute_range", None)
+    crops = 0 if modality == "audio" else 8
+    analysis = model.analyze(path, modality=modality, crops=crops)
+    return (
+        emotion_over_time(analysis.timeline, limits),
+        answers_html(analysis.emotion, limits, modality),
+        crops_html(analysis.crops),
+        _stages(analysis),
+    )
+
+
+def chosen_modality(no_sound: bool, no_face: bool) -> str:
     """Which head the switches leave.
 
     Arguments
@@ -248,22 +287,110 @@ def chosen_modality(no_sound, no_face):
     return "audio" if no_face else "auto"
 
 
-def player_html(path):
-    """A player for a clip, also for one that has no picture.
+def _player(path):
+    """A player for a clip, also for one that has no picture."""
+    # The browser plays what it can; a container that it does not know is no
+    # reason to refuse the clip.
+    return (
+        '<video class="vavl-player" controls preload="metadata" '
+        f'src="/gradio_api/file={quote(os.fsencode(path))}"></video>'
+        f"<p>{html.escape(printable(Path(path).name))}</p>"
+    )
+
+
+def answers_html(
+    emotion, limits: list | None = None, modality: str = "auto"
+) -> str:
+    """The three heads' answers side by side.
 
     Arguments
     ---------
-    path : str
-        The clip, in the page's own folder.
+    emotion : vavl_sb.inference.emotion.Emotion
+        Of the whole clip.
+    limits : list of float
+        Lowest and highest value of an attribute, for the lengths of the bars;
+        None for 0 and 1.
+    modality : str
+        What was asked for. A head that reads what was to be ignored shows no
+        answer, also where ``emotion`` has one.
 
     Returns
     -------
     str
     """
-    # The browser plays what it can; a container that it does not know is no
-    # reason to refuse the clip.
-    return (
-        '<video class="vavl-player" controls preload="metadata" '
-        f'src="/gradio_api/file={quote(path)}"></video>'
-        f"<p>{html.escape(Path(path).name)}</p>"
+    columns = []
+    for name, title in HEADS.items():
+        answer = emotion.per_modality.get(name)
+        if modality not in ("auto", name):
+            body = '<div class="label">ignored</div>'
+        elif answer is None:
+            body = '<div class="label">no answer</div>'
+        else:
+            body = _answer(answer, limits or (0.0, 1.0))
+        chosen = " chosen" if name == emotion.modality else ""
+        columns.append(
+            f'<div class="vavl-answer{chosen}" data-head="{name}">'
+            f"<h3>{title}</h3>{body}</div>"
+        )
+    return f'<div class="vavl-answers">{"".join(columns)}</div>'
+
+
+def _answer(answer, limits):
+    """One head's answer: its label and a bar for each number."""
+    values = answer.get("probabilities") or answer["attributes"]
+    # The most probable first; attributes have an order of their own.
+    rows = list(values.items())
+    if "probabilities" in answer:
+        rows.sort(key=lambda row: -row[1])
+    low, high = limits
+    lines = []
+    for name, value in rows:
+        share = min(max((value - low) / (high - low), 0.0), 1.0)
+        lines.append(
+            f"<div>{html.escape(printable(name))} <b>{value:.2f}</b></div>"
+            f'<div class="vavl-bar" style="width: {100 * share:.0f}%"></div>'
+        )
+    label = html.escape(printable(answer.get("label") or ""))
+    return f'<div class="label">{label}</div>{"".join(lines)}'
+
+
+def crops_html(crops: list) -> str:
+    """The face crops that the model saw, with their times.
+
+    Arguments
+    ---------
+    crops : list of tuple
+        (time in seconds, uint8 array of shape (height, width, 3), RGB).
+
+    Returns
+    -------
+    str
+    """
+    if not crops:
+        return "<p>No face was used.</p>"
+    figures = [
+        f'<figure><img alt="face at {time:.1f} s" src="{_picture(pixels)}">'
+        f"<figcaption>{time:.1f} s</figcaption></figure>"
+        for time, pixels in crops
+    ]
+    return f'<div class="vavl-crops">{"".join(figures)}</div>'
+
+
+def _picture(pixels):
+    """A data URI of an RGB array."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=90)
+    return "data:image/jpeg;base64," + base64.b64encode(
+        buffer.getvalue()
+    ).decode("ascii")
+
+
+def _stages(analysis):
+    """How long each stage took, in one line."""
+    stages = ", ".join(
+        f"{html.escape(name)} {seconds:.2f} s"
+        for name, seconds in analysis.profile.items()
     )
+    return f"<p>Clip of {analysis.duration:.1f} s: {stages}.</p>"

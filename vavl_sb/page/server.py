@@ -1,8 +1,4 @@
-"""Starts the page on this computer, and clears up behind it.
-
-Authors
- * The vavl_sb authors 2026
-"""
+"""Starts the page on this computer, and clears up behind it."""
 
 import contextlib
 import os
@@ -10,11 +6,11 @@ import signal
 import socket
 import tempfile
 import threading
+from collections.abc import Callable
 
-from vavl_sb.page.answers import STYLE
-from vavl_sb.page.clips import Clips
-from vavl_sb.page.guard import HOSTS, Guard
-from vavl_sb.page.layout import build_page
+from vavl_sb.page.guard import Clips, Guard
+from vavl_sb.page.layout import STYLE, build_page, results
+from vavl_sb.page.worker import Worker
 from vavl_sb.utils.errors import VAVLError
 from vavl_sb.utils.text import say
 
@@ -22,7 +18,13 @@ HOST = "127.0.0.1"
 MB = 10**6
 
 
-def serve(load_model, port=7860, max_mb=100.0, announce=say):
+def serve(
+    load_model: Callable,
+    port: int = 7860,
+    max_mb: float = 100.0,
+    max_seconds: float = 120.0,
+    announce: Callable = say,
+) -> None:
     """Serves the page until the process is told to stop.
 
     Uploads lie in a folder of this process, which no other user can read and
@@ -31,11 +33,14 @@ def serve(load_model, port=7860, max_mb=100.0, announce=say):
     Arguments
     ---------
     load_model : callable
-        Gives the EmotionRecognizer. Called when the port is known to be free.
+        Gives the EmotionRecognizer, in a process of its own (so that it must
+        be picklable). Called when the port is known to be free.
     port : int
         Where on 127.0.0.1.
     max_mb : float
         Largest file that may be uploaded, in MB (10^6 bytes).
+    max_seconds : float
+        How long the work on a clip may take.
     announce : callable
         Told in one line where the page is, once it is there.
 
@@ -47,21 +52,23 @@ def serve(load_model, port=7860, max_mb=100.0, announce=say):
     """
     if not max_mb > 0:
         raise VAVLError(f"--max-mb {max_mb:g}: give a size above 0")
+    if not max_seconds > 0:
+        raise VAVLError(f"--max-seconds {max_seconds:g}: give a time above 0")
     if not 0 < port < 65536:
         raise VAVLError(f"--port {port}: give one from 1 to 65535")
     check_port(port)
     with _ends_on_signals(), _private_folder() as folder:
         _import_gradio()
-        model = load_model()
-        page = _launch(model, folder, port, max_mb)
-        try:
-            announce(f"vavl demo: http://{HOST}:{port} (Ctrl+C stops it)")
-            threading.Event().wait()
-        finally:
-            page.close(verbose=False)
+        with Worker(load_model, results, max_seconds) as worker:
+            page = _launch(worker.ask, folder, port, max_mb)
+            try:
+                announce(f"vavl demo: http://{HOST}:{port} (Ctrl+C stops it)")
+                threading.Event().wait()
+            finally:
+                page.close(verbose=False)
 
 
-def check_port(port):
+def check_port(port: int) -> None:
     """Refuses a port that is in use, before a model is loaded in vain.
 
     Arguments
@@ -99,13 +106,23 @@ def _import_gradio():
 @contextlib.contextmanager
 def _private_folder():
     """A folder for uploads; Gradio reads its place when it is imported."""
-    with tempfile.TemporaryDirectory(prefix="vavl-demo-") as folder:
+    former = dict(os.environ)
+    with contextlib.ExitStack() as stack:
+        folder, work = (
+            stack.enter_context(tempfile.TemporaryDirectory(prefix=prefix))
+            for prefix in ("vavl-demo-", "vavl-work-")
+        )
+        stack.callback(os.environ.update, former)
+        stack.callback(os.environ.clear)
         # Whatever the environment says (to share the page, to allow more
         # paths, another address) does not hold here.
         for name in [n for n in os.environ if n.startswith("GRADIO_")]:
             del os.environ[name]
+        folder = os.path.realpath(folder)
         os.environ["GRADIO_TEMP_DIR"] = folder
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+        # What the model's process leaves when it is killed goes with it.
+        os.environ["TMPDIR"] = work
         # Gradio asks its own server whether it is there: not by a proxy.
         known = [os.environ.get("NO_PROXY", ""), HOST]
         os.environ["NO_PROXY"] = ",".join(filter(None, known))
@@ -133,17 +150,13 @@ def _ends_on_signals():
             signal.signal(number, handler)
 
 
-def _launch(model, folder, port, max_mb):
+def _launch(ask, folder, port, max_mb):
     """The running page."""
     import gradio as gr
     from starlette.middleware import Middleware
-    from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-    page = build_page(model, Clips(folder), max_mb)
-    middleware = [
-        Middleware(Guard),
-        Middleware(TrustedHostMiddleware, allowed_hosts=HOSTS),
-    ]
+    clips = Clips(folder, int(max_mb * MB))
+    page = build_page(ask, clips, max_mb)
     try:
         page.launch(
             server_name=HOST,
@@ -153,7 +166,7 @@ def _launch(model, folder, port, max_mb):
             share=False,
             # Uploads only: Gradio's own folder is allowed as it is.
             allowed_paths=[],
-            max_file_size=int(max_mb * MB),
+            max_file_size=clips.max_bytes,
             # A fault of the program is told on the terminal, not to visitors.
             show_error=False,
             footer_links=[],
@@ -168,7 +181,7 @@ def _launch(model, folder, port, max_mb):
             ),
             css=STYLE,
             app_kwargs={
-                "middleware": middleware,
+                "middleware": [Middleware(Guard, clips=clips)],
                 "docs_url": None,
                 "redoc_url": None,
                 "openapi_url": None,

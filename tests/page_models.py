@@ -1,0 +1,55 @@
+"""A model for tests of the page: it does what is written in the clip.
+
+It brings no PyTorch, so that the page's worker starts soon.
+"""
+
+import os
+import signal
+import time
+from types import SimpleNamespace
+
+from vavl_sb.utils.errors import VAVLError
+
+
+class Model:
+    """Answers at once, never, or with its own end."""
+
+    hparams = SimpleNamespace()
+
+    def __init__(self):
+        # What draws is there, as from the second clip on.
+        import matplotlib.figure  # noqa: F401
+
+    def analyze(self, path, modality, crops):
+        with open(path, "rb") as file:
+            word = file.read(20).decode(errors="replace").strip()
+        if word == "endless":
+            # As C code that no signal but SIGKILL ends.
+            signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+            time.sleep(10**6)
+        if word == "crash":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if word == "bad":
+            raise VAVLError(f"{path}: not a media file")
+        answer = {"label": word, "probabilities": {word: 1.0}}
+        emotion = SimpleNamespace(
+            modality="audio", per_modality={"audio": answer}
+        )
+        return SimpleNamespace(
+            emotion=emotion,
+            timeline=[],
+            crops=[],
+            profile={"decode": 0.5},
+            duration=3.0,
+        )
+
+
+def label(model, path, modality):
+    """What the model hears, without a page."""
+    emotion = model.analyze(path, modality, crops=0).emotion
+    return emotion.per_modality["audio"]["label"]
+
+
+def fail():
+    """A model that cannot be had."""
+    raise VAVLError("no such model")

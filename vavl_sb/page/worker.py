@@ -1,0 +1,167 @@
+"""The model in a process of its own, which can be ended at any moment."""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable
+
+from vavl_sb.utils.errors import VAVLError
+
+
+class Ended(VAVLError):
+    """A clip on which the work was ended, or which ended the worker."""
+
+
+class Worker:
+    """Works on one clip after the other, on none of them for long.
+
+    What decodes a clip is C code that no thread can stop, and that may take
+    the process down with it. So the model lives in another process: one that
+    works for too long or dies is replaced, and the page goes on.
+
+    Arguments
+    ---------
+    load_model : callable
+        Gives the model. Sent to the process, so that it must be picklable.
+    work : callable
+        From the model and the arguments of :meth:`ask` to an answer;
+        picklable.
+    seconds : float
+        How long an answer may take.
+
+    Raises
+    ------
+    VAVLError
+        The model cannot be loaded.
+
+    Example
+    -------
+    >>> with Worker(dict, dict.get, seconds=60) as worker:  # doctest: +SKIP
+    ...     print(worker.ask("a key"))
+    None
+    """
+
+    def __init__(self, load_model: Callable, work: Callable, seconds: float):
+        self.seconds = seconds
+        self._arguments = load_model, work
+        # Gradio's threads wait here, should several come at once.
+        self._lock = threading.Lock()
+        self._closed = False
+        self._start()
+        try:
+            self._wait_for_model()
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.close()
+
+    def ask(self, *arguments):
+        """What the work gives for the arguments.
+
+        Arguments
+        ---------
+        *arguments
+            The first one is the clip's path.
+
+        Returns
+        -------
+        object
+
+        Raises
+        ------
+        VAVLError
+            From the work.
+        Ended
+            It took too long, or the process died.
+        """
+        with self._lock:
+            if not self._process.is_alive() and not self._closed:
+                self._start()
+            if not self._ready:
+                self._wait_for_model()
+            reason = "the analysis broke off; see the terminal"
+            with contextlib.suppress(EOFError, OSError):
+                self._pipe.send(arguments)
+                if self._pipe.poll(self.seconds):
+                    return self._receive()
+                reason = (
+                    f"took more than {self.seconds:g} s; give a shorter one"
+                )
+            self._process.kill()
+            self._process.join()
+            if not self._closed:
+                self._start()
+            raise Ended(f"{arguments[0]}: {reason}")
+
+    def close(self):
+        """Ends the process."""
+        self._closed = True
+        self._process.kill()
+        self._process.join()
+
+    def _start(self):
+        """Starts a process, which begins to load the model."""
+        # Not forked: PyTorch's threads would be missing in the copy.
+        context = multiprocessing.get_context("spawn")
+        self._pipe, other = context.Pipe()
+        self._process = context.Process(
+            target=_run, args=(other, *self._arguments), daemon=True
+        )
+        self._process.start()
+        other.close()
+        self._ready = False
+
+    def _wait_for_model(self):
+        """Waits until the model is loaded."""
+        try:
+            self._receive()
+        except (EOFError, OSError):
+            raise VAVLError("the model's process ended at loading") from None
+        self._ready = True
+
+    def _receive(self):
+        """What the process sends, raised if it is an error."""
+        answer = self._pipe.recv()
+        if isinstance(answer, VAVLError):
+            raise answer
+        return answer
+
+
+def _run(pipe, load_model, work):
+    """What the process does."""
+    # Ctrl+C in a terminal goes to both; the page's process ends this one, and
+    # so does its death.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    model = []
+
+    def load():
+        model.append(load_model())
+
+    _answer(pipe, load)
+    with contextlib.suppress(EOFError):
+        while model:
+            _answer(pipe, work, *model, *pipe.recv())
+
+
+def _answer(pipe, function, *arguments):
+    """Sends what a function gives, or the line that it fails with."""
+    try:
+        found = function(*arguments)
+    except VAVLError as error:
+        # As plain text: its kind may take other arguments.
+        found = VAVLError(str(error))
+    pipe.send(found)
+
+
+def _end_with_parent():
+    """Ends this process when the page's process is gone."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
