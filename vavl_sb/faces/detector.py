@@ -160,12 +160,8 @@ class MTCNNDetector:
         if min(size) < face:  # MTCNN fails on a picture smaller than a face
             return [[] for _ in frames]
         self.network.min_face_size = face
-        images = torch.from_numpy(np.ascontiguousarray(frames))
-        images = images.to(self.device).permute(0, 3, 1, 2).float()
-        if shrink < 1.0:
-            images = torch.nn.functional.interpolate(
-                images, size=size, mode="area"
-            )
+        # One by one: as floats, the pictures fill four times their memory.
+        images = torch.cat([self._image(frame, size) for frame in frames])
         found = self._search(images.permute(0, 2, 3, 1))
         scale = np.array([width / size[1], height / size[0]])
         return [
@@ -180,6 +176,16 @@ class MTCNNDetector:
             ]
             for picture in found
         ]
+
+    def _image(self, frame, size):
+        """A picture (1, 3, height, width) of a size, as floats."""
+        image = torch.from_numpy(np.ascontiguousarray(frame))[None]
+        image = image.to(self.device).permute(0, 3, 1, 2).float()
+        if image.shape[2:] != size:
+            image = torch.nn.functional.interpolate(
+                image, size=size, mode="area"
+            )
+        return image
 
     def _search(self, images):
         """Boxes, scores and points of each image (n, H, W, 3)."""

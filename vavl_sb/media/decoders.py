@@ -15,9 +15,12 @@ from vavl_sb.media.demuxing import import_av, reason
 from vavl_sb.media.frames import AudioChunk, FrameBatch, RatePicker, upright
 from vavl_sb.media.limits import (
     MAX_PIXELS,
+    DecodingCredit,
+    fault_of_format,
     fault_of_picture,
     fault_of_rate,
     fault_of_time,
+    kept_size,
 )
 from vavl_sb.utils.errors import MediaError
 from vavl_sb.utils.logger import get_logger
@@ -91,8 +94,9 @@ class _Reader:
             with self.complaints.heard():
                 decoded = packet.decode()
         except self.error as error:
+            decoded = []
             self._note(reason(error))
-            return
+        self.pay(max(1, len(decoded)))
         for frame in decoded:
             if frame.is_corrupt:
                 self._note("its data is incomplete")
@@ -108,6 +112,15 @@ class _Reader:
             before = 0
             self.clock = time + self.length(frame)
             yield frame, time
+
+    def pay(self, count):
+        """Raises a Fault where decoding costs more than the clip is worth.
+
+        Arguments
+        ---------
+        count : int
+            Frames that were decoded.
+        """
 
     def length(self, frame):
         """How long a frame lasts, seconds.
@@ -298,11 +311,18 @@ class VideoReader(_Reader):
         """Gets ready for a stream; see the base class."""
         super().open(stream, origin, path, complaints)
         codec = stream.codec_context
-        beyond = fault_of_picture(codec.width, codec.height)
+        beyond = _beyond(codec.width, codec.height, codec.format)
         if beyond is not None:
             raise MediaError(f"{path}: {beyond}; scale it down or leave it out")
         # The picture's own header may say otherwise than the container's.
         codec.options = {"max_pixels": str(MAX_PIXELS)}
+        kept, _ = kept_size(codec.width, codec.height)
+        if codec.name == "mjpeg" and kept < codec.width:
+            # No more is decoded than is kept. The MPEG decoders would drift
+            # away so, and FFV1's gives other pictures.
+            halvings = int(math.log2(codec.width / kept))
+            codec.options["lowres"] = str(halvings)
+        self.credit = DecodingCredit()
         rate = stream.average_rate or stream.base_rate
         self.spacing = 1 / float(rate) if rate else 0.04
         ratio = stream.sample_aspect_ratio
@@ -329,7 +349,15 @@ class VideoReader(_Reader):
 
     def beyond(self, frame):
         """Which of the limits a frame breaks; see the base class."""
-        return fault_of_picture(self._width(frame), frame.height)
+        return _beyond(self._width(frame), frame.height, frame.format)
+
+    def pay(self, count):
+        """Raises a Fault where decoding costs too much; see the base class."""
+        codec = self.stream.codec_context
+        pixels = count * codec.width * codec.height
+        fault = self.credit.spend(pixels, self.heard_of)
+        if fault is not None:
+            raise Fault(fault)
 
     def read(self, packet):
         """Yields a FrameBatch for each full one.
@@ -368,15 +396,24 @@ class VideoReader(_Reader):
         self.room, self.times = None, []
 
     def _image(self, frame):
+        width, height = kept_size(self._width(frame), frame.height)
         image = frame.to_ndarray(
-            format="rgb24",
-            width=self._width(frame),
-            height=frame.height,
-            **self.threads,
+            format="rgb24", width=width, height=height, **self.threads
         )
-        matrix = frame.side_data.get("DISPLAYMATRIX")
+        # Not frame.side_data: that is a cycle of references, and frames would
+        # pile up until Python collects its garbage.
+        side_data = import_av().sidedata.sidedata.SideDataContainer(frame)
+        matrix = side_data.get("DISPLAYMATRIX")
         return image if matrix is None else upright(image, bytes(matrix))
 
     def _width(self, frame):
         """Width of a frame whose pixels were made square."""
         return max(1, round(frame.width * self.pixel_ratio))
+
+
+def _beyond(width, height, form):
+    """Which limit a picture breaks; ``form`` is a format of pixels or None."""
+    bits = form.padded_bits_per_pixel if form is not None else 0
+    return fault_of_picture(width, height) or fault_of_format(
+        width, height, bits
+    )

@@ -11,8 +11,10 @@ Authors
 """
 
 import contextlib
+import functools
 import itertools
 import os
+import re
 from dataclasses import dataclass
 
 from vavl_sb.media.ffmpeg_log import Complaints
@@ -25,6 +27,21 @@ AV_TIME_BASE = 1_000_000
 # FFmpeg draws text files as pictures of a terminal; to us they are no media.
 FORMATS_OF_TEXT = {"tty", "bin", "xbin", "adf", "idf"}
 
+# Demuxers that open more than the file they are given: playlists, scripts,
+# descriptions of a broadcast, and formats that lie in several files.
+FORMATS_OF_MANY_FILES = {
+    *("avisynth", "concat", "concatf", "dash", "hls", "imf"),
+    *("mlv", "rtp", "rtsp", "sap", "sdp", "vapoursynth", "vobsub"),
+    "webm_dash_manifest",
+}
+
+# What such a file begins with, for an error that says what it is.
+PLAYLIST = re.compile(
+    rb"^\s*(#EXTM3U|ffconcat version|\[playlist\]|v=0\s)"
+    rb"|<(\w+:)?(MPD|CompositionPlaylist|asx|smil|playlist)\b",
+    re.IGNORECASE,
+)
+
 
 @contextlib.contextmanager
 def open_media(path):
@@ -33,7 +50,7 @@ def open_media(path):
     Arguments
     ---------
     path : str or os.PathLike
-        A regular file in any container that FFmpeg knows.
+        A regular file in any container that FFmpeg knows, but no playlist.
 
     Yields
     ------
@@ -65,22 +82,57 @@ def open_media(path):
         yield container
 
 
+@contextlib.contextmanager
 def _open(path):
-    """PyAV's container; a MediaError where there is none."""
+    """PyAV's container; a MediaError where there is none.
+
+    FFmpeg is handed the open file and not its name, and no protocol at all:
+    whatever a file asks for, FFmpeg cannot open another.
+    """
     av = import_av()
-    try:
-        # The absolute path, lest "a:b.mp4" be taken for a protocol "a".
-        with Complaints(av).heard():
-            return av.open(
-                os.path.abspath(path),
-                metadata_errors="ignore",
-                options={"max_pixels": str(MAX_PIXELS)},
+    with contextlib.ExitStack() as stack:
+        try:
+            # Unbuffered: all C, where Ctrl-C is not lost in a callback.
+            file = stack.enter_context(open(path, "rb", buffering=0))
+            with Complaints(av).heard():
+                container = av.open(
+                    file,
+                    metadata_errors="ignore",
+                    options={
+                        "format_whitelist": _formats_of_one_file(),
+                        "protocol_whitelist": "none",
+                        "max_pixels": str(MAX_PIXELS),
+                    },
+                )
+        except (av.error.FFmpegError, OSError) as error:
+            raise MediaError(f"{path}: {_why_not(path, error)}") from error
+        yield stack.enter_context(container)
+
+
+@functools.cache
+def _formats_of_one_file():
+    """Names of all demuxers but those that open other files or devices."""
+    av = import_av()
+    names = set()
+    for name in av.formats_available - FORMATS_OF_MANY_FILES:
+        with contextlib.suppress(ValueError):  # It is for writing alone.
+            if not av.format.ContainerFormat(name, "r").no_file:
+                names.update(name.split(","))
+    return ",".join(sorted(names - FORMATS_OF_MANY_FILES))
+
+
+def _why_not(path, error):
+    """What is wrong with a file that FFmpeg does not open."""
+    with contextlib.suppress(OSError), open(path, "rb") as file:
+        if PLAYLIST.search(file.read(4096)):
+            return (
+                "a playlist, which names other files and is no clip; give "
+                "the clip itself"
             )
-    except av.error.FFmpegError as error:
-        raise MediaError(
-            f"{path}: not a media file that can be read ({reason(error)}); it "
-            "may be damaged or cut off: get it again"
-        ) from error
+    return (
+        f"not a media file that can be read ({reason(error)}); it may be "
+        "damaged or cut off: get it again"
+    )
 
 
 def _is_one_picture(path):

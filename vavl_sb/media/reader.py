@@ -7,7 +7,8 @@ one batch of frames and one second of sound at most.
 - Times are seconds from the start of the presentation, the same origin for
   sound and picture, whatever offsets the streams have.
 - Frames are upright (the file's rotation or mirroring is applied), have square
-  pixels, and are RGB.
+  pixels, and are RGB. Those of more than 2560 x 1440 pixels come smaller (see
+  :func:`vavl_sb.media.limits.kept_size`).
 - Sound is the mean of the channels, resampled by FFmpeg's swresample.
 - Decoders run in one thread: the same file gives the same frames, also where
   it is damaged, and workers do not compete for cores. On clips of 640x360
@@ -242,7 +243,7 @@ def _packets(container, timeline):
             # only in the middle (damaged flv), which it does not know. By
             # chance it does so or not: the stream does not count either way.
             return
-        except av.error.FFmpegError as error:
+        except (av.error.FFmpegError, OSError) as error:
             raise Fault(
                 f"cannot be read beyond {timeline.end:.2f} s ({error.strerror})"
             ) from error
