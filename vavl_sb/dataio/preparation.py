@@ -107,7 +107,7 @@ class PrepareReport:
 
     def write(self, path: str, **more) -> None:
         """Writes the report and further keys as JSON, whole or not at all."""
-        for group, reasons in dataclasses.asdict(self).items():
+        for group, reasons in vars(self).items():
             more[group] = {
                 why: {"count": len(reasons[why]), "clips": reasons[why]}
                 for why in sorted(reasons)
@@ -343,7 +343,7 @@ def prepare_corpus(
     kept = {split: _count(entries) for split, entries in splits.items()}
     for split, counts in kept.items():
         logger.info("%s: %s", split, counts)
-    for group in dataclasses.asdict(report):
+    for group in vars(report):
         logger.info("%s: %s", group.replace("_", " "), report.summary(group))
     report.write(
         save_report,
