@@ -59,7 +59,9 @@ class CorpusOnDisk:
         arguments = {"partition": str(self.partition), **arguments}
         type(self).prepare_script(str(self.folder), *paths, **arguments)
         splits = dict(zip(SPLITS, map(read_manifest, paths), strict=True))
-        return splits, json.loads((self.out / "prepare_report.json").read_text())
+        return splits, json.loads(
+            (self.out / "prepare_report.json").read_text()
+        )
 
     def entries(self, **arguments):
         """The entries of all splits."""

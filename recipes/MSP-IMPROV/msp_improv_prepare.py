@@ -283,10 +283,8 @@ def read_ratings(
             if extension.lower() not in FILES:
                 continue  # a rater's line, or an empty one
             where = f"{path}, line {number}"
-            values = dict(
-                field.upper().split(":", 1) for field in fields if ":" in field
-            )
-            values = {key.strip(): text for key, text in values.items()}
+            pairs = [field.split(":", 1) for field in fields if ":" in field]
+            values = {key.strip().upper(): text for key, text in pairs}
             texts = {key: values.get(key, "") for key in KEYS}
             letter = fields[0].upper() if fields else ""
             yield from _labels(stem, texts, True, where, report, letter)

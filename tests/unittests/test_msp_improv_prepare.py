@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import sys
-from collections import Counter
 
 import numpy as np
 import pytest
@@ -259,13 +258,7 @@ def test_a_clip_without_a_good_rating_still_has_its_class(
     assert set(all_entries(splits)) == set(RATINGS) - {FIRST}
     ((found, group),) = report["left_out"].items()
     assert found.startswith(reason)
-    assert group["clips"] == {
-        FIRST: f"{corpus.ratings}, line 1: {shown}".upper().replace(
-            str(corpus.ratings).upper() + ", LINE", f"{corpus.ratings}, line"
-        )
-        if shown in ("V:much", "V:nan", "A:inf", "A:NaN")
-        else f"{corpus.ratings}, line 1: {shown}"
-    }
+    assert group["clips"] == {FIRST: f"{corpus.ratings}, line 1: {shown}"}
     splits, _ = corpus.prepare(task="classification")
     assert splits["train"][FIRST]["emotion"] == "angry"
     assert not set(ATTRIBUTES) & set(splits["train"][FIRST])
@@ -431,28 +424,21 @@ def test_the_released_csv_has_activation_flipped(real_data):
 @pytest.mark.slow
 def test_real_labels_on_a_tree_of_the_same_names(real_data, tmp_path):
     # One small file under 8,385 names, each in its folder.
-    folder = tmp_path / "corpus"
-    labels = real_data / "msp_improv_labels"
+    labels = real_data / "msp_improv_labels" / "labels_consensus_1.csv"
     soundfile.write(tmp_path / "short.wav", np.ones(800) / 9, 16000)
-    counts = {}
-    for number in range(1, 6):
-        path = labels / f"labels_consensus_{number}.csv"
-        with open(path, newline="") as file:
-            rows = list(csv.DictReader(file))
-        sets = Counter(row["Split_Set"] for row in rows)
-        counts[number] = [sets[s] for s in ("Train", "Development", "Test")]
-    for row in rows:
-        _, _, sentence, speaker, scenario, _ = row["FileName"].split("-")
-        parent = folder / f"session{speaker[-1]}" / sentence / scenario
-        parent.mkdir(parents=True, exist_ok=True)
-        os.link(tmp_path / "short.wav", parent / row["FileName"])
+    with open(labels, newline="") as file:
+        names = [row["FileName"] for row in csv.DictReader(file)]
+    for name in names:
+        _, _, sentence, speaker, scenario, _ = name.split("-")
+        session = tmp_path / "corpus" / f"session{speaker[-1]}"
+        (session / sentence / scenario).mkdir(parents=True, exist_ok=True)
+        os.link(tmp_path / "short.wav", session / sentence / scenario / name)
     manifests = [str(tmp_path / f"{split}.json") for split in SPLITS]
-    for number, expected in counts.items():
-        path = labels / f"labels_consensus_{number}.csv"
-        prepare_msp_improv(str(folder), *manifests, number, label_csv=path)
-        report = json.loads((tmp_path / "prepare_report.json").read_text())
-        kept = [n["clips"] for n in report["kept"].values()]
-        assert kept == expected and sum(kept) == 8385
-        assert [n["speakers"] for n in report["kept"].values()] == [8, 2, 2]
-        assert report["left_out"] == {}
-    assert counts[1] == [5778, 1108, 1499]
+    prepare_msp_improv(
+        str(tmp_path / "corpus"), *manifests, partition=1, label_csv=labels
+    )
+    report = json.loads((tmp_path / "prepare_report.json").read_text())
+    kept = report["kept"].values()
+    assert [n["clips"] for n in kept] == [5778, 1108, 1499]
+    assert [n["speakers"] for n in kept] == [8, 2, 2]
+    assert report["left_out"] == {}
