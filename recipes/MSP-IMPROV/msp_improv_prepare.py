@@ -244,10 +244,10 @@ def find_ratings(data_folder: str) -> str:
         any case, at the top or one folder below. CorpusError if there is none.
     """
     for place in ("*", "*/*"):
-        for path in sorted(glob.glob(os.path.join(data_folder, place))):
+        for path in sorted(glob.glob(place, root_dir=data_folder)):
             name = os.path.basename(path).lower()
             if name in ("evalution.txt", "evaluation.txt"):
-                return path
+                return os.path.join(data_folder, path)
     raise CorpusError(
         f"{data_folder}: no Evalution.txt or Evaluation.txt, at the top or "
         "one folder below; copy it there, or give a label_csv"

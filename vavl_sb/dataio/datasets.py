@@ -146,6 +146,7 @@ def _modality_item(modality, features, dims, cache, speeds=None):
     @takes("id")
     @provides(modality, f"has_{modality}")
     def load(id):
+        """A modality's frames or samples, and whether there are any."""
         path = features[id][modality]
         if path is None:
             yield torch.zeros(1) if raw else torch.zeros(1, dims[modality])
@@ -182,6 +183,7 @@ def _label_item(task, labels):
         @takes("emotion")
         @provides("label")
         def target(emotion):
+            """Index of the class, int64 (1,)."""
             return torch.tensor([index[emotion]])
 
     else:
@@ -189,6 +191,7 @@ def _label_item(task, labels):
         @takes(*labels)
         @provides("label")
         def target(*values):
+            """The attributes, float32 (n,)."""
             return torch.tensor(values, dtype=torch.float32)
 
     return target

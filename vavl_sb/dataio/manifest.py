@@ -15,6 +15,7 @@ is one. Speakers are disjoint between train, valid and test.
 
 import os
 import sys
+from collections.abc import Iterable, Sequence
 from numbers import Real
 from reprlib import repr as short
 
@@ -25,7 +26,12 @@ SPLITS = ("train", "valid", "test")
 PATHS = ("wav", "video")
 
 
-def write_manifest(path: str, entries: dict, labels=None, attributes=()):
+def write_manifest(
+    path: str,
+    entries: dict[str, dict],
+    labels: Sequence[str] | None = None,
+    attributes: Sequence[str] = (),
+) -> None:
     """Checks entries and writes them, sorted by id, as a manifest.
 
     Arguments
@@ -44,7 +50,10 @@ def write_manifest(path: str, entries: dict, labels=None, attributes=()):
 
 
 def read_manifest(
-    path: str, labels=None, attributes=(), data_root: str | None = None
+    path: str,
+    labels: Sequence[str] | None = None,
+    attributes: Sequence[str] = (),
+    data_root: str | None = None,
 ) -> dict[str, dict]:
     """Reads a manifest and checks it.
 
@@ -105,7 +114,12 @@ def read_manifest(
     return {clip: entries[clip] for clip in sorted(entries)}
 
 
-def check_entries(entries: dict, where: str, labels=None, attributes=()):
+def check_entries(
+    entries: dict[str, dict],
+    where: str,
+    labels: Sequence[str] | None = None,
+    attributes: Sequence[str] = (),
+) -> None:
     """Checks the fields of all entries.
 
     Arguments
@@ -175,7 +189,7 @@ def _fault(entry, labels, attributes):
     return None
 
 
-def check_disjoint(train: dict, valid: dict, test: dict):
+def check_disjoint(train: dict, valid: dict, test: dict) -> None:
     """Refuses a split in which a speaker or a clip is in two sets.
 
     Arguments
@@ -199,7 +213,9 @@ def check_disjoint(train: dict, valid: dict, test: dict):
     )
 
 
-def refuse_overlap(sets: dict, what: str, where: str = "the split"):
+def refuse_overlap(
+    sets: dict[str, Iterable[str]], what: str, where: str = "the split"
+) -> None:
     """Refuses sets, one for each split, that share a member.
 
     Arguments

@@ -8,12 +8,13 @@ which names each clip that was left out.
 
 import csv
 import dataclasses
+import functools
 import glob
 import hashlib
 import json
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from numbers import Real
 
@@ -39,8 +40,6 @@ KINDS = {"audio": "wav", "video": "video"}  # of a file, to the entry's field
 SPLIT_SETS = {"Train": "train", "Development": "valid", "Test": "test"}
 # What a clone without Git LFS leaves in place of each file.
 LFS_POINTER = b"version https://git-lfs"
-# Audio and video that differ by more are hardly of the same utterance.
-LENGTH_TOLERANCE = 1.0
 
 
 @dataclasses.dataclass
@@ -68,6 +67,9 @@ class ClipLabels:
     split: str | None = None
 
 
+_groups = functools.partial(defaultdict, dict)
+
+
 @dataclasses.dataclass
 class PrepareReport:
     """What a prepare script left out, and why.
@@ -89,21 +91,15 @@ class PrepareReport:
     '1 no majority'
     """
 
-    left_out: dict = dataclasses.field(
-        default_factory=lambda: defaultdict(dict)
-    )
-    one_modality: dict = dataclasses.field(
-        default_factory=lambda: defaultdict(dict)
-    )
-    noted: dict = dataclasses.field(default_factory=lambda: defaultdict(dict))
+    left_out: dict = dataclasses.field(default_factory=_groups)
+    one_modality: dict = dataclasses.field(default_factory=_groups)
+    noted: dict = dataclasses.field(default_factory=_groups)
 
     def summary(self, group: str) -> str:
         """The reasons of a group with their counts, most frequent first."""
-        counts = {
-            why: len(clips) for why, clips in getattr(self, group).items()
-        }
-        order = sorted(counts, key=lambda why: (-counts[why], why))
-        return ", ".join(f"{counts[why]} {why}" for why in order) or "nothing"
+        found = getattr(self, group)
+        order = sorted(found, key=lambda why: (-len(found[why]), why))
+        return ", ".join(f"{len(found[why])} {why}" for why in order) or "none"
 
     def write(self, path: str, **more) -> None:
         """Writes the report and further keys as JSON, whole or not at all."""
@@ -116,10 +112,7 @@ class PrepareReport:
 
 
 def find_media(
-    data_folder: str,
-    identify: Callable[[str], tuple[str, str] | None],
-    report: PrepareReport,
-    layout: str,
+    data_folder: str, identify: Callable, report: PrepareReport, layout: str
 ) -> dict[str, dict[str, str]]:
     """Finds the media files of a corpus, at any depth; links are followed.
 
@@ -198,10 +191,7 @@ def read_table(path: str, columns: Iterable[str]) -> Iterator[tuple[str, dict]]:
                 )
             for row in reader:
                 where = f"{path}, line {reader.line_num}"
-                if (
-                    "Split_Set" in columns
-                    and row["Split_Set"] not in SPLIT_SETS
-                ):
+                if row.get("Split_Set", "Test") not in SPLIT_SETS:
                     raise CorpusError(
                         f"{where}: Split_Set is {row['Split_Set']!r}; it must "
                         f"be one of {', '.join(SPLIT_SETS)}"
@@ -212,9 +202,7 @@ def read_table(path: str, columns: Iterable[str]) -> Iterator[tuple[str, dict]]:
 
 
 def read_partition(
-    partition: int | str,
-    released: Mapping[str, Mapping[str, Iterable[str]]],
-    speaker: Callable[[str], str] = str,
+    partition: int | str, released: dict, speaker: Callable = str
 ) -> dict[str, set[str]]:
     """The speakers of each split.
 
@@ -262,11 +250,11 @@ def read_partition(
 
 def prepare_corpus(
     data_folder: str,
-    manifests: Iterable[str],
-    media: Mapping[str, Mapping[str, str]],
-    speakers: Mapping[str, set[str]],
-    read_labels: Callable[[], Iterable[tuple[str, ClipLabels]]],
-    outputs: Iterable[str],
+    manifests: Sequence[str],
+    media: dict[str, dict[str, str]],
+    speakers: dict[str, set[str]],
+    read_labels: Callable,
+    outputs: Sequence[str],
     report: PrepareReport,
     label_file: str | None = None,
     **arguments,
@@ -281,7 +269,7 @@ def prepare_corpus(
     ---------
     data_folder : str
         The corpus.
-    manifests : iterable of str
+    manifests : sequence of str
         Where to write those of "train", "valid" and "test".
     media : dict
         "audio" and "video", as :func:`find_media` returns them.
@@ -289,7 +277,7 @@ def prepare_corpus(
         As :func:`read_partition` returns it.
     read_labels : callable
         Gives clip ids and their :class:`ClipLabels`.
-    outputs : iterable of str
+    outputs : sequence of str
         Classes, or attributes, of the task.
     report : PrepareReport
         Is told of all clips that are left out.
@@ -314,7 +302,6 @@ def prepare_corpus(
         )
     shares = [arguments[f"withhold_{m}"] for m in ("audio", "visual")]
     withhold({}, *shares)  # Refuses bad ones before a look into the media.
-    manifests = list(manifests)
     save_report = os.path.join(os.path.dirname(manifests[0]), REPORT)
     mark = _fingerprint(data_folder, media, speakers, label_file, arguments)
     if _is_prepared(save_report, mark, manifests):
@@ -360,7 +347,8 @@ def _fingerprint(data_folder, media, speakers, label_file, arguments):
 
     A media file counts by its name, size and time of change.
     """
-    if label_file and not os.access(label_file, os.R_OK):
+    tables = digest_files([label_file] if label_file else [])
+    if "missing" in tables:
         raise CorpusError(
             f"{label_file}: label file cannot be read; data_folder must be the "
             "whole corpus, and label_csv a file that is there, or null"
@@ -377,7 +365,7 @@ def _fingerprint(data_folder, media, speakers, label_file, arguments):
         arguments,
         os.path.abspath(data_folder),
         [sorted(speakers[split]) for split in SPLITS],
-        digest_files([label_file] if label_file else []),
+        tables,
         files,
     ]
     return hashlib.sha256(json.dumps(what).encode()).hexdigest()
@@ -530,10 +518,6 @@ def _make_entries(clips, media, data_folder, report):
         for fault, detail in faults.items():
             report.one_modality[fault][clip] = detail
         longest = max(durations.values())
-        if longest - min(durations.values()) > LENGTH_TOLERANCE:
-            remark = f"lengths differ by more than {LENGTH_TOLERANCE:g} s"
-            detail = ", ".join(f"{k} {s:.2f} s" for k, s in durations.items())
-            report.noted[remark][clip] = detail
         entries[clip] = {**entry, "duration": round(longest, 6), **fields}
     return entries
 
@@ -593,7 +577,10 @@ def _check_splits(splits, speakers, report, save_report):
 
 
 def withhold(
-    entries: dict, withhold_audio=0.0, withhold_visual=0.0, seed: int = 1234
+    entries: dict[str, dict],
+    withhold_audio: float = 0.0,
+    withhold_visual: float = 0.0,
+    seed: int = 1234,
 ) -> dict[str, dict]:
     """Takes a modality from a part of the clips, as if it were not there.
 
