@@ -7,7 +7,6 @@ Authors
 import torch
 from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.utils.data_pipeline import provides, takes
-from speechbrain.utils.logger import get_logger
 
 from vavl_sb.dataio.manifest import read_manifest
 from vavl_sb.features.cache import FeatureCache
@@ -17,6 +16,7 @@ from vavl_sb.features.speed import (
 )
 from vavl_sb.media.reader import read_audio
 from vavl_sb.utils.errors import ManifestError, MediaError, VAVLError
+from vavl_sb.utils.logger import get_logger
 
 logger = get_logger(__name__)
 
@@ -146,7 +146,6 @@ def _modality_item(modality, features, dims, cache, speeds=None):
     @takes("id")
     @provides(modality, f"has_{modality}")
     def load(id):
-        """A modality's frames or samples, and whether there are any."""
         path = features[id][modality]
         if path is None:
             yield torch.zeros(1) if raw else torch.zeros(1, dims[modality])
@@ -154,7 +153,7 @@ def _modality_item(modality, features, dims, cache, speeds=None):
             try:
                 yield _sound(path, speeds[id]) if raw else _cached(cache, path)
             except VAVLError as error:
-                raise type(error)(f"{id}: {error}") from None
+                raise type(error)(f"{id}: {error.text}") from None
         yield path is not None
 
     return load
@@ -183,7 +182,6 @@ def _label_item(task, labels):
         @takes("emotion")
         @provides("label")
         def target(emotion):
-            """Index of the class, int64 (1,)."""
             return torch.tensor([index[emotion]])
 
     else:
@@ -191,7 +189,6 @@ def _label_item(task, labels):
         @takes(*labels)
         @provides("label")
         def target(*values):
-            """The attributes, float32 (n,)."""
             return torch.tensor(values, dtype=torch.float32)
 
     return target
