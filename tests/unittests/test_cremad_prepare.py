@@ -56,6 +56,7 @@ EMOTIONS = {
     "1004_DFA_SAD_XX": "sad",
 }
 PARTITION = {"train": ["1001", "1002"], "valid": ["1003"], "test": ["1004"]}
+LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\nsize 265922\n"
 BAD_VOTES = "votes or shares cannot be used"
 
 
@@ -248,28 +249,25 @@ def test_skip_prep_does_nothing():
 # Media that are missing or broken.
 
 
-def test_one_file_is_a_missing_modality(corpus):
-    corpus.wav("1001_DFA_ANG_XX").unlink()
+def test_a_missing_file_is_a_missing_modality(corpus):
+    corpus.wav("1001_DFA_SAD_XX").unlink()
     corpus.flv("1004_DFA_SAD_XX").unlink()
+    corpus.wav("1001_DFA_ANG_XX").unlink()
+    corpus.flv("1001_DFA_ANG_XX").unlink()
+    corpus.add("1003_MTI_HAP_XX")
     splits, report = corpus.prepare()
-    train, test = splits["train"], splits["test"]
-    assert train["1001_DFA_ANG_XX"]["wav"] is None
-    assert train["1001_DFA_ANG_XX"]["duration"] == pytest.approx(2.2)
-    assert test["1004_DFA_SAD_XX"]["video"] is None
-    assert test["1004_DFA_SAD_XX"]["duration"] == pytest.approx(2.0)
+    unheard = splits["train"]["1001_DFA_SAD_XX"]
+    assert unheard["wav"] is None
+    assert unheard["duration"] == pytest.approx(2.2)
+    unseen = splits["test"]["1004_DFA_SAD_XX"]
+    assert unseen["video"] is None
+    assert unseen["duration"] == pytest.approx(2.0)
     assert reasons(report, "one_modality") == {
-        "no audio file": {"1001_DFA_ANG_XX"},
+        "no audio file": {"1001_DFA_SAD_XX"},
         "no video file": {"1004_DFA_SAD_XX"},
     }
     assert report["kept"]["train"]["visual_only"] == 1
     assert report["kept"]["test"]["audio_only"] == 1
-
-
-def test_labels_and_files_without_each_other(corpus):
-    corpus.wav("1001_DFA_ANG_XX").unlink()
-    corpus.flv("1001_DFA_ANG_XX").unlink()
-    corpus.add("1003_MTI_HAP_XX")
-    _, report = corpus.prepare()
     assert reasons(report) == {
         "in the labels, not on disk": {"1001_DFA_ANG_XX"},
         "on disk, not in the labels": {"1003_MTI_HAP_XX"},
@@ -280,18 +278,6 @@ def test_labels_and_files_without_each_other(corpus):
 def cut(path, share):
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * share)])
-
-
-def empty(path):
-    path.write_bytes(b"")
-
-
-def garbage(path):
-    path.write_bytes(np.random.default_rng(0).bytes(3000))
-
-
-def lfs_pointer(path):
-    path.write_text("version https://git-lfs.github.com/spec/v1\nsize 265922\n")
 
 
 def dangling(path):
@@ -310,13 +296,13 @@ def sound_alone(path):
 @pytest.mark.parametrize(
     "kind, spoil, fault",
     [
-        ("wav", empty, "audio file is empty"),
-        ("wav", garbage, "audio file is unreadable"),
-        ("wav", lfs_pointer, "audio file is a Git LFS pointer"),
+        ("wav", b"", "audio file is empty"),
+        ("wav", b"no sound" * 400, "audio file is unreadable"),
+        ("wav", LFS_POINTER, "audio file is a Git LFS pointer"),
         ("wav", dangling, "audio file is unreadable"),
         ("wav", lambda path: cut(path, 0.5), "audio file is truncated"),
         ("wav", no_samples, "audio file"),
-        ("flv", garbage, "video file is unreadable"),
+        ("flv", b"no picture" * 400, "video file is unreadable"),
         ("flv", lambda path: cut(path, 0.5), "video file is truncated"),
         ("flv", lambda path: cut(path, 0.01), "video file"),
         ("flv", sound_alone, "video file has no video stream"),
@@ -328,8 +314,8 @@ def test_a_broken_file_is_named_and_stops_nothing(corpus, kind, spoil, fault):
     this, other = corpus.wav, corpus.flv
     if kind == "flv":
         this, other = other, this
-    spoil(this(kept))
-    spoil(this(lost))
+    for path in (this(kept), this(lost)):
+        path.write_bytes(spoil) if isinstance(spoil, bytes) else spoil(path)
     other(lost).unlink()
     splits, report = corpus.prepare()
     field = "wav" if kind == "wav" else "video"
@@ -345,8 +331,8 @@ def test_a_broken_file_is_named_and_stops_nothing(corpus, kind, spoil, fault):
 
 def test_a_clone_without_lfs_says_so(corpus):
     for clip in VOTES:
-        lfs_pointer(corpus.wav(clip))
-        lfs_pointer(corpus.flv(clip))
+        corpus.wav(clip).write_bytes(LFS_POINTER)
+        corpus.flv(clip).write_bytes(LFS_POINTER)
     text = corpus.refusal()
     assert text.startswith("the train split is empty")
     assert "7 audio file is a Git LFS pointer and video file is" in text
@@ -479,19 +465,6 @@ def test_a_released_csv_has_labels_and_split(corpus, tmp_path, log):
     assert set(splits["test"]) == {"1001_DFA_ANG_XX"}
 
 
-def test_a_csv_that_agrees_with_a_partition_is_taken_for_it(corpus, tmp_path):
-    for clip in ("1010_DFA_ANG_XX", "1029_DFA_ANG_XX"):
-        corpus.add(clip)
-    rows = {
-        "1001_DFA_ANG_XX": ("sad", "Train"),
-        "1010_DFA_ANG_XX": ("sad", "Development"),
-        "1029_DFA_ANG_XX": ("sad", "Test"),
-    }
-    path = write_released(tmp_path / "label_consensus_2.csv", rows)
-    splits, _ = corpus.prepare(label_csv=path, partition=2)
-    assert set(splits["test"]) == {"1029_DFA_ANG_XX"}
-
-
 @pytest.mark.parametrize(
     "old, new, part",
     [
@@ -615,28 +588,6 @@ def test_the_released_labels_and_partitions(real_data, real_votes, number):
 
 
 @pytest.mark.real
-def test_real_labels_on_a_tree_of_the_same_names(real_data, tmp_path):
-    # One small file under 5,820 names; partition 3, as its CSV has it.
-    path = real_data / "crema_d_labels" / "label_consensus_3.csv"
-    with open(path, newline="") as file:
-        rows = list(csv.DictReader(file))
-    folder = tmp_path / "corpus" / "AudioWAV"
-    folder.mkdir(parents=True)
-    soundfile.write(tmp_path / "short.wav", np.ones(800) / 9, 16000)
-    for row in rows:
-        os.link(tmp_path / "short.wav", folder / row["FileName"])
-    manifests = [str(tmp_path / f"{split}.json") for split in SPLITS]
-    prepare_cremad(str(folder.parent), *manifests, 3, label_csv=path)
-    report = json.loads((tmp_path / "prepare_report.json").read_text())
-    sets = [row["Split_Set"] for row in rows]
-    assert [n["clips"] for n in report["kept"].values()] == [
-        sets.count(name) for name in ("Train", "Development", "Test")
-    ]
-    assert [n["speakers"] for n in report["kept"].values()] == [63, 14, 14]
-    assert len(rows) == 5820 and report["left_out"] == {}
-
-
-@pytest.mark.real
 def test_real_clips(real_data, tmp_path):
     mini = real_data / "crema_d_mini"
     split = {"train": ["1001"], "valid": [], "test": ["1002"]}
@@ -656,11 +607,6 @@ def test_real_clips(real_data, tmp_path):
     assert test["1002_DFA_SAD_XX"]["emotion"] == "neutral"
     assert all(entry["video"] is None for entry in test.values())
     assert all(entry["video"] is not None for entry in train.values())
-    for entry in [*train.values(), *test.values()]:
-        path = entry["wav"].format(data_root=mini)
-        seconds = soundfile.info(path).duration
-        # The picture may be a little longer than the sound.
-        assert seconds <= entry["duration"] + 1e-6 < seconds + 0.2
     train, _, test = prepare("regression")
     assert len(train) == len(test) == 6
     # Read by eye off the table.

@@ -183,13 +183,6 @@ def test_both_layouts_give_the_same(corpus, rearrange):
         assert entry == before[clip]
 
 
-def test_one_file_is_a_missing_modality(corpus):
-    corpus.path(FIRST, "wav").unlink()
-    splits, report = corpus.prepare()
-    assert splits["train"][FIRST]["wav"] is None
-    assert reasons(report, "one_modality") == {"no audio file": {FIRST}}
-
-
 def test_files_and_ratings_without_each_other(corpus):
     corpus.add("MSP-IMPROV-S20A-F01-S-FM01")
     shutil.rmtree(corpus.folder / "session2")
@@ -225,13 +218,6 @@ def test_leave_one_session_out(corpus):
             "valid": {follows},
             "test": {number},
         }
-
-
-@pytest.mark.parametrize("bad", [0, 6, "session7", None])
-def test_a_bad_partition(corpus, bad):
-    text = corpus.refusal(partition=bad)
-    assert text.startswith("partition: must be 1, 2, 3, 4, 5, session1, ")
-    assert text.endswith(f"not {bad!r}")
 
 
 # Ratings that cannot be used.

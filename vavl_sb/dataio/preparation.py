@@ -22,12 +22,7 @@ from speechbrain.utils.logger import get_logger
 from tqdm import tqdm
 
 import vavl_sb
-from vavl_sb.dataio.manifest import (
-    SPLITS,
-    check_disjoint,
-    refuse_overlap,
-    write_manifest,
-)
+from vavl_sb.dataio.manifest import SPLITS, refuse_overlap, write_manifest
 from vavl_sb.utils.errors import CorpusError, ManifestError, MediaError
 from vavl_sb.utils.files import read_json, write_json
 from vavl_sb.utils.seeding import shuffled
@@ -153,10 +148,10 @@ def find_media(
             media[kind][clip] = path
     if not any(media.values()):
         there = os.path.isdir(data_folder)
+        what = "no clip in it" if there else "no such folder"
         raise CorpusError(
-            f"{data_folder}: {'no clip in it' if there else 'no such folder'} "
-            f"(left out: {report.summary('left_out')}); data_folder must have "
-            f"{layout} in it"
+            f"{data_folder}: {what} (left out: "
+            f"{report.summary('left_out')}); data_folder must have {layout}"
         )
     return media
 
@@ -554,7 +549,6 @@ def _inspect(path, kind):
 
 def _check_splits(splits, speakers, report, save_report):
     """Refuses a split without clips; warns of speakers without any."""
-    check_disjoint(**splits)
     for split, entries in splits.items():
         present = {entry["spk_id"] for entry in entries.values()}
         absent = sorted(speakers[split] - present)
