@@ -7,6 +7,7 @@ Authors
 import torch
 from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.utils.data_pipeline import provides, takes
+from speechbrain.utils.logger import get_logger
 
 from vavl_sb.dataio.manifest import read_manifest
 from vavl_sb.features.cache import FeatureCache
@@ -16,7 +17,6 @@ from vavl_sb.features.speed import (
 )
 from vavl_sb.media.reader import read_audio
 from vavl_sb.utils.errors import ManifestError, MediaError, VAVLError
-from vavl_sb.utils.logger import get_logger
 
 logger = get_logger(__name__)
 
@@ -153,7 +153,7 @@ def _modality_item(modality, features, dims, cache, speeds=None):
             try:
                 yield _sound(path, speeds[id]) if raw else _cached(cache, path)
             except VAVLError as error:
-                raise type(error)(f"{id}: {error.text}") from None
+                raise type(error)(f"{id}: {error}") from None
         yield path is not None
 
     return load
