@@ -106,7 +106,7 @@ def prepare_cremad(
     report = PrepareReport()
     speakers = read_partition(partition, released_partitions())
     media = find_media(
-        data_folder, identify, report, "CREMA-D's AudioWAV and VideoFlash"
+        data_folder, _identify, report, "CREMA-D's AudioWAV and VideoFlash"
     )
     label_file = label_csv or os.path.join(data_folder, VOTES)
 
@@ -192,7 +192,7 @@ def parse_name(stem: str) -> tuple[str, str]:
     return clip, CLASSES[CODES.index(parts[1])]
 
 
-def identify(path: str) -> tuple[str, str] | None:
+def _identify(path):
     """Kind and clip of a file, for :func:`find_media`."""
     stem, extension = os.path.splitext(os.path.basename(path))
     kind = FILES.get((path.split("/")[0], extension.lower()))

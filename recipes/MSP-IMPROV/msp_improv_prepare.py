@@ -127,7 +127,7 @@ def prepare_msp_improv(
     report = PrepareReport()
     speakers = read_partition(partition, partitions())
     media = find_media(
-        data_folder, identify, report, "MSP-IMPROV's session1 to session6"
+        data_folder, _identify, report, "MSP-IMPROV's session1 to session6"
     )
     label_file = str(label_csv or find_ratings(data_folder))
 
@@ -222,7 +222,7 @@ def parse_name(stem: str) -> tuple[str, str, int]:
     return f"MSP-{name}".upper(), speaker.upper(), int(session)
 
 
-def identify(path: str) -> tuple[str, str] | None:
+def _identify(path):
     """Kind and clip of a file, for :func:`find_media`."""
     stem, extension = os.path.splitext(os.path.basename(path))
     kind = FILES.get(extension.lower())

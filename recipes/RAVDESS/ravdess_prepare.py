@@ -224,7 +224,7 @@ def parse_name(stem: str) -> tuple[str, str, dict]:
     )
 
 
-def identify(path: str) -> tuple[str, str] | None:
+def _identify(path):
     """Modality code and utterance of a file, for :func:`find_media`."""
     stem, extension = os.path.splitext(os.path.basename(path))
     if extension.lower() not in EXTENSIONS:
@@ -255,7 +255,7 @@ def find_utterances(
         CorpusError, in one line, if there is no file.
     """
     files = find_media(
-        data_folder, identify, report, "files such as 03-01-05-01-02-01-12.wav"
+        data_folder, _identify, report, "files such as 03-01-05-01-02-01-12.wav"
     )
     utterances = {}
     for clip in sorted({clip for group in files.values() for clip in group}):

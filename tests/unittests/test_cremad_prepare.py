@@ -32,6 +32,7 @@ from cremad_prepare import (  # noqa: E402
     released_partitions,
 )
 
+from vavl_sb.dataio import preparation  # noqa: E402
 from vavl_sb.dataio.manifest import SPLITS, read_manifest  # noqa: E402
 from vavl_sb.dataio.preparation import PrepareReport  # noqa: E402
 
@@ -233,7 +234,7 @@ def test_a_killed_preparation_is_not_taken_for_done(corpus, monkeypatch, log):
         def killed(*_, **__):
             raise KeyboardInterrupt
 
-        patch.setattr(PrepareReport, "write", killed)
+        patch.setattr(preparation, "_write", killed)
         with pytest.raises(KeyboardInterrupt):
             corpus.prepare(task="regression")
     # The manifests are the new ones, the report is the old one.

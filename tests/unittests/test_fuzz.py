@@ -41,6 +41,7 @@ from vavl_sb.dataio.preparation import (  # noqa: E402
 from vavl_sb.features.cache import ContentIndex, read_index  # noqa: E402
 from vavl_sb.lobes.vavl import VAVL  # noqa: E402
 from vavl_sb.utils.errors import CorpusError, VAVLError  # noqa: E402
+from vavl_sb.utils.files import write_json  # noqa: E402
 
 fuzz = functools.partial(
     settings,
@@ -221,7 +222,7 @@ def test_any_table_of_labels(tmp_path, read, table, check):
         report = PrepareReport()
         check(value_or_line(labels, path, report, error=CorpusError) or {})
         # What was left out is named, and can be written down.
-        report.write(tmp_path / "report.json")
+        write_json(tmp_path / "report.json", vars(report))
 
     try_one()
 

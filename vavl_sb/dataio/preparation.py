@@ -82,28 +82,29 @@ class PrepareReport:
     -------
     >>> report = PrepareReport()
     >>> report.left_out["no majority"]["1001_DFA_FEA_XX"] = "5 of 10 votes"
-    >>> report.summary("left_out")
-    '1 no majority'
+    >>> dict(report.left_out)
+    {'no majority': {'1001_DFA_FEA_XX': '5 of 10 votes'}}
     """
 
     left_out: dict = dataclasses.field(default_factory=_groups)
     one_modality: dict = dataclasses.field(default_factory=_groups)
     noted: dict = dataclasses.field(default_factory=_groups)
 
-    def summary(self, group: str) -> str:
-        """The reasons of a group with their counts, most frequent first."""
-        found = getattr(self, group)
-        order = sorted(found, key=lambda why: (-len(found[why]), why))
-        return ", ".join(f"{len(found[why])} {why}" for why in order) or "none"
 
-    def write(self, path: str, **more) -> None:
-        """Writes the report and further keys as JSON, whole or not at all."""
-        for group, reasons in vars(self).items():
-            more[group] = {
-                why: {"count": len(reasons[why]), "clips": reasons[why]}
-                for why in sorted(reasons)
-            }
-        write_json(path, more)
+def _summary(group):
+    """The reasons of a group of a report with counts, most frequent first."""
+    order = sorted(group, key=lambda why: (-len(group[why]), why))
+    return ", ".join(f"{len(group[why])} {why}" for why in order) or "nothing"
+
+
+def _write(report, path, **more):
+    """Writes a report and further keys as JSON, whole or not at all."""
+    for name, group in vars(report).items():
+        more[name] = {
+            why: {"count": len(group[why]), "clips": group[why]}
+            for why in sorted(group)
+        }
+    write_json(path, more)
 
 
 def find_media(
@@ -151,7 +152,7 @@ def find_media(
         what = "no clip in it" if there else "no such folder"
         raise CorpusError(
             f"{data_folder}: {what} (left out: "
-            f"{report.summary('left_out')}); data_folder must have {layout}"
+            f"{_summary(report.left_out)}); data_folder must have {layout}"
         )
     return media
 
@@ -325,9 +326,10 @@ def prepare_corpus(
     kept = {split: _count(entries) for split, entries in splits.items()}
     for split, counts in kept.items():
         logger.info("%s: %s", split, counts)
-    for group in vars(report):
-        logger.info("%s: %s", group.replace("_", " "), report.summary(group))
-    report.write(
+    for name, group in vars(report).items():
+        logger.info("%s: %s", name.replace("_", " "), _summary(group))
+    _write(
+        report,
         save_report,
         kept=kept,
         arguments=arguments,
@@ -367,7 +369,17 @@ def _fingerprint(data_folder, media, speakers, label_file, arguments):
 
 
 def digest_files(paths: Iterable[str]) -> list[str]:
-    """The SHA-256 of each of some files; "missing" where there is none."""
+    """The SHA-256 of each of some files.
+
+    Arguments
+    ---------
+    paths : iterable of str
+
+    Returns
+    -------
+    list of str
+        "missing" for a file that cannot be read.
+    """
     digests = []
     for path in paths:
         try:
@@ -427,7 +439,7 @@ def _collect(found, label_file, report):
     if not labels:
         raise CorpusError(
             f"{label_file}: no usable label in it (left out: "
-            f"{report.summary('left_out')})"
+            f"{_summary(report.left_out)})"
         )
     return labels
 
@@ -554,11 +566,11 @@ def _check_splits(splits, speakers, report, save_report):
         absent = sorted(speakers[split] - present)
         # Who lists nobody for validation wants none.
         if not entries and (absent or split != "valid"):
-            report.write(save_report)
+            _write(report, save_report)
             raise CorpusError(
                 f"the {split} split is empty: no usable clip of its speakers "
                 f"({', '.join(absent[:5]) or 'there are none'}); left out: "
-                f"{report.summary('left_out')}; {save_report} names the clips"
+                f"{_summary(report.left_out)}; {save_report} names the clips"
             )
         if absent:
             logger.warning(
