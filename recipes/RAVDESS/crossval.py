@@ -29,9 +29,9 @@ import numpy as np
 import yaml
 from baseline import check_sklearn
 from crossval_report import report, score
-from ravdess_files import find_files
+from ravdess_prepare import find_utterances
 
-from vavl_sb.dataio.prepare_report import PrepareReport
+from vavl_sb.dataio.preparation import PrepareReport
 from vavl_sb.evaluation.protocol import Plan, run_protocol
 from vavl_sb.evaluation.settings import (
     RESERVED,
@@ -141,7 +141,7 @@ def make_folds(data_folder, count):
         Speaker ids; neighbours by number, and so as many women as men where
         a fold's size is even. VAVLError if there are too few actors.
     """
-    utterances, _ = find_files(data_folder, PrepareReport())
+    _, utterances = find_utterances(data_folder, PrepareReport())
     speakers = sorted({found.spk_id for found in utterances.values()})
     if not 3 <= count <= len(speakers):
         raise VAVLError(

@@ -251,15 +251,12 @@ def test_withheld_clips_are_recorded_and_not_used(
         *("--use_tensorboard", "True"),
     )
     assert list((folder / "tensorboard").glob("events*"))
-    train = json.loads((folder / "train.json").read_text())
-    withheld = [
-        clip["withheld"] for clip in train.values() if "withheld" in clip
-    ]
-    assert {"audio", "visual"} == set(withheld)
+    report = json.loads((folder / "prepare_report.json").read_text())
     index = json.loads((folder / "features.json").read_text())
-    for id, clip in train.items():
-        if "withheld" in clip:
-            assert index[id][clip["withheld"]] is None
+    for kind, modality in (("audio", "audio"), ("video", "visual")):
+        withheld = report["one_modality"][f"{kind} withheld"]["clips"]
+        assert withheld
+        assert all(index[id][modality] is None for id in withheld)
 
 
 @pytest.mark.parametrize(
