@@ -22,7 +22,6 @@ import math
 import os
 from numbers import Real
 
-from vavl_sb.features.speed import FIELD
 from vavl_sb.utils.errors import CorpusError, ManifestError
 from vavl_sb.utils.files import parse_json, write_json
 from vavl_sb.utils.seeding import shuffled
@@ -193,8 +192,6 @@ def _fault(entry, labels, attributes):
         known = ", ".join(labels)
         shown = _shown(entry["emotion"])
         return f"emotion: must be one of {known}, not {shown}"
-    if FIELD in entry:
-        return f"{FIELD}: is what train.py marks copies with; leave it out"
     if entry.get("withheld") not in (None, *WITHHELD):
         shown = _shown(entry["withheld"])
         return f"withheld: must be audio or visual, not {shown}"

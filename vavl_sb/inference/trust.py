@@ -29,7 +29,7 @@ PLAIN = {
 # Classes that an export makes, and the arguments that they may get.
 CLASSES = {
     "vavl_sb.lobes.audio_encoder.AudioEncoder": {
-        *("source", "num_layers", "freeze", "hop_ms", "all_layers", "average"),
+        *("source", "num_layers", "freeze", "hop_ms", "output_all_hiddens", "average"),
         *("freeze_feature_extractor", "spec_augment"),
     },
     "vavl_sb.lobes.visual_encoder.VisualEncoder": {
@@ -41,7 +41,7 @@ CLASSES = {
     },
     "vavl_sb.features.extractor.FeatureExtractor": {
         *("audio_encoder", "visual_encoder", "face_tracker", "frame_rate"),
-        *("batch_frames", "audio_speeds"),
+        "batch_frames",
     },
     "vavl_sb.lobes.vavl.VAVL": None,  # Numbers and booleans, all of them.
     "speechbrain.utils.parameter_transfer.Pretrainer": {

@@ -185,15 +185,6 @@ def _refuse_other(encoder, name, arguments):
     )
 
 
-def _speeds(feature_extractor):
-    """The argument audio_speeds, where there are any.
-
-    Versions that do not know of it can read all other exports.
-    """
-    speeds = list(feature_extractor.audio_speeds)
-    return {"audio_speeds": speeds} if speeds else {}
-
-
 def _nodes(net, feature_extractor, encoders, about):
     """The keys of hyperparams.yaml, in order."""
     return {
@@ -211,7 +202,6 @@ def _nodes(net, feature_extractor, encoders, about):
             face_tracker=_ref("<face_tracker>"),
             frame_rate=feature_extractor.frame_rate,
             batch_frames=feature_extractor.batch_frames,
-            **_speeds(feature_extractor),
         ),
         "vavl": _new("vavl_sb.lobes.vavl.VAVL", **net.settings),
         "modules": {

@@ -1,10 +1,7 @@
 """What a network starts from: statistics of its inputs, or another model.
-
-Authors
- * The vavl_sb authors 2026
 """
 
-import copy
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -14,10 +11,10 @@ from speechbrain.utils.logger import get_logger
 
 from vavl_sb.dataio.manifest import refuse_overlap
 from vavl_sb.features.cache import clip_means, feature_statistics
-from vavl_sb.features.speed import check_speeds
-from vavl_sb.lobes.vavl import MODALITIES
+from vavl_sb.features.extractor import FeatureExtractor
+from vavl_sb.lobes.vavl import MODALITIES, VAVL
 from vavl_sb.training.export import ABOUT
-from vavl_sb.utils.errors import EncoderError
+from vavl_sb.utils.errors import EncoderError, VAVLError
 from vavl_sb.utils.files import read_json
 
 logger = get_logger(__name__)
@@ -26,8 +23,13 @@ logger = get_logger(__name__)
 TASK_MODULES = ("prediction_head", "audiovisual_head")
 
 
-def standardize_features(
-    net, features, targets, folder, raw_audio=False, carried=()
+def set_input_statistics(
+    net: VAVL,
+    features: dict[str, dict],
+    targets: dict[str, torch.Tensor],
+    folder: str,
+    raw_audio: bool = False,
+    carried: Iterable[str] = (),
 ):
     """Sets the statistics of the network's inputs from the training clips.
 
@@ -48,9 +50,17 @@ def standardize_features(
         Modalities whose statistics are another model's and stay.
     """
     for modality in MODALITIES:
-        if modality in carried or (raw_audio and modality == "audio"):
+        normalize = net.get_submodule(f"{modality}_branch")["normalize"]
+        if modality in carried:
             continue
-        # Each once, though a clip's copies may share its picture.
+        if raw_audio and modality == "audio":
+            if normalize.shrinkage is not None:
+                raise VAVLError(
+                    "feature_whitening: a speech encoder that learns has no "
+                    "statistics; set it to null, or freeze_audio_encoder to "
+                    "True"
+                )
+            continue
         found = {
             features[id][modality]: target for id, target in targets.items()
         }
@@ -58,17 +68,21 @@ def standardize_features(
         mean, deviation = feature_statistics(paths, folder)
         if mean is None:
             continue
-        standardize = net.get_submodule(f"{modality}_branch")["standardize"]
-        standardize.set(mean, deviation)
-        if standardize.shrinkage is not None:
+        normalize.set_statistics(mean, deviation)
+        if normalize.shrinkage is not None:
             logger.info("Whitening %s features", modality)
-            standardize.set_whitening(
+            normalize.set_whitening(
                 clip_means(paths, folder),
                 torch.stack([found[path] for path in paths]),
             )
 
 
-def start_from(source, net, feature_extractor, splits):
+def init_from_pretrained(
+    source: str,
+    net: VAVL,
+    feature_extractor: FeatureExtractor,
+    splits: dict[str, dict],
+):
     """Loads branches and shared layers of a model; prediction heads stay new.
 
     A modality that the model was never trained on stays new as well.
@@ -137,7 +151,7 @@ def start_from(source, net, feature_extractor, splits):
     )
 
 
-def read_about(source):
+def read_about(source: str | Path) -> dict:
     """What a model's about.json says of it.
 
     Arguments
@@ -167,7 +181,7 @@ def read_about(source):
     return about
 
 
-def carried_modalities(source):
+def carried_modalities(source: str | None) -> list[str]:
     """The modalities that a model was trained on.
 
     Arguments
@@ -198,29 +212,8 @@ def _check_whitening(source, about, net):
         )
 
 
-def _as_theirs(source, about, feature_extractor):
-    """The feature extractor with the speeds of a model, for its fingerprint.
-
-    Frozen, it must have them. A speech encoder that learns hears a clip once,
-    and goes on from features that were means.
-    """
-    theirs = (about.get("run") or {}).get("audio_speeds") or []
-    theirs = sorted(check_speeds(theirs, "audio_speeds"))
-    own = feature_extractor.audio_speeds
-    if feature_extractor.audio_encoder.freeze and theirs != own:
-        raise EncoderError(
-            f"pretrained_from: {source} was trained with audio_speeds "
-            f"{theirs}, and this run has {own}; give it the same"
-        )
-    other = copy.copy(feature_extractor)
-    other.audio_speeds = theirs
-    return other
-
-
 def _check_origin(source, about, carried, feature_extractor, splits):
     """Refuses other encoders of the same size, and speakers seen before."""
-    if "audio" in carried:
-        feature_extractor = _as_theirs(source, about, feature_extractor)
     for modality in carried:
         if (
             feature_extractor.fingerprint(modality)
