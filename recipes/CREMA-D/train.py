@@ -28,11 +28,7 @@ from hyperpyyaml import load_hyperpyyaml
 from speechbrain.utils.distributed import run_on_main
 from speechbrain.utils.logger import get_logger
 
-from vavl_sb.dataio.datasets import (
-    emotion_datasets,
-    other_corpora,
-    read_splits,
-)
+from vavl_sb.dataio.datasets import emotion_datasets, read_splits
 from vavl_sb.features.cache import read_index
 from vavl_sb.features.extraction import extract_features
 from vavl_sb.lobes.vavl import HEADS, MODALITIES
@@ -47,7 +43,6 @@ from vavl_sb.training.distributed import (
 )
 from vavl_sb.training.export import export_model
 from vavl_sb.training.init_from_pretrained import (
-    carried_modalities,
     init_from_pretrained,
     read_about,
     set_input_statistics,
@@ -66,6 +61,11 @@ logger = get_logger(__name__)
 
 # The updates that a batch takes, in the order of the paper's section 3.3.
 UPDATES = ("visual", "audio", "audiovisual")
+# Settings that an exported model tells of, beside its scores.
+RECORDED = (
+    *("seed", "partition", "also_train"),
+    *("withhold_audio", "withhold_visual", "pretrained_from"),
+)
 
 
 class VAVLBrain(EmotionBrain):
@@ -105,26 +105,18 @@ class VAVLBrain(EmotionBrain):
             if update == "audiovisual":
                 # A clip that lacks one of the two trains nothing here.
                 lens = lens * self.present(batch, update)
-            if modality == "audio" and "audio_encoder" in self.modules:
-                frames, lens = self.encode_speech(frames, lens, update)
+            if modality == "audio":
+                # Cached features pass; a speech encoder that learns gets
+                # samples, and learns in the audio update.
+                frames, lens = self.encode_speech(
+                    frames, lens, learn=update != "audiovisual"
+                )
             inputs[modality], inputs[f"{modality}_lens"] = frames, lens
         return self.modules.vavl(
             **inputs,
             freeze_backbone=update == "audiovisual",
             detach_pair=True,
         )
-
-    def encode_speech(self, samples, lens, update):
-        """Features of a speech encoder that learns (a frozen one's are cached);
-        it learns in the audio update."""
-        if not lens.any():
-            return samples, lens
-        encoder, frozen = self.modules["audio_encoder"], update == "audiovisual"
-        encoder.train(self.modules.training and not frozen)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
-            features, frames = encoder(samples, lens)
-        encoder.train(self.modules.training)
-        return features, frames * (lens > 0)
 
     def present(self, batch, head):
         """Which clips have what a head needs, shape (B,): a length above 0."""
@@ -163,8 +155,10 @@ class VAVLBrain(EmotionBrain):
         if stage == sb.Stage.TRAIN:
             # The loss of the whole batch, not of this process's share of it.
             parts = gather_rows(parts)
-        elif rows.any():
-            self.collect(head, batch, rows, predictions)
+        else:
+            # Scores are in the corpus's own scale, and of the whole set.
+            scaled = self.hparams.scale.to_corpus(predictions.float())
+            self.collect(head, batch, rows, scaled)
         predictions, targets, *reconstruction = parts
         if len(predictions) == 0:
             return None
@@ -175,17 +169,6 @@ class VAVLBrain(EmotionBrain):
             self.meters.add(f"{head}_reconstruction", reconstructed)
             loss = loss + self.hparams.reconstruction_weight * reconstructed
         return loss
-
-    def collect(self, head, batch, rows, predictions):
-        """Hands a head's predictions to its metric, in the corpus's scale."""
-        ids = [id for id, kept in zip(batch.id, rows.tolist()) if kept]
-        # NumPy knows no bfloat16, which --eval_precision may have left.
-        predictions = self.hparams.scale.to_corpus(predictions.float())
-        self.refuse_nonfinite(predictions, ids, head)
-        targets = batch.label.data[rows]
-        if not targets.is_floating_point():
-            targets = targets.squeeze(-1)
-        self.stats[head].append(ids, predictions, targets)
 
     def fit_batch(self, batch):
         """Visual update, audio update, audio-visual update.
@@ -224,37 +207,25 @@ class VAVLBrain(EmotionBrain):
 
     def on_stage_end(self, stage, stage_loss, epoch=None):
         """Logs and keeps the checkpoint of an epoch; at test, the results."""
-        losses = self.stage_losses(stage, stage_loss, self.stats)
+        losses = self.stage_losses(stage, stage_loss)
         if stage == sb.Stage.TRAIN:
             self.train_losses = losses
             if not self.has_valid:
                 # Nothing to choose by: the last epoch is kept.
-                self.end_epoch(epoch, {}, -float(epoch))
+                self.end_epoch(epoch, losses, {}, criterion=-float(epoch))
         elif stage == sb.Stage.VALID:
             scores = {
                 f"{head}_{summary['score_name']}": summary["score"]
                 for head, summary in report.scores(self.stats).items()
             }
-            self.end_epoch(epoch, {**losses, **scores}, self.valid_loss())
+            self.end_epoch(
+                epoch,
+                self.train_losses,
+                {**losses, **scores},
+                criterion=self.valid_loss(),
+            )
         else:
-            run_on_main(
-                report.write_test_report,
-                kwargs={
-                    "output_folder": self.hparams.output_folder,
-                    "task": self.hparams.task,
-                    "labels": self.hparams.labels,
-                    "stats": self.stats,
-                },
-            )
-
-    def end_epoch(self, epoch, valid_stats, criterion):
-        """A line in the log, and the checkpoint if it is the best so far."""
-        self.log_epoch(epoch, self.train_losses, valid_stats)
-        if self.checkpointer is not None:
-            self.checkpointer.save_and_keep_only(
-                meta={"criterion": criterion, "epoch": epoch},
-                min_keys=["criterion"],
-            )
+            self.write_results(self.hparams.task, self.hparams.labels)
 
     def valid_loss(self):
         """What chooses the checkpoint: the audio-visual head's loss over all
@@ -297,22 +268,6 @@ def dataio_prep(hparams, splits, device):
     )
 
 
-def normalize_inputs(hparams, train_set):
-    """Sets the mean and deviation that the network normalizes features by:
-    those of the training clips, or of the model that the run starts from."""
-    # Of labels alone: nothing is read from disk for them.
-    with train_set.output_keys_as(["id", "label"]):
-        targets = {clip["id"]: clip["label"] for clip in train_set}
-    set_input_statistics(
-        hparams["vavl"],
-        features=read_index(hparams["feature_index"]),
-        targets=targets,
-        folder=hparams["feature_folder"],
-        raw_audio=not hparams["audio_encoder"].freeze,
-        carried=carried_modalities(hparams["pretrained_from"]),
-    )
-
-
 def export(hparams, train_set):
     """Writes inference/: the network, the encoders, and what the model is."""
     clips = train_set.data
@@ -331,13 +286,8 @@ def export(hparams, train_set):
             visual_encoder=hparams["visual_encoder"],
             audio_encoder_source=hparams["audio_encoder_source"],
             visual_encoder_weights=hparams["visual_encoder_weights"],
-            seed=hparams["seed"],
-            partition=hparams["partition"],
-            also_train=hparams["also_train"],
-            withhold_audio=hparams["withhold_audio"],
-            withhold_visual=hparams["withhold_visual"],
-            pretrained_from=hparams["pretrained_from"],
             feature_whitening=hparams["vavl"].settings["feature_whitening"],
+            **{key: hparams[key] for key in RECORDED},
         ),
         task=hparams["task"],
         labels=hparams["labels"],
@@ -416,17 +366,13 @@ def main(arguments):
         output_folder=hparams["output_folder"],
         train_logger=hparams["train_logger"],
     )
+    # Checkpoints there are of this run, and not of one with other settings
     claim_folder(
         hparams["save_folder"],
         settings=read_settings(hparams_file, overrides),
         feature_extractor=hparams["feature_extractor"],
-        manifests=[
-            *manifests.values(),
-            *(
-                os.path.join(folder, "train.json")
-                for folder in other_corpora(hparams["also_train"])
-            ),
-        ],
+        manifests=manifests,
+        also_train=hparams["also_train"],
         pretrained_from=hparams["pretrained_from"],
         precision=brain.precision,
         max_grad_norm=brain.max_grad_norm,
@@ -435,8 +381,14 @@ def main(arguments):
     # Features and datasets
     datasets = dataio_prep(hparams, splits, brain.device)
     if hparams["input_normalization"]:
-        # The brain gives them to the other processes, with all weights.
-        run_on_main(normalize_inputs, [hparams, datasets["train"]])
+        set_input_statistics(
+            hparams["vavl"],
+            train_set=datasets["train"],
+            index=hparams["feature_index"],
+            folder=hparams["feature_folder"],
+            raw_audio=not hparams["audio_encoder"].freeze,
+            pretrained_from=hparams["pretrained_from"],
+        )
 
     # Training, and the test of the best checkpoint
     brain.fit(

@@ -29,7 +29,14 @@ PLAIN = {
 # Classes that an export makes, and the arguments that they may get.
 CLASSES = {
     "vavl_sb.lobes.audio_encoder.AudioEncoder": {
-        *("source", "num_layers", "freeze", "hop_ms", "output_all_hiddens", "average"),
+        *(
+            "source",
+            "num_layers",
+            "freeze",
+            "hop_ms",
+            "output_all_hiddens",
+            "average",
+        ),
         *("freeze_feature_extractor", "spec_augment"),
     },
     "vavl_sb.lobes.visual_encoder.VisualEncoder": {

@@ -25,7 +25,9 @@ class InputNormalization(nn.Module):
     Example
     -------
     >>> normalize = InputNormalization(2)
-    >>> normalize.set_statistics(torch.tensor([1.0, 2.0]), torch.tensor([0.5, 1.0]))
+    >>> normalize.set_statistics(
+    ...     torch.tensor([1.0, 2.0]), torch.tensor([0.5, 1.0])
+    ... )
     >>> normalize(torch.tensor([[2.0, 2.0]]))
     tensor([[2., 0.]])
     """

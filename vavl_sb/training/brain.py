@@ -8,6 +8,7 @@ digit, several processes that train as one, updates that are not finite.
 
 import math
 import os
+from collections.abc import Sequence
 
 import speechbrain as sb
 import torch
@@ -18,13 +19,13 @@ from torch.nn.utils import get_total_norm
 from vavl_sb.dataio.datasets import EmotionBatch
 from vavl_sb.dataio.samplers import SharedBatches
 from vavl_sb.lobes.conformer import compile_conformers
+from vavl_sb.training import report
 from vavl_sb.training.distributed import (
     merge_scores,
     share_weights,
     sum_gradients,
 )
 from vavl_sb.training.logs import LossMeters
-from vavl_sb.training.report import LearningCurves
 from vavl_sb.utils import distributed as processes
 from vavl_sb.utils.errors import VAVLError
 
@@ -47,6 +48,8 @@ class EmotionBrain(sb.Brain):
     ----------
     meters : vavl_sb.training.logs.LossMeters
         ``meters.add(name, loss)`` makes a loss part of the log.
+    stats : dict
+        Head to its metric, which a subclass makes anew for each stage.
     has_valid : bool
         Whether there are clips to choose a checkpoint by.
     """
@@ -63,10 +66,11 @@ class EmotionBrain(sb.Brain):
                 "data_parallel_backend: cannot be used; start train.py with "
                 "torchrun instead (docs/several_processes.md)"
             )
-        self.train_logger = train_logger
+        self.output_folder, self.train_logger = output_folder, train_logger
+        self.stats = {}
         self.has_valid = False
         self.meters = LossMeters(output_folder)
-        self.curves = LearningCurves(output_folder)
+        self.curves = report.LearningCurves(output_folder)
         if self.checkpointer is not None:
             self.checkpointer.add_recoverable("loss_meters", self.meters)
 
@@ -131,8 +135,70 @@ class EmotionBrain(sb.Brain):
         """Clears the stage's losses; see the base class."""
         self.meters.start_epoch(epoch)
 
-    def stage_losses(self, stage, stage_loss: float, stats: dict) -> dict:
+    def encode_speech(
+        self, samples: torch.Tensor, lens: torch.Tensor, learn: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Features of a speech encoder that learns; cached ones pass.
+
+        Arguments
+        ---------
+        samples : torch.Tensor
+            16 kHz, shape (B, n); or cached features, where ``modules`` has no
+            ``audio_encoder``.
+        lens : torch.Tensor
+            Relative lengths, shape (B,); 0 for clips without sound.
+        learn : bool
+            False: without gradients and in eval mode.
+
+        Returns
+        -------
+        features : torch.Tensor
+            Shape (B, T, D).
+        lens : torch.Tensor
+            Relative lengths, shape (B,).
+        """
+        if "audio_encoder" not in self.modules or not lens.any():
+            return samples, lens
+        encoder = self.modules["audio_encoder"]
+        encoder.train(learn and self.modules.training)
+        with torch.set_grad_enabled(learn and torch.is_grad_enabled()):
+            features, frames = encoder(samples, lens)
+        encoder.train(self.modules.training)
+        return features, frames * (lens > 0)
+
+    def collect(self, head: str, batch, rows: torch.Tensor, predictions):
+        """Hands a head's predictions to its metric, ``stats[head]``.
+
+        Arguments
+        ---------
+        head : str
+            Which head.
+        batch : PaddedBatch
+            With ``id`` and ``label``.
+        rows : torch.Tensor
+            Which clips the head has something to say of, bool, shape (B,).
+        predictions : torch.Tensor
+            Those clips' alone, in the corpus's scale, shape (N, n).
+
+        Raises
+        ------
+        VAVLError
+            In one line that names the clips: a prediction is not finite.
+        """
+        ids = [id for id, kept in zip(batch.id, rows.tolist()) if kept]
+        if ids:
+            self._refuse_nonfinite(predictions, ids, head)
+            targets = batch.label.data[rows]
+            classes = not targets.is_floating_point()
+            self.stats[head].append(
+                ids, predictions, targets.squeeze(-1) if classes else targets
+            )
+
+    def stage_losses(self, stage, stage_loss: float) -> dict[str, float]:
         """Average losses of a stage that ends, over all processes.
+
+        Outside of training every metric in ``stats`` afterwards holds every
+        clip of all processes once.
 
         Arguments
         ---------
@@ -140,9 +206,6 @@ class EmotionBrain(sb.Brain):
             The stage.
         stage_loss : float
             Its average loss in this process.
-        stats : dict
-            Head to its metric. Outside of training each afterwards holds every
-            clip of all processes once.
 
         Returns
         -------
@@ -155,26 +218,11 @@ class EmotionBrain(sb.Brain):
             # Not of the next epoch, which goes on from this one's checkpoint.
             self.step, self.avg_train_loss = 0, 0.0
         else:
-            stage_loss = merge_scores(stats, self.meters.sums, stage_loss)
+            stage_loss = merge_scores(self.stats, self.meters.sums, stage_loss)
         return {"loss": float(stage_loss), **self.meters.averages()}
 
-    def refuse_nonfinite(self, predictions: torch.Tensor, ids, head: str):
-        """Refuses to score a network that gives NaN or infinity.
-
-        Arguments
-        ---------
-        predictions : torch.Tensor
-            Shape (B, n).
-        ids : list of str
-            The B clips.
-        head : str
-            Which head.
-
-        Raises
-        ------
-        VAVLError
-            In one line that names the clips.
-        """
+    def _refuse_nonfinite(self, predictions, ids, head):
+        """Refuses to score a network that gives NaN or infinity."""
         finite = torch.isfinite(predictions).all(dim=-1).tolist()
         if all(finite):
             return
@@ -192,8 +240,14 @@ class EmotionBrain(sb.Brain):
             f"{bad}"
         )
 
-    def log_epoch(self, epoch: int, train_stats: dict, valid_stats: dict):
-        """A line in the log and a point in the curves.
+    def end_epoch(
+        self,
+        epoch: int,
+        train_stats: dict,
+        valid_stats: dict,
+        criterion: float,
+    ):
+        """A line in the log, a point in the curves, and a checkpoint.
 
         Arguments
         ---------
@@ -201,6 +255,8 @@ class EmotionBrain(sb.Brain):
             That ends.
         train_stats, valid_stats : dict
             Name to number.
+        criterion : float
+            The checkpoint of the lowest is the one that is tested.
         """
         meta = {"epoch": epoch, "lr": self.optimizer.param_groups[0]["lr"]}
         if self.meters.skipped_in_epoch():
@@ -212,6 +268,26 @@ class EmotionBrain(sb.Brain):
             )
         if sb.utils.distributed.if_main_process():
             self.curves.add(epoch, train_stats, valid_stats)
+        if self.checkpointer is not None:
+            self.checkpointer.save_and_keep_only(
+                meta={"criterion": criterion, "epoch": epoch},
+                min_keys=["criterion"],
+            )
+
+    def write_results(self, task: str, labels: Sequence[str]):
+        """Writes metrics.json, predictions and pictures of a test.
+
+        Arguments
+        ---------
+        task : str
+            "classification" or "regression".
+        labels : list of str
+            Names of classes or attributes.
+        """
+        sb.utils.distributed.run_on_main(
+            report.write_test_report,
+            [self.output_folder, task, labels, self.stats],
+        )
 
     def fit(self, epoch_counter, train_set, valid_set=None, **kwargs):
         """Trains; see the base class.

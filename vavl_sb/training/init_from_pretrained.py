@@ -1,16 +1,16 @@
-"""What a network starts from: statistics of its inputs, or another model.
-"""
+"""What a network starts from: statistics of its inputs, or another model."""
 
-from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from speechbrain.dataio.dataset import DynamicItemDataset
+from speechbrain.utils.distributed import run_on_main
 from speechbrain.utils.logger import get_logger
 
 from vavl_sb.dataio.manifest import refuse_overlap
-from vavl_sb.features.cache import clip_means, feature_statistics
+from vavl_sb.features.cache import clip_means, feature_statistics, read_index
 from vavl_sb.features.extractor import FeatureExtractor
 from vavl_sb.lobes.vavl import MODALITIES, VAVL
 from vavl_sb.training.export import ABOUT
@@ -25,30 +25,44 @@ TASK_MODULES = ("prediction_head", "audiovisual_head")
 
 def set_input_statistics(
     net: VAVL,
-    features: dict[str, dict],
-    targets: dict[str, torch.Tensor],
+    train_set: DynamicItemDataset,
+    index: str,
     folder: str,
     raw_audio: bool = False,
-    carried: Iterable[str] = (),
+    pretrained_from: str | None = None,
 ):
-    """Sets the statistics of the network's inputs from the training clips.
+    """Sets the mean and deviation that a network normalizes its inputs by.
+
+    They are those of the training clips, or of the model that the run starts
+    from. Of several processes the main one sets them; the others get them with
+    all weights.
 
     Arguments
     ---------
     net : vavl_sb.lobes.vavl.VAVL
         The network.
-    features : dict
-        From :func:`vavl_sb.features.cache.read_index`.
-    targets : dict
-        Training clip's id to its target: class index (1,), int64, or
-        attributes (n,).
+    train_set : DynamicItemDataset
+        Training clips, with ``id`` and ``label``.
+    index : str
+        JSON file that says where each clip's features are.
     folder : str
         The cache's folder.
     raw_audio : bool
         The audio encoder learns, so that its features have no statistics yet.
-    carried : iterable of str
-        Modalities whose statistics are another model's and stay.
+    pretrained_from : str
+        An ``inference/`` folder, or None.
     """
+    # Of labels alone: nothing is read from disk for them.
+    with train_set.output_keys_as(["id", "label"]):
+        targets = {clip["id"]: clip["label"] for clip in train_set}
+    features, carried = read_index(index), carried_modalities(pretrained_from)
+    run_on_main(
+        _set_statistics, [net, features, targets, folder, raw_audio, carried]
+    )
+
+
+def _set_statistics(net, features, targets, folder, raw_audio, carried):
+    """What :func:`set_input_statistics` does, in the main process."""
     for modality in MODALITIES:
         normalize = net.get_submodule(f"{modality}_branch")["normalize"]
         if modality in carried:

@@ -12,6 +12,7 @@ from hyperpyyaml.core import recursive_update
 from ruamel.yaml import YAML
 from speechbrain.utils.distributed import if_main_process
 
+from vavl_sb.dataio.datasets import other_corpora
 from vavl_sb.dataio.preparation import digest_files
 from vavl_sb.features.extractor import FeatureExtractor
 from vavl_sb.lobes.vavl import MODALITIES
@@ -89,7 +90,8 @@ def claim_folder(
     save_folder: str,
     settings: dict,
     feature_extractor: FeatureExtractor,
-    manifests: Sequence[str],
+    manifests: dict[str, str],
+    also_train: str | Sequence[str] | None = (),
     pretrained_from: str | None = None,
     **run_options,
 ):
@@ -106,8 +108,10 @@ def claim_folder(
         From :func:`read_settings`.
     feature_extractor : vavl_sb.features.extractor.FeatureExtractor
         With the encoders.
-    manifests : list of str
-        Those of all clips: validation's too, which choose the checkpoint.
+    manifests : dict
+        Split to manifest: validation's too, whose clips choose the checkpoint.
+    also_train : str or list of str
+        Folders with other corpora's manifests.
     pretrained_from : str
         An ``inference/`` folder, or None.
     **run_options
@@ -123,7 +127,8 @@ def claim_folder(
     for modality in MODALITIES:
         fingerprint = feature_extractor.fingerprint(modality)
         wanted[f"{modality} encoder"] = fingerprint
-    wanted["clips"] = digest_files(manifests)
+    others = [f"{path}/train.json" for path in other_corpora(also_train)]
+    wanted["clips"] = digest_files([*manifests.values(), *others])
     # A batch has batch_size clips for each.
     wanted["processes"] = processes.count()
     if pretrained_from is not None:
