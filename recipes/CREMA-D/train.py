@@ -65,6 +65,7 @@ UPDATES = ("visual", "audio", "audiovisual")
 RECORDED = (
     *("seed", "partition", "also_train"),
     *("withhold_audio", "withhold_visual", "pretrained_from"),
+    *("mixup", "feature_noise"),
 )
 
 
@@ -287,7 +288,7 @@ def export(hparams, train_set):
             audio_encoder_source=hparams["audio_encoder_source"],
             visual_encoder_weights=hparams["visual_encoder_weights"],
             feature_whitening=hparams["vavl"].settings["feature_whitening"],
-            **{key: hparams[key] for key in RECORDED},
+            **{key: hparams[key] for key in RECORDED if key in hparams},
         ),
         task=hparams["task"],
         labels=hparams["labels"],
