@@ -357,7 +357,9 @@ def test_whisper_equals_transformers_in_windows(small_whisper):
 
 
 def test_whisper_all_layers_side_by_side(small_whisper):
-    encoder = AudioEncoder(small_whisper, num_layers=CUT, output_all_hiddens=True)
+    encoder = AudioEncoder(
+        small_whisper, num_layers=CUT, output_all_hiddens=True
+    )
     assert encoder.output_dim == CUT * 32
     clips = _clips(8000, 40001)
     features, _ = encoder(*_batch(clips))

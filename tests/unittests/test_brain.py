@@ -88,7 +88,9 @@ def make_brain(folder, task="classification", net=None, **changes):
         "scale": AttributeScale(changes.pop("attribute_range", None)),
         "prediction_loss": classification_loss if classes else ccc_loss,
         "reconstruction_weight": 2.0,
-        "metric": partial(EmotionStats if classes else ConcordanceStats, LABELS),
+        "metric": partial(
+            EmotionStats if classes else ConcordanceStats, LABELS
+        ),
         "epoch_counter": EpochCounter(limit),
         "max_grad_norm": float("inf"),
         **changes,

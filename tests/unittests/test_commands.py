@@ -20,7 +20,10 @@ from test_media import grays, sine, write
 from vavl_sb.cli import main
 from vavl_sb.faces.tracker import FaceTracker
 from vavl_sb.features.extractor import FeatureExtractor
-from vavl_sb.inference import EmotionRecognizer, metadata as about
+from vavl_sb.inference import (
+    EmotionRecognizer,
+    metadata as about,
+)
 from vavl_sb.lobes.audio_encoder import AudioEncoder
 from vavl_sb.lobes.vavl import VAVL
 from vavl_sb.lobes.visual_encoder import VisualEncoder

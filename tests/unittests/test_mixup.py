@@ -63,9 +63,7 @@ def test_one_weight_mixes_inputs_and_targets(task):
     mixed = Mixup(0.4, classes)(EmotionBatch(clips))
     torch.manual_seed(3)
     weight = torch.distributions.Beta(0.4, 0.4).sample().item()
-    partner = partners(
-        plain.audio.lengths > 0, plain.visual.lengths > 0
-    )
+    partner = partners(plain.audio.lengths > 0, plain.visual.lengths > 0)
     assert 0 < weight < 1 and (partner != torch.arange(len(KINDS))).any()
     target = plain.label.data
     if classes:

@@ -1,5 +1,4 @@
-"""Several corpora in one run: what is merged, and what is refused.
-"""
+"""Several corpora in one run: what is merged, and what is refused."""
 
 import json
 

@@ -91,7 +91,9 @@ def test_a_modality_that_was_never_trained_stays_new(model):
 def test_other_encoders_of_the_same_size_are_refused(model, modality):
     folder = model(network(0))
     with pytest.raises(EncoderError, match=f"another {modality} encoder"):
-        init_from_pretrained(folder, network(1), encoder(**{modality: "x"}), SPLITS)
+        init_from_pretrained(
+            folder, network(1), encoder(**{modality: "x"}), SPLITS
+        )
 
 
 @pytest.mark.parametrize("layers", [0, 2])

@@ -297,7 +297,6 @@ def test_in_half_precision_it_is_as_exact_as_else():
     assert torch.equal(full, half)
 
 
-
 def test_a_speech_encoder_that_learns_has_nothing_to_whiten_by(cached):
     net, plain = networks()
     fit(plain, *cached, raw_audio=True)
