@@ -127,8 +127,7 @@ class EmotionBrain(sb.Brain):
         self.meters.write_report()
 
     def on_fit_batch_start(self, batch, should_step):
-        """Random numbers as they were, where an epoch resumes; see the base
-        class."""
+        """Resumes random numbers too; see the base class."""
         self._resume_random_state()
 
     def on_stage_start(self, stage, epoch=None):
@@ -317,8 +316,7 @@ class EmotionBrain(sb.Brain):
             self.curves.draw()
 
     def update_average(self, loss, avg_loss):
-        """As in SpeechBrain, also where the first batch was skipped; see the
-        base class."""
+        """Also right where a first batch was skipped; see the base class."""
         if avg_loss == 0.0 and torch.isfinite(loss):
             return float(loss)
         return super().update_average(loss, avg_loss)
