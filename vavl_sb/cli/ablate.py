@@ -1,8 +1,4 @@
-"""`vavl ablate`: what each part of the network is worth.
-
-Authors
- * The vavl_sb authors 2026
-"""
+"""`vavl ablate`: what each part of the network is worth."""
 
 from vavl_sb.cli.protocol import add_options, interrupted, read_plan, say
 
@@ -24,7 +20,7 @@ def add_parser(commands):
     parser.set_defaults(run=run, passes_on=True)
 
 
-def run(options):
+def run(options) -> int:
     """Runs the four protocols and prints the table.
 
     Arguments
@@ -35,14 +31,14 @@ def run(options):
     Returns
     -------
     int
-        Exit status: 1 where a run failed, 130 where it was interrupted.
+        Exit status: 1 where a run failed, 130 or 143 where it was stopped.
     """
-    from vavl_sb.evaluation.ablation import ablation_markdown, run_ablation
+    from vavl_sb.evaluation.protocol import run_ablation
 
     plan = read_plan(options, "ablation")
     try:
-        result = run_ablation(plan, say)
+        text, partial = run_ablation(plan, say)
     except KeyboardInterrupt as stop:
         return interrupted(stop)
-    print(f"\n{ablation_markdown(result)}\nIn {plan.folder}/ablation.json")
-    return 1 if result["partial"] else 0
+    print(f"\n{text}\nIn {plan.folder}/ablation.json")
+    return 1 if partial else 0

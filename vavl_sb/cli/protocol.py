@@ -1,14 +1,13 @@
-"""`vavl protocol`: many train.py runs, and what they come to.
+"""`vavl protocol`: train over partitions and seeds, and sum up."""
 
-Authors
- * The vavl_sb authors 2026
-"""
-
+import functools
 import sys
 from pathlib import Path
 
 from vavl_sb.utils.errors import VAVLError
 from vavl_sb.utils.signals import exit_status
+
+say = functools.partial(print, flush=True)
 
 
 def add_parser(commands):
@@ -28,29 +27,28 @@ def add_parser(commands):
     parser.set_defaults(run=run, passes_on=True)
 
 
-def add_options(parser, partitions, seeds):
+def add_options(parser, partitions: str, seeds: str):
     """Options of a command that runs protocols.
 
     Arguments
     ---------
     parser : argparse.ArgumentParser
         Of the command.
-    partitions : str
-        The default.
-    seeds : str
-        The default.
+    partitions, seeds : str
+        The defaults.
     """
     parser.epilog = (
         "All other options (--key value) go to each train.py; put -- before "
         "them where they could be taken for one of these."
     )
     parser.add_argument(
-        "hparams", metavar="HPARAMS", help="recipes/X/hparams/Y.yaml"
+        "recipe_file", metavar="HPARAMS", help="recipes/X/hparams/Y.yaml"
     )
     parser.add_argument(
         "--partitions",
         default=partitions,
-        help="1-5, or 1,3, or files (default: %(default)s)",
+        help="1-5, or 1,3, or files: of a partition, or of the folds of a "
+        "cross-validation (default: %(default)s)",
     )
     parser.add_argument(
         "--seeds",
@@ -82,7 +80,7 @@ def add_options(parser, partitions, seeds):
     )
 
 
-def read_plan(options, command):
+def read_plan(options, command: str):
     """What the options ask for.
 
     Arguments
@@ -99,22 +97,13 @@ def read_plan(options, command):
     Raises
     ------
     VAVLError
-        In one line: an option that cannot be meant, of the protocol or of its
-        train.py.
+        In one line: a wrong option, of the protocol or of its train.py.
     """
-    from vavl_sb.evaluation.folder import find_recipe
-    from vavl_sb.evaluation.protocol import Plan
-    from vavl_sb.evaluation.settings import (
-        RESERVED,
-        as_words,
-        read_overrides,
-        read_partitions,
-        read_seeds,
-    )
+    from vavl_sb.evaluation import protocol
     from vavl_sb.training.arguments import parse_arguments
 
-    hparams, train = find_recipe(options.hparams)
-    default = train.parent / "results" / command / hparams.stem
+    recipe_file, train = protocol.find_recipe(options.recipe_file)
+    default = train.parent / "results" / command / recipe_file.stem
     if options.jobs is not None and options.jobs < 1:
         raise VAVLError(f"--jobs: must be at least 1, not {options.jobs}")
     if options.slurm and options.launcher != "slurm":
@@ -125,33 +114,23 @@ def read_plan(options, command):
         if not (key and equals):
             raise VAVLError(f"--slurm: must be KEY=VALUE, not {word!r}")
         slurm[key] = int(value) if value.isdigit() else value
-    overrides = read_overrides(options.passed_on)
+    overrides = protocol.read_overrides(options.passed_on)
     # Before a folder is claimed, and before runs fail one after the other.
-    parse_arguments([str(hparams), *as_words(overrides)], later=RESERVED)
-    return Plan(
-        hparams=str(hparams),
-        partitions=read_partitions(options.partitions),
-        seeds=read_seeds(options.seeds),
+    words = [str(recipe_file), *protocol.as_words(overrides)]
+    parse_arguments(words, later=protocol.RESERVED)
+    return protocol.Plan(
+        recipe_file=str(recipe_file),
+        partitions=protocol.read_partitions(options.partitions),
+        seeds=protocol.read_seeds(options.seeds),
         overrides=overrides,
         folder=str(Path(options.output_folder or default).absolute()),
         launcher=options.launcher,
         jobs=options.jobs or (0 if options.launcher == "slurm" else 1),
-        options=slurm,
+        slurm=slurm,
     )
 
 
-def say(line):
-    """Prints a line of progress at once.
-
-    Arguments
-    ---------
-    line : str
-        The line.
-    """
-    print(line, flush=True)
-
-
-def run(options):
+def run(options) -> int:
     """Runs the protocol and prints its table.
 
     Arguments
@@ -164,8 +143,8 @@ def run(options):
     int
         Exit status: 1 where a run failed, 130 or 143 where it was stopped.
     """
+    from vavl_sb.evaluation.comparison import summary_markdown
     from vavl_sb.evaluation.protocol import run_protocol
-    from vavl_sb.evaluation.summary import summary_markdown
 
     plan = read_plan(options, "protocol")
     try:
@@ -176,18 +155,7 @@ def run(options):
     return 1 if content["partial"] else 0
 
 
-def interrupted(stop):
-    """Says how to go on.
-
-    Arguments
-    ---------
-    stop : KeyboardInterrupt
-        What was raised.
-
-    Returns
-    -------
-    int
-        Exit status: 130, or 143 after SIGTERM.
-    """
+def interrupted(stop: KeyboardInterrupt) -> int:
+    """Says how to go on; returns the exit status, 130 or 143 (SIGTERM)."""
     print("vavl: interrupted; the same command resumes it", file=sys.stderr)
     return exit_status(stop)

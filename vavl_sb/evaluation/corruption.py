@@ -1,11 +1,12 @@
-"""What a clip can lose: parts of its sound, faces, a modality; and noise.
+"""What a clip can lose, and in which degrees: the conditions of a test.
 
-Nothing here changes its input. Whatever is chosen by chance depends on a seed
-and the clip's id alone.
-
-Authors
- * The vavl_sb authors 2026
+Nothing here changes its input. What is chosen at random depends on a seed and
+the clip's id alone.
 """
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,25 +16,15 @@ from speechbrain.processing.signal_processing import (
 )
 
 from vavl_sb.media.reader import read_audio
-from vavl_sb.utils.errors import MediaError
+from vavl_sb.utils.errors import MediaError, VAVLError
 from vavl_sb.utils.seeding import clip_generator, shuffled
 
 
-def silence_middle(samples, percent):
-    """Sound whose middle is digital silence; its length stays.
+def silence_middle(samples: torch.Tensor, percent: float) -> torch.Tensor:
+    """Sound (n,) of the same length whose middle is digital silence.
 
-    Arguments
-    ---------
-    samples : torch.Tensor
-        Shape (n,).
-    percent : float
-        ``round(percent / 100 * n)`` samples become 0, with the same number of
-        samples before and after them (one more after, where it is odd).
-
-    Returns
-    -------
-    torch.Tensor
-        Shape (n,).
+    ``round(percent / 100 * n)`` samples become 0, with as many samples before
+    as after them (one more after, where that is odd).
 
     Example
     -------
@@ -47,20 +38,8 @@ def silence_middle(samples, percent):
     return samples
 
 
-def cut_end(samples, percent):
-    """Sound that ends early.
-
-    Arguments
-    ---------
-    samples : torch.Tensor
-        Shape (n,).
-    percent : float
-        ``round(percent / 100 * n)`` samples at the end are cut off.
-
-    Returns
-    -------
-    torch.Tensor
-        Shape (n - cut,).
+def cut_end(samples: torch.Tensor, percent: float) -> torch.Tensor:
+    """Sound (n,) without its last ``round(percent / 100 * n)`` samples.
 
     Example
     -------
@@ -70,11 +49,12 @@ def cut_end(samples, percent):
     return samples[: len(samples) - _part(len(samples), percent)]
 
 
-def drop_frames(frames, percent, generator):
-    """Features of a face of which some frames are missing.
+def drop_frames(
+    frames: np.ndarray, percent: float, generator: np.random.Generator
+) -> np.ndarray:
+    """Features of a face without some of the frames, as if it was not seen.
 
-    They are gone from the sequence, as a frame without a face is. The frames
-    that a smaller share takes, a larger one takes as well.
+    The frames that a smaller share drops, a larger one drops as well.
 
     Arguments
     ---------
@@ -102,7 +82,9 @@ def drop_frames(frames, percent, generator):
     return frames[np.sort(order[count:])]
 
 
-def add_noise(samples, noise, snr):
+def add_noise(
+    samples: torch.Tensor, noise: torch.Tensor, snr: float
+) -> torch.Tensor:
     """Sound with noise on top; the sound itself keeps its level.
 
     The ratio is that of the root mean squares over the whole clip, pauses
@@ -112,10 +94,8 @@ def add_noise(samples, noise, snr):
 
     Arguments
     ---------
-    samples : torch.Tensor
-        Shape (n,).
-    noise : torch.Tensor
-        Shape (n,), of any level but 0.
+    samples, noise : torch.Tensor
+        Shape (n,) each; the noise of any level but 0.
     snr : float
         Signal-to-noise ratio, dB.
 
@@ -135,47 +115,20 @@ def add_noise(samples, noise, snr):
     return samples + noise * (level / noise_level / dB_to_amplitude(snr))
 
 
-class WhiteNoise:
-    """White Gaussian noise, drawn for each clip.
+def make_noise(seed: int, path: str | Path | None = None) -> Callable:
+    """A source of noise: white, or parts of a file, repeated where short.
 
     Arguments
     ---------
     seed : int
-        Chooses the noise, with the clip's id.
-    """
+        Chooses each clip's noise, or where in the file it begins.
+    path : str or Path, optional
+        Any container with sound (default: white Gaussian noise).
 
-    def __init__(self, seed):
-        self.seed = seed
-
-    def __call__(self, clip, length):
-        """Noise for a clip: the same at each ratio.
-
-        Arguments
-        ---------
-        clip : str
-            Its id.
-        length : int
-            Samples.
-
-        Returns
-        -------
-        torch.Tensor
-            Shape (length,).
-        """
-        generator = clip_generator(clip, self.seed, "noise")
-        noise = generator.standard_normal(length, dtype=np.float32)
-        return torch.from_numpy(noise)
-
-
-class FileNoise:
-    """Noise from a sound file: a part of it, or the file over and over.
-
-    Arguments
-    ---------
-    path : str or Path
-        Any container with sound; read at 16 kHz as clips are.
-    seed : int
-        Chooses where each clip's noise begins, with the clip's id.
+    Returns
+    -------
+    callable
+        ``(clip id, n)`` to samples (n,) at 16 kHz: the same at each call.
 
     Raises
     ------
@@ -183,39 +136,30 @@ class FileNoise:
         The file cannot be decoded, or is silent.
     """
 
-    def __init__(self, path, seed):
-        samples = read_audio(path)
-        if samples is None:
-            raise MediaError(f"{path}: no sound in it; give another noise file")
-        # So that a part from the beginning is never zeros alone.
-        self.samples = samples[samples.nonzero()[0, 0] :]
-        self.seed = seed
+    def white(clip, length):
+        generator = clip_generator(clip, seed, "noise")
+        noise = generator.standard_normal(length, dtype=np.float32)
+        return torch.from_numpy(noise)
 
-    def __call__(self, clip, length):
-        """Noise for a clip: the same at each ratio.
+    if path is None:
+        return white
+    sound = read_audio(path)
+    if sound is None:
+        raise MediaError(f"{path}: no sound in it; give another noise file")
+    # So that a part from the beginning is never zeros alone.
+    sound = sound[sound.nonzero()[0, 0] :]
 
-        Arguments
-        ---------
-        clip : str
-            Its id.
-        length : int
-            Samples.
-
-        Returns
-        -------
-        torch.Tensor
-            Shape (length,).
-        """
-        generator = clip_generator(clip, self.seed, "noise")
-        start = int(generator.integers(len(self.samples)))
-        at = (start + torch.arange(length)) % len(self.samples)
-        noise = self.samples[at]
-        if not noise.any():  # Zeros cannot be brought to any level.
-            noise = self.samples[torch.arange(length) % len(self.samples)]
+    def part(clip, length):
+        start = clip_generator(clip, seed, "noise").integers(len(sound))
+        noise = sound[(int(start) + torch.arange(length)) % len(sound)]
+        if not noise.any():  # Zeros have no level that could be changed.
+            noise = sound[torch.arange(length) % len(sound)]
         return noise
 
+    return part
 
-def lose_modality(clips, percent, seed):
+
+def lose_modality(clips, percent: float, seed: int) -> dict:
     """Chooses clips that lose their sound or their face.
 
     Which ones depends on the seed and the ids alone. Those that a smaller
@@ -252,3 +196,119 @@ def lose_modality(clips, percent, seed):
 def _part(count, percent):
     """How many of ``count`` things a share of them is."""
     return round(percent / 100 * count)
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One thing that clips can lose, in several degrees.
+
+    Arguments
+    ---------
+    name : str
+        As on the command line.
+    title : str
+        What it does, for a table or a plot.
+    unit : str
+        What a level counts.
+    levels : tuple
+        The degrees, the clean clip first: 0, or None where no number means
+        clean.
+    modality : str, optional
+        Which input it changes, "audio" or "visual"; None: it only chooses
+        which inputs the model gets.
+    corrupt : callable, optional
+        ``(samples or frames, level, clip, seed, noise)`` to the same, changed;
+        ``noise`` is from :func:`make_noise`.
+    """
+
+    name: str
+    title: str
+    unit: str
+    levels: tuple
+    modality: str | None = None
+    corrupt: Callable | None = None
+
+
+CONDITIONS = {
+    condition.name: condition
+    for condition in (
+        Condition("modalities", "Inputs the model gets", "", (None,)),
+        Condition(
+            "missing",
+            "Clips without sound or without a face",
+            "% of clips",
+            (0, 25, 50, 75, 100),
+        ),
+        Condition(
+            "face",
+            "Face frames missing",
+            "% of frames",
+            (0, 25, 50, 75, 90),
+            "visual",
+            lambda frames, percent, clip, seed, noise: drop_frames(
+                frames, percent, clip_generator(clip, seed, "face")
+            ),
+        ),
+        Condition(
+            "sound-middle",
+            "Middle of the sound silent",
+            "% of the sound",
+            (0, 25, 50, 75),
+            "audio",
+            lambda samples, percent, *_: silence_middle(samples, percent),
+        ),
+        Condition(
+            "sound-end",
+            "End of the sound cut off",
+            "% of the sound",
+            (0, 25, 50, 75),
+            "audio",
+            lambda samples, percent, *_: cut_end(samples, percent),
+        ),
+        Condition(
+            "noise",
+            "Noise in the sound",
+            "SNR in dB",
+            (None, 20, 10, 5, 0, -5),
+            "audio",
+            lambda samples, snr, clip, seed, noise: add_noise(
+                samples, noise(clip, len(samples)), snr
+            ),
+        ),
+    )
+}
+
+
+def choose_conditions(names: list | None) -> list:
+    """Conditions by name.
+
+    Arguments
+    ---------
+    names : list of str, optional
+        Names, also several in one with commas between them; empty for all
+        conditions, None for none.
+
+    Returns
+    -------
+    list of Condition
+        Each once, in the order of ``CONDITIONS``.
+
+    Raises
+    ------
+    VAVLError
+        There is no condition of that name.
+
+    Example
+    -------
+    >>> [c.name for c in choose_conditions(["noise,face", "noise"])]
+    ['face', 'noise']
+    """
+    if names is None:
+        return []
+    wanted = [name for text in names for name in text.split(",") if name]
+    for name in wanted:
+        if name not in CONDITIONS:
+            raise VAVLError(
+                f"--conditions: {name} is not one of {', '.join(CONDITIONS)}"
+            )
+    return [c for n, c in CONDITIONS.items() if n in wanted or not names]
