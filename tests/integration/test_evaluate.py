@@ -11,8 +11,11 @@ from sklearn.metrics import f1_score, recall_score
 
 from vavl_sb.cli import main
 from vavl_sb.corpora.synthetic import make_cremad
-from vavl_sb.evaluation.conditions import choose_conditions
-from vavl_sb.evaluation.corruption import WhiteNoise, lose_modality
+from vavl_sb.evaluation.corruption import (
+    choose_conditions,
+    lose_modality,
+    make_noise,
+)
 from vavl_sb.evaluation.robustness import RobustnessTest, read_clips
 from vavl_sb.faces.tracker import FaceTracker
 from vavl_sb.features.extractor import FeatureExtractor
@@ -24,6 +27,7 @@ from vavl_sb.training.export import export_model
 
 CLASSES = ["angry", "happy", "neutral"]
 ATTRIBUTES = ["valence", "arousal"]
+TASK = ("classification", CLASSES)
 
 
 @pytest.fixture(scope="module")
@@ -138,8 +142,8 @@ def scored(model, manifest, corpus):
 
     encoder.read, encoder.encode_audio = read, encode_audio
     encoder.encode_crops = encode_crops
-    test = RobustnessTest(model, choose_conditions([]), 7, WhiteNoise(7))
-    test.run(read_clips(manifest, model.hparams, corpus))
+    test = RobustnessTest(model, choose_conditions([]), 7, make_noise(7))
+    test.run(read_clips(manifest, *TASK, corpus))
     del encoder.read, encoder.encode_audio, encoder.encode_crops
     return test, counts
 
@@ -177,7 +181,7 @@ def test_sound_and_picture_of_one_file_are_read_in_one_pass(
 ):
     from vavl_sb.features import extractor as module
 
-    entries = read_clips(manifest, model.hparams, corpus)
+    entries = read_clips(manifest, *TASK, corpus)
     name, entry = next(iter(entries.items()))
     entry["wav"] = entry["video"]
     opened, decode = [], module.decode
@@ -186,7 +190,7 @@ def test_sound_and_picture_of_one_file_are_read_in_one_pass(
         "decode",
         lambda path, **options: opened.append(path) or decode(path, **options),
     )
-    test = RobustnessTest(model, choose_conditions([]), 7, WhiteNoise(7))
+    test = RobustnessTest(model, choose_conditions([]), 7, make_noise(7))
     test.run({name: entry})
     assert opened == [entry["video"]]
     answer = model.predict_file(entry["video"])
@@ -197,18 +201,18 @@ def test_sound_and_picture_of_one_file_are_read_in_one_pass(
 def test_a_picture_that_fails_leaves_the_sound_of_the_same_file(
     model, manifest, corpus, monkeypatch
 ):
-    entries = read_clips(manifest, model.hparams, corpus)
+    entries = read_clips(manifest, *TASK, corpus)
     name, entry = next(iter(entries.items()))
     entry["wav"] = entry["video"]
     encoder = model.hparams.feature_extractor
     monkeypatch.setattr(
         encoder, "encode_crops", lambda crops: np.full((len(crops), 2), 1e6)
     )
-    test = RobustnessTest(model, [], 7, WhiteNoise(7))
+    test = RobustnessTest(model, [], 7, make_noise(7))
     test.run({name: entry})
     assert list(test.failed) == [f"{name} (visual)"]
-    assert test.clean.ids("audio") == [name]
-    assert test.clean.ids("visual") == []
+    assert test.clean.clips("audio") == [name]
+    assert test.clean.clips("visual") == []
 
 
 @pytest.mark.parametrize("condition", ["sound-middle", "sound-end", "noise"])
@@ -216,7 +220,7 @@ def test_corrupted_is_what_predict_file_says_of_a_corrupted_file(
     scored, model, corpus, tmp_path, condition
 ):
     test, _ = scored
-    clip = test.clean.ids("audiovisual")[0]
+    clip = test.clean.clips("audiovisual")[0]
     wav, video = paths(corpus, clip)
     samples, rate = soundfile.read(wav)
     assert rate == 16000
@@ -227,7 +231,7 @@ def test_corrupted_is_what_predict_file_says_of_a_corrupted_file(
     elif condition == "sound-end":
         level, samples = 75, samples[: n - round(0.75 * n)]
     else:
-        level, noise = 10, WhiteNoise(7)(clip, n).double().numpy()
+        level, noise = 10, make_noise(7)(clip, n).double().numpy()
         ratio = np.sqrt(np.mean(samples**2) / np.mean(noise**2))
         samples = samples + noise * ratio / 10**0.5
     path = tmp_path / "corrupted.wav"
@@ -245,7 +249,7 @@ def test_corrupted_is_what_predict_file_says_of_a_corrupted_file(
 
 def test_fewer_frames_change_what_the_face_says_and_not_the_voice(scored):
     test, _ = scored
-    for clip in test.clean.ids("audiovisual"):
+    for clip in test.clean.clips("audiovisual"):
         clean = test.clean.outputs
         found = test.corrupted["face", 90].outputs
         assert torch.equal(found["audio"][clip], clean["audio"][clip])
@@ -256,7 +260,7 @@ def test_scores_are_those_of_another_library(scored, manifest):
     test, _ = scored
     entries = json.loads(manifest.read_text())
     summary = test.summary()
-    pairs = test.clean.ids("audiovisual")
+    pairs = test.clean.clips("audiovisual")
     assert len(pairs) == 5
     for level, answers in (
         (summary["conditions"]["noise"]["levels"][0], test.clean),
@@ -287,7 +291,7 @@ def test_missing_modalities_are_scored_with_the_head_that_fits(scored):
         level["level"]: level["scores"]["auto"]
         for level in test.summary()["conditions"]["missing"]["levels"]
     }
-    pairs = test.clean.ids("audiovisual")
+    pairs = test.clean.clips("audiovisual")
     assert levels[0] == test.clean.scores(["audiovisual"])["audiovisual"]
     lost = lose_modality(pairs, 100, 7)
     heads = {c: "visual" if lost[c] == "audio" else "audio" for c in pairs}
@@ -470,6 +474,6 @@ def test_the_recorded_folder_stands_for_data_root(
     shutil.copy(manifest, tmp_path / "test.json")
     report = {"data_folder": str(corpus)}
     (tmp_path / "prepare_report.json").write_text(json.dumps(report))
-    entries = read_clips(tmp_path / "test.json", model.hparams)
+    entries = read_clips(tmp_path / "test.json", *TASK)
     first = next(iter(entries.values()))
     assert first["wav"].startswith(str(corpus))
