@@ -136,8 +136,8 @@ def score(runs: list, folder: Path, cache: str) -> dict:
     return found
 
 
-def report(found: dict) -> str:
-    """The UAR of each fold, and the mean over folds, as Markdown."""
+def report(found: dict) -> list:
+    """The UAR of each fold, and the mean over folds, as lines of Markdown."""
     folds = list(next(iter(found.values())))
     rows = []
     for name, uars in found.items():
@@ -145,8 +145,7 @@ def report(found: dict) -> str:
         by_seed = np.mean(list(uars.values()), axis=0)
         spread = f" ± {by_seed.std(ddof=1):.3f}" if len(by_seed) > 1 else ""
         rows.append([name, *cells, f"{by_seed.mean():.3f}{spread}"])
-    lines = table(["UAR", *folds, "mean ± SD over seeds"], rows)
-    return "\n".join(lines) + "\n"
+    return table(["UAR", *folds, "mean ± SD over seeds"], rows)
 
 
 def main(words: list):
@@ -181,7 +180,7 @@ def main(words: list):
     command = " ".join(["python crossval.py", *words])
     content = {"command": command, "folds": plan.partitions, "uar": found}
     write_json(f"{plan.folder}/crossval.json", content)
-    text = report(found)
+    text = "\n".join(report(found)) + "\n"
     write_atomically(f"{plan.folder}/crossval.md", text.encode())
     print(f"\n{text}\nIn {plan.folder}/crossval.json")
 

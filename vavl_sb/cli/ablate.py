@@ -37,8 +37,8 @@ def run(options) -> int:
 
     plan = read_plan(options, "ablation")
     try:
-        text, partial = run_ablation(plan, say)
+        lines, partial = run_ablation(plan, say)
     except KeyboardInterrupt as stop:
         return interrupted(stop)
-    print(f"\n{text}\nIn {plan.folder}/ablation.json")
+    say("\n".join(["", *lines, "", f"In {plan.folder}/ablation.json"]))
     return 1 if partial else 0

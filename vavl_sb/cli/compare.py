@@ -42,6 +42,7 @@ def run(options) -> int:
     from vavl_sb.evaluation.comparison import compare, write_comparison
 
     content = compare(options.first, options.second)
-    print(write_comparison(content, options.output_folder))
-    print(f"In {Path(options.output_folder) / 'comparison.json'}")
+    lines = write_comparison(content, options.output_folder)
+    path = Path(options.output_folder) / "comparison.json"
+    print("\n".join([*lines, "", f"In {path}"]))
     return 0

@@ -143,7 +143,7 @@ def run(options) -> int:
     int
         Exit status: 1 where a run failed, 130 or 143 where it was stopped.
     """
-    from vavl_sb.evaluation.comparison import summary_markdown
+    from vavl_sb.evaluation.comparison import summary_lines
     from vavl_sb.evaluation.protocol import run_protocol
 
     plan = read_plan(options, "protocol")
@@ -151,7 +151,8 @@ def run(options) -> int:
         content = run_protocol(plan, say)
     except KeyboardInterrupt as stop:
         return interrupted(stop)
-    print(f"\n{summary_markdown(content)}\nIn {plan.folder}/protocol.json")
+    lines = ["", *summary_lines(content), "", f"In {plan.folder}/protocol.json"]
+    say("\n".join(lines))
     return 1 if content["partial"] else 0
 
 

@@ -108,12 +108,12 @@ def write_summary(
         "summary": _summarize(results),
         "runs": entries,
     }
-    _write(folder, "protocol", content, summary_markdown(content))
+    _write(folder, "protocol", content, summary_lines(content))
     return content
 
 
-def summary_markdown(content: dict) -> str:
-    """The table of a protocol, as Markdown, of what protocol.json holds."""
+def summary_lines(content: dict) -> list:
+    """The table of a protocol, as lines of Markdown, from protocol.json."""
     done, wanted = content["n_finished"], content["n_runs"]
     lines = [f"# {content['hparams']}: {done} of {wanted} runs", ""]
     if content["partial"]:
@@ -138,7 +138,7 @@ def summary_markdown(content: dict) -> str:
             "Mean ± sample standard deviation over runs, and the 95 % "
             "bootstrap interval of the mean by test speaker.",
         ]
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def read_protocol(folder: str | Path) -> dict:
@@ -153,12 +153,8 @@ def read_protocol(folder: str | Path) -> dict:
     -------
     dict
         (partition, seed) to
-        :class:`~vavl_sb.evaluation.predictions.RunResult`.
-
-    Raises
-    ------
-    VAVLError
-        In one line: it is no such folder, or a run's files cannot be used.
+        :class:`~vavl_sb.evaluation.predictions.RunResult`. VAVLError if it is
+        no such folder, or a run's files cannot be used.
     """
     path = Path(folder) / "protocol.json"
     try:
@@ -302,20 +298,10 @@ def _add_holm(tests):
         test["p_holm"] = p
 
 
-def write_comparison(content: dict, folder: str | Path) -> str:
-    """Writes comparison.json and comparison.md.
+def write_comparison(content: dict, folder: str | Path) -> list:
+    """Writes comparison.json and .md of what :func:`compare` gives.
 
-    Arguments
-    ---------
-    content : dict
-        From :func:`compare`.
-    folder : str or Path
-        Where to write.
-
-    Returns
-    -------
-    str
-        The Markdown.
+    Returns the lines of the Markdown.
     """
     lines = [
         f"# A: {content['first']}, B: {content['second']}",
@@ -351,12 +337,12 @@ def write_comparison(content: dict, folder: str | Path) -> str:
             for name, s in part["scores"].items()
         ]
     head = "modality,score,A,B,A - B,95 % interval,p,p (Holm),speakers"
-    text = "\n".join([*lines, "", *table(head.split(","), rows)]) + "\n"
-    _write(folder, "comparison", content, text)
-    return text
+    lines += ["", *table(head.split(","), rows)]
+    _write(folder, "comparison", content, lines)
+    return lines
 
 
-def ablation_report(folder: str | Path, variants: list, partial: bool) -> str:
+def ablation_report(folder: str | Path, variants: list, partial: bool) -> list:
     """Compares protocols with a full one; writes ablation.json and .md.
 
     Arguments
@@ -370,8 +356,8 @@ def ablation_report(folder: str | Path, variants: list, partial: bool) -> str:
 
     Returns
     -------
-    str
-        The Markdown. In ablation.json ``variants`` maps each name to what
+    list of str
+        The lines of the Markdown. In ablation.json ``variants`` maps each name to what
         :func:`compare` says of it (first) and the full network (second), with
         ``p_holm`` over all variants and modalities, or to ``problem``.
     """
@@ -396,10 +382,9 @@ def ablation_report(folder: str | Path, variants: list, partial: bool) -> str:
     head = "network,modality,score,runs,variant,full,difference,95 % interval"
     lines += table(f"{head},p,p (Holm)".split(","), rows)
     lines += ["", "p by speaker, corrected over the whole table (Holm)."]
-    text = "\n".join(lines) + "\n"
     content = {"partial": partial, "variants": found}
-    _write(folder, "ablation", content, text)
-    return text
+    _write(folder, "ablation", content, lines)
+    return lines
 
 
 def title(name: str) -> str:
@@ -444,7 +429,8 @@ def _test_cells(score):
     ]
 
 
-def _write(folder, name, content, text):
+def _write(folder, name, content, lines):
     """Writes NAME.json and NAME.md."""
+    text = "\n".join(lines) + "\n"
     write_json(Path(folder) / f"{name}.json", content)
     write_atomically(Path(folder) / f"{name}.md", text.encode())

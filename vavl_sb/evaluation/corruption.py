@@ -129,11 +129,7 @@ def make_noise(seed: int, path: str | Path | None = None) -> Callable:
     -------
     callable
         ``(clip id, n)`` to samples (n,) at 16 kHz: the same at each call.
-
-    Raises
-    ------
-    MediaError
-        The file cannot be decoded, or is silent.
+        MediaError if the file cannot be decoded, or is silent.
     """
 
     def white(clip, length):
@@ -229,54 +225,51 @@ class Condition:
     corrupt: Callable | None = None
 
 
-CONDITIONS = {
-    condition.name: condition
-    for condition in (
-        Condition("modalities", "Inputs the model gets", "", (None,)),
-        Condition(
-            "missing",
-            "Clips without sound or without a face",
-            "% of clips",
-            (0, 25, 50, 75, 100),
-        ),
-        Condition(
-            "face",
-            "Face frames missing",
-            "% of frames",
-            (0, 25, 50, 75, 90),
-            "visual",
-            lambda frames, percent, clip, seed, noise: drop_frames(
-                frames, percent, clip_generator(clip, seed, "face")
-            ),
-        ),
-        Condition(
-            "sound-middle",
-            "Middle of the sound silent",
-            "% of the sound",
-            (0, 25, 50, 75),
-            "audio",
-            lambda samples, percent, *_: silence_middle(samples, percent),
-        ),
-        Condition(
-            "sound-end",
-            "End of the sound cut off",
-            "% of the sound",
-            (0, 25, 50, 75),
-            "audio",
-            lambda samples, percent, *_: cut_end(samples, percent),
-        ),
-        Condition(
-            "noise",
-            "Noise in the sound",
-            "SNR in dB",
-            (None, 20, 10, 5, 0, -5),
-            "audio",
-            lambda samples, snr, clip, seed, noise: add_noise(
-                samples, noise(clip, len(samples)), snr
-            ),
-        ),
-    )
-}
+def _face(frames, percent, clip, seed, noise):
+    """With the same generator at each level, so that choices are nested."""
+    return drop_frames(frames, percent, clip_generator(clip, seed, "face"))
+
+
+def _middle(samples, percent, clip, seed, noise):
+    return silence_middle(samples, percent)
+
+
+def _end(samples, percent, clip, seed, noise):
+    return cut_end(samples, percent)
+
+
+def _noise(samples, snr, clip, seed, noise):
+    return add_noise(samples, noise(clip, len(samples)), snr)
+
+
+SOUND, FACE = "% of the sound", "% of frames"
+CLIPS, SNR = "% of clips", "SNR in dB"
+SHARES, RATIOS = (0, 25, 50, 75), (None, 20, 10, 5, 0, -5)
+ALL = (
+    Condition("modalities", "Inputs the model gets", "", (None,)),
+    Condition(
+        "missing",
+        "Clips without sound or without a face",
+        CLIPS,
+        (*SHARES, 100),
+    ),
+    Condition(
+        "face", "Face frames missing", FACE, (*SHARES, 90), "visual", _face
+    ),
+    Condition(
+        "sound-middle",
+        "Middle of the sound silent",
+        SOUND,
+        SHARES,
+        "audio",
+        _middle,
+    ),
+    Condition(
+        "sound-end", "End of the sound cut off", SOUND, SHARES, "audio", _end
+    ),
+    Condition("noise", "Noise in the sound", SNR, RATIOS, "audio", _noise),
+)
+CONDITIONS = {condition.name: condition for condition in ALL}
 
 
 def choose_conditions(names: list | None) -> list:
@@ -285,18 +278,13 @@ def choose_conditions(names: list | None) -> list:
     Arguments
     ---------
     names : list of str, optional
-        Names, also several in one with commas between them; empty for all
-        conditions, None for none.
+        Also several in one with commas between them; empty for all conditions,
+        None for none. VAVLError if there is no such condition.
 
     Returns
     -------
     list of Condition
         Each once, in the order of ``CONDITIONS``.
-
-    Raises
-    ------
-    VAVLError
-        There is no condition of that name.
 
     Example
     -------

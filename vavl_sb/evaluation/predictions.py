@@ -72,14 +72,12 @@ class Predictions:
             Of ``HEADS`` and "auto".
         clips : list of str, optional
             Only these; where one of them has lost a modality, its "auto"
-            output counts for "audiovisual", as in use. Default: all that a
-            head has an output for.
+            output counts for "audiovisual", as in use. Default: all.
 
         Returns
         -------
         dict
-            Head to its scores, as from :meth:`score_of`; heads without a clip
-            are not in it.
+            Heads that have a clip to their scores, from :meth:`score_of`.
         """
         found = {}
         for head in heads:
@@ -92,18 +90,10 @@ class Predictions:
         return found
 
     def score_of(self, heads: dict) -> dict:
-        """Scores where each clip has a head of its own.
+        """Scores of ``{clip: head}``, which is not empty.
 
-        Arguments
-        ---------
-        heads : dict
-            Clip to head, not empty.
-
-        Returns
-        -------
-        dict
-            ``n``, and ``f1_macro``, ``f1_micro``, ``uar``, or ``ccc`` and
-            ``ccc_mean``.
+        They are ``n``, and ``f1_macro``, ``f1_micro`` and ``uar``, or ``ccc``
+        and ``ccc_mean``.
         """
         summary = dict(self.stats(heads).summarize())
         summary.pop("confusion", None)

@@ -121,7 +121,7 @@ def run_protocol(plan: Plan, say: Callable = print) -> dict:
     )
 
 
-def run_ablation(plan: Plan, say: Callable = print) -> tuple[str, bool]:
+def run_ablation(plan: Plan, say: Callable = print) -> tuple[list, bool]:
     """Runs a protocol in full and with each part of the network turned off.
 
     Arguments
@@ -133,8 +133,8 @@ def run_ablation(plan: Plan, say: Callable = print) -> tuple[str, bool]:
 
     Returns
     -------
-    text : str
-        The comparison with the full network, as Markdown.
+    lines : list of str
+        The comparison with the full network, as lines of Markdown.
     partial : bool
         Whether a run failed.
     """
@@ -442,16 +442,7 @@ def _resolved(key, value):
 
 
 def as_words(overrides: dict) -> list:
-    """Options as words of a command line.
-
-    Arguments
-    ---------
-    overrides : dict
-        From :func:`read_overrides`.
-
-    Returns
-    -------
-    list of str
+    """What :func:`read_overrides` gives, as words of a command line.
 
     Example
     -------

@@ -46,18 +46,10 @@ def clip_statistics(
 
 
 def concordance_of(moments: np.ndarray) -> np.ndarray:
-    """Concordance correlation coefficient from summed moments.
+    """Concordance correlation coefficients from summed moments.
 
-    Arguments
-    ---------
-    moments : np.ndarray
-        Sums of :func:`clip_statistics` over clips, shape (..., 6).
-
-    Returns
-    -------
-    np.ndarray
-        Shape (...); 0 where neither side varies, as in
-        :func:`vavl_sb.utils.metrics.concordance`.
+    From shape (..., 6) to (...); 0 where neither side varies, as in
+    :func:`vavl_sb.utils.metrics.concordance`.
 
     Example
     -------
