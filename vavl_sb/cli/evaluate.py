@@ -104,6 +104,6 @@ def run(options) -> int:
         "labels": labels,
         **test.summary(),
     }
-    print(write_report(options.output, result, test.clean), end="")
-    print(f"\nWritten to {options.output}")
+    lines = write_report(options.output, result, test.clean)
+    print("\n".join([*lines, "", f"Written to {options.output}"]))
     return 0

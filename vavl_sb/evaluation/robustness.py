@@ -286,7 +286,7 @@ class RobustnessTest:
 
 def write_report(
     folder: str | Path, result: dict, predictions: Predictions
-) -> str:
+) -> list:
     """Writes ``robustness.json``, ``.txt``, ``.png``, and the predictions.
 
     Arguments
@@ -302,43 +302,52 @@ def write_report(
 
     Returns
     -------
-    str
-        The table: the clean scores, then for each condition the score that
-        stands for the task, macro F1 or the mean CCC.
+    list of str
+        From :func:`report_lines`.
     """
-    folder, counts, clean = Path(folder), result["clips"], result["clean"]
-    parts = [
-        f"{counts['used']} of {counts['in_manifest']} clips used, "
-        f"{counts['with_both']} of them with sound and a face; "
-        f"{len(counts['failed'])} files or parts of clips failed\n",
-        "As they are\n"
-        + score_table(
-            {
-                "task": result["task"],
-                "labels": result["labels"],
-                "test": clean,
-                "n_test": {head: s["n"] for head, s in clean.items()},
-            }
-        ),
-    ]
-    for condition in result["conditions"].values():
-        parts.append(_condition_table(condition, result["task"]))
-    for name, reason in result["skipped"].items():
-        parts.append(f"{name}: skipped, {reason}\n")
-    table = "\n".join(parts)
+    folder, lines = Path(folder), report_lines(result)
     stats = {
         head: predictions.stats(dict.fromkeys(predictions.clips(head), head))
         for head in HEADS
     }
-    text = predictions_csv(predictions.task, predictions.labels, stats)
+    rows = predictions_csv(predictions.task, predictions.labels, stats)
     write_json(folder / "robustness.json", result)
-    write_atomically(folder / "robustness.txt", table.encode())
-    write_atomically(folder / "predictions_clean.csv", text.encode())
+    text = "\n".join(lines) + "\n"
+    write_atomically(folder / "robustness.txt", text.encode())
+    write_atomically(folder / "predictions_clean.csv", rows.encode())
     if result["conditions"]:
         _draw(result, folder / "robustness.png")
     else:  # Of an earlier test.
         (folder / "robustness.png").unlink(missing_ok=True)
-    return table
+    return lines
+
+
+def report_lines(result: dict) -> list:
+    """The table of robustness.json, as lines.
+
+    The clean scores, then for each condition the score that stands for the
+    task: macro F1, or the mean CCC.
+    """
+    counts, clean = result["clips"], result["clean"]
+    metrics = {
+        "task": result["task"],
+        "labels": result["labels"],
+        "test": clean,
+        "n_test": {head: s["n"] for head, s in clean.items()},
+    }
+    lines = [
+        f"{counts['used']} of {counts['in_manifest']} clips used, "
+        f"{counts['with_both']} of them with sound and a face; "
+        f"{len(counts['failed'])} files or parts of clips failed",
+        "",
+        "As they are",
+        *score_table(metrics).splitlines(),
+    ]
+    for condition in result["conditions"].values():
+        lines += ["", *_condition_table(condition, result["task"])]
+    for name, reason in result["skipped"].items():
+        lines += ["", f"{name}: skipped, {reason}"]
+    return lines
 
 
 def _condition_table(condition, task):
@@ -363,7 +372,7 @@ def _condition_table(condition, task):
                 cell = f"({scores['n']} clips) {cell}"
             line += f"{cell:>18}"
         lines.append(line)
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def _draw(result, path):
