@@ -28,7 +28,18 @@ from vavl_sb.utils.predictions import HEADS
 
 
 def read_options(words: list) -> argparse.Namespace:
-    """Reads the command line; ``passed_on`` is what each train.py gets."""
+    """Reads the command line.
+
+    Arguments
+    ---------
+    words : list of str
+        Command line without the program's name.
+
+    Returns
+    -------
+    argparse.Namespace
+        ``passed_on`` holds the options that each train.py gets.
+    """
     parser = argparse.ArgumentParser(
         description="Cross-validation over the actors of RAVDESS.",
         allow_abbrev=False,
@@ -137,7 +148,18 @@ def score(runs: list, folder: Path, cache: str) -> dict:
 
 
 def report(found: dict) -> list:
-    """The UAR of each fold, and the mean over folds, as lines of Markdown."""
+    """The UAR of each fold, and the mean over folds.
+
+    Arguments
+    ---------
+    found : dict
+        From :func:`score`.
+
+    Returns
+    -------
+    list of str
+        Lines of Markdown.
+    """
     folds = list(next(iter(found.values())))
     rows = []
     for name, uars in found.items():

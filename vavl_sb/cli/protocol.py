@@ -157,6 +157,17 @@ def run(options) -> int:
 
 
 def interrupted(stop: KeyboardInterrupt) -> int:
-    """Says how to go on; returns the exit status, 130 or 143 (SIGTERM)."""
+    """Says how to go on.
+
+    Arguments
+    ---------
+    stop : KeyboardInterrupt
+        What was raised.
+
+    Returns
+    -------
+    int
+        Exit status: 130, or 143 after SIGTERM.
+    """
     print("vavl: interrupted; the same command resumes it", file=sys.stderr)
     return exit_status(stop)

@@ -113,7 +113,18 @@ def write_summary(
 
 
 def summary_lines(content: dict) -> list:
-    """The table of a protocol, as lines of Markdown, from protocol.json."""
+    """The table of a protocol.
+
+    Arguments
+    ---------
+    content : dict
+        As in protocol.json.
+
+    Returns
+    -------
+    list of str
+        Lines of Markdown.
+    """
     done, wanted = content["n_finished"], content["n_runs"]
     lines = [f"# {content['hparams']}: {done} of {wanted} runs", ""]
     if content["partial"]:
@@ -133,7 +144,7 @@ def summary_lines(content: dict) -> list:
             for head, part in content["summary"].items()
         ]
         lines += [
-            *table(["modality", "runs", "speakers", *map(title, names)], rows),
+            *table(["modality", "runs", "speakers", *map(_title, names)], rows),
             "",
             "Mean ± sample standard deviation over runs, and the 95 % "
             "bootstrap interval of the mean by test speaker.",
@@ -299,9 +310,19 @@ def _add_holm(tests):
 
 
 def write_comparison(content: dict, folder: str | Path) -> list:
-    """Writes comparison.json and .md of what :func:`compare` gives.
+    """Writes comparison.json and comparison.md.
 
-    Returns the lines of the Markdown.
+    Arguments
+    ---------
+    content : dict
+        From :func:`compare`.
+    folder : str or Path
+        Where to write.
+
+    Returns
+    -------
+    list of str
+        Lines of Markdown.
     """
     lines = [
         f"# A: {content['first']}, B: {content['second']}",
@@ -330,7 +351,7 @@ def write_comparison(content: dict, folder: str | Path) -> list:
         rows += [
             [
                 head,
-                title(name),
+                _title(name),
                 *_test_cells(s),
                 part["n_speakers"],
             ]
@@ -377,7 +398,7 @@ def ablation_report(folder: str | Path, variants: list, partial: bool) -> list:
     for name, content in found.items():
         for head, part in content["modalities"].items():
             key, score = next(iter(part["scores"].items()))
-            row = [name.replace("_", " "), head, title(key), part["n_runs"]]
+            row = [name.replace("_", " "), head, _title(key), part["n_runs"]]
             rows.append([*row, *_test_cells(score)])
     head = "network,modality,score,runs,variant,full,difference,95 % interval"
     lines += table(f"{head},p,p (Holm)".split(","), rows)
@@ -387,19 +408,25 @@ def ablation_report(folder: str | Path, variants: list, partial: bool) -> list:
     return lines
 
 
-def title(name: str) -> str:
-    """What tables call a score.
-
-    Example
-    -------
-    >>> title("f1_macro"), title("ccc_valence")
-    ('macro F1', 'CCC valence')
-    """
+def _title(name):
+    """What tables call a score."""
     return TITLES.get(name) or name.replace("ccc_", "CCC ")
 
 
 def table(head: list, rows: list) -> list:
-    """A Markdown table, as lines, of column names and rows of cells.
+    """A Markdown table.
+
+    Arguments
+    ---------
+    head : list of str
+        The column names.
+    rows : list of list
+        The cells.
+
+    Returns
+    -------
+    list of str
+        Lines.
 
     Example
     -------

@@ -21,10 +21,20 @@ from vavl_sb.utils.seeding import clip_generator, shuffled
 
 
 def silence_middle(samples: torch.Tensor, percent: float) -> torch.Tensor:
-    """Sound (n,) of the same length whose middle is digital silence.
+    """Sound of the same length whose middle is digital silence.
 
-    ``round(percent / 100 * n)`` samples become 0, with as many samples before
-    as after them (one more after, where that is odd).
+    Arguments
+    ---------
+    samples : torch.Tensor
+        Shape (n,).
+    percent : float
+        ``round(percent / 100 * n)`` samples become 0, with as many samples
+        before as after them (one more after, where that is odd).
+
+    Returns
+    -------
+    torch.Tensor
+        Shape (n,).
 
     Example
     -------
@@ -39,7 +49,19 @@ def silence_middle(samples: torch.Tensor, percent: float) -> torch.Tensor:
 
 
 def cut_end(samples: torch.Tensor, percent: float) -> torch.Tensor:
-    """Sound (n,) without its last ``round(percent / 100 * n)`` samples.
+    """Sound that ends early.
+
+    Arguments
+    ---------
+    samples : torch.Tensor
+        Shape (n,).
+    percent : float
+        The last ``round(percent / 100 * n)`` samples are cut off.
+
+    Returns
+    -------
+    torch.Tensor
+        Shape (n - cut,).
 
     Example
     -------

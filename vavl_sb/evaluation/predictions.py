@@ -60,7 +60,17 @@ class Predictions:
         self.targets[clip] = target
 
     def clips(self, head: str = "auto") -> list:
-        """Ids of the clips that a head has an output for; "auto": any head."""
+        """Ids of the clips that a head has an output for.
+
+        Arguments
+        ---------
+        head : str
+            One of ``HEADS``, or "auto" for any.
+
+        Returns
+        -------
+        list of str
+        """
         return list(self.outputs[head])
 
     def scores(self, heads, clips: list | None = None) -> dict:
@@ -90,17 +100,35 @@ class Predictions:
         return found
 
     def score_of(self, heads: dict) -> dict:
-        """Scores of ``{clip: head}``, which is not empty.
+        """Scores where each clip has a head of its own.
 
-        They are ``n``, and ``f1_macro``, ``f1_micro`` and ``uar``, or ``ccc``
-        and ``ccc_mean``.
+        Arguments
+        ---------
+        heads : dict
+            Clip to head, not empty.
+
+        Returns
+        -------
+        dict
+            ``n``, and ``f1_macro``, ``f1_micro``, ``uar``, or ``ccc`` and
+            ``ccc_mean``.
         """
         summary = dict(self.stats(heads).summarize())
         summary.pop("confusion", None)
         return {"n": len(heads), **summary}
 
     def stats(self, heads: dict):
-        """``EmotionStats`` or ``ConcordanceStats`` of ``{clip: head}``."""
+        """The same as a statistics object.
+
+        Arguments
+        ---------
+        heads : dict
+            Clip to head.
+
+        Returns
+        -------
+        EmotionStats or ConcordanceStats
+        """
         stats = STATS[self.task](self.labels)
         if heads:
             stats.append(
@@ -132,7 +160,17 @@ class HeadResult:
     statistics: np.ndarray
 
     def rows(self, rows) -> "HeadResult":
-        """Some of the clips, in the order given."""
+        """Some of the clips.
+
+        Arguments
+        ---------
+        rows : np.ndarray
+            Their numbers, int, in the order wanted.
+
+        Returns
+        -------
+        HeadResult
+        """
         return HeadResult(
             [self.clips[row] for row in rows],
             [self.speakers[row] for row in rows],
@@ -188,7 +226,7 @@ def read_run(folder: str | Path) -> RunResult:
         metrics = read_json(folder / "metrics.json")
         entries = read_json(folder / "test.json")
         task, labels = metrics["task"], metrics["labels"]
-        scores = {head: flat(s) for head, s in metrics["test"].items()}
+        scores = {head: _flat(s) for head, s in metrics["test"].items()}
         path = folder / "predictions_test.csv"
         stats = read_predictions(path, task, labels)
         for head, collected in stats.items():
@@ -199,7 +237,7 @@ def read_run(folder: str | Path) -> RunResult:
                 targets,
                 clip_statistics(task, predictions, targets),
             )
-        computed = {head: flat(s.summarize()) for head, s in stats.items()}
+        computed = {head: _flat(s.summarize()) for head, s in stats.items()}
         # Predictions are written with seven digits.
         if not _agree(computed, scores, 1e-4):
             raise VAVLError(
@@ -220,14 +258,8 @@ def read_run(folder: str | Path) -> RunResult:
     return RunResult(task, labels, heads, scores)
 
 
-def flat(scores: dict) -> dict:
-    """Scores of one head in metrics.json, one name each.
-
-    Example
-    -------
-    >>> flat({"ccc": {"valence": 0.5}, "ccc_mean": 0.5, "confusion": []})
-    {'ccc_mean': 0.5, 'ccc_valence': 0.5}
-    """
+def _flat(scores):
+    """Scores of one head in metrics.json, one name each."""
     numbers = {k: v for k, v in scores.items() if k not in ("ccc", "confusion")}
     for name, value in scores.get("ccc", {}).items():
         numbers[f"ccc_{name}"] = value

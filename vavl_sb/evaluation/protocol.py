@@ -151,12 +151,17 @@ def run_ablation(plan: Plan, say: Callable = print) -> tuple[list, bool]:
 
 
 def find_recipe(recipe_file: str | Path) -> tuple[Path, Path]:
-    """An hparams file and its recipe's train.py, as absolute paths.
+    """The train.py that belongs to an hparams file.
 
-    Raises
-    ------
-    VAVLError
-        In one line: one of the two is not there.
+    Arguments
+    ---------
+    recipe_file : str or Path
+        ``recipes/X/hparams/Y.yaml``.
+
+    Returns
+    -------
+    recipe_file, train : Path
+        Both, absolute. VAVLError if one of the two is not there.
     """
     path = Path(os.path.abspath(recipe_file))
     if not path.is_file() or path.suffix not in (".yaml", ".yml"):
@@ -442,7 +447,16 @@ def _resolved(key, value):
 
 
 def as_words(overrides: dict) -> list:
-    """What :func:`read_overrides` gives, as words of a command line.
+    """Options as words of a command line.
+
+    Arguments
+    ---------
+    overrides : dict
+        From :func:`read_overrides`.
+
+    Returns
+    -------
+    list of str
 
     Example
     -------

@@ -323,10 +323,18 @@ def write_report(
 
 
 def report_lines(result: dict) -> list:
-    """The table of robustness.json, as lines.
+    """The table of a test.
 
-    The clean scores, then for each condition the score that stands for the
-    task: macro F1, or the mean CCC.
+    Arguments
+    ---------
+    result : dict
+        As in robustness.json.
+
+    Returns
+    -------
+    list of str
+        Lines: the clean scores, then for each condition the score that stands
+        for the task, macro F1 or the mean CCC.
     """
     counts, clean = result["clips"], result["clean"]
     metrics = {

@@ -48,8 +48,16 @@ def clip_statistics(
 def concordance_of(moments: np.ndarray) -> np.ndarray:
     """Concordance correlation coefficients from summed moments.
 
-    From shape (..., 6) to (...); 0 where neither side varies, as in
-    :func:`vavl_sb.utils.metrics.concordance`.
+    Arguments
+    ---------
+    moments : np.ndarray
+        Sums of :func:`clip_statistics` over clips, shape (..., 6).
+
+    Returns
+    -------
+    np.ndarray
+        Shape (...); 0 where neither side varies, as in
+        :func:`vavl_sb.utils.metrics.concordance`.
 
     Example
     -------
@@ -207,7 +215,18 @@ def draw_speakers(
 
 
 def interval(values: np.ndarray) -> list:
-    """The 95 % percentile interval of bootstrap draws (draws,): both ends."""
+    """The 95 % percentile interval of bootstrap draws.
+
+    Arguments
+    ---------
+    values : np.ndarray
+        Shape (draws,).
+
+    Returns
+    -------
+    list of float
+        Lower and upper end.
+    """
     return [float(end) for end in np.percentile(values, [2.5, 97.5])]
 
 
