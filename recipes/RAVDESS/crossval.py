@@ -17,10 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
-from vavl_sb.cli.protocol import add_options, read_plan, say
+from vavl_sb.cli.protocol import add_options, say
 from vavl_sb.evaluation.baselines import check_sklearn, logistic_regression
 from vavl_sb.evaluation.comparison import table
-from vavl_sb.evaluation.protocol import fold_partitions, run_protocol
+from vavl_sb.evaluation.protocol import fold_partitions, read_plan, run_protocol
 from vavl_sb.features.cache import clip_means, read_index
 from vavl_sb.utils.errors import VAVLError, exit_on_error
 from vavl_sb.utils.files import read_json, write_atomically, write_json

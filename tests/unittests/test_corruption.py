@@ -8,18 +8,18 @@ from torchmetrics.functional.audio import signal_noise_ratio
 
 from vavl_sb.evaluation.corruption import (
     CONDITIONS,
-    add_noise,
     choose_conditions,
-    cut_end,
-    drop_frames,
     lose_modality,
     make_noise,
-    silence_middle,
 )
 from vavl_sb.utils.errors import MediaError, VAVLError
-from vavl_sb.utils.seeding import clip_generator
 
 CLIPS = [f"clip{i}" for i in range(41)]
+
+
+def corrupt(name, given, level, clip="a", seed=1, noise=None):
+    """What a condition makes of samples or frames."""
+    return CONDITIONS[name].corrupt(given, level, clip, seed, noise)
 
 
 def speech(length=16000):
@@ -33,9 +33,9 @@ def speech(length=16000):
 def test_middle_and_end_have_the_length_that_was_asked_for(length, percent):
     count = round(length * percent / 100)
     samples = torch.arange(1.0, length + 1)
-    kept = cut_end(samples, percent)
+    kept = corrupt("sound-end", samples, percent)
     assert kept.tolist() == samples[: length - count].tolist()
-    found = silence_middle(samples, percent)
+    found = corrupt("sound-middle", samples, percent)
     silent = (found == 0).nonzero().flatten()
     assert len(found) == length and len(silent) == count
     if count:
@@ -55,7 +55,7 @@ def test_the_measured_ratio_is_the_one_asked_for(snr, kind, tmp_path):
         soundfile.write(tmp_path / "hum.wav", hum, 16000)
         noise = make_noise(1, tmp_path / "hum.wav")
     clean = speech()
-    noisy = add_noise(clean, noise("a", len(clean)), snr)
+    noisy = corrupt("noise", clean, snr, noise=noise)
     # torchmetrics takes the difference from the clean sound as the noise: it
     # must be the sound as it was, not one turned down.
     assert float(signal_noise_ratio(noisy, clean)) == pytest.approx(
@@ -110,7 +110,7 @@ def test_the_share_of_frames_is_dropped_in_order_and_nested(length):
     frames = np.arange(length)[:, None]
     before = set(range(length))
     for percent in CONDITIONS["face"].levels:
-        kept = CONDITIONS["face"].corrupt(frames, percent, "a", 1, None)[:, 0]
+        kept = corrupt("face", frames, percent)[:, 0]
         dropped = min(round(length * percent / 100), length - 1)
         assert len(kept) == length - dropped
         assert (np.diff(kept) > 0).all()
@@ -121,7 +121,7 @@ def test_the_share_of_frames_is_dropped_in_order_and_nested(length):
 def test_which_frames_are_dropped_is_each_clips_own():
     frames = np.arange(100)[:, None]
     kept = {
-        tuple(drop_frames(frames, 50, clip_generator(*who, "face"))[:, 0])
+        tuple(corrupt("face", frames, 50, *who)[:, 0])
         for who in (("a", 1), ("a", 1), ("b", 1), ("a", 2))
     }
     assert len(kept) == 3

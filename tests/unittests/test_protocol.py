@@ -21,7 +21,7 @@ from test_stopping import end, in_child
 from vavl_sb import cli
 from vavl_sb.evaluation.comparison import compare, write_comparison
 from vavl_sb.evaluation.predictions import read_run
-from vavl_sb.evaluation.protocol import read_overrides, read_partitions
+from vavl_sb.evaluation.protocol import _read_overrides, read_partitions
 from vavl_sb.utils.errors import VAVLError
 from vavl_sb.utils.lock import take_lock
 
@@ -361,7 +361,7 @@ def test_paths_are_meant_from_where_the_command_stands(tmp_path, monkeypatch):
     (tmp_path / "corpus").mkdir()
     (tmp_path / "logmel").mkdir()  # A folder that only has the name of one.
     (tmp_path / "split.json").write_text("{}")
-    found = read_overrides(
+    found = _read_overrides(
         ["--data_folder", "corpus", "--feature_folder=new", "--lr", "1e-3"]
         + ["--audio_encoder_source", "some/hub", "--face_detector", "logmel"]
         + ["--", "--debug"]

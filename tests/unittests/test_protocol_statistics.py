@@ -6,8 +6,8 @@ import scipy.stats
 from sklearn.metrics import f1_score, recall_score
 
 from vavl_sb.evaluation.statistics import (
+    _concordance,
     clip_statistics,
-    concordance_of,
     draw_speakers,
     holm,
     interval,
@@ -103,16 +103,16 @@ def test_constants_have_concordance_0_from_sums_too():
     for constant in np.random.default_rng(0).uniform(-5, 5, 50):
         same = np.full((7, 1), constant)
         assert (
-            concordance_of(
-                clip_statistics("regression", same, same).sum(axis=0)
-            )[0]
+            _concordance(clip_statistics("regression", same, same).sum(axis=0))[
+                0
+            ]
             == 0
         )
-        found = concordance_of(
+        found = _concordance(
             clip_statistics("regression", same, varied).sum(axis=0)
         )[0]
         assert abs(found) < 1e-9
-    assert concordance_of(np.zeros(6)) == 0
+    assert _concordance(np.zeros(6)) == 0
 
 
 def test_bootstrap_interval_of_a_mean_equals_scipy():

@@ -1,6 +1,6 @@
 """`vavl ablate`: what each part of the network is worth."""
 
-from vavl_sb.cli.protocol import add_options, interrupted, read_plan, say
+from vavl_sb.cli.protocol import add_options, interrupted, say
 
 
 def add_parser(commands):
@@ -33,7 +33,7 @@ def run(options) -> int:
     int
         Exit status: 1 where a run failed, 130 or 143 where it was stopped.
     """
-    from vavl_sb.evaluation.protocol import run_ablation
+    from vavl_sb.evaluation.protocol import read_plan, run_ablation
 
     plan = read_plan(options, "ablation")
     try:

@@ -2,9 +2,7 @@
 
 import functools
 import sys
-from pathlib import Path
 
-from vavl_sb.utils.errors import VAVLError
 from vavl_sb.utils.signals import exit_status
 
 say = functools.partial(print, flush=True)
@@ -80,56 +78,6 @@ def add_options(parser, partitions: str, seeds: str):
     )
 
 
-def read_plan(options, command: str):
-    """What the options ask for.
-
-    Arguments
-    ---------
-    options : argparse.Namespace
-        What :func:`add_options` describes, and ``passed_on``.
-    command : str
-        For the default folder's name.
-
-    Returns
-    -------
-    vavl_sb.evaluation.protocol.Plan
-
-    Raises
-    ------
-    VAVLError
-        In one line: a wrong option, of the protocol or of its train.py.
-    """
-    from vavl_sb.evaluation import protocol
-    from vavl_sb.training.arguments import parse_arguments
-
-    recipe_file, train = protocol.find_recipe(options.recipe_file)
-    default = train.parent / "results" / command / recipe_file.stem
-    if options.jobs is not None and options.jobs < 1:
-        raise VAVLError(f"--jobs: must be at least 1, not {options.jobs}")
-    if options.slurm and options.launcher != "slurm":
-        raise VAVLError("--slurm: only goes with --launcher slurm")
-    slurm = {}
-    for word in options.slurm:
-        key, equals, value = word.partition("=")
-        if not (key and equals):
-            raise VAVLError(f"--slurm: must be KEY=VALUE, not {word!r}")
-        slurm[key] = int(value) if value.isdigit() else value
-    overrides = protocol.read_overrides(options.passed_on)
-    # Before a folder is claimed, and before runs fail one after the other.
-    words = [str(recipe_file), *protocol.as_words(overrides)]
-    parse_arguments(words, later=protocol.RESERVED)
-    return protocol.Plan(
-        recipe_file=str(recipe_file),
-        partitions=protocol.read_partitions(options.partitions),
-        seeds=protocol.read_seeds(options.seeds),
-        overrides=overrides,
-        folder=str(Path(options.output_folder or default).absolute()),
-        launcher=options.launcher,
-        jobs=options.jobs or (0 if options.launcher == "slurm" else 1),
-        slurm=slurm,
-    )
-
-
 def run(options) -> int:
     """Runs the protocol and prints its table.
 
@@ -144,7 +92,7 @@ def run(options) -> int:
         Exit status: 1 where a run failed, 130 or 143 where it was stopped.
     """
     from vavl_sb.evaluation.comparison import summary_lines
-    from vavl_sb.evaluation.protocol import run_protocol
+    from vavl_sb.evaluation.protocol import read_plan, run_protocol
 
     plan = read_plan(options, "protocol")
     try:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vavl_sb.evaluation.predictions import read_run
+from vavl_sb.evaluation.predictions import HeadResult, read_run
 from vavl_sb.evaluation.statistics import (
     draw_speakers,
     holm,
@@ -152,21 +152,8 @@ def summary_lines(content: dict) -> list:
     return lines
 
 
-def read_protocol(folder: str | Path) -> dict:
-    """Reads the finished runs of a protocol.
-
-    Arguments
-    ---------
-    folder : str or Path
-        Where ``vavl protocol`` left protocol.json.
-
-    Returns
-    -------
-    dict
-        (partition, seed) to
-        :class:`~vavl_sb.evaluation.predictions.RunResult`. VAVLError if it is
-        no such folder, or a run's files cannot be used.
-    """
+def _read_protocol(folder):
+    """The finished runs of a protocol: (partition, seed) to RunResult."""
     path = Path(folder) / "protocol.json"
     try:
         return {
@@ -208,7 +195,7 @@ def compare(first: str | Path, second: str | Path) -> dict:
     VAVLError
         In one line: tasks or labels differ, or there is nothing in common.
     """
-    one, other = read_protocol(first), read_protocol(second)
+    one, other = _read_protocol(first), _read_protocol(second)
     names = f"{first} and {second}"
     common = [key for key in one if key in other]
     if not common:
@@ -254,7 +241,7 @@ def _pair(one, other, names):
     places = [{clip: i for i, clip in enumerate(h.clips)} for h in (one, other)]
     common = sorted(places[0].keys() & places[1].keys())
     a, b = (
-        head.rows(np.array([place[clip] for clip in common], dtype=int))
+        _take(head, np.array([place[clip] for clip in common], dtype=int))
         for head, place in zip((one, other), places)
     )
     same = np.isclose(a.targets, b.targets, atol=1e-5)
@@ -266,6 +253,16 @@ def _pair(one, other, names):
                 "must be scored on the same labels"
             )
     return a, b, len(one.clips) + len(other.clips) - 2 * len(common)
+
+
+def _take(head, rows):
+    """Some of the clips of a head."""
+    clips, speakers = (
+        [x[r] for r in rows] for x in (head.clips, head.speakers)
+    )
+    return HeadResult(
+        clips, speakers, head.targets[rows], head.statistics[rows]
+    )
 
 
 def _compare_head(pairs, score):

@@ -20,26 +20,10 @@ from vavl_sb.utils.errors import MediaError, VAVLError
 from vavl_sb.utils.seeding import clip_generator, shuffled
 
 
-def silence_middle(samples: torch.Tensor, percent: float) -> torch.Tensor:
-    """Sound of the same length whose middle is digital silence.
+def _silence_middle(samples, percent, *_):
+    """Sound (n,) of the same length with digital silence in its middle.
 
-    Arguments
-    ---------
-    samples : torch.Tensor
-        Shape (n,).
-    percent : float
-        ``round(percent / 100 * n)`` samples become 0, with as many samples
-        before as after them (one more after, where that is odd).
-
-    Returns
-    -------
-    torch.Tensor
-        Shape (n,).
-
-    Example
-    -------
-    >>> silence_middle(torch.ones(8), 50).tolist()
-    [1.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0]
+    There are as many samples before as after it (or one more after).
     """
     count = _part(len(samples), percent)
     start = (len(samples) - count) // 2
@@ -48,89 +32,31 @@ def silence_middle(samples: torch.Tensor, percent: float) -> torch.Tensor:
     return samples
 
 
-def cut_end(samples: torch.Tensor, percent: float) -> torch.Tensor:
-    """Sound that ends early.
-
-    Arguments
-    ---------
-    samples : torch.Tensor
-        Shape (n,).
-    percent : float
-        The last ``round(percent / 100 * n)`` samples are cut off.
-
-    Returns
-    -------
-    torch.Tensor
-        Shape (n - cut,).
-
-    Example
-    -------
-    >>> cut_end(torch.arange(4.0), 25).tolist()
-    [0.0, 1.0, 2.0]
-    """
+def _cut_end(samples, percent, *_):
+    """Sound (n,) without its end."""
     return samples[: len(samples) - _part(len(samples), percent)]
 
 
-def drop_frames(
-    frames: np.ndarray, percent: float, generator: np.random.Generator
-) -> np.ndarray:
-    """Features of a face without some of the frames, as if it was not seen.
+def _drop_frames(frames, percent, clip, seed, _):
+    """Features of a face (T, D) without some frames, as if it was not seen.
 
-    The frames that a smaller share drops, a larger one drops as well.
-
-    Arguments
-    ---------
-    frames : np.ndarray
-        Shape (T, D), T at least 1.
-    percent : float
-        ``round(percent / 100 * T)`` frames are dropped, but never the last
-        one that is left.
-    generator : numpy.random.Generator
-        Chooses them; the same state for each share.
-
-    Returns
-    -------
-    np.ndarray
-        Shape (T - dropped, D), in the order of time.
-
-    Example
-    -------
-    >>> frames = np.arange(4.0)[:, None]
-    >>> len(drop_frames(frames, 50, np.random.default_rng(0)))
-    2
+    One is always left. What a smaller share drops, a larger one drops as well,
+    since the generator is the same.
     """
-    order = generator.permutation(len(frames))
+    order = clip_generator(clip, seed, "face").permutation(len(frames))
     count = min(_part(len(frames), percent), len(frames) - 1)
     return frames[np.sort(order[count:])]
 
 
-def add_noise(
-    samples: torch.Tensor, noise: torch.Tensor, snr: float
-) -> torch.Tensor:
-    """Sound with noise on top; the sound itself keeps its level.
+def _add_noise(samples, snr, clip, _, noise):
+    """Sound (n,) with noise on top, at a signal-to-noise ratio in dB.
 
     The ratio is that of the root mean squares over the whole clip, pauses
     included, as SpeechBrain defines it. (Its ``AddNoise`` also turns down the
     sound, so that the level of the speech would change with the ratio.) The
     sum is not clipped.
-
-    Arguments
-    ---------
-    samples, noise : torch.Tensor
-        Shape (n,) each; the noise of any level but 0.
-    snr : float
-        Signal-to-noise ratio, dB.
-
-    Returns
-    -------
-    torch.Tensor
-        Shape (n,).
-
-    Example
-    -------
-    >>> add_noise(torch.ones(4), torch.tensor([1.0, -1.0, 1.0, -1.0]), 20.0)
-    tensor([1.1000, 0.9000, 1.1000, 0.9000])
     """
+    noise = noise(clip, len(samples))
     level, noise_level = (
         compute_amplitude(x, amp_type="rms").squeeze() for x in (samples, noise)
     )
@@ -235,8 +161,8 @@ class Condition:
         Which input it changes, "audio" or "visual"; None: it only chooses
         which inputs the model gets.
     corrupt : callable, optional
-        ``(samples or frames, level, clip, seed, noise)`` to the same, changed;
-        ``noise`` is from :func:`make_noise`.
+        ``(samples or frames, level, clip id, seed, noise)`` to the same,
+        changed, with ``noise`` from :func:`make_noise`.
     """
 
     name: str
@@ -245,23 +171,6 @@ class Condition:
     levels: tuple
     modality: str | None = None
     corrupt: Callable | None = None
-
-
-def _face(frames, percent, clip, seed, noise):
-    """With the same generator at each level, so that choices are nested."""
-    return drop_frames(frames, percent, clip_generator(clip, seed, "face"))
-
-
-def _middle(samples, percent, clip, seed, noise):
-    return silence_middle(samples, percent)
-
-
-def _end(samples, percent, clip, seed, noise):
-    return cut_end(samples, percent)
-
-
-def _noise(samples, snr, clip, seed, noise):
-    return add_noise(samples, noise(clip, len(samples)), snr)
 
 
 SOUND, FACE = "% of the sound", "% of frames"
@@ -276,7 +185,12 @@ ALL = (
         (*SHARES, 100),
     ),
     Condition(
-        "face", "Face frames missing", FACE, (*SHARES, 90), "visual", _face
+        "face",
+        "Face frames missing",
+        FACE,
+        (*SHARES, 90),
+        "visual",
+        _drop_frames,
     ),
     Condition(
         "sound-middle",
@@ -284,12 +198,17 @@ ALL = (
         SOUND,
         SHARES,
         "audio",
-        _middle,
+        _silence_middle,
     ),
     Condition(
-        "sound-end", "End of the sound cut off", SOUND, SHARES, "audio", _end
+        "sound-end",
+        "End of the sound cut off",
+        SOUND,
+        SHARES,
+        "audio",
+        _cut_end,
     ),
-    Condition("noise", "Noise in the sound", SNR, RATIOS, "audio", _noise),
+    Condition("noise", "Noise in the sound", SNR, RATIOS, "audio", _add_noise),
 )
 CONDITIONS = {condition.name: condition for condition in ALL}
 

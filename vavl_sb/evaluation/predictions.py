@@ -159,25 +159,6 @@ class HeadResult:
     targets: np.ndarray
     statistics: np.ndarray
 
-    def rows(self, rows) -> "HeadResult":
-        """Some of the clips.
-
-        Arguments
-        ---------
-        rows : np.ndarray
-            Their numbers, int, in the order wanted.
-
-        Returns
-        -------
-        HeadResult
-        """
-        return HeadResult(
-            [self.clips[row] for row in rows],
-            [self.speakers[row] for row in rows],
-            self.targets[rows],
-            self.statistics[rows],
-        )
-
 
 @dataclass
 class RunResult:

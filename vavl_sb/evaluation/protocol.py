@@ -11,6 +11,7 @@ from pathlib import Path
 
 from vavl_sb.evaluation.comparison import ablation_report, write_summary
 from vavl_sb.evaluation.runs import Run, launch
+from vavl_sb.training.arguments import parse_arguments
 from vavl_sb.utils.errors import VAVLError
 from vavl_sb.utils.files import read_json, write_json
 
@@ -40,9 +41,9 @@ class Plan:
     partitions : dict
         From :func:`read_partitions`.
     seeds : list of int
-        From :func:`read_seeds`.
+        Each partition is run with each.
     overrides : dict
-        From :func:`read_overrides`.
+        What each train.py gets: key to value, None for a flag.
     folder : str
         Where everything goes.
     launcher : str
@@ -63,6 +64,55 @@ class Plan:
     slurm: dict = field(default_factory=dict)
 
 
+def read_plan(options, command: str) -> Plan:
+    """What the options of a command ask for.
+
+    Arguments
+    ---------
+    options : argparse.Namespace
+        What :func:`vavl_sb.cli.protocol.add_options` describes, and
+        ``passed_on``: the words that each train.py gets.
+    command : str
+        For the default folder's name.
+
+    Returns
+    -------
+    Plan
+
+    Raises
+    ------
+    VAVLError
+        In one line: a wrong option, of the protocol or of its train.py.
+    """
+    recipe_file, train = _find_recipe(options.recipe_file)
+    default = train.parent / "results" / command / recipe_file.stem
+    on_slurm = options.launcher == "slurm"
+    if options.jobs is not None and options.jobs < 1:
+        raise VAVLError(f"--jobs: must be at least 1, not {options.jobs}")
+    if options.slurm and not on_slurm:
+        raise VAVLError("--slurm: only goes with --launcher slurm")
+    slurm = {}
+    for word in options.slurm:
+        key, equals, value = word.partition("=")
+        if not (key and equals):
+            raise VAVLError(f"--slurm: must be KEY=VALUE, not {word!r}")
+        slurm[key] = int(value) if value.isdigit() else value
+    overrides = _read_overrides(options.passed_on)
+    # Before a folder is claimed, and before runs fail one after the other.
+    words = [str(recipe_file), *_as_words(overrides)]
+    parse_arguments(words, later=RESERVED)
+    return Plan(
+        recipe_file=str(recipe_file),
+        partitions=read_partitions(options.partitions),
+        seeds=_read_seeds(options.seeds),
+        overrides=overrides,
+        folder=os.path.abspath(options.output_folder or default),
+        launcher=options.launcher,
+        jobs=options.jobs or (0 if on_slurm else 1),
+        slurm=slurm,
+    )
+
+
 def run_protocol(plan: Plan, say: Callable = print) -> dict:
     """Runs what has not finished yet, and writes the summary.
 
@@ -78,7 +128,7 @@ def run_protocol(plan: Plan, say: Callable = print) -> dict:
     dict
         What protocol.json holds; ``partial`` where a run failed.
     """
-    recipe_file, train = find_recipe(plan.recipe_file)
+    recipe_file, train = _find_recipe(plan.recipe_file)
     settings = _claim_folder(plan, recipe_file)
     runs = []
     for name, value in plan.partitions.items():
@@ -96,7 +146,7 @@ def run_protocol(plan: Plan, say: Callable = print) -> dict:
                 f"--partition={value}",
                 f"--seed={seed}",
                 f"--output_folder={folder}",
-                *as_words(plan.overrides),
+                *_as_words(plan.overrides),
             )
             run = Run(name, seed, folder, command, str(train.parent), settings)
             runs.append(run)
@@ -150,19 +200,8 @@ def run_ablation(plan: Plan, say: Callable = print) -> tuple[list, bool]:
     return ablation_report(plan.folder, list(VARIANTS), partial), partial
 
 
-def find_recipe(recipe_file: str | Path) -> tuple[Path, Path]:
-    """The train.py that belongs to an hparams file.
-
-    Arguments
-    ---------
-    recipe_file : str or Path
-        ``recipes/X/hparams/Y.yaml``.
-
-    Returns
-    -------
-    recipe_file, train : Path
-        Both, absolute. VAVLError if one of the two is not there.
-    """
+def _find_recipe(recipe_file):
+    """An hparams file and the train.py that belongs to it, absolute."""
     path = Path(os.path.abspath(recipe_file))
     if not path.is_file() or path.suffix not in (".yaml", ".yml"):
         raise VAVLError(
@@ -347,28 +386,13 @@ def fold_partitions(folds: list) -> dict:
     }
 
 
-def read_seeds(text: str) -> list:
-    """Reads the seeds of a command line.
-
-    Arguments
-    ---------
-    text : str
-        A count n, for 1234, 1235, ... 1234 + n - 1; or a list with a comma in
-        it: "7," is the one seed 7.
-
-    Returns
-    -------
-    list of int
-
-    Raises
-    ------
-    VAVLError
-        In one line: it is neither, or a seed is given twice.
+def _read_seeds(text):
+    """The seeds of a command line: a count, or a list with a comma in it.
 
     Example
     -------
-    >>> read_seeds("2"), read_seeds("1,5")
-    ([1234, 1235], [1, 5])
+    >>> _read_seeds("2"), _read_seeds("1,5"), _read_seeds("7,")
+    ([1234, 1235], [1, 5], [7])
     """
     try:
         numbers = [int(part) for part in text.split(",") if part.strip()]
@@ -384,34 +408,17 @@ def read_seeds(text: str) -> list:
     return numbers
 
 
-def read_overrides(words: list) -> dict:
-    """Reads the options that each train.py is to get.
+def _read_overrides(words):
+    """The options that each train.py is to get: key to value, None for a flag.
 
     A path is meant as seen from where the command stands, though train.py
-    runs in the recipe's folder: values of path options (``*_folder``,
-    ``*_csv``, ``*_source``, ``*_weights``, ``*_from``) and values with a slash
-    in them are made absolute where they name something that exists;
-    ``feature_folder`` is always made absolute.
-
-    Arguments
-    ---------
-    words : list of str
-        ``--key value``, ``--key=value`` or ``--flag``, as on a command line.
-
-    Returns
-    -------
-    dict
-        Key to value; None for a flag.
-
-    Raises
-    ------
-    VAVLError
-        In one line: a word belongs to no option, an option is given twice, or
-        the protocol sets it itself.
+    runs in the recipe's folder: values of path options (``PATH_ENDINGS``) and
+    values with a slash are made absolute where they name something that
+    exists; ``feature_folder`` is always made absolute.
 
     Example
     -------
-    >>> read_overrides(["--lr", "0.001", "--d_model=64", "--debug"])
+    >>> _read_overrides(["--lr", "0.001", "--d_model=64", "--debug"])
     {'lr': '0.001', 'd_model': '64', 'debug': None}
     """
     overrides, key = {}, None
@@ -446,23 +453,8 @@ def _resolved(key, value):
     return value
 
 
-def as_words(overrides: dict) -> list:
-    """Options as words of a command line.
-
-    Arguments
-    ---------
-    overrides : dict
-        From :func:`read_overrides`.
-
-    Returns
-    -------
-    list of str
-
-    Example
-    -------
-    >>> as_words({"lr": "0.1", "debug": None})
-    ['--lr=0.1', '--debug']
-    """
+def _as_words(overrides):
+    """Options as words of a command line."""
     return [
         f"--{key}" if value is None else f"--{key}={value}"
         for key, value in overrides.items()

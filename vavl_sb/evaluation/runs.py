@@ -68,22 +68,12 @@ class Outcome:
     error: str | None = None
 
 
-def perform(run: Run, threads: int | None = None) -> Outcome:
+def _perform(run, threads=None):
     """Runs a train.py until it ends; resumes it where it was killed before.
 
     All that it prints goes to run.log in its folder. May be called in any
-    process of any machine that sees the folder.
-
-    Arguments
-    ---------
-    run : Run
-        What to run.
-    threads : int, optional
-        For OMP_NUM_THREADS, where the environment has none.
-
-    Returns
-    -------
-    Outcome
+    process of any machine that sees the folder. ``threads`` is for
+    OMP_NUM_THREADS, where the environment has none.
     """
     folder, start = Path(run.folder), time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
@@ -224,7 +214,7 @@ def _here(runs, report, jobs):
 
     def one(run):
         report(run, None)
-        return perform(run, threads)
+        return _perform(run, threads)
 
     # Else SIGTERM would end this process alone, and leave its runs.
     with sigterm_raises():
@@ -265,7 +255,7 @@ def _on_slurm(executor, runs, report):
     import submitit
 
     with executor.batch():
-        jobs = [executor.submit(perform, run) for run in runs]
+        jobs = [executor.submit(_perform, run) for run in runs]
     run_of = {id(job): run for job, run in zip(jobs, runs)}
     for run in runs:
         report(run, None)

@@ -45,26 +45,10 @@ def clip_statistics(
     return np.stack([np.ones_like(p), p, t, p * p, t * t, p * t], axis=-1)
 
 
-def concordance_of(moments: np.ndarray) -> np.ndarray:
-    """Concordance correlation coefficients from summed moments.
+def _concordance(moments):
+    """Concordance correlation coefficients (...) of moments (..., 6).
 
-    Arguments
-    ---------
-    moments : np.ndarray
-        Sums of :func:`clip_statistics` over clips, shape (..., 6).
-
-    Returns
-    -------
-    np.ndarray
-        Shape (...); 0 where neither side varies, as in
-        :func:`vavl_sb.utils.metrics.concordance`.
-
-    Example
-    -------
-    >>> x = np.array([[1.0], [2.0], [3.0]])
-    >>> moments = clip_statistics("regression", x, x + 1).sum(axis=0)
-    >>> concordance_of(moments).round(4)
-    array([0.5714])
+    0 where neither side varies, as in :func:`vavl_sb.utils.metrics.concordance`.
     """
     count = np.maximum(moments[..., :1], 1e-300)
     mean_p, mean_t, square_p, square_t, product = np.moveaxis(
@@ -100,7 +84,7 @@ def score_function(task: str, labels: list):
         return emotion_scores
 
     def score(moments):
-        ccc = concordance_of(moments)
+        ccc = _concordance(moments)
         each = {f"ccc_{name}": ccc[..., i] for i, name in enumerate(labels)}
         return {"ccc_mean": ccc.mean(axis=-1), **each}
 
