@@ -4,14 +4,13 @@ Authors
  * The vavl_sb authors 2026
 """
 
-import csv
-import io
 import time
 from pathlib import Path
 
 import numpy as np
 
 from vavl_sb.training import plots
+from vavl_sb.training.predictions import predictions_csv
 from vavl_sb.utils.files import (
     read_json,
     write_atomically,
@@ -89,7 +88,7 @@ def write_test_report(output_folder, task, labels, stats):
     write_json(folder / "metrics.json", metrics)
     write_atomically(
         folder / "predictions_test.csv",
-        predictions_csv(task, labels, stats).encode(),
+        predictions_csv(task, labels, stats),
     )
     for name, summary in test.items():
         if "confusion" in summary:
@@ -104,50 +103,6 @@ def write_test_report(output_folder, task, labels, stats):
     message = "Test scores (in %s)" + "\n%s" * len(table)
     logger.info(message, folder / "metrics.json", *table)
     return metrics
-
-
-def predictions_csv(task, labels, stats):
-    """Predictions as CSV: a row for each clip and head, sorted.
-
-    Arguments
-    ---------
-    task : str
-        "classification" or "regression".
-    labels : list
-        Names of classes or attributes.
-    stats : dict
-        Head name to collected statistics.
-
-    Returns
-    -------
-    bytes
-        Columns ``id, modality``, then for classes ``label, prediction`` and
-        ``prob_<class>``, for attributes ``label_<name>`` and
-        ``prediction_<name>``.
-    """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    if task == "classification":
-        columns = ["label", "prediction", *(f"prob_{c}" for c in labels)]
-    else:
-        columns = [f"label_{a}" for a in labels]
-        columns += [f"prediction_{a}" for a in labels]
-    writer.writerow(["id", "modality", *columns])
-    rows = []
-    for name, collected in stats.items():
-        if len(collected) == 0:
-            continue
-        predictions, targets = collected.stacked()
-        for id, out, target in zip(collected.ids, predictions, targets):
-            if task == "classification":
-                best = labels[int(out.argmax())]
-                values = [labels[int(target)], best, *_softmax(out)]
-            else:
-                values = [*target, *out]
-            rows.append([id, name, *map(_number, values)])
-    writer.writerows(sorted(rows))
-    # A clip named after a file may have what is no UTF-8 in its name.
-    return text.getvalue().encode("utf-8", "backslashreplace")
 
 
 def score_table(metrics):
