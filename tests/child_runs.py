@@ -18,7 +18,7 @@ from pathlib import Path
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
-    ["vavl_sb.training.experiment", "vavl_sb.corpora.synthetic", "matplotlib"]
+    ["vavl_sb.training.experiment", "synthetic", "matplotlib"]
 )
 
 

@@ -24,7 +24,10 @@ from test_features import CountingEncoder  # noqa: E402
 
 from vavl_sb.features.extraction import extract_features  # noqa: E402
 from vavl_sb.training.distributed import join_processes  # noqa: E402
-from vavl_sb.utils import checkpoints, distributed as processes  # noqa: E402
+from vavl_sb.utils import (  # noqa: E402
+    checkpoints,
+    distributed as processes,
+)
 from vavl_sb.utils.errors import VAVLError, exit_on_error  # noqa: E402
 from vavl_sb.utils.random_state import RandomState  # noqa: E402
 

@@ -194,7 +194,7 @@ def test_an_encoder_that_learns_is_refused():
 
 def test_an_exported_model_hears_as_training_did(voice, tmp_path):
     torch.manual_seed(0)
-    net = VAVL(80, 1408, 2, d_model=16, encoder_layers=1, shared_layers=1)
+    net = VAVL(80, 512, 2, d_model=16, encoder_layers=1, shared_layers=1)
     net.eval()
     encoder = FeatureExtractor(
         AudioEncoder("logmel"),

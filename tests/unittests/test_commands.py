@@ -20,7 +20,7 @@ from test_media import grays, sine, write
 from vavl_sb.cli import main
 from vavl_sb.faces.tracker import FaceTracker
 from vavl_sb.features.extractor import FeatureExtractor
-from vavl_sb.inference import EmotionRecognizer, metadata as about
+from vavl_sb.inference import EmotionRecognizer, about
 from vavl_sb.lobes.audio_encoder import AudioEncoder
 from vavl_sb.lobes.vavl import VAVL
 from vavl_sb.lobes.visual_encoder import VisualEncoder
@@ -218,7 +218,7 @@ def run_folder(tmp_path_factory):
         "seed": 11,
         "partition": 2,
     }
-    net = VAVL(80, 1408, 3, d_model=16, encoder_layers=1, shared_layers=1)
+    net = VAVL(80, 512, 3, d_model=16, encoder_layers=1, shared_layers=1)
     encoder = FeatureExtractor(
         AudioEncoder("logmel"), VisualEncoder(None), FaceTracker(None)
     )
@@ -241,7 +241,7 @@ def test_info_tells_what_an_export_records(run_folder, capsys):
     about = json.loads(out)
     assert status == 0
     assert about["labels"] == LABELS and about["trained_heads"] == ["audio"]
-    assert about["encoders"] == {"audio": "logmel", "visual": "random"}
+    assert about["encoders"] == {"audio": "logmel", "visual": "gradients"}
     assert about["test"] == {"audio": {"f1_macro": 0.5, "uar": 0.25}}
     assert about["run"]["seed"] == 11 and about["run"]["partition"] == 2
     assert "Open Database" in about["licences"]["corpus"]
@@ -281,7 +281,7 @@ def test_export_makes_a_folder_that_loads(run_folder, capsys, tmp_path):
 
 def test_export_leaves_nothing_of_a_broken_run(run_folder, capsys, tmp_path):
     broken = shutil.copytree(run_folder, tmp_path / "run")
-    path = broken / "inference" / "visual_encoder.safetensors"
+    path = broken / "inference" / "vavl.safetensors"
     path.write_bytes(path.read_bytes()[:1000])
     status, _, err = call(capsys, "export", broken, tmp_path / "model")
     assert status == 1 and err.count("\n") == 1

@@ -598,19 +598,13 @@ def test_bad_rows_of_a_released_csv(corpus, tmp_path):
 
 
 def test_synthetic_corpus(tmp_path):
-    from vavl_sb.corpora.acting import EMOTIONS as ALL
-    from vavl_sb.corpora.msp_improv import (
-        clip_name,
-        msp_improv_clips,
-        rate_clip,
-        ratings_table,
-        speaker_number,
-    )
+    from synthetic.msp_improv import LAYOUT, clip_name, rate_attributes
+    from synthetic.performance import EMOTIONS as ALL
 
     speakers = [f"{sex}0{number}" for number in range(1, 7) for sex in "FM"]
-    clips = [c for who in speakers for c in msp_improv_clips(who, 24, seed=5)]
+    clips = [c for who in speakers for c in LAYOUT.clips(who, 5)[:24]]
     path = tmp_path / "Evalution.txt"
-    path.write_text(ratings_table(clips)["Evalution.txt"])
+    path.write_text(LAYOUT.tables(clips)["Evalution.txt"])
     report = PrepareReport()
     labels = read_ratings(path, report)
     assert set(labels) == {clip_name(clip) for clip in clips}
@@ -621,8 +615,8 @@ def test_synthetic_corpus(tmp_path):
     means = {}
     for clip in clips:
         found = labels[clip_name(clip)]
-        assert clip.actor == speaker_number(clip_name(clip).split("-")[3], 5)
-        seen, ratings = rate_clip(clip)
+        seen, ratings = rate_attributes(clip)
+        seen = [ALL[vote] for vote in seen]
         if found.ratings is not None:
             expected = ratings[:, :3].mean(axis=0)
             assert list(found.ratings.values()) == pytest.approx(

@@ -22,7 +22,7 @@ from ravdess_names import CLASSES, SIX_CLASSES, parse_name  # noqa: E402
 from ravdess_prepare import prepare_ravdess  # noqa: E402
 from ravdess_splits import read_partition  # noqa: E402
 
-from vavl_sb.corpora.mp4 import write_mp4  # noqa: E402
+from synthetic.media import write_video  # noqa: E402
 from vavl_sb.dataio.manifest import read_manifest  # noqa: E402
 from vavl_sb.utils.errors import CorpusError  # noqa: E402
 
@@ -50,7 +50,7 @@ def media(tmp_path_factory):
     frames = [np.full((48, 64, 3), 10 * i, np.uint8) for i in range(20)]
     for name, sound in (("01.mp4", tone), ("02.mp4", 0 * tone)):
         sound = sound.astype(np.float32)
-        write_mp4(folder / name, frames, sound, 10, (64, 48))
+        write_video(folder / name, frames, sound, 10, (64, 48))
     return folder
 
 

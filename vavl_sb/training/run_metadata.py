@@ -9,6 +9,7 @@ import shlex
 import sys
 from pathlib import Path
 
+from vavl_sb.lobes.face_descriptor import NAME as GRADIENTS
 from vavl_sb.utils.errors import VAVLError
 from vavl_sb.utils.files import read_json
 
@@ -92,7 +93,7 @@ def _encoder_name(hparams, modality, origin):
     kind = type(encoder)
     if encoder is not None and not kind.__module__.startswith("vavl_sb."):
         return f"{kind.__module__}.{kind.__qualname__}"
-    return _public(hparams[f"{name}_{origin}"]) or "random"
+    return _public(hparams[f"{name}_{origin}"]) or GRADIENTS
 
 
 def command_line(arguments):
