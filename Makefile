@@ -26,10 +26,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 # The corpus is drawn and voiced by seed, in CREMA-D's own layout. There are no
-# pretrained encoders here, so: log-mel features, an EfficientNet-B2 with
-# random weights, and a network and learning rate that fit a small corpus.
+# pretrained encoders here, so: log-mel features, a fixed description of the
+# face, and a network and learning rate that fit a small corpus.
 demo: setup
-	$(RUN) -m vavl_sb.corpora.synthetic $(DEMO)/corpus
+	$(RUN) -m synthetic $(DEMO)/corpus --frame-rate 10
 	cd recipes/CREMA-D && $(RUN) train.py hparams/vavl_cls.yaml \
 		--data_folder $(abspath $(DEMO))/corpus \
 		--output_folder $(abspath $(DEMO)) \
@@ -50,7 +50,7 @@ lint: setup
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m yamllint --strict recipes
-	$(RUN) -m codespell_lib vavl_sb recipes tests docs benchmarks README.md
+	$(RUN) -m codespell_lib vavl_sb synthetic recipes tests docs benchmarks README.md
 
 clean:
 	rm -rf results recipes/*/results build *.egg-info

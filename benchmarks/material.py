@@ -9,19 +9,25 @@ Authors
 """
 
 import json
+import sys
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from safetensors.torch import save_file
 
-from vavl_sb.corpora.mp4 import write_mp4
-from vavl_sb.corpora.synthetic import make_cremad
 from vavl_sb.faces.tracker import FaceTracker
 from vavl_sb.features.extractor import FeatureExtractor
 from vavl_sb.lobes.audio_encoder import AudioEncoder
-from vavl_sb.lobes.visual_encoder import VisualEncoder
+from vavl_sb.lobes.visual_encoder import VisualEncoder, create_backbone
 from vavl_sb.media.reader import decode
+
+# Of the repository, not of the package.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from synthetic import generate_corpus  # noqa: E402
+from synthetic.media import write_video  # noqa: E402
 
 FRAME_RATE = Fraction(30000, 1001)
 RATE = 16000
@@ -89,8 +95,18 @@ def feature_extractor(folder, quick=False, device="cpu"):
         text = json.dumps(settings)
         (source / "preprocessor_config.json").write_text(text)
     return FeatureExtractor(
-        AudioEncoder(source, num_layers=12), VisualEncoder(), FaceTracker()
+        AudioEncoder(source, num_layers=12),
+        VisualEncoder(_visual_weights(Path(folder))),
+        FaceTracker(),
     ).to(device)
+
+
+def _visual_weights(folder):
+    """A file of random weights for EfficientNet-B2."""
+    path = folder / "visual.safetensors"
+    if not path.exists():
+        save_file(create_backbone().state_dict(), path)
+    return path
 
 
 def corpus(folder, clips):
@@ -109,10 +125,10 @@ def corpus(folder, clips):
         Sound and picture of each.
     """
     folder = Path(folder) / f"corpus_{clips}"
-    make_cremad(
+    generate_corpus(
         folder,
-        actors=2,
-        clips_per_actor=clips // 2,
+        speakers=2,
+        clips_per_speaker=clips // 2,
         frame_rate=FRAME_RATE,
         progress=False,
     )
@@ -150,7 +166,7 @@ def long_clip(folder, seconds):
     frames += frames[::-1]
     samples = np.concatenate([c.samples for c in decode(sound, video=False)])
     count = round(seconds * FRAME_RATE)
-    write_mp4(
+    write_video(
         path,
         (frames[i % len(frames)] for i in range(count)),
         np.resize(samples, int(seconds * RATE)),

@@ -17,9 +17,7 @@ from pathlib import Path
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(
-    ["recipe_train", "vavl_sb.corpora.synthetic", "matplotlib"]
-)
+CONTEXT.set_forkserver_preload(["recipe_train", "synthetic", "matplotlib"])
 
 
 def start(recipe, words, log, **killing):

@@ -57,12 +57,12 @@ SMALL_SPLIT = {
 @pytest.fixture(scope="session")
 def small_corpus(tmp_path_factory):
     """A small synthetic CREMA-D: 8 actors, some clips without one file."""
-    from vavl_sb.corpora.synthetic import make_cremad
+    from synthetic import generate_corpus
 
     folder = tmp_path_factory.mktemp("corpus") / "CREMA-D"
-    make_cremad(
+    generate_corpus(
         folder,
-        actors=sorted(map(int, sum(SMALL_SPLIT.values(), []))),
+        speakers=sum(SMALL_SPLIT.values(), []),
         seed=7,
         missing_audio=0.1,
         missing_video=0.1,

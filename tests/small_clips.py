@@ -10,6 +10,10 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import soundfile
+import torch
+from safetensors.torch import save_file
+
+from vavl_sb.lobes.visual_encoder import create_backbone
 
 av = pytest.importorskip("av")
 
@@ -87,6 +91,21 @@ def write(
 def grays(levels, height=48, width=64):
     """One even picture for each level."""
     return [np.full((height, width, 3), g, np.uint8) for g in levels]
+
+
+def pictures(count=3, size=96, seed=5):
+    """Blobs of colour, uint8 of shape (count, 3, size, size)."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(count, 3, 9, 9, generator=generator)
+    fine = torch.nn.functional.interpolate(coarse, (size, size), mode="bicubic")
+    return (255 * fine).round().clamp(0, 255).to(torch.uint8)
+
+
+def save_efficientnet(folder):
+    """A file of weights for the visual encoder, random ones."""
+    path = folder / "efficientnet.safetensors"
+    save_file(create_backbone().state_dict(), path)
+    return path
 
 
 def sine(seconds, rate, frequency=TONE, level=0.3):

@@ -285,21 +285,19 @@ def imports(path):
 
 
 # What stands on all other floors; then what a floor may not import.
-TOP = ("corpora", "evaluation", "protocol", "page", "commands", "cli")
+TOP = ("evaluation", "protocol", "page", "commands", "cli")
 FLOORS = {
     "lobes": ("dataio", "training", "inference", *TOP),
     "nnet": ("dataio", "training", "inference", "lobes", *TOP),
     "utils": ("dataio", "training", "inference", "lobes", *TOP),
     "dataio": ("training", "inference", *TOP),
-    "corpora": ("training", "inference", "lobes", *TOP[1:]),
     "training": ("inference", *TOP),
     "inference": ("training", *TOP),
-    "evaluation": ("corpora", "protocol", "page", "commands", "cli"),
+    "evaluation": ("protocol", "page", "commands", "cli"),
     # It shows what a recognizer says; it looks into no clip itself.
     "page": (
         "dataio",
         "lobes",
-        "corpora",
         "evaluation",
         "protocol",
         "commands",
@@ -310,7 +308,6 @@ FLOORS = {
         "training",
         "inference",
         "lobes",
-        "corpora",
         "evaluation",
         "page",
         "commands",

@@ -33,13 +33,13 @@ LEFT = (
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
     """Six actors, some clips without one file."""
-    from vavl_sb.corpora.synthetic import make_cremad
+    from synthetic import generate_corpus
 
     folder = tmp_path_factory.mktemp("corpus") / "CREMA-D"
-    make_cremad(
+    generate_corpus(
         folder,
-        actors=sorted(map(int, sum(SPLIT.values(), []))),
-        clips_per_actor=4,
+        speakers=sum(SPLIT.values(), []),
+        clips_per_speaker=4,
         seed=3,
         missing_audio=0.1,
         missing_video=0.1,

@@ -19,7 +19,7 @@ from urllib.parse import quote
 import pytest
 from test_evaluate import make_model
 
-from vavl_sb.corpora.synthetic import make_cremad
+from synthetic import generate_corpus
 from vavl_sb.inference import EmotionRecognizer
 
 pytestmark = [
@@ -48,10 +48,10 @@ def model(model_folder):
 def clip(tmp_path_factory):
     """A drawn and voiced clip, sound and picture in one file."""
     folder = tmp_path_factory.mktemp("corpus") / "CREMA-D"
-    make_cremad(
+    generate_corpus(
         folder,
-        actors=1,
-        clips_per_actor=1,
+        speakers=1,
+        clips_per_speaker=1,
         size=(96, 72),
         num_workers=1,
         progress=False,

@@ -30,8 +30,8 @@ import yaml
 from conftest import REPOSITORY
 from speechbrain.core import RunOptions
 
+from synthetic import generate_corpus
 from vavl_sb.cli import _parser, main
-from vavl_sb.corpora.synthetic import make_cremad
 from vavl_sb.faces.tracker import FaceTracker
 from vavl_sb.features.extractor import FeatureExtractor
 from vavl_sb.inference import EmotionRecognizer
@@ -210,10 +210,10 @@ def test_messages_of_the_troubleshooting_page_are_those_of_the_program():
 def make_clips(folder):
     """clip.mp4, long.mp4 and other.wav, and a corpus with its table."""
     corpus = folder / "drawn"
-    make_cremad(
+    generate_corpus(
         corpus,
-        actors=4,
-        clips_per_actor=2,
+        speakers=4,
+        clips_per_speaker=2,
         size=(160, 120),
         num_workers=1,
         progress=False,
@@ -245,7 +245,7 @@ def make_demo(folder, corpus, videos):
     """results/demo as a finished run leaves it, as far as texts use it."""
     torch.manual_seed(1)
     demo = folder / "results" / "demo"
-    net = VAVL(80, 1408, 6, d_model=16, encoder_layers=1, shared_layers=1)
+    net = VAVL(80, 512, 6, d_model=16, encoder_layers=1, shared_layers=1)
     encoder = FeatureExtractor(
         AudioEncoder("logmel"),
         VisualEncoder(None),

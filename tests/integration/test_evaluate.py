@@ -9,8 +9,8 @@ import soundfile
 import torch
 from sklearn.metrics import f1_score
 
+from synthetic import generate_corpus
 from vavl_sb.cli import main
-from vavl_sb.corpora.synthetic import make_cremad
 from vavl_sb.evaluation.corruption import (
     choose_conditions,
     lose_modality,
@@ -35,10 +35,10 @@ TASK = ("classification", CLASSES)
 def corpus(tmp_path_factory):
     """Five clips with both files, one without picture, one without sound."""
     folder = tmp_path_factory.mktemp("corpus") / "CREMA-D"
-    make_cremad(
+    generate_corpus(
         folder,
-        actors=1,
-        clips_per_actor=7,
+        speakers=1,
+        clips_per_speaker=7,
         size=(96, 72),
         num_workers=1,
         progress=False,

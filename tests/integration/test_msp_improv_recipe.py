@@ -24,13 +24,14 @@ def corpus(tmp_path_factory):
 
     With this seed a rating is NaN, and three clips have none of the classes.
     """
-    from vavl_sb.corpora.synthetic import make_msp_improv
+    from synthetic import generate_corpus
 
     folder = tmp_path_factory.mktemp("corpus") / "MSP-IMPROV"
-    make_msp_improv(
+    generate_corpus(
         folder,
-        actors=sum(SPLIT.values(), []),
-        clips_per_actor=4,
+        "msp-improv",
+        speakers=sum(SPLIT.values(), []),
+        clips_per_speaker=4,
         seed=8,
         frame_rate=5,
         size=(160, 120),

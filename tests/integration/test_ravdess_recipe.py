@@ -15,7 +15,7 @@ from conftest import REPOSITORY, SMALL, run_recipe
 
 # Small and slow pictures: what is tested does not depend on their number.
 FAST = {
-    "clips_per_actor": 4,
+    "clips_per_speaker": 4,
     "num_workers": 1,
     "frame_rate": 5,
     "size": (160, 120),
@@ -27,11 +27,11 @@ ACTORS = {"train": [1, 2], "valid": [3], "test": [4]}
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
     """A small synthetic RAVDESS: sound and picture, some without one."""
-    from vavl_sb.corpora.ravdess import make_ravdess
+    from synthetic import generate_corpus
 
     folder = tmp_path_factory.mktemp("corpus") / "RAVDESS"
-    actors = sum(ACTORS.values(), [])
-    make_ravdess(folder, actors, missing_audio=0.1, missing_video=0.2, **FAST)
+    share = {"missing_audio": 0.1, "missing_video": 0.2}
+    generate_corpus(folder, "ravdess", 4, **share, **FAST)
     split = json.dumps(ACTORS)
     (folder / "partition.json").write_text(split, encoding="utf-8")
     return folder
@@ -68,12 +68,11 @@ def test_the_listed_recipe_runs_with_its_debug_flags(corpus, tmp_path):
 def test_voices_here_and_faces_of_another_corpus(tmp_path):
     from safetensors.torch import load_file
 
-    from vavl_sb.corpora.ravdess import make_ravdess
-    from vavl_sb.corpora.synthetic import make_cremad
+    from synthetic import generate_corpus
 
     features = ("--feature_folder", tmp_path / "features")
     faces, voices = tmp_path / "CREMA-D", tmp_path / "RAVDESS"
-    make_cremad(faces, [1001, 1002], **FAST)
+    generate_corpus(faces, speakers=2, **FAST)
     split = tmp_path / "faces.json"
     split.write_text('{"train": ["1001"], "valid": [], "test": ["1002"]}')
     run_recipe(
@@ -84,7 +83,7 @@ def test_voices_here_and_faces_of_another_corpus(tmp_path):
     )
     assert not (tmp_path / "features").exists()
 
-    make_ravdess(voices, sum(ACTORS.values(), []), parts=["03"], **FAST)
+    generate_corpus(voices, "ravdess", 4, missing_video=1.0, **FAST)
     split = tmp_path / "voices.json"
     split.write_text(json.dumps(ACTORS))
     out = tmp_path / "out"

@@ -226,7 +226,7 @@ def make_run(folder, labels=LABELS, corpus="CREMA-D"):
         "seed": 11,
         "partition": 2,
     }
-    net = VAVL(80, 1408, 3, d_model=16, encoder_layers=1, shared_layers=1)
+    net = VAVL(80, 512, 3, d_model=16, encoder_layers=1, shared_layers=1)
     encoder = FeatureExtractor(
         AudioEncoder("logmel"), VisualEncoder(None), FaceTracker(None)
     )
@@ -249,7 +249,7 @@ def test_info_tells_what_an_export_records(run_folder, capsys):
     about = json.loads(out)
     assert status == 0
     assert about["labels"] == LABELS and about["trained_heads"] == ["audio"]
-    assert about["encoders"] == {"audio": "logmel", "visual": "random"}
+    assert about["encoders"] == {"audio": "logmel", "visual": "gradients"}
     assert about["test"] == {"audio": {"f1_macro": 0.5, "uar": 0.25}}
     assert about["run"]["seed"] == 11 and about["run"]["partition"] == 2
     assert "Open Database" in about["licences"]["corpus"]
@@ -278,7 +278,7 @@ def test_export_makes_a_folder_that_loads(run_folder, capsys, tmp_path):
 
 def test_export_leaves_nothing_of_a_broken_run(run_folder, capsys, tmp_path):
     broken = shutil.copytree(run_folder, tmp_path / "run")
-    path = broken / "inference" / "visual_encoder.safetensors"
+    path = broken / "inference" / "vavl.safetensors"
     path.write_bytes(path.read_bytes()[:1000])
     status, _, err = call(capsys, "export", broken, tmp_path / "model")
     assert status == 1 and err.count("\n") == 1

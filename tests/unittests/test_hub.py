@@ -21,6 +21,7 @@ import torch
 import yaml
 from huggingface_hub import constants, errors
 from light_model import write_model_file
+from small_clips import save_efficientnet
 from speechbrain.utils.fetching import FetchConfig
 
 from vavl_sb import cli
@@ -41,6 +42,7 @@ COMMIT, OLD = "a" * 40, "b" * 40
 def exported(tmp_path_factory):
     """A model as a run leaves it, with random weights."""
     folder = tmp_path_factory.mktemp("run") / "inference"
+    weights = save_efficientnet(tmp_path_factory.mktemp("weights"))
     torch.manual_seed(1)
     net = VAVL(
         audio_dim=80,
@@ -51,7 +53,9 @@ def exported(tmp_path_factory):
         shared_layers=1,
     )
     encoder = FeatureExtractor(
-        AudioEncoder("logmel"), VisualEncoder(), FaceTracker(None, size=64)
+        AudioEncoder("logmel"),
+        VisualEncoder(weights),
+        FaceTracker(None, size=64),
     )
     export_model(
         folder,
@@ -346,7 +350,10 @@ def test_a_card_tells_scores_and_command(tmp_path):
             "seed": 12,
             "partition": 3,
         },
-        "encoder_names": {"audio": "openai/whisper-tiny", "visual": "random"},
+        "encoder_names": {
+            "audio": "openai/whisper-tiny",
+            "visual": "gradients",
+        },
         "test": {
             "audio": {
                 "ccc": {"arousal": 0.5, "valence": 0.25},
@@ -381,7 +388,7 @@ def test_a_card_tells_scores_and_command(tmp_path):
         "each from 1 to 5",
         "Corpus RAVDESS: CC BY-NC-SA 4.0",
         "Whisper's encoder (openai/whisper-tiny): MIT",
-        "random weights, nothing to license",
+        "oriented gradients: nothing to license",
     ):
         assert part in text
     assert "pipeline_tag" not in text

@@ -13,13 +13,13 @@ import pytest
 import timm
 import torch
 from safetensors.torch import load_file, save_file
+from small_clips import pictures
 from torch import nn
 
 from vavl_sb import cli
 from vavl_sb.lobes.audio_encoder import AudioEncoder
 from vavl_sb.lobes.import_weights import import_visual
 from vavl_sb.lobes.visual_encoder import VisualEncoder
-from vavl_sb.lobes.visual_init import draw_pictures
 from vavl_sb.utils.errors import EncoderError
 
 
@@ -36,7 +36,7 @@ def efficientnet():
             module.momentum = 1.0
             nn.init.uniform_(module.bias, -0.2, 0.2)
     with torch.no_grad():
-        net(normalized(draw_pictures(8, 64, 5)))
+        net(normalized(pictures(8, 64)))
     return net.eval()
 
 
@@ -74,7 +74,7 @@ def test_visual_features_are_timms(
     assert "classifier.0.bias, classifier.0.weight" in told
     assert f"--visual_encoder_weights {out}" in told
     assert not any("classifier" in name for name in load_file(out))
-    crops = draw_pictures(8, 64, 5)[:2]
+    crops = pictures(8, 64)[:2]
     with torch.no_grad():
         maps = efficientnet.forward_features(normalized(crops))
         expected = maps.mean(dim=(2, 3))
@@ -125,12 +125,6 @@ def test_what_stands_there_is_not_overwritten(tmp_path):
     with pytest.raises(EncoderError, match="give OUT"):
         import_visual(there)
     assert there.read_bytes() == b"mine"
-
-
-def test_an_encoder_of_ours_needs_no_import(tmp_path):
-    own = VisualEncoder().export(tmp_path)["weights"]
-    with pytest.raises(EncoderError, match="needs no import"):
-        import_visual(own, tmp_path / "out.safetensors")
 
 
 def wav2vec2(norm="layer", stable=True, layers=3, **sizes):

@@ -53,11 +53,6 @@ def import_visual(source, target=None):
         while name.startswith(PREFIXES):
             name = name.split(".", 1)[1]
         found[name] = tensor
-    if "shift" in found:
-        raise EncoderError(
-            f"{source}: is an encoder that vavl_sb exported; it needs no "
-            "import: give it to a recipe as it is"
-        )
     with torch.device("meta"):
         wanted = create_backbone().state_dict()
     parts = {name.split(".")[0] for name in wanted}

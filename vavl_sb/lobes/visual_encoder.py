@@ -1,18 +1,16 @@
 """Visual encoder: EfficientNet-B2 over face crops, and its weights.
 
-Authors
- * The vavl_sb authors 2026
+Or, without weights, a fixed description of the crops.
 """
 
-import functools
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from vavl_sb.lobes.face_descriptor import FaceDescriptor
 from vavl_sb.lobes.feature_encoder import FeatureEncoder
 from vavl_sb.lobes.fold_batchnorm import fold_batch_norms
-from vavl_sb.lobes.visual_init import init_calibrated, pool_by_place
 from vavl_sb.utils.errors import EncoderError, first_line
 from vavl_sb.utils.logger import get_logger
 from vavl_sb.utils.weights import load_tensors, save_tensors
@@ -33,7 +31,8 @@ PREFIXES = ("module.", "model.", "backbone.")
 
 
 class VisualEncoder(FeatureEncoder):
-    """EfficientNet-B2 (timm's ``tf_efficientnet_b2``) without its classifier.
+    """EfficientNet-B2 (timm's ``tf_efficientnet_b2``) without its classifier,
+    or a fixed description of the crop.
 
     Of timm, not torchvision: the published emotion weights (enet_b2_8_best,
     Savchenko, https://github.com/HSE-asavchenko/face-emotion-recognition) are
@@ -48,19 +47,18 @@ class VisualEncoder(FeatureEncoder):
     Arguments
     ---------
     weights : str or Path
-        None: random, but of use as frozen features, see
-        :mod:`vavl_sb.lobes.visual_init`. "imagenet": by timm from the hub
-        (ImageNet, noisy student). A file: .safetensors, or what torch.save
-        wrote (.pt, .pth: a state dict or a whole module); keys of a timm ``tf_efficientnet_b2``, with
-        or without "module." or "model." before them; a classifier in it is
-        left out.
+        None: no network but
+        :class:`vavl_sb.lobes.face_descriptor.FaceDescriptor`. "imagenet": by
+        timm from the hub (ImageNet, noisy student). A file: .safetensors, or a
+        state dict saved by torch.save (.pt, .pth); keys of a timm
+        ``tf_efficientnet_b2``, with or without "module." or "model." before
+        them; a classifier in it is left out.
     freeze : bool
-        True: no gradients, and always in eval mode.
+        True: no gradients, and always in eval mode. The fixed description has
+        nothing to learn and is always frozen.
     batch_size : int
         Frames that go through the network at a time: bounds memory, and has
         no bearing on the features.
-    init_seed : int
-        Of random weights. torch's global seed plays no part.
 
     Raises
     ------
@@ -72,12 +70,10 @@ class VisualEncoder(FeatureEncoder):
     >>> encoder = VisualEncoder()
     >>> crops = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
     >>> encoder(crops).shape
-    torch.Size([2, 1408])
+    torch.Size([2, 512])
     """
 
-    output_dim = 1408
-
-    def __init__(self, weights=None, freeze=True, batch_size=16, init_seed=0):
+    def __init__(self, weights=None, freeze=True, batch_size=16):
         super().__init__()
         if batch_size < 1:
             raise EncoderError(
@@ -85,25 +81,28 @@ class VisualEncoder(FeatureEncoder):
             )
         self.batch_size = batch_size
         self._folded = (None, None)
-        self.backbone = create_backbone(pretrained=weights == "imagenet")
-        # Sets random features to mean 0 and deviation 1; pretrained ones are
-        # left as they are.
-        self.register_buffer("shift", torch.zeros(self.output_dim))
-        self.register_buffer("scale", torch.ones(self.output_dim))
-        # Weights of the places that random features are pooled with.
-        self.register_buffer("pool", None)
+        if weights is None:
+            self.backbone = FaceDescriptor()
+        else:
+            self.backbone = create_backbone(pretrained=weights == "imagenet")
+            if weights != "imagenet":
+                _load(self.backbone, Path(weights).expanduser())
+            # A quarter faster on CPU than the other memory format.
+            self.backbone.to(memory_format=torch.channels_last)
         mean, deviation = _pixel_statistics()
         self.register_buffer("pixel_mean", mean, persistent=False)
         self.register_buffer("pixel_deviation", deviation, persistent=False)
-        if weights is None:
-            state = _random_state(init_seed)
-            self.pool = torch.empty_like(state["pool"])
-            self.load_state_dict(state)
-        elif weights != "imagenet":
-            _load(self, Path(weights).expanduser())
-        # A quarter faster on CPU than the other memory format.
-        self.backbone.to(memory_format=torch.channels_last)
-        self.set_freeze(freeze)
+        self.set_freeze(freeze or weights is None)
+
+    @property
+    def output_dim(self):
+        """Numbers per crop: 1408, or 512 without weights."""
+        return self.backbone.num_features
+
+    @property
+    def is_fixed(self):
+        """Whether there are no weights, but the fixed description."""
+        return isinstance(self.backbone, FaceDescriptor)
 
     def train(self, mode=True):
         """Sets the mode; BatchNorm layers stay in eval mode.
@@ -132,6 +131,8 @@ class VisualEncoder(FeatureEncoder):
         dict
             Model, normalisation and version of this code.
         """
+        if self.is_fixed:
+            return self.backbone.settings()
         return {
             "model": MODEL,
             "version": VERSION,
@@ -165,8 +166,8 @@ class VisualEncoder(FeatureEncoder):
         Returns
         -------
         torch.Tensor
-            float32, shape (N, 1408): after global average pooling or, with
-            random weights, pooling with weights for the places.
+            float32, shape (N, output_dim); EfficientNet's after its global
+            average pooling.
         """
         if crops.dtype != torch.uint8 or crops.ndim != 4 or crops.shape[1] != 3:
             raise ValueError(
@@ -174,7 +175,7 @@ class VisualEncoder(FeatureEncoder):
                 f"{crops.dtype} {tuple(crops.shape)}"
             )
         if len(crops) == 0:
-            return self.shift.new_zeros(0, self.output_dim)
+            return self.pixel_mean.new_zeros(0, self.output_dim)
         with self._features_context(crops.device):
             return torch.cat(
                 [self._encode(part) for part in crops.split(self.batch_size)]
@@ -182,15 +183,11 @@ class VisualEncoder(FeatureEncoder):
 
     def _encode(self, crops):
         """Features of few crops."""
+        if self.is_fixed:
+            return self.backbone(crops)
         pictures = self.normalize(crops)
         pictures = pictures.contiguous(memory_format=torch.channels_last)
-        network = self._network()
-        if self.pool is None:
-            features = network(pictures)
-        else:
-            maps = network.forward_features(pictures)
-            features = pool_by_place(maps, self.pool)
-        return (features.float() - self.shift) * self.scale
+        return self._network()(pictures).float()
 
     def _network(self):
         """The backbone; a frozen one without its BatchNorm layers."""
@@ -224,6 +221,8 @@ class VisualEncoder(FeatureEncoder):
     def export(self, folder):
         """Writes ``visual_encoder.safetensors`` into an exported model's folder.
 
+        Without weights nothing is written.
+
         Arguments
         ---------
         folder : str or Path
@@ -235,11 +234,10 @@ class VisualEncoder(FeatureEncoder):
             Arguments with which :class:`VisualEncoder` gives the same features
             and has the same fingerprint.
         """
+        if self.is_fixed:
+            return {}
         path = Path(folder) / FILE_NAME
-        state = {
-            name.removeprefix("backbone."): tensor
-            for name, tensor in self.state_dict().items()
-        }
+        state = self.backbone.state_dict()
         save_tensors(state, path, {"format": "pt", "model": MODEL})
         return {"weights": path}
 
@@ -283,19 +281,6 @@ def _pixel_statistics():
     )
 
 
-# 31 MB; a program builds the same encoder more than once.
-@functools.lru_cache(maxsize=1)
-def _random_state(seed):
-    """State dict of a VisualEncoder with random weights."""
-    backbone = create_backbone()
-    mean, deviation = _pixel_statistics()
-    shift, scale, pool = init_calibrated(
-        backbone, lambda crops: (crops.float() - mean) / deviation, seed
-    )
-    state = {f"backbone.{k}": v for k, v in backbone.state_dict().items()}
-    return {**state, "shift": shift, "scale": scale, "pool": pool}
-
-
 def _read(path):
     """State dict of a file."""
     if not path.is_file():
@@ -306,19 +291,14 @@ def _read(path):
     return load_tensors(path)
 
 
-def _load(encoder, path):
-    """Puts the weights of a file into an encoder, all or none."""
+def _load(backbone, path):
+    """Puts the weights of a file into a network, all or none."""
     found = {}
     for key, tensor in _read(path).items():
         while key.startswith(PREFIXES):
             key = key.split(".", 1)[1]
         found[key] = tensor
-    wanted = encoder.backbone.state_dict()
-    if "pool" in found:
-        encoder.pool = torch.empty_like(found["pool"])
-    for name in ("shift", "scale", "pool"):
-        if name in found:
-            wanted[name] = getattr(encoder, name)
+    wanted = backbone.state_dict()
     faults = []
     for name, tensor in wanted.items():
         if name in found and found[name].shape != tensor.shape:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import yaml
 
+from vavl_sb.lobes.face_descriptor import NAME as GRADIENTS
 from vavl_sb.training.model_file import CLASSES, read_model
 from vavl_sb.utils.corpora import DRAWN, corpus_terms
 from vavl_sb.utils.files import read_json, write_atomically
@@ -269,8 +270,9 @@ def _licences(folder, about, corpus):
     audio, licence = AUDIO_ENCODERS.get(kind, ("a speech encoder", UNKNOWN))
     source = {m: f" ({n})" if n else "" for m, n in names.items()}
     face, visual = "EfficientNet-B2", VISUAL_LICENCE
-    if names.get("visual") == "random":
-        visual = "random weights, nothing to license"
+    if names.get("visual") == GRADIENTS:
+        face, visual = "oriented gradients", "nothing to license"
+        source["visual"] = ""
     if about.get("own_face"):
         face, visual = "a face encoder", UNKNOWN
     also = (about.get("run") or {}).get("also_train")

@@ -9,6 +9,7 @@ import shlex
 import sys
 from pathlib import Path
 
+from vavl_sb.lobes.face_descriptor import NAME as GRADIENTS
 from vavl_sb.utils.errors import VAVLError
 from vavl_sb.utils.files import read_json
 
@@ -94,7 +95,7 @@ def _encoder_name(encoder, origin):
     kind = type(encoder)
     if not kind.__module__.startswith("vavl_sb."):
         return f"{kind.__module__}.{kind.__qualname__}"
-    return _public(origin) or "random"
+    return _public(origin) or GRADIENTS
 
 
 def command_line(arguments):

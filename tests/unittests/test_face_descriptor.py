@@ -1,0 +1,54 @@
+"""Faces without a network: what is the same, and what is not."""
+
+import numpy as np
+import torch
+from small_clips import pictures
+
+from vavl_sb.lobes.face_descriptor import FaceDescriptor
+
+
+def hog(crop):
+    """The description of one crop of 66 x 66 pixels, in NumPy."""
+    grey = np.tensordot([0.299, 0.587, 0.114], crop.numpy() / 255, axes=1)
+    dx, dy = grey[1:-1, 2:] - grey[1:-1, :-2], grey[2:, 1:-1] - grey[:-2, 1:-1]
+    row, column = np.mgrid[0:64, 0:64] + 0.5
+    places = np.zeros((8, 8, 8))  # directions, rows, columns
+    for k in range(8):
+        slope = np.hypot(dx, dy) * np.cos(np.arctan2(dy, dx) - k * np.pi / 4)
+        for i in range(8):
+            for j in range(8):
+                far = (row - 8 * i - 4) ** 2 + (column - 8 * j - 4) ** 2
+                near = np.exp(-far / (2 * 6.4**2))
+                places[k, i, j] = np.average(np.maximum(slope, 0), weights=near)
+    power = (places**2).mean(0)
+    for i in range(8):
+        for j in range(8):
+            near = power[max(i - 1, 0) : i + 2, max(j - 1, 0) : j + 2].mean()
+            contrast = near + 0.36 * power.mean() + 1e-6
+            places[:, i, j] /= np.sqrt(contrast)
+    return (places.ravel() - 0.7) / 0.33
+
+
+def test_it_is_the_histogram_of_oriented_gradients():
+    crop = pictures(1, 66)[0]
+    found = FaceDescriptor()(crop[None])[0].numpy()
+    assert np.abs(found - hog(crop)).max() < 1e-4
+
+
+def test_brightness_and_contrast_cancel_out():
+    crops = pictures(4, 224) // 2  # Room for more light.
+    describe = FaceDescriptor()
+    lit = describe(crops * 2), describe(crops + 100)
+    for other in lit:
+        assert (other - describe(crops)).abs().max() < 0.1
+    # The faces themselves are far apart.
+    assert torch.pdist(describe(crops)).min() > 5
+
+
+def test_a_picture_without_contrast_is_no_fault():
+    flat = torch.full((2, 3, 224, 224), 130, dtype=torch.uint8)
+    flat[1, :, 100, 100] = 131
+    found = FaceDescriptor()(flat)
+    assert found.isfinite().all() and found.abs().max() < 10
+    # One value of one pixel says nothing.
+    assert (found[0] - found[1]).abs().max() < 0.1

@@ -1,1 +1,0 @@
-"""Corpora that the package can make by itself."""
