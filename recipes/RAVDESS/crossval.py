@@ -1,330 +1,211 @@
 #!/usr/bin/env python3
-"""Cross-validation over the actors, with all choices made inside each fold.
+"""Cross-validation over the actors, beside a logistic regression.
 
 > python crossval.py hparams/vavl_cls.yaml --data_folder /path/to/RAVDESS
 
-For each fold, every choice of crossval_choices.yaml is cross-validated over the
-fold's training actors (see choose, below). The best one is then trained on all
-training actors, once for each seed, and scored on the fold's own actors. What
-the choices do not name stays as the hparams file has it for all folds. Each run
-is a train.py run without validation clips: the last epoch is kept. Beside it, a
-class-weighted logistic regression on time-averaged features (baseline.py) is
-scored on the same folds.
-
-What has finished is not run again, so the same command goes on after a stop.
-
-Authors
- * The vavl_sb authors 2026
+The actors are divided into folds. For each, networks are trained on the actors
+of all others, one for each seed, without validation clips: the last epoch is
+kept. A logistic regression on the time means of the same features is scored on
+the same folds. `vavl protocol` does the training, so what has finished is not
+run again, and the same command goes on after a stop.
 """
 
 import argparse
-import csv
-import json
 import os
 import sys
-from itertools import combinations
 from pathlib import Path
 
 import numpy as np
-import yaml
-from baseline import check_sklearn
-from crossval_report import report, score
-from ravdess_files import find_files
 
-from vavl_sb.dataio.prepare_report import PrepareReport
-from vavl_sb.evaluation.protocol import Plan, run_protocol
-from vavl_sb.evaluation.settings import (
-    RESERVED,
-    as_words,
-    read_overrides,
-    read_seeds,
-)
-from vavl_sb.training.arguments import parse_arguments
+from vavl_sb.cli.protocol import add_options
+from vavl_sb.evaluation.baselines import check_sklearn, logistic_regression
+from vavl_sb.evaluation.comparison import table
+from vavl_sb.evaluation.protocol import fold_partitions, read_plan, run_protocol
+from vavl_sb.features.cache import clip_means, read_index
 from vavl_sb.utils.errors import VAVLError, exit_on_error
-from vavl_sb.utils.files import write_json, write_lines
+from vavl_sb.utils.files import read_json, write_json, write_lines
+from vavl_sb.utils.predictions import HEADS
 from vavl_sb.utils.text import say
 
-HERE = Path(__file__).resolve().parent
 
-
-def read_options(words):
+def read_options(words: list) -> argparse.Namespace:
     """Reads the command line.
 
     Arguments
     ---------
-    words : list
+    words : list of str
         Command line without the program's name.
 
     Returns
     -------
     argparse.Namespace
-        ``rest`` holds the options that each train.py gets.
+        ``passed_on`` holds the options that each train.py gets.
     """
     parser = argparse.ArgumentParser(
         description="Cross-validation over the actors of RAVDESS.",
-        epilog="All other options (--key value) go to each train.py.",
         allow_abbrev=False,
     )
-    parser.add_argument("hparams", help="hparams/vavl_cls.yaml")
-    parser.add_argument("--folds", type=int, default=5)
-    parser.add_argument("--seeds", default="3", help="how many, or a list 1,2,")
-    parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
-    parser.add_argument("--choices", default=HERE / "crossval_choices.yaml")
-    parser.add_argument("--output_folder", default="results/crossval")
-    options, options.rest = parser.parse_known_args(words)
+    add_options(parser, partitions=None, seeds="3")
+    parser.add_argument(
+        "--folds", type=int, default=5, help="how many (default: %(default)s)"
+    )
+    options, options.passed_on = parser.parse_known_args(words)
     return options
 
 
-def _check(options, overrides):
-    """Refuses, before hours are spent, what cannot end well."""
-    if not overrides.get("data_folder"):
-        raise VAVLError("--data_folder: give the folder of RAVDESS")
-    if options.jobs < 1:
-        raise VAVLError(f"--jobs: must be at least 1, not {options.jobs}")
-    if str(overrides.get("freeze_audio_encoder")).lower() == "false":
-        raise VAVLError(
-            "--freeze_audio_encoder: the logistic regression needs features "
-            "of a frozen encoder; leave it out"
-        )
-    check_sklearn()
-
-
-def read_choices(path):
-    """Reads what is chosen between.
-
-    Arguments
-    ---------
-    path : str or Path
-        A YAML file: name to what it changes of the hparams file.
-
-    Returns
-    -------
-    dict
-        VAVLError, in one line, if the file is not like that.
-    """
-    try:
-        with open(path, encoding="utf-8") as file:
-            choices = yaml.safe_load(file)
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())[:150]
-        raise VAVLError(
-            f"--choices: {path}: cannot be read ({reason})"
-        ) from None
-    if not isinstance(choices, dict) or not all(
-        isinstance(changes, dict) for changes in choices.values()
-    ):
-        raise VAVLError(
-            f"--choices: {path}: must name settings, each with what it "
-            "changes ({} for nothing)"
-        )
-    # None would be an option without a value.
-    return {
-        name: {k: "null" if v is None else v for k, v in changes.items()}
-        for name, changes in choices.items()
-    }
-
-
-def make_folds(data_folder, count):
-    """Divides the actors on disk into folds.
+def divide_actors(data_folder: str, count: int) -> list:
+    """Divides the actors on disk into folds of neighbours by number.
 
     Arguments
     ---------
     data_folder : str
-        The corpus.
+        The corpus; a file's name ends in its actor's number.
     count : int
-        How many folds; 3 at least, since a fold's training actors are divided
-        once more.
+        How many folds.
 
     Returns
     -------
-    list of list
-        Speaker ids; neighbours by number, and so as many women as men where
-        a fold's size is even. VAVLError if there are too few actors.
+    list of list of str
+        As many women as men in each, where its size is even (odd numbers are
+        men). VAVLError if there are too few actors.
     """
-    utterances, _ = find_files(data_folder, PrepareReport())
-    speakers = sorted({found.spk_id for found in utterances.values()})
-    if not 3 <= count <= len(speakers):
+    paths = Path(data_folder).rglob("0[1-3]-01-*")
+    actors = sorted({path.stem[-2:] for path in paths})
+    if not 2 <= count <= len(actors):
         raise VAVLError(
-            f"--folds: must be 3 to the number of actors ({len(speakers)}), "
-            f"not {count}"
+            f"--folds: must be 2 to the number of actors in {data_folder} "
+            f"({len(actors)}), not {count}"
         )
-    return [part.tolist() for part in np.array_split(speakers, count)]
+    return [part.tolist() for part in np.array_split(actors, count)]
 
 
-def write_split(path, train, test):
-    """Writes a partition without validation.
-
-    Arguments
-    ---------
-    path : Path
-        The JSON file.
-    train, test : list of str
-        Speaker ids.
-
-    Returns
-    -------
-    str
-        The path.
-    """
-    write_json(path, {"train": train, "valid": [], "test": test})
-    return str(path)
-
-
-def choose(options, folder, overrides, folds, choices):
-    """Chooses the settings of each fold by its training actors.
-
-    For each pair of folds and each choice, one network is trained on the
-    actors of all other folds and scored on those of the pair. What it says of
-    the one fold counts for the choice of the other, so that each fold's
-    choice is made on all of its training actors, by networks that have seen
-    neither them nor the fold's own.
+def regression_uar(run: Path, modality: str, cache: str) -> float:
+    """UAR of a logistic regression on the test clips of a run.
 
     Arguments
     ---------
-    options : argparse.Namespace
-        From :func:`read_options`.
-    folder : Path
-        Where everything goes.
-    overrides : dict
-        For each train.py.
-    folds : list of list
-        From :func:`make_folds`.
-    choices : dict
-        Name to what it overrides.
+    run : Path
+        Output folder of a train.py, whose features are read.
+    modality : str
+        "audio" or "visual".
+    cache : str
+        The feature folder.
 
     Returns
     -------
-    list of dict
-        For each fold the UAR of each choice on its training actors.
+    float
     """
     from sklearn.metrics import balanced_accuracy_score
 
-    pairs = list(combinations(range(len(folds)), 2))
-    splits = {}
-    for i, j in pairs:
-        test = [*folds[i], *folds[j]]
-        train = [s for fold in folds for s in fold if s not in test]
-        name = f"pair{i + 1}{j + 1}"
-        path = folder / "splits" / f"{name}.json"
-        splits[name] = write_split(path, train, test)
-    found = [{} for _ in folds]
-    for name, changes in choices.items():
-        say(f"choice {name}: {changes or 'as in the hparams file'}")
-        place = folder / "choices" / name
-        seeds = read_seeds(options.seeds)[:1]
-        _protocol(options, place, splits, seeds, {**overrides, **changes})
-        answers = [[] for _ in folds]
-        for i, j in pairs:
-            run = place / f"partitionpair{i + 1}{j + 1}_seed{seeds[0]}"
-            for truth, prediction, speaker in _answers(run):
-                # A clip of one fold of the pair is the other's held-out one.
-                other = j if speaker in folds[i] else i
-                answers[other].append((truth, prediction))
-        for scores, said in zip(found, answers):
-            scores[name] = float(balanced_accuracy_score(*zip(*said)))
-    return found
+    index = read_index(run / "features.json")
+
+    def read(split):
+        entries = read_json(run / f"{split}.json")
+        clips = [clip for clip in sorted(entries) if index[clip][modality]]
+        paths = [Path(index[clip][modality]) for clip in clips]
+        fields = [
+            np.array([entries[clip][field] for clip in clips])
+            for field in ("emotion", "spk_id")
+        ]
+        return clip_means(paths, cache).numpy(), *fields
+
+    model = logistic_regression(*read("train"))
+    features, labels, _ = read("test")
+    return float(balanced_accuracy_score(labels, model.predict(features)))
 
 
-def _answers(run):
-    """True class, the audio head's class, and speaker of a run's test clips."""
-    entries = json.loads((run / "test.json").read_text("utf-8"))
-    with open(run / "predictions_test.csv", encoding="utf-8") as file:
-        rows = [r for r in csv.DictReader(file) if r["modality"] == "audio"]
-    if not rows:
-        raise VAVLError(f"{run}: no test clip has sound; it cannot be scored")
-    return [
-        (r["label"], r["prediction"], entries[r["id"]]["spk_id"]) for r in rows
-    ]
-
-
-def test(options, folder, overrides, folds, chosen):
-    """Trains what was chosen on all training actors, and tests it.
+def score(runs: list, folder: Path, cache: str) -> dict:
+    """The networks and the regressions on all folds.
 
     Arguments
     ---------
-    options : argparse.Namespace
-        From :func:`read_options`.
+    runs : list of dict
+        Of protocol.json.
     folder : Path
-        Where everything goes.
-    overrides : dict
-        For each train.py.
-    folds : list of list
-        From :func:`make_folds`.
-    chosen : list of dict
-        For each fold what its choice overrides.
+        The protocol's.
+    cache : str
+        The feature folder.
 
     Returns
     -------
-    list of list of Path
-        For each fold the folders of its runs, a seed each.
+    dict
+        Name to fold to the UAR of each seed (of a regression: the only one).
     """
-    seeds, runs = read_seeds(options.seeds), []
-    for k, (speakers, changes) in enumerate(zip(folds, chosen), 1):
-        train = [s for f in folds for s in f if s not in speakers]
-        path = folder / "splits" / f"fold{k}.json"
-        split = {f"fold{k}": write_split(path, train, speakers)}
-        place = folder / "folds"
-        say(f"fold {k} of {len(folds)}: {changes or 'as in the hparams file'}")
-        place = place / f"{k}"
-        _protocol(options, place, split, seeds, {**overrides, **changes})
-        runs.append([place / f"partitionfold{k}_seed{seed}" for seed in seeds])
-    return runs
+    heads = [h for h in HEADS if all(h in run["scores"] for run in runs)]
+    if not heads:
+        raise VAVLError(f"{folder}: no modality has test clips in all folds")
+    found = {f"VAVL, {head}": {} for head in heads}
+    for run in runs:
+        fold = run["partition"]
+        for head in heads:
+            uars = found[f"VAVL, {head}"].setdefault(fold, [])
+            uars.append(run["scores"][head]["uar"])
+            # The features are the same with any seed.
+            if head != "audiovisual" and len(uars) == 1:
+                uar = regression_uar(folder / run["folder"], head, cache)
+                name = f"logistic regression, {head}"
+                found.setdefault(name, {})[fold] = [uar]
+    return found
 
 
-def _protocol(options, place, splits, seeds, overrides):
-    """Runs a protocol; refuses to go on where a run failed."""
-    words = {key: None if v is None else str(v) for key, v in overrides.items()}
-    plan = Plan(
-        hparams=options.hparams,
-        partitions=splits,
-        seeds=seeds,
-        overrides=words,
-        folder=str(place.absolute()),
-        jobs=options.jobs,
-    )
-    if run_protocol(plan, say)["partial"]:
-        raise VAVLError(f"{place}: a run failed, see above; run again")
-
-
-def main(words):
-    """Chooses, trains, tests and reports.
+def report(found: dict) -> list:
+    """The UAR of each fold, and the mean over folds.
 
     Arguments
     ---------
-    words : list
+    found : dict
+        From :func:`score`.
+
+    Returns
+    -------
+    list of str
+        Lines of Markdown.
+    """
+    folds = list(next(iter(found.values())))
+    rows = []
+    for name, uars in found.items():
+        cells = [f"{np.mean(uars[fold]):.3f}" for fold in folds]
+        by_seed = np.mean(list(uars.values()), axis=0)
+        spread = f" ± {by_seed.std(ddof=1):.3f}" if len(by_seed) > 1 else ""
+        rows.append([name, *cells, f"{by_seed.mean():.3f}{spread}"])
+    return table(["UAR", *folds, "mean ± SD over seeds"], rows)
+
+
+def main(words: list):
+    """Trains, scores and reports.
+
+    Arguments
+    ---------
+    words : list of str
         Command line without the program's name.
     """
+    check_sklearn()
     options = read_options(words)
-    overrides = read_overrides(options.rest)
-    _check(options, overrides)
+    given, options.partitions = options.partitions, options.partitions or "1"
+    plan = read_plan(options, "crossval")
+    if not plan.overrides.get("data_folder"):
+        raise VAVLError("--data_folder: give the folder of RAVDESS")
+    if str(plan.overrides.get("freeze_audio_encoder")).lower() == "false":
+        raise VAVLError(
+            "--freeze_audio_encoder: the logistic regression needs features "
+            "of a frozen encoder; leave it out"
+        )
+    if given is None:
+        actors = divide_actors(plan.overrides["data_folder"], options.folds)
+        plan.partitions = fold_partitions(actors)
     # Absolute, since train.py runs in the recipe's folder.
-    folder = Path(os.path.abspath(options.output_folder))
-    cache = os.path.abspath(overrides.get("feature_folder", "results/features"))
-    overrides["feature_folder"] = cache
-    choices = read_choices(options.choices)
-    for changes in choices.values():
-        given = as_words({**overrides, **changes})
-        parse_arguments([options.hparams, *given], later=RESERVED)
-    folds = make_folds(overrides["data_folder"], options.folds)
-    inner = choose(options, folder, overrides, folds, choices)
-    names = [max(scores, key=scores.get) for scores in inner]
-    chosen = [choices[name] for name in names]
-    runs = test(options, folder, overrides, folds, chosen)
-    found = score(runs, cache)
-    write_json(
-        folder / "crossval.json",
-        {
-            "command": " ".join(["python crossval.py", *words]),
-            "folds": folds,
-            "choices": choices,
-            "inner_uar": inner,
-            "chosen": names,
-            "uar": found,
-        },
-    )
-    lines = report(found, folds, inner, names)
-    write_lines(folder / "crossval.md", lines)
-    say("", *lines, "", f"In {folder}/crossval.json")
+    cache = os.path.abspath("results/features")
+    cache = plan.overrides.setdefault("feature_folder", cache)
+    content = run_protocol(plan, say)
+    if content["partial"]:
+        raise VAVLError(f"{plan.folder}: a run failed, see above; run again")
+    found = score(content["runs"], Path(plan.folder), cache)
+    command = " ".join(["python crossval.py", *words])
+    content = {"command": command, "folds": plan.partitions, "uar": found}
+    write_json(f"{plan.folder}/crossval.json", content)
+    lines = report(found)
+    write_lines(f"{plan.folder}/crossval.md", lines)
+    say("", *lines, "", f"In {plan.folder}/crossval.json")
 
 
 if __name__ == "__main__":

@@ -229,7 +229,7 @@ def test_the_help_of_the_command_is_quick():
     )
     assert out.stdout.strip() == "[]"
     from vavl_sb.evaluation import NAMES
-    from vavl_sb.evaluation.conditions import CONDITIONS
+    from vavl_sb.evaluation.corruption import CONDITIONS
 
     assert tuple(CONDITIONS) == NAMES
 

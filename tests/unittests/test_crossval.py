@@ -1,15 +1,8 @@
-"""RAVDESS's cross-validation: who is chosen by whom, and the yardstick.
+"""RAVDESS's cross-validation: who is tested by whom, and the regression."""
 
-Authors
- * The vavl_sb authors 2026
-"""
-
-import csv
 import json
-import random
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,168 +11,147 @@ RECIPE = Path(__file__).parents[2] / "recipes" / "RAVDESS"
 sys.path.insert(0, str(RECIPE))
 
 import crossval  # noqa: E402
-from baseline import clip_features, logistic_regression  # noqa: E402
 
 from vavl_sb.features.cache import FeatureCache  # noqa: E402
 from vavl_sb.utils.errors import VAVLError  # noqa: E402
 
-FOLDS = [["01", "02"], ["03", "04"], ["05"], ["06", "07"]]
-EVERYONE = {speaker for fold in FOLDS for speaker in fold}
+HPARAMS = str(RECIPE / "hparams" / "vavl_cls.yaml")
 
 
-def write_run(run, answers):
-    """What of a train.py's output folder is read: ``{speaker: [(t, p)]}``."""
+@pytest.fixture
+def corpus(tmp_path):
+    """Names of RAVDESS's files are all that is read of them."""
+    folder = tmp_path / "corpus"
+    for actor in range(1, 8):
+        path = (
+            folder / f"Actor_{actor:02}" / f"03-01-03-01-01-01-{actor:02}.wav"
+        )
+        path.parent.mkdir(parents=True)
+        path.touch()
+    (folder / "01-02-03-01-01-01-24.mp4").touch()  # song
+    return folder
+
+
+def write_run(run, cache, test_speakers, wrong):
+    """A run whose features tell the class, but for the clips of ``wrong``."""
     run.mkdir(parents=True)
-    entries, rows = {}, [["id", "modality", "label", "prediction"]]
-    for speaker, pairs in answers.items():
-        for number, (truth, prediction) in enumerate(pairs):
-            clip = f"{speaker}-{number}"
-            entries[clip] = {"spk_id": speaker}
-            rows.append([clip, "audio", truth, prediction])
-            # Of no account here.
-            rows.append([clip, "visual", truth, "happy"])
-    (run / "test.json").write_text(json.dumps(entries))
-    with open(run / "predictions_test.csv", "w", newline="") as file:
-        csv.writer(file).writerows(rows)
-
-
-def test_a_fold_s_choice_knows_all_of_its_training_actors_and_no_other(
-    tmp_path, monkeypatch
-):
-    draw = random.Random(0)
-    said = {}
-
-    def protocol(options, place, splits, seeds, overrides):
-        for name, path in splits.items():
-            split = json.loads(Path(path).read_text())
-            assert set(split["train"]) | set(split["test"]) == EVERYONE
-            assert not set(split["train"]) & set(split["test"])
-            assert split["valid"] == [] and seeds == [7]
-            answers = {
-                speaker: [(t, draw.choice(["sad", "happy"])) for t in truths]
-                for speaker in split["test"]
-                for truths in [["sad"] * 3 + ["happy"]]
-            }
-            key = overrides["lr"], frozenset(split["test"])
-            said[key] = answers
-            write_run(place / f"partition{name}_seed7", answers)
-
-    monkeypatch.setattr(crossval, "_protocol", protocol)
-    found = crossval.choose(
-        SimpleNamespace(seeds="7,"),
-        tmp_path,
-        {"lr": 1},
-        FOLDS,
-        {"usual": {}, "fast": {"lr": 2}},
-    )
-    assert len(said) == 2 * 6
-    for k, own in enumerate(FOLDS):
-        for name, lr in (("usual", 1), ("fast", 2)):
-            pooled = []
-            for other in FOLDS[:k] + FOLDS[k + 1 :]:
-                answers = said[lr, frozenset([*own, *other])]
-                pooled += [pair for s in other for pair in answers[s]]
-            recalls = [
-                np.mean([p == t for t, p in pooled if t == label])
-                for label in ("sad", "happy")
-            ]
-            assert found[k][name] == pytest.approx(np.mean(recalls))
-
-
-def test_a_run_without_sound_cannot_be_scored(tmp_path):
-    write_run(tmp_path / "run", {})
-    with pytest.raises(VAVLError, match="no test clip has sound"):
-        crossval._answers(tmp_path / "run")
-
-
-def write_features(run, cache):
-    """Clips of two layers of two numbers: the last tells, the first lies."""
-    inference = run / "inference" / "audio_encoder"
-    inference.mkdir(parents=True)
-    (inference / "config.json").write_text('{"d_model": 2}')
-    noise = np.random.default_rng(0)
-    index = {}
-    for split, speakers in (("train", "abcd"), ("test", "ef")):
+    noise, index = np.random.default_rng(0), {}
+    for split, speakers in (("train", "abcd"), ("test", test_speakers)):
         entries = {}
         for speaker in speakers:
             for label, sign in (("sad", -1), ("happy", 1)):
                 for number in range(3):
-                    clip = f"{speaker}{label}{number}"
-                    frames = noise.normal(0, 0.5, (5, 4))
-                    frames[:, 2] += 3 * sign
-                    # What it says in training is the opposite of the test.
-                    frames[:, 0] += 30 * sign * (1 if split == "train" else -1)
-                    path = cache.path("audio", "d", clip)
+                    clip = f"{speaker}-{label}-{number}"
+                    frames = noise.normal(0, 0.5, (5, 2))
+                    # Only the mean over time tells the class.
+                    frames[:, 0] += 3 * sign * (-1 if clip in wrong else 1)
+                    frames[0, 0] += 50
+                    path = cache.path("audio", "d", f"{run.name}-{clip}")
                     cache.write(path, frames.astype(np.float16))
                     index[clip] = {"audio": str(path), "visual": None}
                     entries[clip] = {"emotion": label, "spk_id": speaker}
+        entries["no sound"] = {"emotion": "sad", "spk_id": speakers[0]}
         (run / f"{split}.json").write_text(json.dumps(entries))
+    index["no sound"] = {"audio": None, "visual": None}
     (run / "features.json").write_text(json.dumps(index))
 
 
-def test_the_yardstick_reads_the_layers_that_it_is_told(tmp_path):
-    cache = FeatureCache(tmp_path / "cache")
-    write_features(tmp_path / "run", cache)
-    whole, labels, speakers = clip_features(
-        tmp_path / "run", cache.folder, "train"
-    )
-    last, _, _ = clip_features(tmp_path / "run", cache.folder, "train", "last")
-    assert whole.shape == (24, 4) and np.array_equal(whole[:, 2:], last)
-    assert sorted(set(labels)) == ["happy", "sad"]
-    assert sorted(set(speakers)) == list("abcd")
-    frames = cache.read(cache.path("audio", "d", "ahappy0"))
-    assert whole[0] == pytest.approx(frames.astype(float).mean(0), abs=1e-6)
+def test_networks_and_regression_are_scored_on_the_same_folds(
+    corpus, tmp_path, monkeypatch, capsys
+):
+    out, plans = tmp_path / "out", []
 
-    truths, predictions = logistic_regression(
-        tmp_path / "run", cache.folder, "last"
-    )
-    assert len(truths) == 12 and (truths == predictions).all()
-    truths, predictions = logistic_regression(tmp_path / "run", cache.folder)
-    assert (truths != predictions).any()
+    def run_protocol(plan, say):
+        plans.append(plan)
+        cache = FeatureCache(plan.overrides["feature_folder"])
+        runs = []
+        for number, fold in enumerate(plan.partitions):
+            for seed in plan.seeds:
+                folder = f"{fold}_{seed}"
+                # Of the sad clips of fold 2, one is heard as happy.
+                wrong = ["e-sad-1"] if number == 1 else []
+                write_run(Path(plan.folder) / folder, cache, "e", wrong)
+                uar = 0.5 + 0.1 * number + 0.01 * seed
+                scores = {"audio": {"uar": uar}}
+                if number == 0:  # Not in all folds, and so of no account.
+                    scores["visual"] = {"uar": 1.0}
+                run = {"partition": fold, "folder": folder, "scores": scores}
+                runs.append(run)
+        return {"partial": False, "runs": runs}
 
-
-def test_choices_are_options_that_train_py_takes(tmp_path):
-    path = tmp_path / "choices.yaml"
-    path.write_text("plain: {}\nother: {mixup: 0.0, feature_whitening: null}")
-    # null is a value; without one, train.py would refuse the option.
-    assert crossval.read_choices(path) == {
-        "plain": {},
-        "other": {"mixup": 0.0, "feature_whitening": "null"},
+    monkeypatch.setattr(crossval, "run_protocol", run_protocol)
+    monkeypatch.chdir(tmp_path)
+    words = [HPARAMS, "--data_folder", str(corpus), "--folds", "3"]
+    words += ["--seeds", "1,3", "--jobs", "2", "--output_folder", str(out)]
+    crossval.main([*words, "--lr", "0.1"])
+    (plan,) = plans
+    assert plan.seeds == [1, 3] and plan.jobs == 2
+    assert plan.overrides == {
+        "data_folder": str(corpus),
+        "lr": "0.1",
+        "feature_folder": str(tmp_path / "results" / "features"),
     }
-    known = (RECIPE / "hparams" / "vavl_cls.yaml").read_text("utf-8")
-    for name in ("crossval_choices.yaml", "crossval_choices_logmel.yaml"):
-        for changes in crossval.read_choices(RECIPE / name).values():
-            assert all(f"\n{key}: " in known for key in changes)
-
-
-@pytest.mark.parametrize("text", ["[a]", "a: 3", "a: [", "a"])
-def test_a_file_that_is_no_choices(tmp_path, text):
-    path = tmp_path / "choices.yaml"
-    path.write_text(text)
-    with pytest.raises(VAVLError, match="--choices: ") as error:
-        crossval.read_choices(path)
-    assert "\n" not in str(error.value)
+    tested = [fold["test"] for fold in plan.partitions.values()]
+    assert tested == [["01", "02", "03"], ["04", "05"], ["06", "07"]]
+    everyone = sorted(who for fold in tested for who in fold)
+    for fold in plan.partitions.values():
+        assert sorted(fold["train"] + fold["test"]) == everyone
+    found = json.loads((out / "crossval.json").read_text())["uar"]
+    assert found == {
+        "VAVL, audio": {
+            "fold1": pytest.approx([0.51, 0.53]),
+            "fold2": pytest.approx([0.61, 0.63]),
+            "fold3": pytest.approx([0.71, 0.73]),
+        },
+        "logistic regression, audio": {
+            "fold1": [1.0],
+            "fold2": [pytest.approx((1 + 2 / 3) / 2)],
+            "fold3": [1.0],
+        },
+    }
+    text = (out / "crossval.md").read_text()
+    assert text in capsys.readouterr().out
+    # Over the seeds: means of 0.61 and 0.63.
+    assert "| VAVL, audio | 0.520 | 0.620 | 0.720 | 0.620 ± 0.014 |" in text
+    assert "| 1.000 | 0.833 | 1.000 | 0.944 |" in text
 
 
 @pytest.mark.parametrize(
-    "options, choices, words",
+    "options, words",
     [
-        (["--lrr", "1"], "plain: {}", "--lrr: no such option"),
-        (["--lr", "fast"], "plain: {}", "--lr: must be a number, not fast"),
-        ([], "a: {}\nb: {mixup: much}", "--mixup: must be a number, not much"),
+        (["--lrr", "1"], "--lrr: no such option"),
+        (["--lr", "fast"], "--lr: must be a number, not fast"),
+        (["--folds", "8"], "--folds: .* actors in .* \\(7\\), not 8"),
+        (["--folds", "1"], "--folds: must be 2 to"),
+        (["--freeze_audio_encoder", "False"], "of a frozen encoder"),
     ],
 )
 def test_options_are_checked_before_anything_runs(
-    tmp_path, monkeypatch, options, choices, words
+    corpus, tmp_path, monkeypatch, options, words
 ):
-    monkeypatch.setattr(crossval, "check_sklearn", lambda: None)
-    (tmp_path / "choices.yaml").write_text(choices)
-    command = [
-        str(RECIPE / "hparams" / "vavl_cls.yaml"),
-        *("--data_folder", str(tmp_path)),
-        *("--choices", str(tmp_path / "choices.yaml")),
-        *("--output_folder", str(tmp_path / "out"), *options),
-    ]
+    monkeypatch.setattr(crossval, "run_protocol", None)
+    out = tmp_path / "out"
+    command = [HPARAMS, "--data_folder", str(corpus)]
+    command += ["--output_folder", str(out), *options]
     with pytest.raises(VAVLError, match=words):
         crossval.main(command)
-    assert not (tmp_path / "out").exists()
+    assert not out.exists()
+
+
+def test_a_failed_run_stops_it_and_folds_may_come_from_a_file(
+    corpus, tmp_path, monkeypatch
+):
+    plans = []
+    monkeypatch.setattr(
+        crossval,
+        "run_protocol",
+        lambda plan, say: plans.append(plan) or {"partial": True},
+    )
+    path = tmp_path / "folds.json"
+    path.write_text("[[1], [2, 3]]")
+    command = [HPARAMS, "--data_folder", str(corpus)]
+    command += ["--partitions", str(path)]
+    with pytest.raises(VAVLError, match="a run failed, see above; run again"):
+        crossval.main([*command, "--output_folder", str(tmp_path / "out")])
+    tested = [fold["test"] for fold in plans[0].partitions.values()]
+    assert tested == [[1], [2, 3]]

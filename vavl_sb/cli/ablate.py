@@ -1,10 +1,6 @@
-"""`vavl ablate`: what each part of the network is worth.
+"""`vavl ablate`: what each part of the network is worth."""
 
-Authors
- * The vavl_sb authors 2026
-"""
-
-from vavl_sb.cli.protocol import add_options, interrupted, read_plan
+from vavl_sb.cli.protocol import add_options, interrupted
 from vavl_sb.utils.text import say
 
 
@@ -25,7 +21,7 @@ def add_parser(commands):
     parser.set_defaults(run=run, passes_on=True)
 
 
-def run(options):
+def run(options) -> int:
     """Runs the four protocols and prints the table.
 
     Arguments
@@ -36,14 +32,14 @@ def run(options):
     Returns
     -------
     int
-        Exit status: 1 where a run failed, 130 where it was interrupted.
+        Exit status: 1 where a run failed, 130 or 143 where it was stopped.
     """
-    from vavl_sb.evaluation.ablation import ablation_lines, run_ablation
+    from vavl_sb.evaluation.protocol import read_plan, run_ablation
 
     plan = read_plan(options, "ablation")
     try:
-        result = run_ablation(plan, say)
+        lines, partial = run_ablation(plan, say)
     except KeyboardInterrupt as stop:
         return interrupted(stop)
-    say("", *ablation_lines(result), "", f"In {plan.folder}/ablation.json")
-    return 1 if result["partial"] else 0
+    say("", *lines, "", f"In {plan.folder}/ablation.json")
+    return 1 if partial else 0

@@ -1,8 +1,4 @@
-"""`vavl compare`: a paired test between two protocols.
-
-Authors
- * The vavl_sb authors 2026
-"""
+"""`vavl compare`: a paired test between two protocols."""
 
 from pathlib import Path
 
@@ -32,7 +28,7 @@ def add_parser(commands):
     parser.set_defaults(run=run)
 
 
-def run(options):
+def run(options) -> int:
     """Compares, writes and prints.
 
     Arguments
@@ -45,15 +41,10 @@ def run(options):
     int
         Exit status.
     """
-    from vavl_sb.evaluation.comparison import (
-        compare,
-        read_protocol,
-        write_comparison,
-    )
+    from vavl_sb.evaluation.comparison import compare, write_comparison
 
-    content = compare(
-        read_protocol(options.first), read_protocol(options.second)
-    )
-    say(*write_comparison(content, options.output_folder), "")
-    say(f"In {Path(options.output_folder) / 'comparison.json'}")
+    content = compare(options.first, options.second)
+    lines = write_comparison(content, options.output_folder)
+    path = Path(options.output_folder) / "comparison.json"
+    say(*lines, "", f"In {path}")
     return 0

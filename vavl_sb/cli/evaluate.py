@@ -1,8 +1,7 @@
-"""`vavl evaluate`: score a model where information is missing or partial.
+"""`vavl evaluate`: score a model where information is missing or partial."""
 
-Authors
- * The vavl_sb authors 2026
-"""
+import os
+from pathlib import Path
 
 from vavl_sb.cli.model import add_model, load_model
 from vavl_sb.utils.errors import VAVLError
@@ -62,7 +61,7 @@ def add_parser(commands):
     parser.set_defaults(run=run)
 
 
-def run(options):
+def run(options) -> int:
     """Scores the model, prints a table and writes the files.
 
     Arguments
@@ -75,33 +74,37 @@ def run(options):
     int
         Exit status, 0: clips that fail are counted, and the rest goes on.
     """
-    from vavl_sb.evaluation import report, robustness
-    from vavl_sb.evaluation.conditions import choose_conditions
-    from vavl_sb.evaluation.corruption import FileNoise, WhiteNoise
+    from vavl_sb.evaluation.corruption import choose_conditions, make_noise
+    from vavl_sb.evaluation.robustness import (
+        RobustnessTest,
+        read_clips,
+        write_report,
+    )
+    from vavl_sb.utils.files import write_atomically
 
-    # What can be wrong with the options is told before the long work.
+    # Wrong options are refused before the long work.
     conditions = choose_conditions(options.conditions)
     if options.noise and "noise" not in [c.name for c in conditions]:
         raise VAVLError("--noise: needs the condition noise; add --conditions")
-    noise = WhiteNoise(options.seed)
-    if options.noise:
-        noise = FileNoise(options.noise, options.seed)
+    noise = make_noise(options.seed, options.noise)
     model = load_model(options)
-    entries = robustness.read_clips(
-        options.manifest, model.hparams, options.data_root
-    )
-    report.check_folder(options.output)
-    test = robustness.RobustnessTest(model, conditions, options.seed, noise)
-    test.run(entries)
+    task, labels = model.hparams.task, list(model.hparams.labels)
+    clips = read_clips(options.manifest, task, labels, options.data_root)
+    # So is a folder that cannot be written.
+    probe = Path(options.output) / f".{os.getpid()}.probe"
+    write_atomically(probe, b"")
+    probe.unlink()
+    test = RobustnessTest(model, conditions, options.seed, noise)
+    test.run(clips)
     result = {
         "model": options.model,
         "manifest": options.manifest,
         "seed": options.seed,
         "noise": options.noise or "white",
-        "task": model.hparams.task,
-        "labels": list(model.hparams.labels),
+        "task": task,
+        "labels": labels,
         **test.summary(),
     }
-    say(*report.write_report(options.output, result, test.clean))
-    say("", f"Written to {options.output}")
+    lines = write_report(options.output, result, test.clean)
+    say(*lines, "", f"Written to {options.output}")
     return 0

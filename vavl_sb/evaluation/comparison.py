@@ -1,73 +1,169 @@
-"""A paired comparison of two protocols, by speaker.
+"""The results of protocols: summary, paired comparison, and ablation.
 
-Authors
- * The vavl_sb authors 2026
+A protocol's folder holds protocol.json, which names its runs. Each result here
+is written as JSON and as a Markdown table.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from vavl_sb.evaluation.results import (
-    MODALITIES,
-    Head,
-    read_result,
-    speaker_tables,
-)
+from vavl_sb.evaluation.predictions import HeadResult, read_run
 from vavl_sb.evaluation.statistics import (
     draw_speakers,
     holm,
     interval,
     mean_scores,
+    score_function,
+    speaker_sums,
     swap_test,
 )
-from vavl_sb.evaluation.sufficient_statistics import score_function
-from vavl_sb.evaluation.summary import SUMMARY, table, title
 from vavl_sb.utils.errors import VAVLError
 from vavl_sb.utils.files import read_json, write_json, write_lines
+from vavl_sb.utils.predictions import HEADS
+from vavl_sb.utils.text import markdown
+
+TITLES = {
+    "f1_macro": "macro F1",
+    "f1_micro": "micro F1",
+    "uar": "UAR",
+    "ccc_mean": "mean CCC",
+}
 
 
-@dataclass
-class Protocol:
-    """A protocol's finished runs.
+def _summarize(results):
+    """Mean, deviation and bootstrap interval of each head's scores over runs."""
+    summary = {}
+    for name in HEADS:
+        having = [result for result in results if name in result.heads]
+        if not having:
+            continue
+        score = score_function(having[0].task, having[0].labels)
+        sums, tested, speakers = speaker_sums([r.heads[name] for r in having])
+        scores = {}
+        draws = mean_scores(sums, draw_speakers(tested), score)
+        for key, drawn in draws.items():
+            values = [result.scores[name][key] for result in having]
+            low, high = interval(drawn)
+            scores[key] = {
+                "mean": float(np.mean(values)),
+                "sd": float(np.std(values, ddof=1)) if values[1:] else None,
+                "low": low,
+                "high": high,
+            }
+        summary[name] = {
+            "n_runs": len(having),
+            "n_speakers": len(speakers),
+            "scores": scores,
+        }
+    return summary
 
-    Arguments
-    ---------
-    folder : Path
-        Its folder.
-    results : dict
-        (partition, seed) to :class:`~vavl_sb.evaluation.results.Result`.
-    unfinished : set
-        (partition, seed) of runs that did not finish.
-    """
 
-    folder: Path
-    results: dict
-    unfinished: set
-
-
-def read_protocol(folder):
-    """Reads the finished runs of a protocol.
+def write_summary(
+    folder: str | Path, recipe: str, overrides: dict, errors: dict
+) -> dict:
+    """Reads what finished and writes protocol.json and protocol.md.
 
     Arguments
     ---------
     folder : str or Path
-        Where ``vavl protocol`` left protocol.json.
+        The protocol's folder.
+    recipe : str
+        What readers call the hparams file.
+    overrides : dict
+        What each train.py got.
+    errors : dict
+        :class:`~vavl_sb.evaluation.runs.Run` to why it failed, or None.
 
     Returns
     -------
-    Protocol
-
-    Raises
-    ------
-    VAVLError
-        In one line: it is no such folder, or a run's files cannot be used.
+    dict
+        What protocol.json holds: among others ``partial``, ``runs``, and
+        ``summary``: head to ``n_runs``, ``n_speakers`` and ``scores``, score
+        name to ``mean``, ``sd`` (sample standard deviation over runs; None for
+        one run), ``low`` and ``high`` (95 % bootstrap interval of the mean, by
+        speaker).
     """
-    path = Path(folder) / SUMMARY
+    entries, results = [], []
+    for run, error in errors.items():
+        entry = {
+            "partition": run.partition,
+            "seed": run.seed,
+            "folder": Path(run.folder).name,
+            "finished": error is None,
+        }
+        if error is None:
+            results.append(read_run(run.folder))
+            entry["scores"] = results[-1].scores
+        else:
+            entry["error"] = error
+        entries.append(entry)
+    content = {
+        "hparams": recipe,
+        "overrides": overrides,
+        "task": results[0].task if results else None,
+        "labels": results[0].labels if results else None,
+        "n_runs": len(errors),
+        "n_finished": len(results),
+        "partial": len(results) < len(errors),
+        "summary": _summarize(results),
+        "runs": entries,
+    }
+    _write(folder, "protocol", content, summary_lines(content))
+    return content
+
+
+def summary_lines(content: dict) -> list:
+    """The table of a protocol.
+
+    Arguments
+    ---------
+    content : dict
+        As in protocol.json.
+
+    Returns
+    -------
+    list of str
+        Lines of Markdown.
+    """
+    done, wanted = content["n_finished"], content["n_runs"]
+    lines = [f"# {content['hparams']}: {done} of {wanted} runs", ""]
+    if content["partial"]:
+        lines += [
+            f"PARTIAL: {wanted - done} of {wanted} runs did not finish; the "
+            "same command tries them again.",
+            "",
+        ]
+    if content["summary"]:
+        names = list(next(iter(content["summary"].values()))["scores"])
+        rows = [
+            [head, part["n_runs"], part["n_speakers"]]
+            + [
+                f"{_mean(s)} [{s['low']:.3f}, {s['high']:.3f}]"
+                for s in map(part["scores"].get, names)
+            ]
+            for head, part in content["summary"].items()
+        ]
+        lines += [
+            *table(["modality", "runs", "speakers", *map(_title, names)], rows),
+            "",
+            "Mean ± sample standard deviation over runs, and the 95 % "
+            "bootstrap interval of the mean by test speaker.",
+        ]
+    return lines
+
+
+def _read_protocol(folder):
+    """The finished runs of a protocol: (partition, seed) to RunResult."""
+    path = Path(folder) / "protocol.json"
     try:
-        runs = read_json(path)["runs"]
-        keyed = {(r["partition"], r["seed"]): r for r in runs}
+        return {
+            (run["partition"], run["seed"]): read_run(
+                path.parent / run["folder"]
+            )
+            for run in read_json(path)["runs"]
+            if run["finished"]
+        }
     except OSError as error:
         raise VAVLError(
             f"{path}: cannot be read ({error.strerror}); give a folder that "
@@ -75,24 +171,15 @@ def read_protocol(folder):
         ) from None
     except (ValueError, KeyError, TypeError) as error:
         raise VAVLError(f"{path}: cannot be used ({error})") from None
-    return Protocol(
-        Path(folder),
-        {
-            key: read_result(path.parent / run["folder"])
-            for key, run in keyed.items()
-            if run["finished"]
-        },
-        {key for key, run in keyed.items() if not run["finished"]},
-    )
 
 
-def compare(first, second):
+def compare(first: str | Path, second: str | Path) -> dict:
     """Compares two protocols on the clips of the runs that both have.
 
     Arguments
     ---------
-    first, second : Protocol
-        From :func:`read_protocol`.
+    first, second : str or Path
+        Their folders.
 
     Returns
     -------
@@ -109,86 +196,104 @@ def compare(first, second):
     VAVLError
         In one line: tasks or labels differ, or there is nothing in common.
     """
-    common = [key for key in first.results if key in second.results]
+    one, other = _read_protocol(first), _read_protocol(second)
+    names = f"{first} and {second}"
+    common = [key for key in one if key in other]
     if not common:
         raise VAVLError(
-            f"{first.folder} and {second.folder}: have no finished run "
-            "(partition, seed) in common; run both with the same --partitions "
-            "and --seeds"
+            f"{names}: have no finished run (partition, seed) in common; run "
+            "both with the same --partitions and --seeds"
         )
-    pairs = [(first.results[key], second.results[key]) for key in common]
-    for one, other in pairs:
-        if (one.task, one.labels) != (other.task, other.labels):
+    pairs = [(one[key], other[key]) for key in common]
+    for a, b in pairs:
+        if (a.task, a.labels) != (b.task, b.labels):
             raise VAVLError(
-                f"{first.folder} and {second.folder}: are not of the same "
-                f"task and labels ({one.task} {one.labels}, {other.task} "
-                f"{other.labels})"
+                f"{names}: are not of the same task and labels ({a.task} "
+                f"{a.labels}, {b.task} {b.labels})"
             )
-    score = score_function(pairs[0][0].task, pairs[0][0].labels)
     modalities = {}
-    for modality in MODALITIES:
-        found = _one_modality(pairs, modality, score, (first, second))
-        if found:
-            modalities[modality] = found
+    for head in HEADS:
+        having = [
+            _pair(a.heads[head], b.heads[head], names)
+            for a, b in pairs
+            if head in a.heads and head in b.heads
+        ]
+        if any(a.clips for a, _, _ in having):
+            score = score_function(pairs[0][0].task, pairs[0][0].labels)
+            modalities[head] = _compare_head(having, score)
     if not modalities:
-        raise VAVLError(
-            f"{first.folder} and {second.folder}: have no test clip in common"
-        )
-    _correct([part["scores"] for part in modalities.values()])
+        raise VAVLError(f"{names}: have no test clip in common")
+    # For each score, the modalities are one family of tests.
+    families = [part["scores"] for part in modalities.values()]
+    for name in families[0]:
+        _add_holm([scores[name] for scores in families])
     return {
-        "first": str(first.folder),
-        "second": str(second.folder),
+        "first": str(first),
+        "second": str(second),
         "runs": [list(key) for key in common],
-        "only_first": _missing(first, second),
-        "only_second": _missing(second, first),
+        "only_first": [list(key) for key in one if key not in other],
+        "only_second": [list(key) for key in other if key not in one],
         "modalities": modalities,
     }
 
 
-def _missing(one, other):
-    """Runs that only one side has finished."""
-    return [list(key) for key in one.results if key not in other.results]
+def _pair(one, other, names):
+    """The clips that both heads have, in one order, and how many have not."""
+    places = [{clip: i for i, clip in enumerate(h.clips)} for h in (one, other)]
+    common = sorted(places[0].keys() & places[1].keys())
+    a, b = (
+        _take(head, np.array([place[clip] for clip in common], dtype=int))
+        for head, place in zip((one, other), places)
+    )
+    same = np.isclose(a.targets, b.targets, atol=1e-5)
+    same = same.reshape(len(common), -1).all(axis=1)
+    for clip, equal, *speakers in zip(common, same, a.speakers, b.speakers):
+        if not equal or speakers[0] != speakers[1]:
+            raise VAVLError(
+                f"{names}: clip {clip} has another label or speaker; the two "
+                "must be scored on the same labels"
+            )
+    return a, b, len(one.clips) + len(other.clips) - 2 * len(common)
 
 
-def _one_modality(pairs, modality, score, protocols):
-    """The comparison of one head; None where no run scored it twice."""
-    heads, unpaired = [], 0
-    for one, other in pairs:
-        if modality in one.heads and modality in other.heads:
-            a, b, left = _pair(one.heads[modality], other.heads[modality])
-            unpaired += left
-            if a is None:
-                raise VAVLError(
-                    f"{protocols[0].folder} and {protocols[1].folder}: {b}; "
-                    "the two must be scored on the same labels"
-                )
-            if a.clips:
-                heads.append((a, b))
-    if not heads:
-        return None
-    first, tested, speakers = speaker_tables([a for a, _ in heads])
-    second, _, _ = speaker_tables([b for _, b in heads], speakers)
-    weights = draw_speakers(tested)
+def _take(head, rows):
+    """Some of the clips of a head."""
+    clips, speakers = (
+        [x[r] for r in rows] for x in (head.clips, head.speakers)
+    )
+    return HeadResult(
+        clips, speakers, head.targets[rows], head.statistics[rows]
+    )
+
+
+def _compare_head(pairs, score):
+    """The comparison of one head, from :func:`_pair` of each run."""
+    unpaired = sum(left for _, _, left in pairs)
+    pairs = [(a, b) for a, b, _ in pairs if a.clips]
+    first, tested, speakers = speaker_sums([a for a, _ in pairs])
+    second, _, _ = speaker_sums([b for _, b in pairs], speakers)
+    # The first of all weights: each speaker once.
+    weights = np.concatenate(
+        [np.ones((1, len(speakers))), draw_speakers(tested)]
+    )
     ones = mean_scores(first, weights, score)
     others = mean_scores(second, weights, score)
     tests, exact = swap_test(first, second, score)
-    unit = np.ones((1, len(speakers)))
-    values = [mean_scores(t, unit, score) for t in (first, second)]
     scores = {}
     for name, (difference, p) in tests.items():
-        low, high = interval(ones[name] - others[name])
+        low, high = interval(ones[name][1:] - others[name][1:])
         scores[name] = {
-            "first": float(values[0][name][0]),
-            "second": float(values[1][name][0]),
+            "first": float(ones[name][0]),
+            "second": float(others[name][0]),
             "difference": difference,
             "low": low,
             "high": high,
             "p": p,
         }
     return {
-        "n_runs": len(heads),
+        "n_runs": len(pairs),
         "n_speakers": len(speakers),
-        "n_clips": len({clip for a, _ in heads for clip in a.clips}),
+        "n_clips": len({clip for a, _ in pairs for clip in a.clips}),
         "n_unpaired": unpaired,
         "exact": exact,
         "smallest_p": 0.5 ** (len(speakers) - 1) if exact else None,
@@ -196,45 +301,13 @@ def _one_modality(pairs, modality, score, protocols):
     }
 
 
-def _pair(one, other):
-    """The clips that both heads have, in one order, and how many have not.
-
-    None and the reason where labels differ.
-    """
-    places = [{clip: i for i, clip in enumerate(h.clips)} for h in (one, other)]
-    common = sorted(places[0].keys() & places[1].keys())
-    heads = []
-    for head, place in zip((one, other), places):
-        rows = np.array([place[clip] for clip in common], dtype=int)
-        heads.append(
-            Head(
-                common,
-                [head.speakers[row] for row in rows],
-                head.truths[rows],
-                head.tables[rows],
-            )
-        )
-    a, b = heads
-    same = np.isclose(a.truths, b.truths, atol=1e-5)
-    same = same.reshape(len(common), -1).all(axis=1)
-    for clip, equal, who, other_who in zip(
-        common, same, a.speakers, b.speakers
-    ):
-        if not equal or who != other_who:
-            return None, f"clip {clip} has another label or speaker", 0
-    unpaired = len(one.clips) + len(other.clips) - 2 * len(common)
-    return a, b, unpaired
+def _add_holm(tests):
+    """Adds ``p_holm`` to the tests of one family."""
+    for test, p in zip(tests, holm([test["p"] for test in tests])):
+        test["p_holm"] = p
 
 
-def _correct(families):
-    """Adds Holm's p for each score, over the dicts of scores given."""
-    for name in families[0]:
-        having = [scores[name] for scores in families if name in scores]
-        for entry, p in zip(having, holm([e["p"] for e in having])):
-            entry["p_holm"] = p
-
-
-def write_comparison(content, folder):
+def write_comparison(content: dict, folder: str | Path) -> list:
     """Writes comparison.json and comparison.md.
 
     Arguments
@@ -243,25 +316,6 @@ def write_comparison(content, folder):
         From :func:`compare`.
     folder : str or Path
         Where to write.
-
-    Returns
-    -------
-    list of str
-        Lines of Markdown.
-    """
-    write_json(Path(folder) / "comparison.json", content)
-    lines = comparison_lines(content)
-    write_lines(Path(folder) / "comparison.md", lines)
-    return lines
-
-
-def comparison_lines(content):
-    """The table of a comparison.
-
-    Arguments
-    ---------
-    content : dict
-        From :func:`compare`.
 
     Returns
     -------
@@ -281,30 +335,126 @@ def comparison_lines(content):
                 f"{runs}."
             )
     rows = []
-    for modality, part in content["modalities"].items():
+    for head, part in content["modalities"].items():
         if part["n_unpaired"]:
             lines.append(
-                f"{modality}: {part['n_unpaired']} predictions without a "
-                "partner left out."
+                f"{head}: {part['n_unpaired']} predictions without a partner "
+                "left out."
             )
         if (part["smallest_p"] or 0.0) > 0.05:
             lines.append(
-                f"{modality}: with {part['n_speakers']} speakers p cannot "
-                f"fall below {part['smallest_p']:g}."
+                f"{head}: with {part['n_speakers']} speakers p cannot fall "
+                f"below {part['smallest_p']:g}."
             )
-        for name, s in part["scores"].items():
-            rows.append(
-                [
-                    modality,
-                    title(name),
-                    f"{s['first']:.3f}",
-                    f"{s['second']:.3f}",
-                    f"{s['difference']:+.3f}",
-                    f"[{s['low']:+.3f}, {s['high']:+.3f}]",
-                    f"{s['p']:.4f}",
-                    f"{s['p_holm']:.4f}",
-                    f"{part['n_speakers']}",
-                ]
-            )
+        rows += [
+            [
+                head,
+                _title(name),
+                *_test_cells(s),
+                part["n_speakers"],
+            ]
+            for name, s in part["scores"].items()
+        ]
     head = "modality,score,A,B,A - B,95 % interval,p,p (Holm),speakers"
-    return [*lines, "", *table(head.split(","), rows)]
+    lines += ["", *table(head.split(","), rows)]
+    _write(folder, "comparison", content, lines)
+    return lines
+
+
+def ablation_report(folder: str | Path, variants: list, partial: bool) -> list:
+    """Compares protocols with a full one; writes ablation.json and .md.
+
+    Arguments
+    ---------
+    folder : str or Path
+        Holds the protocols' folders: "full" and the variants.
+    variants : list of str
+        Names of the variants' folders.
+    partial : bool
+        Whether a run of them failed.
+
+    Returns
+    -------
+    list of str
+        The lines of the Markdown. In ablation.json ``variants`` maps each name to what
+        :func:`compare` says of it (first) and the full network (second), with
+        ``p_holm`` over all variants and modalities, or to ``problem``.
+    """
+    found, families, rows = {}, {}, []
+    lines = ["PARTIAL: some runs did not finish.", ""] if partial else []
+    for name in variants:
+        try:
+            found[name] = compare(f"{folder}/{name}", f"{folder}/full")
+        except VAVLError as error:
+            found[name] = {"problem": error.text, "modalities": {}}
+            lines += [f"{name}: {error.text}", ""]
+        for part in found[name]["modalities"].values():
+            for key, test in part["scores"].items():
+                families.setdefault(key, []).append(test)
+    for tests in families.values():
+        _add_holm(tests)
+    for name, content in found.items():
+        for head, part in content["modalities"].items():
+            key, score = next(iter(part["scores"].items()))
+            row = [name.replace("_", " "), head, _title(key), part["n_runs"]]
+            rows.append([*row, *_test_cells(score)])
+    head = "network,modality,score,runs,variant,full,difference,95 % interval"
+    lines += table(f"{head},p,p (Holm)".split(","), rows)
+    lines += ["", "p by speaker, corrected over the whole table (Holm)."]
+    content = {"partial": partial, "variants": found}
+    _write(folder, "ablation", content, lines)
+    return lines
+
+
+def _title(name):
+    """What tables call a score."""
+    return TITLES.get(name) or markdown(name.replace("ccc_", "CCC "))
+
+
+def table(head: list, rows: list) -> list:
+    """A Markdown table.
+
+    Arguments
+    ---------
+    head : list of str
+        The column names.
+    rows : list of list
+        The cells.
+
+    Returns
+    -------
+    list of str
+        Lines.
+
+    Example
+    -------
+    >>> table(["a", "b"], [["1", 2]])
+    ['| a | b |', '|---|---|', '| 1 | 2 |']
+    """
+    lines = [f"| {' | '.join(map(str, cells))} |" for cells in (head, *rows)]
+    return [lines[0], "|" + "---|" * len(head), *lines[1:]]
+
+
+def _mean(values):
+    """A mean with its deviation, for a cell."""
+    if values["sd"] is None:
+        return f"{values['mean']:.3f}"
+    return f"{values['mean']:.3f} ± {values['sd']:.3f}"
+
+
+def _test_cells(score):
+    """Both scores, their difference with its interval, and p."""
+    return [
+        f"{score['first']:.3f}",
+        f"{score['second']:.3f}",
+        f"{score['difference']:+.3f}",
+        f"[{score['low']:+.3f}, {score['high']:+.3f}]",
+        f"{score['p']:.4f}",
+        f"{score['p_holm']:.4f}",
+    ]
+
+
+def _write(folder, name, content, lines):
+    """Writes NAME.json and NAME.md."""
+    write_json(Path(folder) / f"{name}.json", content)
+    write_lines(Path(folder) / f"{name}.md", lines)

@@ -1,11 +1,12 @@
-"""What a clip can lose: parts of its sound, faces, a modality; and noise.
+"""What a clip can lose, and in which degrees: the conditions of a test.
 
-Nothing here changes its input. Whatever is chosen by chance depends on a seed
-and the clip's id alone.
-
-Authors
- * The vavl_sb authors 2026
+Nothing here changes its input. What is chosen at random depends on a seed and
+the clip's id alone.
 """
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,30 +16,14 @@ from speechbrain.processing.signal_processing import (
 )
 
 from vavl_sb.media.reader import read_audio
-from vavl_sb.utils.errors import MediaError
+from vavl_sb.utils.errors import MediaError, VAVLError
 from vavl_sb.utils.seeding import clip_generator, shuffled
 
 
-def silence_middle(samples, percent):
-    """Sound whose middle is digital silence; its length stays.
+def _silence_middle(samples, percent, *_):
+    """Sound (n,) of the same length with digital silence in its middle.
 
-    Arguments
-    ---------
-    samples : torch.Tensor
-        Shape (n,).
-    percent : float
-        ``round(percent / 100 * n)`` samples become 0, with the same number of
-        samples before and after them (one more after, where it is odd).
-
-    Returns
-    -------
-    torch.Tensor
-        Shape (n,).
-
-    Example
-    -------
-    >>> silence_middle(torch.ones(8), 50).tolist()
-    [1.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0]
+    There are as many samples before as after it (or one more after).
     """
     count = _part(len(samples), percent)
     start = (len(samples) - count) // 2
@@ -47,175 +32,78 @@ def silence_middle(samples, percent):
     return samples
 
 
-def cut_end(samples, percent):
-    """Sound that ends early.
-
-    Arguments
-    ---------
-    samples : torch.Tensor
-        Shape (n,).
-    percent : float
-        ``round(percent / 100 * n)`` samples at the end are cut off.
-
-    Returns
-    -------
-    torch.Tensor
-        Shape (n - cut,).
-
-    Example
-    -------
-    >>> cut_end(torch.arange(4.0), 25).tolist()
-    [0.0, 1.0, 2.0]
-    """
+def _cut_end(samples, percent, *_):
+    """Sound (n,) without its end."""
     return samples[: len(samples) - _part(len(samples), percent)]
 
 
-def drop_frames(frames, percent, generator):
-    """Features of a face of which some frames are missing.
+def _drop_frames(frames, percent, clip, seed, _):
+    """Features of a face (T, D) without some frames, as if it was not seen.
 
-    They are gone from the sequence, as a frame without a face is. The frames
-    that a smaller share takes, a larger one takes as well.
-
-    Arguments
-    ---------
-    frames : np.ndarray
-        Shape (T, D), T at least 1.
-    percent : float
-        ``round(percent / 100 * T)`` frames are dropped, but never the last
-        one that is left.
-    generator : numpy.random.Generator
-        Chooses them; the same state for each share.
-
-    Returns
-    -------
-    np.ndarray
-        Shape (T - dropped, D), in the order of time.
-
-    Example
-    -------
-    >>> frames = np.arange(4.0)[:, None]
-    >>> len(drop_frames(frames, 50, np.random.default_rng(0)))
-    2
+    One is always left. What a smaller share drops, a larger one drops as well,
+    since the generator is the same.
     """
-    order = generator.permutation(len(frames))
+    order = clip_generator(clip, seed, "face").permutation(len(frames))
     count = min(_part(len(frames), percent), len(frames) - 1)
     return frames[np.sort(order[count:])]
 
 
-def add_noise(samples, noise, snr):
-    """Sound with noise on top; the sound itself keeps its level.
+def _add_noise(samples, snr, clip, _, noise):
+    """Sound (n,) with noise on top, at a signal-to-noise ratio in dB.
 
     The ratio is that of the root mean squares over the whole clip, pauses
     included, as SpeechBrain defines it. (Its ``AddNoise`` also turns down the
     sound, so that the level of the speech would change with the ratio.) The
     sum is not clipped.
-
-    Arguments
-    ---------
-    samples : torch.Tensor
-        Shape (n,).
-    noise : torch.Tensor
-        Shape (n,), of any level but 0.
-    snr : float
-        Signal-to-noise ratio, dB.
-
-    Returns
-    -------
-    torch.Tensor
-        Shape (n,).
-
-    Example
-    -------
-    >>> add_noise(torch.ones(4), torch.tensor([1.0, -1.0, 1.0, -1.0]), 20.0)
-    tensor([1.1000, 0.9000, 1.1000, 0.9000])
     """
+    noise = noise(clip, len(samples))
     level, noise_level = (
         compute_amplitude(x, amp_type="rms").squeeze() for x in (samples, noise)
     )
     return samples + noise * (level / noise_level / dB_to_amplitude(snr))
 
 
-class WhiteNoise:
-    """White Gaussian noise, drawn for each clip.
+def make_noise(seed: int, path: str | Path | None = None) -> Callable:
+    """A source of noise: white, or parts of a file, repeated where short.
 
     Arguments
     ---------
     seed : int
-        Chooses the noise, with the clip's id.
+        Chooses each clip's noise, or where in the file it begins.
+    path : str or Path, optional
+        Any container with sound (default: white Gaussian noise).
+
+    Returns
+    -------
+    callable
+        ``(clip id, n)`` to samples (n,) at 16 kHz: the same at each call.
+        MediaError if the file cannot be decoded, or is silent.
     """
 
-    def __init__(self, seed):
-        self.seed = seed
-
-    def __call__(self, clip, length):
-        """Noise for a clip: the same at each ratio.
-
-        Arguments
-        ---------
-        clip : str
-            Its id.
-        length : int
-            Samples.
-
-        Returns
-        -------
-        torch.Tensor
-            Shape (length,).
-        """
-        generator = clip_generator(clip, self.seed, "noise")
+    def white(clip, length):
+        generator = clip_generator(clip, seed, "noise")
         noise = generator.standard_normal(length, dtype=np.float32)
         return torch.from_numpy(noise)
 
+    if path is None:
+        return white
+    sound = read_audio(path)
+    if sound is None:
+        raise MediaError(f"{path}: no sound in it; give another noise file")
+    # So that a part from the beginning is never zeros alone.
+    sound = sound[sound.nonzero()[0, 0] :]
 
-class FileNoise:
-    """Noise from a sound file: a part of it, or the file over and over.
-
-    Arguments
-    ---------
-    path : str or Path
-        Any container with sound; read at 16 kHz as clips are.
-    seed : int
-        Chooses where each clip's noise begins, with the clip's id.
-
-    Raises
-    ------
-    MediaError
-        The file cannot be decoded, or is silent.
-    """
-
-    def __init__(self, path, seed):
-        samples = read_audio(path)
-        if samples is None:
-            raise MediaError(f"{path}: no sound in it; give another noise file")
-        # So that a part from the beginning is never zeros alone.
-        self.samples = samples[samples.nonzero()[0, 0] :]
-        self.seed = seed
-
-    def __call__(self, clip, length):
-        """Noise for a clip: the same at each ratio.
-
-        Arguments
-        ---------
-        clip : str
-            Its id.
-        length : int
-            Samples.
-
-        Returns
-        -------
-        torch.Tensor
-            Shape (length,).
-        """
-        generator = clip_generator(clip, self.seed, "noise")
-        start = int(generator.integers(len(self.samples)))
-        at = (start + torch.arange(length)) % len(self.samples)
-        noise = self.samples[at]
-        if not noise.any():  # Zeros cannot be brought to any level.
-            noise = self.samples[torch.arange(length) % len(self.samples)]
+    def part(clip, length):
+        start = clip_generator(clip, seed, "noise").integers(len(sound))
+        noise = sound[(int(start) + torch.arange(length)) % len(sound)]
+        if not noise.any():  # Zeros have no level that could be changed.
+            noise = sound[torch.arange(length) % len(sound)]
         return noise
 
+    return part
 
-def lose_modality(clips, percent, seed):
+
+def lose_modality(clips, percent: float, seed: int) -> dict:
     """Chooses clips that lose their sound or their face.
 
     Which ones depends on the seed and the ids alone. Those that a smaller
@@ -252,3 +140,104 @@ def lose_modality(clips, percent, seed):
 def _part(count, percent):
     """How many of ``count`` things a share of them is."""
     return round(percent / 100 * count)
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One thing that clips can lose, in several degrees.
+
+    Arguments
+    ---------
+    name : str
+        As on the command line.
+    title : str
+        What it does, for a table or a plot.
+    unit : str
+        What a level counts.
+    levels : tuple
+        The degrees, the clean clip first: 0, or None where no number means
+        clean.
+    modality : str, optional
+        Which input it changes, "audio" or "visual"; None: it only chooses
+        which inputs the model gets.
+    corrupt : callable, optional
+        ``(samples or frames, level, clip id, seed, noise)`` to the same,
+        changed, with ``noise`` from :func:`make_noise`.
+    """
+
+    name: str
+    title: str
+    unit: str
+    levels: tuple
+    modality: str | None = None
+    corrupt: Callable | None = None
+
+
+SOUND, FACE = "% of the sound", "% of frames"
+CLIPS, SNR = "% of clips", "SNR in dB"
+SHARES, RATIOS = (0, 25, 50, 75), (None, 20, 10, 5, 0, -5)
+ALL = (
+    Condition("modalities", "Inputs the model gets", "", (None,)),
+    Condition(
+        "missing",
+        "Clips without sound or without a face",
+        CLIPS,
+        (*SHARES, 100),
+    ),
+    Condition(
+        "face",
+        "Face frames missing",
+        FACE,
+        (*SHARES, 90),
+        "visual",
+        _drop_frames,
+    ),
+    Condition(
+        "sound-middle",
+        "Middle of the sound silent",
+        SOUND,
+        SHARES,
+        "audio",
+        _silence_middle,
+    ),
+    Condition(
+        "sound-end",
+        "End of the sound cut off",
+        SOUND,
+        SHARES,
+        "audio",
+        _cut_end,
+    ),
+    Condition("noise", "Noise in the sound", SNR, RATIOS, "audio", _add_noise),
+)
+CONDITIONS = {condition.name: condition for condition in ALL}
+
+
+def choose_conditions(names: list | None) -> list:
+    """Conditions by name.
+
+    Arguments
+    ---------
+    names : list of str, optional
+        Also several in one with commas between them; empty for all conditions,
+        None for none. VAVLError if there is no such condition.
+
+    Returns
+    -------
+    list of Condition
+        Each once, in the order of ``CONDITIONS``.
+
+    Example
+    -------
+    >>> [c.name for c in choose_conditions(["noise,face", "noise"])]
+    ['face', 'noise']
+    """
+    if names is None:
+        return []
+    wanted = [name for text in names for name in text.split(",") if name]
+    for name in wanted:
+        if name not in CONDITIONS:
+            raise VAVLError(
+                f"--conditions: {name} is not one of {', '.join(CONDITIONS)}"
+            )
+    return [c for n, c in CONDITIONS.items() if n in wanted or not names]

@@ -1,58 +1,42 @@
-"""What a model's heads say about clips, and how well they score.
+"""Predictions of a model's heads: collected clip by clip, or of a run."""
 
-Authors
- * The vavl_sb authors 2026
-"""
+from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
 import torch
 
-from vavl_sb.utils.metrics import ConcordanceStats, EmotionStats
+from vavl_sb.evaluation.statistics import clip_statistics
+from vavl_sb.utils.errors import VAVLError
+from vavl_sb.utils.files import read_json
+from vavl_sb.utils.predictions import HEADS, STATS, read_predictions
 
-HEADS = ("audio", "visual", "audiovisual")
 
-
-class Answers:
+class Predictions:
     """Outputs of each head, and scores of any choice among them.
 
     Arguments
     ---------
     task : str
         "classification" or "regression".
-    labels : list
+    labels : list of str
         Names of classes or attributes.
 
     Example
     -------
-    >>> answers = Answers("classification", ["angry", "happy"])
-    >>> right = {"audio": torch.tensor([2.0, 1.0])}
-    >>> answers.add("clip", right, answers.target({"emotion": "angry"}))
-    >>> answers.scores(["audio"])["audio"]["uar"]
+    >>> predictions = Predictions("classification", ["angry", "happy"])
+    >>> outputs = {"audio": torch.tensor([2.0, 1.0])}
+    >>> predictions.add("clip", outputs, {"emotion": "angry"})
+    >>> predictions.scores(["audio"])["audio"]["uar"]
     1.0
     """
 
-    def __init__(self, task, labels):
-        self.task, self.labels = task, labels
+    def __init__(self, task: str, labels: list):
+        self.task, self.labels = task, list(labels)
         self.outputs = {head: {} for head in (*HEADS, "auto")}
         self.targets = {}
 
-    def target(self, entry):
-        """What a head should say about a clip.
-
-        Arguments
-        ---------
-        entry : dict
-            Of a manifest.
-
-        Returns
-        -------
-        torch.Tensor
-            Class index, shape (1,), or attributes, shape (1, n).
-        """
-        if self.task == "classification":
-            return torch.tensor([self.labels.index(entry["emotion"])])
-        return torch.tensor([[float(entry[name]) for name in self.labels]])
-
-    def add(self, clip, outputs, target):
+    def add(self, clip: str, outputs: dict, entry: dict):
         """Adds a clip.
 
         Arguments
@@ -60,20 +44,23 @@ class Answers:
         clip : str
             Its id.
         outputs : dict
-            From :meth:`vavl_sb.inference.emotion.EmotionRecognizer.outputs`,
-            not empty.
-        target : torch.Tensor
-            From :meth:`target`.
+            Head to tensor of shape (n,), not empty; "auto" becomes the
+            audio-visual head's where there is one.
+        entry : dict
+            The clip's entry of a manifest, with its labels.
         """
         for head, values in outputs.items():
             self.outputs[head][clip] = values
-        # As EmotionRecognizer chooses: both where there are both.
         best = [head for head in HEADS if head in outputs][-1]
         self.outputs["auto"][clip] = outputs[best]
+        if self.task == "classification":
+            target = self.labels.index(entry["emotion"])
+        else:
+            target = [float(entry[name]) for name in self.labels]
         self.targets[clip] = target
 
-    def ids(self, head="auto"):
-        """Clips that a head has answered for.
+    def clips(self, head: str = "auto") -> list:
+        """Ids of the clips that a head has an output for.
 
         Arguments
         ---------
@@ -86,36 +73,34 @@ class Answers:
         """
         return list(self.outputs[head])
 
-    def scores(self, heads, clips=None):
+    def scores(self, heads, clips: list | None = None) -> dict:
         """Scores of some heads, each on its own.
 
         Arguments
         ---------
         heads : sequence of str
             Of ``HEADS`` and "auto".
-        clips : list of str
-            Only these. "audiovisual" then stands for "auto" where a clip has
-            lost a modality, as in use. None: all that a head answered for.
+        clips : list of str, optional
+            Only these; where one of them has lost a modality, its "auto"
+            output counts for "audiovisual", as in use. Default: all.
 
         Returns
         -------
         dict
-            Head to its scores with ``n``, the clips that it answered for.
-            Heads without any are not in it.
+            Heads that have a clip to their scores, from :meth:`score_of`.
         """
         found = {}
         for head in heads:
-            chosen = self.ids(head) if clips is None else clips
-            source = head
-            if clips is not None and head == "audiovisual":
-                source = "auto"
+            alone = clips is None or head != "audiovisual"
+            source = head if alone else "auto"
+            chosen = self.clips(head) if clips is None else clips
             chosen = [c for c in chosen if c in self.outputs[source]]
             if chosen:
                 found[head] = self.score_of(dict.fromkeys(chosen, source))
         return found
 
-    def score_of(self, heads):
-        """Scores where each clip is answered for by a head of its own.
+    def score_of(self, heads: dict) -> dict:
+        """Scores where each clip has a head of its own.
 
         Arguments
         ---------
@@ -132,7 +117,7 @@ class Answers:
         summary.pop("confusion", None)
         return {"n": len(heads), **summary}
 
-    def stats(self, heads):
+    def stats(self, heads: dict):
         """The same as a statistics object.
 
         Arguments
@@ -144,12 +129,128 @@ class Answers:
         -------
         EmotionStats or ConcordanceStats
         """
-        kinds = {"classification": EmotionStats, "regression": ConcordanceStats}
-        stats = kinds[self.task](self.labels)
+        stats = STATS[self.task](self.labels)
         if heads:
             stats.append(
                 list(heads),
-                torch.stack([self.outputs[heads[c]][c] for c in heads]),
-                torch.cat([self.targets[clip] for clip in heads]),
+                torch.stack([self.outputs[h][c] for c, h in heads.items()]),
+                torch.tensor([self.targets[clip] for clip in heads]),
             )
         return stats
+
+
+@dataclass
+class HeadResult:
+    """The test clips of one head of a run.
+
+    Arguments
+    ---------
+    clips, speakers : list of str
+        Ids of the N clips, and who speaks in each.
+    targets : np.ndarray
+        Class indices, shape (N,), or attributes, shape (N, n).
+    statistics : np.ndarray
+        Shape (N, ...), from
+        :func:`~vavl_sb.evaluation.statistics.clip_statistics`.
+    """
+
+    clips: list
+    speakers: list
+    targets: np.ndarray
+    statistics: np.ndarray
+
+
+@dataclass
+class RunResult:
+    """A finished run.
+
+    Arguments
+    ---------
+    task : str
+        "classification" or "regression".
+    labels : list of str
+        Names of classes or attributes.
+    heads : dict
+        Head to :class:`HeadResult`.
+    scores : dict
+        Head to score name to value, as in metrics.json, with "ccc_<name>" for
+        the CCC of an attribute.
+    """
+
+    task: str
+    labels: list
+    heads: dict
+    scores: dict
+
+
+def read_run(folder: str | Path) -> RunResult:
+    """Reads a finished run, and checks its files against each other.
+
+    Arguments
+    ---------
+    folder : str or Path
+        The output folder of a train.py: its metrics.json,
+        predictions_test.csv and test.json (who speaks in each clip).
+
+    Returns
+    -------
+    RunResult
+
+    Raises
+    ------
+    VAVLError
+        In one line: a file is missing or broken, a clip has no speaker, or
+        the predictions do not give the scores of metrics.json.
+    """
+    folder, heads = Path(folder), {}
+    try:
+        metrics = read_json(folder / "metrics.json")
+        entries = read_json(folder / "test.json")
+        task, labels = metrics["task"], metrics["labels"]
+        scores = {head: _flat(s) for head, s in metrics["test"].items()}
+        path = folder / "predictions_test.csv"
+        stats = read_predictions(path, task, labels)
+        for head, collected in stats.items():
+            predictions, targets = collected.stacked()
+            heads[head] = HeadResult(
+                collected.ids,
+                [entries[clip]["spk_id"] for clip in collected.ids],
+                targets,
+                clip_statistics(task, predictions, targets),
+            )
+        computed = {head: _flat(s.summarize()) for head, s in stats.items()}
+        # Predictions are written with seven digits.
+        if not _agree(computed, scores, 1e-4):
+            raise VAVLError(
+                f"{folder}: predictions_test.csv does not give the scores of "
+                "metrics.json; remove the folder and run again"
+            )
+    except OSError as error:
+        raise VAVLError(
+            f"{error.filename}: cannot be read ({error.strerror})"
+        ) from None
+    except KeyError as error:
+        raise VAVLError(
+            f"{folder}: {error} is missing in metrics.json, test.json or "
+            "predictions_test.csv; remove the folder and run again"
+        ) from None
+    except (ValueError, TypeError, AttributeError) as error:
+        raise VAVLError(f"{folder}: cannot be used ({error})") from None
+    return RunResult(task, labels, heads, scores)
+
+
+def _flat(scores):
+    """Scores of one head in metrics.json, one name each."""
+    numbers = {k: v for k, v in scores.items() if k not in ("ccc", "confusion")}
+    for name, value in scores.get("ccc", {}).items():
+        numbers[f"ccc_{name}"] = value
+    return numbers
+
+
+def _agree(one, other, tolerance):
+    """Whether two sets of scores have the same heads, names and values."""
+    return one.keys() == other.keys() and all(
+        one[head].keys() == other[head].keys()
+        and all(abs(v - other[head][k]) <= tolerance for k, v in s.items())
+        for head, s in one.items()
+    )

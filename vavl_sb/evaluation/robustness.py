@@ -1,46 +1,64 @@
 """Scores a model on the clips of a manifest, as they are and corrupted.
 
 Each clip is decoded once and its face is encoded once; its sound is encoded
-once for each condition and level that changes it. Of a clip only the heads'
-outputs are kept.
-
-Authors
- * The vavl_sb authors 2026
+once for each condition and level that changes it. Only the heads' outputs are
+kept.
 """
 
 import os
 from dataclasses import replace
+from pathlib import Path
 
 from tqdm import tqdm
 
 from vavl_sb.dataio.datasets import read_entries
 from vavl_sb.dataio.preparation import recorded_folder
 from vavl_sb.evaluation.corruption import lose_modality
-from vavl_sb.evaluation.predictions import HEADS, Answers
+from vavl_sb.evaluation.predictions import Predictions
 from vavl_sb.features.cache import MEDIA_FIELD
 from vavl_sb.features.extractor import ClipFeatures
+from vavl_sb.training.plots import make_figure, save_figure
+from vavl_sb.training.report import score_table
 from vavl_sb.utils.errors import ManifestError, MediaError
+from vavl_sb.utils.files import write_atomically, write_json, write_lines
 from vavl_sb.utils.logger import get_logger
+from vavl_sb.utils.predictions import HEADS, predictions_csv
 
 logger = get_logger(__name__)
 
 OTHER = {"audio": "visual", "visual": "audio"}
-NO_PAIRS = "no clip has both sound and a face"
+NEEDS = {"audio": "sound", "visual": "a face", None: "both sound and a face"}
+MAIN_SCORE = {
+    "classification": ("f1_macro", "macro F1"),
+    "regression": ("ccc_mean", "mean CCC"),
+}
+COLOURS = {
+    "audio": "tab:blue",
+    "visual": "tab:orange",
+    "audiovisual": "tab:green",
+    "auto": "tab:red",
+}
 
 
-def read_clips(manifest, hparams, data_root=None):
-    """Reads a manifest for a model.
+def read_clips(
+    manifest: str | Path,
+    task: str,
+    labels: list,
+    data_root: str | Path | None = None,
+) -> dict:
+    """Reads the manifest of a test.
 
     Arguments
     ---------
     manifest : str or Path
         Of any corpus.
-    hparams : SimpleNamespace
-        The model's, with ``task`` and ``labels``: the clips' labels must be
-        among them.
-    data_root : str or Path
-        What ``{data_root}`` stands for; None for what the report of the
-        prepare script beside the manifest says.
+    task : str
+        The model's, "classification" or "regression".
+    labels : list of str
+        The model's classes or attributes; the clips' must be among them.
+    data_root : str or Path, optional
+        What ``{data_root}`` stands for (default: what prepare_report.json
+        beside the manifest says).
 
     Returns
     -------
@@ -53,18 +71,17 @@ def read_clips(manifest, hparams, data_root=None):
         In one line: the manifest cannot be used, or a label is not one of
         the model's.
     """
-    task = (hparams.task, hparams.labels)
-    entries = read_entries(manifest, data_root, *task)
+    entries = read_entries(manifest, data_root, task, labels)
     if not entries:
         raise ManifestError(f"{manifest}: no clip in it")
-    paths = [e[f] for e in entries.values() for f in ("wav", "video")]
+    paths = [e[f] for e in entries.values() for f in MEDIA_FIELD.values()]
     if data_root is None and any("{data_root}" in p for p in paths if p):
         folder = os.path.dirname(os.path.abspath(manifest))
         try:
             data_root = recorded_folder(folder)
         except ManifestError as error:
             raise ManifestError(f"{error.text}; or give --data_root") from None
-        entries = read_entries(manifest, data_root, *task)
+        entries = read_entries(manifest, data_root, task, labels)
     return entries
 
 
@@ -75,23 +92,21 @@ class RobustnessTest:
     ---------
     model : vavl_sb.inference.emotion.EmotionRecognizer
         The model.
-    conditions : list of vavl_sb.evaluation.conditions.Condition
+    conditions : list of vavl_sb.evaluation.corruption.Condition
         What to score it under, besides the clips as they are.
     seed : int
         Chooses clips, frames and noise.
     noise : callable
-        ``(clip, length)`` to samples; see
-        :class:`vavl_sb.evaluation.corruption.WhiteNoise`.
+        From :func:`vavl_sb.evaluation.corruption.make_noise`.
     """
 
-    def __init__(self, model, conditions, seed, noise):
+    def __init__(self, model, conditions: list, seed: int, noise):
         self.model, self.encoder = model, model.hparams.feature_extractor
-        self.conditions = conditions
-        self.seed, self.noise = seed, noise
-        task = (model.hparams.task, list(model.hparams.labels))
-        self.clean = Answers(*task)
+        self.conditions, self.seed, self.noise = conditions, seed, noise
+        task = (model.hparams.task, model.hparams.labels)
+        self.clean = Predictions(*task)
         self.corrupted = {
-            (condition.name, level): Answers(*task)
+            (condition.name, level): Predictions(*task)
             for condition in conditions
             for level in condition.levels[1:]
             if condition.modality is not None
@@ -100,8 +115,8 @@ class RobustnessTest:
         self.failed = {}
         self.absent = {"audio": [], "visual": []}
 
-    def run(self, entries):
-        """Decodes all clips, and collects what the heads say.
+    def run(self, entries: dict):
+        """Decodes all clips, and collects the heads' outputs.
 
         Arguments
         ---------
@@ -118,7 +133,7 @@ class RobustnessTest:
         self.has_pairs = any(e["wav"] and e["video"] for e in entries.values())
         for clip in tqdm(sorted(entries), desc="clips", dynamic_ncols=True):
             self._one_clip(clip, entries[clip])
-        if not self.clean.ids():
+        if not self.clean.clips():
             reason = next(iter(self.failed.values()), "all are silent")
             raise MediaError(
                 f"none of the {len(entries)} clips can be used ({reason}); "
@@ -126,7 +141,7 @@ class RobustnessTest:
             )
 
     def _one_clip(self, clip, entry):
-        """Clean and corrupted answers for one clip."""
+        """Predictions for one clip, as it is and corrupted."""
         samples, visual = self._read(clip, entry)
         features = ClipFeatures(self._encode(samples, clip, "audio"), visual)
         has = {m: getattr(features, m) is not None for m in OTHER}
@@ -134,22 +149,19 @@ class RobustnessTest:
             lacks = entry[field] is not None and not has[modality]
             if lacks and f"{clip} ({modality})" not in self.failed:
                 self.absent[modality].append(clip)
-        if not any(has.values()):
+        outputs = self.model.outputs(features) if any(has.values()) else None
+        if not outputs:  # Nothing, or only what the model was not trained on.
             return
-        target = self.clean.target(entry)
-        outputs = self.model.outputs(features)
-        if not outputs:  # It has only what the model never learned from.
-            return
-        self.clean.add(clip, outputs, target)
+        self.clean.add(clip, outputs, entry)
         if self.has_pairs and not all(has.values()):
             return
         for condition in self.conditions:
-            known = condition.modality in self.model.trained_heads
-            if known and has[condition.modality]:
-                self._corrupt(condition, clip, samples, features, target)
+            trained = condition.modality in self.model.trained_heads
+            if trained and has[condition.modality]:
+                self._corrupt(condition, clip, entry, samples, features)
 
-    def _corrupt(self, condition, clip, samples, features, target):
-        """Answers for one clip at all levels of a condition but the clean."""
+    def _corrupt(self, condition, clip, entry, samples, features):
+        """Predictions for one clip at all levels but the clean one."""
         sound = condition.modality == "audio"
         given = samples if sound else features.visual
         for level in condition.levels[1:]:
@@ -164,8 +176,8 @@ class RobustnessTest:
             if part.audio is not None or part.visual is not None:
                 outputs = self.model.outputs(part)
                 if outputs:
-                    answers = self.corrupted[condition.name, level]
-                    answers.add(clip, outputs, target)
+                    predictions = self.corrupted[condition.name, level]
+                    predictions.add(clip, outputs, entry)
 
     def _read(self, clip, entry):
         """Samples and visual features; what cannot be decoded is None."""
@@ -201,14 +213,14 @@ class RobustnessTest:
         self.failed[f"{clip} ({where})"] = error.text
         logger.warning("%s: %s left out: %s", clip, where, error)
 
-    def summary(self):
+    def summary(self) -> dict:
         """What robustness.json says about clips and scores.
 
         Returns
         -------
         dict
             ``clips`` (counts, and ids of what was left out), ``clean``
-            (scores of each head on the clips that it can answer for, and of
+            (scores of each head on the clips that it has an output for, and of
             "auto": the head that fits each clip), ``conditions`` and
             ``skipped`` (name to reason).
         """
@@ -229,8 +241,8 @@ class RobustnessTest:
         return {
             "clips": {
                 "in_manifest": self.count,
-                "used": len(self.clean.ids()),
-                "with_both": len(self.clean.ids("audiovisual")),
+                "used": len(self.clean.clips()),
+                "with_both": len(self.clean.clips("audiovisual")),
                 "no_sound": self.absent["audio"],
                 "no_face": self.absent["visual"],
                 "failed": self.failed,
@@ -242,27 +254,21 @@ class RobustnessTest:
 
     def _levels(self, condition):
         """Scores at each level of a condition, or why there are none."""
-        pairs = self.clean.ids("audiovisual")
-        trained = self.model.trained_heads
-        if condition.modality and condition.modality not in trained:
-            return f"the {condition.modality} head was never trained"
-        if condition.modality is None and not pairs:
-            return NO_PAIRS
+        modality, pairs = condition.modality, self.clean.clips("audiovisual")
+        if modality and modality not in self.model.trained_heads:
+            return f"the {modality} head was never trained"
+        alone = modality and not self.has_pairs
+        clips = self.clean.clips(modality) if alone else pairs
+        if not clips:
+            return f"no clip has {NEEDS[modality if alone else None]}"
         if condition.name == "modalities":
             scores = self.clean.scores(HEADS, pairs)
             return [{**scores, **self.clean.scores(["auto"])}]
         if condition.name == "missing":
             return [self._missing(pairs, level) for level in condition.levels]
-        if self.has_pairs and not pairs:
-            return NO_PAIRS
-        heads = [condition.modality]
-        if self.has_pairs:
-            heads.append("audiovisual")
-        clips = pairs if self.has_pairs else self.clean.ids(condition.modality)
-        if not clips:
-            return f"no clip has {_need(condition.modality)}"
+        heads = [modality] if alone else [modality, "audiovisual"]
         return [
-            (self.corrupted.get((condition.name, level)) or self.clean).scores(
+            self.corrupted.get((condition.name, level), self.clean).scores(
                 heads, clips
             )
             for level in condition.levels
@@ -278,6 +284,145 @@ class RobustnessTest:
         return {"auto": self.clean.score_of(heads)}
 
 
-def _need(modality):
-    """A modality in words."""
-    return {"audio": "sound", "visual": "a face"}[modality]
+def write_report(
+    folder: str | Path, result: dict, predictions: Predictions
+) -> list:
+    """Writes ``robustness.json``, ``.txt``, ``.png``, and the predictions.
+
+    Arguments
+    ---------
+    folder : str or Path
+        Where to write.
+    result : dict
+        What robustness.json shall hold: ``task``, ``labels`` and what
+        :meth:`RobustnessTest.summary` gives.
+    predictions : Predictions
+        On the clips as they are, for ``predictions_clean.csv``, which has the
+        form of a run's predictions_test.csv.
+
+    Returns
+    -------
+    list of str
+        From :func:`report_lines`.
+    """
+    folder, lines = Path(folder), report_lines(result)
+    stats = {
+        head: predictions.stats(dict.fromkeys(predictions.clips(head), head))
+        for head in HEADS
+    }
+    rows = predictions_csv(predictions.task, predictions.labels, stats)
+    write_json(folder / "robustness.json", result)
+    write_lines(folder / "robustness.txt", lines)
+    write_atomically(folder / "predictions_clean.csv", rows)
+    if result["conditions"]:
+        _draw(result, folder / "robustness.png")
+    else:  # Of an earlier test.
+        (folder / "robustness.png").unlink(missing_ok=True)
+    return lines
+
+
+def report_lines(result: dict) -> list:
+    """The table of a test.
+
+    Arguments
+    ---------
+    result : dict
+        As in robustness.json.
+
+    Returns
+    -------
+    list of str
+        Lines: the clean scores, then for each condition the score that stands
+        for the task, macro F1 or the mean CCC.
+    """
+    counts, clean = result["clips"], result["clean"]
+    metrics = {
+        "task": result["task"],
+        "labels": result["labels"],
+        "test": clean,
+        "n_test": {head: s["n"] for head, s in clean.items()},
+    }
+    lines = [
+        f"{counts['used']} of {counts['in_manifest']} clips used, "
+        f"{counts['with_both']} of them with sound and a face; "
+        f"{len(counts['failed'])} files or parts of clips failed",
+        "",
+        "As they are",
+        *score_table(metrics),
+    ]
+    for condition in result["conditions"].values():
+        lines += ["", *_condition_table(condition, result["task"])]
+    for name, reason in result["skipped"].items():
+        lines += ["", f"{name}: skipped, {reason}"]
+    return lines
+
+
+def _condition_table(condition, task):
+    """One row a level, one column a head."""
+    key, score_name = MAIN_SCORE[task]
+    levels = condition["levels"]
+    heads = list(dict.fromkeys(h for x in levels for h in x["scores"]))
+    numbers = {h: levels[0]["scores"].get(h, {"n": 0})["n"] for h in heads}
+    unit = f" ({condition['unit']})" if condition["unit"] else ""
+    lines = [
+        f"{condition['title']}{unit}: {score_name}",
+        f"{'':<12}" + "".join(f"{head:>18}" for head in heads),
+        f"{'clips':<12}" + "".join(f"{numbers[h]:>18}" for h in heads),
+    ]
+    for level in levels:
+        name = level["level"]
+        line = f"{'clean' if name is None else f'{name:g}':<12}"
+        for head in heads:
+            scores = level["scores"].get(head)
+            cell = "-" if scores is None else f"{scores[key]:.3f}"
+            if scores is not None and scores["n"] != numbers[head]:
+                cell = f"({scores['n']} clips) {cell}"
+            line += f"{cell:>18}"
+        lines.append(line)
+    return lines
+
+
+def _draw(result, path):
+    """Draws a panel for each condition, a line for each head, as PNG."""
+    key, score_name = MAIN_SCORE[result["task"]]
+    panels = result["conditions"].values()
+    columns = min(3, len(panels))
+    rows = -(-len(panels) // columns)
+    figure, grid = make_figure(4.2 * columns, 3.4 * rows, columns, rows)
+    grid = list(getattr(grid, "flat", [grid]))
+    lowest = 0.0
+    for axes, condition in zip(grid, panels):
+        points = {}
+        for level in condition["levels"]:
+            for head, scores in level["scores"].items():
+                points.setdefault(head, {})[level["level"]] = scores[key]
+                lowest = min(lowest, scores[key])
+        if condition["unit"]:
+            _draw_curves(axes, points)
+            axes.set_xlabel(condition["unit"])
+        else:
+            heights = [levels[None] for levels in points.values()]
+            colours = [COLOURS[head] for head in points]
+            axes.bar(list(points), heights, color=colours)
+        axes.set_title(condition["title"], fontsize=10)
+        axes.set_ylabel(score_name)
+        axes.grid(alpha=0.3)
+    for axes in grid:
+        axes.set_ylim(lowest, 1.0)
+        axes.set_visible(bool(axes.get_title()))
+    save_figure(figure, path)
+
+
+def _draw_curves(axes, points):
+    """Lines over the levels, worse to the right; dotted: the clean clips."""
+    for head, levels in points.items():
+        numbers = [level for level in levels if level is not None]
+        values = [levels[level] for level in numbers]
+        style = {"color": COLOURS[head], "label": head}
+        axes.plot(numbers, values, marker="o", markersize=3, **style)
+        if None in levels:
+            style["label"] = f"{head}, clean"
+            axes.axhline(levels[None], linestyle=":", **style)
+    if any(None in levels for levels in points.values()):  # dB: less is worse
+        axes.invert_xaxis()
+    axes.legend(fontsize=7)

@@ -1,24 +1,23 @@
-"""One run of a protocol: a train.py in its own folder.
-
-Authors
- * The vavl_sb authors 2026
-"""
+"""The runs of a protocol, each a train.py: here, or as a Slurm array."""
 
 import os
 import subprocess
-import sys
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
-from vavl_sb.evaluation.settings import as_words
+from vavl_sb.evaluation.predictions import read_run
+from vavl_sb.utils.errors import VAVLError
 from vavl_sb.utils.files import read_json, write_json
 from vavl_sb.utils.lock import take_lock
+from vavl_sb.utils.signals import sigterm_raises
 from vavl_sb.utils.text import printable
 
 MARK = "protocol_run.json"
-LOG = "run.log"
-LOCK = "run.lock"
+# Processes that this one has started and that have not ended.
+RUNNING = set()
 
 
 @dataclass(frozen=True)
@@ -37,9 +36,8 @@ class Run:
         The command line of train.py.
     recipe : str
         The folder to run it in.
-    digest : str
-        Of the settings, from
-        :func:`vavl_sb.evaluation.folder.claim_folder`.
+    settings : str
+        A hash of the protocol's settings.
     """
 
     partition: str
@@ -47,11 +45,11 @@ class Run:
     folder: str
     command: tuple
     recipe: str
-    digest: str
+    settings: str
 
     @property
-    def name(self):
-        """How lines for a reader name it."""
+    def name(self) -> str:
+        """How messages name it."""
         return f"partition {self.partition} seed {self.seed}"
 
 
@@ -61,197 +59,214 @@ class Outcome:
 
     Arguments
     ---------
-    status : str
-        "finished", "skipped" (had finished before) or "failed".
-    seconds : float
-        How long it took this time.
-    error : str
-        The last line of its error, where it failed.
+    line : str
+        When it finished, and its scores.
+    error : str, optional
+        Why it failed; None where it did not.
     """
 
-    status: str
-    seconds: float = 0.0
-    error: str = ""
+    line: str = ""
+    error: str | None = None
 
 
-def plan_runs(folder, hparams, train, partitions, seeds, overrides, digest):
-    """The runs of a protocol: partition by partition, seed by seed.
-
-    Arguments
-    ---------
-    folder : str or Path
-        The protocol's folder.
-    hparams : Path
-        The hparams file.
-    train : Path
-        The recipe's train.py.
-    partitions : dict
-        Name to value, from :func:`~vavl_sb.evaluation.settings.read_partitions`.
-    seeds : list of int
-        From :func:`~vavl_sb.evaluation.settings.read_seeds`.
-    overrides : dict
-        From :func:`~vavl_sb.evaluation.settings.read_overrides`.
-    digest : str
-        Of the settings.
-
-    Returns
-    -------
-    list of Run
-    """
-    runs = []
-    for partition, value in partitions.items():
-        for seed in seeds:
-            place = os.path.abspath(
-                os.path.join(folder, f"partition{partition}_seed{seed}")
-            )
-            command = (
-                sys.executable,
-                train.name,
-                os.path.relpath(hparams, train.parent),
-                f"--partition={value}",
-                f"--seed={seed}",
-                f"--output_folder={place}",
-                *as_words(overrides),
-            )
-            runs.append(
-                Run(partition, seed, place, command, str(train.parent), digest)
-            )
-    return runs
-
-
-def is_finished(run):
-    """Whether a run has finished, with the same settings.
-
-    Arguments
-    ---------
-    run : Run
-
-    Returns
-    -------
-    bool
-    """
-    folder = Path(run.folder)
-    try:
-        mark = read_json(folder / MARK)
-        return mark["settings"] == run.digest and all(
-            (folder / name).is_file()
-            for name in ("metrics.json", "predictions_test.csv", "test.json")
-        )
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-
-
-def perform(run, threads=None):
+def _perform(run, threads=None):
     """Runs a train.py until it ends; resumes it where it was killed before.
 
-    All that it prints goes to run.log in its folder. May run in any process
-    of any machine that sees the folder.
-
-    Arguments
-    ---------
-    run : Run
-        What to run.
-    threads : int, optional
-        For OMP_NUM_THREADS, where the environment has none.
-
-    Returns
-    -------
-    Outcome
+    All that it prints goes to run.log in its folder. May be called in any
+    process of any machine that sees the folder. ``threads`` is for
+    OMP_NUM_THREADS, where the environment has none.
     """
-    folder = Path(run.folder)
+    folder, start = Path(run.folder), time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
-    start = time.monotonic()
-    lock = take_lock(folder / LOCK)
+    lock = take_lock(folder / "run.lock")
     if lock is None:
-        error = "another process is running it; wait for that one"
-        return Outcome("failed", error=error)
+        return Outcome(error="another process is running it; wait for that one")
     with lock:
-        if is_finished(run):
-            return Outcome("skipped")
-        environment = dict(os.environ)
-        # Threads that spin while they wait slow a busy machine many times.
-        environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-        if threads:
-            environment.setdefault("OMP_NUM_THREADS", str(threads))
-        with open(folder / LOG, "ab") as log:
-            command = printable(f"$ {' '.join(run.command)}")
-            log.write(f"\n{command}\n".encode())
-            log.flush()
-            begin = log.tell()
-            code = _wait(run, log, environment)
+        if _is_finished(run):
+            return _finished(run, "finished before")
+        error = _train(run, threads)
         seconds = time.monotonic() - start
-        if code == 0 and not (folder / "metrics.json").is_file():
-            error = "train.py ended well but left no metrics.json"
-            return Outcome("failed", seconds, error)
-        if code != 0:
-            error = last_error(folder / LOG, begin, code)
-            return Outcome("failed", seconds, error)
-        write_json(
-            folder / MARK,
-            {
-                "partition": run.partition,
-                "seed": run.seed,
-                "settings": run.digest,
-                "seconds": round(seconds, 1),
-            },
-        )
-    return Outcome("finished", seconds)
+        if error:
+            return Outcome(error=error)
+        mark = {"settings": run.settings, "seconds": round(seconds, 1)}
+        write_json(folder / MARK, mark)
+    return _finished(run, f"finished in {seconds:.0f} s")
 
 
-def _wait(run, log, environment):
-    """Runs the command; it ends when this process is told to end."""
-    process = subprocess.Popen(
-        run.command,
-        cwd=run.recipe,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=log,
-        stderr=subprocess.STDOUT,
-    )
-    RUNNING.add(process)
+def _is_finished(run):
+    """Whether a run has ended well, with the same settings."""
+    folder = Path(run.folder)
     try:
-        return process.wait()
-    finally:
-        RUNNING.discard(process)
-        if process.poll() is None:
-            process.terminate()
+        mark = read_json(folder / MARK)["settings"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    names = ("metrics.json", "predictions_test.csv", "test.json")
+    return mark == run.settings and all((folder / n).is_file() for n in names)
 
 
-# Processes that this one has started and that have not ended.
-RUNNING = set()
+def _finished(run, when):
+    """The outcome of a run that has ended well, if its files can be used."""
+    try:
+        result = read_run(run.folder)
+    except VAVLError as error:
+        return Outcome(error=error.text)
+    key = "f1_macro" if result.task == "classification" else "ccc_mean"
+    scores = ", ".join(f"{m} {s[key]:.3f}" for m, s in result.scores.items())
+    return Outcome(f"{when}: {key} {scores}")
 
 
-def stop_all():
-    """Ends the runs of this process; they resume with the same command."""
-    for process in list(RUNNING):
-        process.terminate()
+def _train(run, threads):
+    """Runs the command, until this process is told to end; returns its error.
 
-
-def last_error(log, begin, code):
-    """The line that says best why a run failed.
-
-    Arguments
-    ---------
-    log : str or Path
-        What the run printed.
-    begin : int
-        Where in it this attempt begins.
-    code : int
-        Exit status; negative for the signal that killed it.
-
-    Returns
-    -------
-    str
-        The last line with "error: ", or else the last line, or else the exit
-        status.
+    That is the last line with "error: " in it, or else the last line.
     """
+    environment = dict(os.environ)
+    # Threads that spin while they wait slow a busy machine many times.
+    environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if threads:
+        environment.setdefault("OMP_NUM_THREADS", str(threads))
+    with open(Path(run.folder) / "run.log", "a+b") as log:
+        command = printable(f"$ {' '.join(run.command)}")
+        log.write(f"\n{command}\n".encode())
+        log.flush()
+        begin = log.tell()
+        process = subprocess.Popen(
+            run.command,
+            cwd=run.recipe,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+        RUNNING.add(process)
+        try:
+            code = process.wait()
+        finally:
+            RUNNING.discard(process)
+            if process.poll() is None:
+                process.terminate()
+        log.seek(begin)
+        text = log.read().decode("utf-8", "replace")
+    if code == 0:
+        return None
     if code < 0:
         return f"killed by signal {-code}; the same command resumes it"
-    with open(log, "rb") as file:
-        file.seek(begin)
-        text = file.read().decode("utf-8", "replace")
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    errors = [line for line in lines if "error: " in line]
-    if errors:
-        return errors[-1].split("error: ", 1)[1]
-    return lines[-1] if lines else f"exit status {code}"
+    lines = lines[-1:] + [line for line in lines if "error: " in line]
+    return lines[-1].split("error: ", 1)[-1] if lines else f"status {code}"
+
+
+def launch(
+    runs: list,
+    report: Callable,
+    launcher: str = "local",
+    jobs: int = 1,
+    slurm: dict | None = None,
+):
+    """Performs runs, and reports each as it starts and ends.
+
+    Where more than one may run at a time, the first goes alone, unless one
+    has finished before: it computes the features that all share.
+
+    Arguments
+    ---------
+    runs : list of Run
+        What to run.
+    report : callable
+        Called with a run and None when it starts (Slurm: when it is
+        submitted), and with its Outcome when it has ended.
+    launcher : str
+        "local" or "slurm".
+    jobs : int
+        How many runs at a time; for Slurm 0 means as many as it allows.
+    slurm : dict, optional
+        ``folder`` (where submitit keeps its files), ``cluster`` ("slurm", or
+        "local" to try things out), and parameters of submitit's
+        ``AutoExecutor.update_parameters``.
+
+    Raises
+    ------
+    VAVLError
+        In one line: submitit is missing, there is no Slurm here, or a
+        parameter is unknown.
+    """
+    waiting = []
+    for run in runs:
+        if _is_finished(run):
+            report(run, _finished(run, "finished before"))
+        else:
+            waiting.append(run)
+    if not waiting:
+        return
+    executor = _slurm_executor(jobs, **slurm) if launcher == "slurm" else None
+    alone = 0
+    if len(waiting) == len(runs) and (executor or jobs > 1):
+        alone = 1
+    for part in (waiting[:alone], waiting[alone:]):
+        if part and executor:
+            _on_slurm(executor, part, report)
+        elif part:
+            _here(part, report, min(jobs, len(part)))
+
+
+def _here(runs, report, jobs):
+    """Runs on this machine, some at a time; ends them when it is ended."""
+    # Runs side by side share the cores, rather than each taking all.
+    threads = max(1, (os.cpu_count() or 1) // jobs) if jobs > 1 else None
+
+    def one(run):
+        report(run, None)
+        return _perform(run, threads)
+
+    # Else SIGTERM would end this process alone, and leave its runs.
+    with sigterm_raises():
+        pool = ThreadPoolExecutor(jobs)
+        try:
+            futures = {pool.submit(one, run): run for run in runs}
+            for future in as_completed(futures):
+                report(futures[future], future.result())
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in list(RUNNING):
+                process.terminate()
+            raise
+        pool.shutdown()
+
+
+def _slurm_executor(jobs, cluster="slurm", folder="slurm", **parameters):
+    """A submitit executor; ``cluster="local"`` tries things out here."""
+    try:
+        import submitit
+    except ImportError:
+        raise VAVLError(
+            "--launcher slurm: needs submitit; pip install 'vavl_sb[slurm]'"
+        ) from None
+    try:
+        executor = submitit.AutoExecutor(folder=folder, cluster=cluster)
+        if jobs:
+            executor.update_parameters(slurm_array_parallelism=jobs)
+        executor.update_parameters(name="vavl", **parameters)
+    except (RuntimeError, ValueError, NameError, TypeError) as error:
+        line = " ".join(str(error).split())
+        raise VAVLError(f"--launcher slurm: {line}") from None
+    return executor
+
+
+def _on_slurm(executor, runs, report):
+    """Submits runs as one array, and waits for them."""
+    import submitit
+
+    with executor.batch():
+        jobs = [executor.submit(_perform, run) for run in runs]
+    run_of = {id(job): run for job, run in zip(jobs, runs)}
+    for run in runs:
+        report(run, None)
+    pause = 10 if executor.cluster == "slurm" else 0.2
+    for job in submitit.helpers.as_completed(jobs, poll_frequency=pause):
+        try:
+            outcome = job.result()
+        except (submitit.core.utils.UncompletedJobError, OSError) as error:
+            line = (str(error).strip() or type(error).__name__).splitlines()[-1]
+            error = f"job {job.job_id}: {line.strip()} ({job.paths.stderr})"
+            outcome = Outcome(error=error)
+        report(run_of[id(job)], outcome)

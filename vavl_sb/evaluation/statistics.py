@@ -2,33 +2,138 @@
 
 Clips of one speaker are alike, so the speaker, not the clip, is what is drawn
 or swapped here. A score of a whole set (a macro F1, a concordance coefficient)
-is computed anew for each draw, from sums that each speaker adds to: a
-confusion matrix for classes, six moments for attributes.
+is computed anew for each draw from its sufficient statistics, which each clip
+adds to: a confusion matrix for classes, six moments for attributes.
 
-Tables are arrays of shape (runs, speakers, ...): what each speaker's clips add
-up to in each run, and zeros where the run does not test the speaker.
-
-Authors
- * The vavl_sb authors 2026
+``sums`` are arrays of shape (runs, speakers, ...): what the clips of each
+speaker add up to in each run, and zeros where a run does not test a speaker.
 """
 
 import numpy as np
+
+from vavl_sb.utils.metrics import emotion_scores
 
 DRAWS = 10_000
 CHUNK = 500  # draws at a time: bounds the memory
 
 
-def mean_scores(tables, weights, score):
+def clip_statistics(
+    task: str, predictions: np.ndarray, targets: np.ndarray
+) -> np.ndarray:
+    """What each clip adds to the sufficient statistics of its set.
+
+    Arguments
+    ---------
+    task : str
+        "classification" or "regression".
+    predictions : np.ndarray
+        Logits or attributes, shape (N, n).
+    targets : np.ndarray
+        Class indices, shape (N,), or attributes, shape (N, n).
+
+    Returns
+    -------
+    np.ndarray
+        Classes: shape (N, n, n), a single 1 for each clip, true class by row.
+        Attributes: shape (N, n, 6): 1, p, t, p^2, t^2 and p t.
+    """
+    if task == "classification":
+        confusion = np.zeros((*predictions.shape, predictions.shape[1]))
+        confusion[np.arange(len(targets)), targets, predictions.argmax(1)] = 1
+        return confusion
+    p, t = np.asarray(predictions, float), np.asarray(targets, float)
+    return np.stack([np.ones_like(p), p, t, p * p, t * t, p * t], axis=-1)
+
+
+def _concordance(moments):
+    """Concordance correlation coefficients (...) of moments (..., 6).
+
+    0 where neither side varies, as in :func:`vavl_sb.utils.metrics.concordance`.
+    """
+    count = np.maximum(moments[..., :1], 1e-300)
+    mean_p, mean_t, square_p, square_t, product = np.moveaxis(
+        moments[..., 1:] / count, -1, 0
+    )
+    gap = mean_p - mean_t
+    spread = square_p - mean_p**2 + square_t - mean_t**2 + gap**2
+    covariance = product - mean_p * mean_t
+    # What is left of a difference of equal numbers is rounding, not spread.
+    real = spread > 1e-12 * (square_p + square_t)
+    return np.divide(
+        2 * covariance, spread, out=np.zeros_like(spread), where=real
+    )
+
+
+def score_function(task: str, labels: list):
+    """The scores of a task, as a function of summed statistics.
+
+    Arguments
+    ---------
+    task : str
+        "classification" or "regression".
+    labels : list of str
+        Names of classes or attributes.
+
+    Returns
+    -------
+    callable
+        From sums over clips to score name ("f1_macro", "f1_micro" and "uar",
+        or "ccc_mean" and "ccc_<name>") to array.
+    """
+    if task == "classification":
+        return emotion_scores
+
+    def score(moments):
+        ccc = _concordance(moments)
+        each = {f"ccc_{name}": ccc[..., i] for i, name in enumerate(labels)}
+        return {"ccc_mean": ccc.mean(axis=-1), **each}
+
+    return score
+
+
+def speaker_sums(heads: list, speakers: list | None = None):
+    """Sums the clips' statistics by run and speaker.
+
+    Arguments
+    ---------
+    heads : list of vavl_sb.evaluation.predictions.HeadResult
+        One for each run.
+    speakers : list of str, optional
+        The order of the speakers (default: all, sorted).
+
+    Returns
+    -------
+    sums : np.ndarray
+        Shape (runs, speakers, ...).
+    tested : np.ndarray
+        Whether a run tests a speaker, bool, shape (runs, speakers).
+    speakers : list of str
+        In the order of the sums.
+    """
+    if speakers is None:
+        speakers = sorted({who for head in heads for who in head.speakers})
+    place = {who: index for index, who in enumerate(speakers)}
+    shape = (len(heads), len(speakers))
+    sums = np.zeros((*shape, *heads[0].statistics.shape[1:]))
+    tested = np.zeros(shape, dtype=bool)
+    for run, head in enumerate(heads):
+        columns = np.array([place[who] for who in head.speakers])
+        np.add.at(sums[run], columns, head.statistics)
+        tested[run, columns] = True
+    return sums, tested, speakers
+
+
+def mean_scores(sums: np.ndarray, weights: np.ndarray, score) -> dict:
     """The mean over runs of each score, for each draw of weights.
 
     Arguments
     ---------
-    tables : np.ndarray
+    sums : np.ndarray
         Shape (runs, speakers, ...).
     weights : np.ndarray
         How often each speaker counts, shape (draws, speakers).
     score : callable
-        From :func:`~vavl_sb.evaluation.sufficient_statistics.score_function`.
+        From :func:`score_function`.
 
     Returns
     -------
@@ -38,15 +143,14 @@ def mean_scores(tables, weights, score):
     parts = []
     for start in range(0, len(weights), CHUNK):
         part = weights[start : start + CHUNK]
-        sums = np.tensordot(part, tables, axes=([1], [1]))
-        parts.append({name: v.mean(axis=1) for name, v in score(sums).items()})
-    return {
-        name: np.concatenate([part[name] for part in parts])
-        for name in parts[0]
-    }
+        drawn = np.tensordot(part, sums, axes=([1], [1]))
+        parts.append({k: v.mean(axis=1) for k, v in score(drawn).items()})
+    return {k: np.concatenate([part[k] for part in parts]) for k in parts[0]}
 
 
-def draw_speakers(tested, draws=DRAWS, seed=0):
+def draw_speakers(
+    tested: np.ndarray, draws: int = DRAWS, seed: int = 0
+) -> np.ndarray:
     """Draws speakers with replacement, as weights.
 
     Speakers are drawn among those whose runs have test speakers in common: all
@@ -94,41 +198,44 @@ def draw_speakers(tested, draws=DRAWS, seed=0):
     return weights
 
 
-def interval(values, level=0.95):
-    """Percentile interval of bootstrap draws.
+def interval(values: np.ndarray) -> list:
+    """The 95 % percentile interval of bootstrap draws.
 
     Arguments
     ---------
     values : np.ndarray
         Shape (draws,).
-    level : float
-        Coverage.
 
     Returns
     -------
     list of float
         Lower and upper end.
     """
-    tail = 50 * (1 - level)
-    return [float(v) for v in np.percentile(values, [tail, 100 - tail])]
+    return [float(end) for end in np.percentile(values, [2.5, 97.5])]
 
 
-def swap_test(first, second, score, draws=DRAWS, seed=0):
+def swap_test(
+    first: np.ndarray,
+    second: np.ndarray,
+    score,
+    draws: int = DRAWS,
+    seed: int = 0,
+):
     """Paired permutation test: all that a speaker has is swapped at once.
 
-    Under the hypothesis that the two ways of training do not differ, which of
-    the two made a speaker's predictions is a coin's toss. Each draw swaps the
-    two ways for a random half of the speakers, in all runs together, and the
-    difference of the mean scores is computed anew. All swaps are tried where
-    that is no more than ``draws``; swapping every speaker only turns the
-    sign, so that 2^(speakers - 1) are all that a two-sided test needs.
+    If two ways of training do not differ, it is chance which of them made a
+    speaker's predictions. Each draw swaps the two for a random half of the
+    speakers, in all runs together, and the difference of the mean scores is
+    computed anew. All swaps are tried where that is no more than ``draws``;
+    swapping every speaker only turns the sign, so that 2^(speakers - 1) are
+    all that a two-sided test needs.
 
     Arguments
     ---------
     first, second : np.ndarray
-        Tables of the two ways on the same clips, shape (runs, speakers, ...).
+        Sums of the two on the same clips, shape (runs, speakers, ...).
     score : callable
-        From :func:`~vavl_sb.evaluation.sufficient_statistics.score_function`.
+        From :func:`score_function`.
     draws : int
         How many swaps to try.
     seed : int
@@ -147,31 +254,22 @@ def swap_test(first, second, score, draws=DRAWS, seed=0):
         numbers = np.arange(2 ** (speakers - 1))[:, None]
         swaps = (numbers >> np.arange(speakers)) & 1
     else:
-        random = np.random.default_rng(seed)
-        swaps = random.integers(0, 2, size=(draws, speakers))
-    identity = np.zeros((1, speakers), swaps.dtype)
-    swaps = np.concatenate([identity, swaps[1:] if exact else swaps])
-    one = mean_scores(
-        np.concatenate([first, second], axis=1),
-        np.concatenate([1 - swaps, swaps], axis=1),
-        score,
-    )
-    other = mean_scores(
-        np.concatenate([first, second], axis=1),
-        np.concatenate([swaps, 1 - swaps], axis=1),
-        score,
-    )
+        swaps = np.random.default_rng(seed).integers(0, 2, (draws, speakers))
+        swaps = np.concatenate([np.zeros((1, speakers), swaps.dtype), swaps])
+    sums = np.concatenate([first, second], axis=1)
+    one = mean_scores(sums, np.concatenate([1 - swaps, swaps], axis=1), score)
+    other = mean_scores(sums, np.concatenate([swaps, 1 - swaps], axis=1), score)
     found = {}
     for name in one:
         differences = one[name] - other[name]
-        # The first is what was seen; it counts, among all or among the drawn.
+        # The first is the observed one; it counts among all, or the drawn.
         # Equal differences must not be told apart by rounding.
         reached = np.abs(differences) >= abs(differences[0]) - 1e-12
         found[name] = (float(differences[0]), float(reached.mean()))
     return found, exact
 
 
-def holm(p_values):
+def holm(p_values: list) -> list:
     """Holm's correction: p-values that hold for all tests together.
 
     Arguments
