@@ -31,11 +31,11 @@ def test_ablation_and_protocol_of_a_real_recipe(
     words = [hparams, "--output_folder", "out", "--seeds", "5,", *options]
     assert cli.main(["ablate", *words]) == 0, capsys.readouterr()
     result = json.loads((tmp_path / "out/ablation.json").read_text())
-    assert not result["partial"] and len(result["variants"]) == 4
+    assert not result["partial"] and len(result["variants"]) == 3
     # Each variant is the network that it should be.
     runs = {
         name: tmp_path / "out" / name / "partitionsplit_seed5"
-        for name in result["variants"]
+        for name in ("full", *result["variants"])
     }
     settings = {}
     for name, run in runs.items():
@@ -69,6 +69,8 @@ def test_ablation_and_protocol_of_a_real_recipe(
     assert "finished before" in capsys.readouterr().out
     content = json.loads((tmp_path / "out/full/protocol.json").read_text())
     both = content["summary"]["audiovisual"]
+    for variant in result["variants"].values():
+        assert variant["modalities"]["audiovisual"]["n_runs"] == 1
     scores = [
         run["scores"]["audiovisual"]["f1_macro"] for run in content["runs"]
     ]
