@@ -7,6 +7,7 @@ Authors
  * The vavl_sb authors 2026
 """
 
+import os
 import re
 import shutil
 import types
@@ -87,6 +88,73 @@ def test_a_hub_id_works_offline_from_the_cache(cache):
     assert model.hparams.labels == ["angry", "happy"]
     out = model(audio=torch.zeros(1, 30, 80))
     assert out.audio.shape == (1, 2)
+
+
+def test_links_to_the_blobs_of_the_hubs_cache_are_followed(cache):
+    """As huggingface_hub lays it out: all files of a version are links."""
+    repository = cache / "models--me--model"
+    (repository / "blobs").mkdir()
+    files = (repository / "snapshots" / COMMIT).rglob("*")
+    for number, path in enumerate(p for p in files if p.is_file()):
+        blob = repository / "blobs" / str(number)
+        path.rename(blob)
+        path.symlink_to(os.path.relpath(blob, path.parent))
+    model = EmotionRecognizer.from_hparams("me/model")
+    assert model.hparams.labels == ["angry", "happy"]
+    # Nobody fetched it by this path: it could be laid out to look like one.
+    snapshot = repository / "snapshots" / COMMIT
+    with pytest.raises(EncoderError, match="is a link out of the model's"):
+        EmotionRecognizer.from_hparams(snapshot)
+    (snapshot / "about.json").unlink()
+    (snapshot / "about.json").symlink_to(cache.parent / "secret.json")
+    with pytest.raises(EncoderError, match="about.json: is a link out of"):
+        EmotionRecognizer.from_hparams("me/model")
+
+
+@pytest.mark.parametrize("absolute", [False, True])
+@pytest.mark.parametrize(
+    "name", ["vavl.safetensors", "audio_encoder/config.json", "audio_encoder"]
+)
+def test_a_link_out_of_a_models_folder_is_refused(
+    tmp_path, exported, monkeypatch, capsys, name, absolute
+):
+    folder, secret = tmp_path / "model", tmp_path / "elsewhere"
+    shutil.copytree(exported, folder)
+    (folder / name).rename(secret)
+    there = (
+        secret if absolute else os.path.relpath(secret, (folder / name).parent)
+    )
+    (folder / name).symlink_to(there)
+    for act in (
+        lambda: EmotionRecognizer.from_hparams(folder),
+        lambda: EmotionRecognizer.from_hparams(folder, trust=True),
+        lambda: hub.send_model(folder, "me/model", api=FakeApi()),
+    ):
+        with pytest.raises(EncoderError, match=f"{name}: is a link") as error:
+            act()
+        assert "\n" not in str(error.value)
+    api = FakeApi()
+    monkeypatch.setattr(huggingface_hub, "HfApi", lambda token: api)
+    assert cli.main(["push", str(folder), "me/model"]) == 1
+    assert "is a link out of" in capsys.readouterr().err and not api.sent
+
+
+def test_links_within_a_model_and_what_is_no_file(tmp_path, exported):
+    folder = tmp_path / "model"
+    shutil.copytree(exported, folder)
+    (folder / "weights").mkdir()
+    (folder / "vavl.safetensors").rename(folder / "weights" / "a")
+    (folder / "vavl.safetensors").symlink_to("weights/a")
+    (tmp_path / "link").symlink_to(folder)
+    EmotionRecognizer.from_hparams(tmp_path / "link")
+    (folder / "about.json").unlink()
+    os.mkfifo(folder / "about.json")
+    with pytest.raises(EncoderError, match="about.json: is no file"):
+        EmotionRecognizer.from_hparams(folder)
+    (folder / "about.json").unlink()
+    (folder / "about.json").symlink_to("about.json")
+    with pytest.raises(EncoderError, match="about.json: is no file"):
+        EmotionRecognizer.from_hparams(folder)
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,7 @@ def test_visual_weights_that_are_not_finite(tmp_path, efficientnet):
     state = {k: v.clone() for k, v in efficientnet.state_dict().items()}
     state["bn2.bias"][3] = torch.nan
     torch.save(state, tmp_path / "nan.pt")
-    with pytest.raises(EncoderError, match="bn2.bias has values"):
+    with pytest.raises(EncoderError, match="weight 'bn2.bias' has NaN"):
         import_visual(tmp_path / "nan.pt")
 
 

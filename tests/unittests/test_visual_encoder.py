@@ -237,7 +237,6 @@ def bad_files(folder, reference):
     shaped = {**state, "conv_head.weight": torch.zeros(2, 2)}
     torch.save(less, folder / "less.pt")
     torch.save(shaped, folder / "shaped.pt")
-    torch.save(reference, folder / "module.pt")
     torch.save([1, 2], folder / "list.pt")
     (folder / "empty.pt").write_bytes(b"")
     (folder / "text.safetensors").write_text("no weights")
@@ -246,11 +245,10 @@ def bad_files(folder, reference):
     return {
         "less.pt": "conv_head.weight",
         "shaped.pt": "conv_head.weight",
-        "module.pt": "more than tensors",
-        "list.pt": "state dict",
-        "empty.pt": "cannot be read",
+        "list.pt": "no weights by name",
+        "empty.pt": "no whole file",
         "text.safetensors": "cannot be read",
-        "cut.pt": "cannot be read",
+        "cut.pt": "no whole file",
         "none.pt": "no such file",
         "imagenet": "cannot be downloaded",
     }

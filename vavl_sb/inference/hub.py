@@ -4,6 +4,7 @@ Authors
  * The vavl_sb authors 2026
 """
 
+import os
 from pathlib import Path
 
 from vavl_sb.lobes.hf_source import HUB_NAME
@@ -77,12 +78,16 @@ def model_folder(source, **options):
     EncoderError
         In one line: there is no model.
     """
-    folder = Path(source)
+    folder, blobs = Path(source), None
     if not folder.is_dir():
         folder = fetch_model(str(source), **options)
+        # The hub's cache: snapshots/<commit>/<file> leads to blobs/<digest>.
+        blobs = folder.parents[1] / "blobs"
     # A run's folder has its model in a folder of its own.
-    if (folder / "inference" / WEIGHTS).is_file():
-        folder = folder / "inference"
+    inner = folder / "inference"
+    if (inner / WEIGHTS).is_file() and not inner.is_symlink():
+        folder = inner
+    refuse_links(folder, blobs)
     for name in (MODEL, WEIGHTS):
         if not (folder / name).is_file():
             raise EncoderError(
@@ -90,6 +95,51 @@ def model_folder(source, **options):
                 "exported, such as results/demo/inference"
             )
     return folder.resolve()
+
+
+def refuse_links(folder: str | Path, blobs: str | Path | None = None) -> None:
+    """Refuses a model with a link that leaves its folder.
+
+    It would have another file of this machine read as a part of the model,
+    or sent to the hub.
+
+    Arguments
+    ---------
+    folder : str or Path
+        With the model.
+    blobs : str or Path
+        Another folder that files may lead to: that of the hub's cache.
+
+    Raises
+    ------
+    EncoderError
+        In one line: which link, or what else is neither file nor folder.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> (folder / "about.json").symlink_to("/etc/passwd")
+    >>> refuse_links(folder)  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    vavl_sb.utils.errors.EncoderError: .../about.json: is a link out of ...
+    """
+    root = Path(os.path.realpath(folder))
+    homes = [root, *([Path(os.path.realpath(blobs))] if blobs else [])]
+    for parent, folders, files in os.walk(root):
+        for name in (*folders, *files):
+            path = Path(parent, name)
+            real = Path(os.path.realpath(path))
+            if not any(real.is_relative_to(home) for home in homes):
+                raise EncoderError(
+                    f"{path}: is a link out of the model's folder; copy what "
+                    "it leads to in its place if you trust the model, or give "
+                    "the model's name on the hub"
+                )
+            if not real.is_dir() and not real.is_file():
+                raise EncoderError(
+                    f"{path}: is no file (a broken link, or a device); remove "
+                    "it from the model's folder"
+                )
 
 
 def fetch_model(
@@ -179,6 +229,7 @@ def send_model(folder, repo_id, private=None, token=None, api=None):
 
     if not HUB_NAME.fullmatch(repo_id):
         raise VAVLError(f"{repo_id}: give the repository as someone/model")
+    refuse_links(folder)
     api = api or HfApi(token=token)
     try:
         made = api.create_repo(

@@ -15,7 +15,8 @@ import torch
 from speechbrain.dataio.dataio import length_to_mask
 
 from vavl_sb.lobes.feature_encoder import FeatureEncoder
-from vavl_sb.lobes.hf_source import find_folder, read_config
+from vavl_sb.lobes.hf_config import read_config
+from vavl_sb.lobes.hf_source import find_folder
 from vavl_sb.lobes.log_mel import LogMel
 from vavl_sb.utils.errors import EncoderError
 
@@ -112,7 +113,7 @@ class AudioEncoder(FeatureEncoder):
             folder = find_folder(self.source, save_path)
             config = read_config(folder)
             if config["model_type"] == "vavl_logmel":
-                self.encoder = LogMel(config["hop_ms"])
+                self.encoder = LogMel(config.get("hop_ms", hop_ms))
             else:
                 self.encoder = _ssl().load_lobe(folder, config, num_layers)
         is_logmel = isinstance(self.encoder, LogMel)

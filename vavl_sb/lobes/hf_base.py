@@ -10,17 +10,24 @@ import os
 
 import torch
 
+from vavl_sb.lobes.hf_source import read_state
 from vavl_sb.utils.errors import EncoderError
 from vavl_sb.utils.files import write_json
 from vavl_sb.utils.logger import get_logger
-from vavl_sb.utils.weights import save_tensors
+from vavl_sb.utils.weights import check_finite, save_tensors
 
 logger = get_logger(__name__)
+
+# Numbers of a network that its files need not have: what masks, a decoder.
+UNSAVED = 2**20
 
 
 class StrictLobe:
     """Loading, description and export, for a lobe of SpeechBrain."""
 
+    # transformers' classes, and its attention.
+    model_class = extractor_class = None
+    attention = "sdpa"
     # Key of the configuration that counts the layers, what else features
     # depend on, and prefix of the weights that they depend on.
     layers_key = "num_hidden_layers"
@@ -61,12 +68,20 @@ class StrictLobe:
         return config
 
     def _from_pretrained(self, source, **unused):
-        """Reads weights from a local folder, as float32, all or none."""
-        self.model, report = self.auto_class.from_pretrained(
-            source,
+        """Reads weights, as float32, all or none."""
+        state = {
+            key: tensor
+            for key, tensor in read_state(self._folder).items()
+            if f".{self.prefix}" in f".{key}"
+        }
+        self._refuse_larger(sum(t.numel() for t in state.values()))
+        # Without a name transformers reads no file at all.
+        self.model, report = self.model_class.from_pretrained(
+            None,
             config=self.config,
-            local_files_only=True,
-            weights_only=True,
+            state_dict=state,
+            dtype=torch.float32,
+            attn_implementation=self.attention,
             output_loading_info=True,
         )
         self.model.float()
@@ -75,8 +90,22 @@ class StrictLobe:
         )
         if missing:
             raise EncoderError(
-                f"audio encoder {source}: lacks {len(missing)} weights, such "
-                f"as {', '.join(missing[:3])}; copy or download it again"
+                f"audio encoder {self._folder}: lacks {len(missing)} weights, "
+                f"such as {', '.join(missing[:3])}; copy or download it again"
+            )
+        check_finite(self.feature_state(), self._folder)
+
+    def _refuse_larger(self, present):
+        """Refuses a network of more numbers than there are weights."""
+        # On no device: shapes without memory.
+        with torch.device("meta"):
+            model = self.model_class(self.config)
+        wanted = sum(p.numel() for p in model.parameters())
+        if wanted > present + UNSAVED:
+            raise EncoderError(
+                f"audio encoder {self._folder}: cannot be read (config.json "
+                f"describes {wanted} weights, but there are {present}); copy "
+                "or download the folder again"
             )
 
     def _matters(self, key):

@@ -8,13 +8,16 @@ Authors
 
 import contextlib
 import os
+import tempfile
 import warnings
 
 from transformers.utils import logging as transformers_logging
 
+from vavl_sb.lobes.hf_config import read_preprocessor
 from vavl_sb.lobes.wav2vec2 import MaskedHuBERT, MaskedWav2Vec2, MaskedWavLM
 from vavl_sb.lobes.whisper import WindowedWhisper
 from vavl_sb.utils.errors import EncoderError, first_line
+from vavl_sb.utils.files import write_json
 
 SAMPLE_RATE = 16000
 
@@ -34,7 +37,7 @@ def load_lobe(folder, config, num_layers):
     folder : Path
         In the Hugging Face layout.
     config : dict
-        Content of its config.json.
+        From :func:`vavl_sb.lobes.hf_config.read_config`.
     num_layers : int
         Layers to keep, or None for all.
 
@@ -46,19 +49,23 @@ def load_lobe(folder, config, num_layers):
     Raises
     ------
     EncoderError
-        In one line: a kind that is not known, or files that cannot be read.
+        In one line: a file that cannot be read, or that does not fit.
     """
-    kind = config["model_type"]
-    if kind not in LOBES:
-        raise EncoderError(
-            f"audio encoder {folder}: model_type {kind} is not supported; "
-            f"give one of {', '.join(LOBES)}, or use logmel"
-        )
     if "vavl_sb" in config:
         num_layers = None
+    lobe = LOBES[config["model_type"]]
+    extractor = lobe.extractor_class.__name__
+    preprocessor = read_preprocessor(folder, extractor)
     try:
-        with _quiet():
-            lobe = LOBES[kind](os.fspath(folder), num_layers)
+        # SpeechBrain hands a folder to transformers, which would also read
+        # code, adapters and generation settings: it gets one of ours.
+        with _quiet(), tempfile.TemporaryDirectory() as plain:
+            write_json(os.path.join(plain, "config.json"), config)
+            write_json(
+                os.path.join(plain, "preprocessor_config.json"),
+                {"feature_extractor_type": extractor, **preprocessor},
+            )
+            lobe = lobe(plain, folder, num_layers)
     except EncoderError:
         raise
     # A broken file shows as anything from OSError to SafetensorError.

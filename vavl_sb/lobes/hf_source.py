@@ -7,21 +7,23 @@ Authors
  * The vavl_sb authors 2026
 """
 
-import json
 import re
 from pathlib import Path
 
-from vavl_sb.utils.errors import EncoderError, first_line
+import torch
 
-# Pickled weights (.bin) are only read with torch's weights_only.
-WEIGHTS = (
+from vavl_sb.lobes.hf_config import read_config
+from vavl_sb.utils.errors import EncoderError, first_line
+from vavl_sb.utils.weights import load_tensors
+
+CONFIGS = ["config.json", "preprocessor_config.json"]
+# The last two are pickled: their tensors are taken out, nothing is run.
+WEIGHTS = [
     "model.safetensors",
-    "model.safetensors.index.json",
+    "model-*-of-*.safetensors",
     "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-)
-SAFE_PATTERNS = ["*config.json", "model*.safetensors*"]
-PICKLE_PATTERNS = ["pytorch_model*.bin", "pytorch_model.bin.index.json"]
+    "pytorch_model-*-of-*.bin",
+]
 HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 
@@ -65,58 +67,48 @@ def find_folder(source, save_path=None):
     return folder
 
 
-def read_config(folder):
-    """The configuration of a pretrained encoder.
+def read_state(folder: str | Path) -> dict[str, torch.Tensor]:
+    """All weights of a pretrained encoder, whatever shards they are in.
+
+    No index is read: it could name files elsewhere.
 
     Arguments
     ---------
-    folder : Path
+    folder : str or Path
         In the Hugging Face layout.
 
     Returns
     -------
     dict
-        Has ``model_type``.
+        Names to tensors, which may not be finite.
 
     Raises
     ------
     EncoderError
-        In one line: there is none, or it is not one.
-
-    Example
-    -------
-    >>> folder = getfixture("tmp_path")
-    >>> _ = (folder / "config.json").write_text('{"model_type": "wavlm"}')
-    >>> read_config(folder)["model_type"]
-    'wavlm'
+        In one line: there are none, or they cannot be read.
     """
-    path = Path(folder) / "config.json"
-    if not path.is_file():
-        raise EncoderError(
-            f"audio encoder {folder}: has no config.json; give a folder in "
-            "the Hugging Face layout (config.json, model.safetensors)"
-        )
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        config["model_type"] = str(config["model_type"])
-    except (ValueError, TypeError, KeyError):
-        raise EncoderError(
-            f"{path}: is not the configuration of a model (JSON with "
-            "model_type); copy or download the folder again"
-        ) from None
-    return config
+    state = {}
+    for path in _weights(Path(folder)):
+        state.update(load_tensors(path, finite=False))
+    return state
+
+
+def _weights(folder):
+    """The files of weights, of the first kind that there is."""
+    for pattern in WEIGHTS:
+        paths = [p for p in sorted(folder.glob(pattern)) if p.is_file()]
+        if paths:
+            return paths
+    raise EncoderError(
+        f"audio encoder {folder}: has no weights ({WEIGHTS[0]} or "
+        f"{WEIGHTS[2]}); copy or download the folder again"
+    )
 
 
 def _check_weights(folder):
     """Refuses a folder without configuration or weights."""
-    config = read_config(folder)
-    if config["model_type"] == "vavl_logmel":
-        return
-    if not any((folder / name).is_file() for name in WEIGHTS):
-        raise EncoderError(
-            f"audio encoder {folder}: has no weights ({WEIGHTS[0]} or "
-            f"{WEIGHTS[2]}); copy or download the folder again"
-        )
+    if read_config(folder)["model_type"] != "vavl_logmel":
+        _weights(folder)
 
 
 def _download(name, save_path):
@@ -124,22 +116,26 @@ def _download(name, save_path):
     from huggingface_hub import snapshot_download
 
     def get(patterns):
-        return Path(
-            snapshot_download(
-                name, cache_dir=save_path, allow_patterns=patterns
+        try:
+            return Path(
+                snapshot_download(
+                    name,
+                    cache_dir=save_path,
+                    allow_patterns=[*CONFIGS, *patterns],
+                )
             )
-        )
+        # Whatever goes wrong on the way (name, network, disk, token), the
+        # user needs the one line.
+        except Exception as error:
+            raise EncoderError(
+                f"audio encoder {name}: no such folder here, and it cannot be "
+                f"downloaded from the hub ({first_line(error)}); give a local "
+                "folder, or use logmel, which needs no download"
+            ) from None
 
-    try:
-        folder = get(SAFE_PATTERNS)
-        if not any((folder / weights).exists() for weights in WEIGHTS):
-            folder = get(PICKLE_PATTERNS)
-    # Whatever goes wrong on the way (name, network, disk, token), the user
-    # needs the one line.
-    except Exception as error:
-        raise EncoderError(
-            f"audio encoder {name}: no such folder here, and it cannot be "
-            f"downloaded from the hub ({first_line(error)}); give a local "
-            "folder, or use logmel, which needs no download"
-        ) from None
+    # Nothing large is fetched for a model that is refused.
+    read_config(get([]))
+    folder = get(WEIGHTS[:2])
+    if not any(any(folder.glob(pattern)) for pattern in WEIGHTS[:2]):
+        folder = get(WEIGHTS[2:])
     return folder

@@ -11,16 +11,11 @@ from pathlib import Path
 
 import torch
 
-from vavl_sb.lobes.hf_source import read_config
-from vavl_sb.lobes.import_weights import (
-    check_fit,
-    new_path,
-    owned,
-    read_published,
-)
+from vavl_sb.lobes.hf_config import read_config, read_preprocessor
+from vavl_sb.lobes.import_weights import check_fit, new_path, owned
 from vavl_sb.utils.errors import EncoderError
 from vavl_sb.utils.files import write_folder
-from vavl_sb.utils.weights import save_tensors
+from vavl_sb.utils.weights import load_tensors, save_tensors
 
 FIRST = "feature_extractor.conv_layers.0.conv.weight"
 PARTS = {"feature_extractor", "feature_projection", "encoder"}
@@ -63,12 +58,12 @@ def import_audio(source, target=None, config_folder=None):
     """
     source = Path(source)
     target = new_path(target or source.with_suffix(""))
-    found, left_out = _find_root(source, read_published(source))
+    found, left_out = _find_root(source, load_tensors(source))
     config = _make_config(source, found, config_folder)
     wanted, name = _expected(config), "wav2vec2"
     left_out += check_fit(source, name, found, wanted, PARTS)
     tensors = {key: found[key] for key in wanted if key in found}
-    _write(target, config, owned(source, tensors), config_folder)
+    _write(target, config, owned(tensors), config_folder)
     return target, sorted(left_out)
 
 
@@ -202,17 +197,16 @@ def _write(target, config, tensors, config_folder):
 
     config.architectures = ["Wav2Vec2Model"]
     config.dtype = "float32"
-    extractor = Wav2Vec2FeatureExtractor(
-        do_normalize=True,
-        return_attention_mask=config.feat_extract_norm == "layer",
-    )
+    settings = {
+        "do_normalize": True,
+        "return_attention_mask": config.feat_extract_norm == "layer",
+    }
     if (
         config_folder
         and Path(config_folder, "preprocessor_config.json").exists()
     ):
-        extractor = Wav2Vec2FeatureExtractor.from_pretrained(
-            config_folder, local_files_only=True
-        )
+        settings = read_preprocessor(config_folder, "Wav2Vec2FeatureExtractor")
+    extractor = Wav2Vec2FeatureExtractor(**settings)
     with write_folder(target) as part:
         part.mkdir(parents=True)
         config.save_pretrained(part)

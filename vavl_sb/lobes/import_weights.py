@@ -7,13 +7,12 @@ Authors
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 
 from vavl_sb.lobes.visual_encoder import MODEL, PREFIXES, create_backbone
-from vavl_sb.utils.errors import EncoderError, first_line
+from vavl_sb.utils.errors import EncoderError
 from vavl_sb.utils.files import write_atomically
-from vavl_sb.utils.torch_file import read_tensors
+from vavl_sb.utils.weights import load_tensors
 
 # So many names of each fault are told.
 TOLD = 5
@@ -50,7 +49,7 @@ def import_visual(source, target=None):
         )
     target = new_path(target or source.with_suffix(".safetensors"))
     found = {}
-    for name, tensor in read_published(source).items():
+    for name, tensor in load_tensors(source).items():
         while name.startswith(PREFIXES):
             name = name.split(".", 1)[1]
         found[name] = tensor
@@ -66,33 +65,9 @@ def import_visual(source, target=None):
     tensors = {name: found[name] for name in wanted if name in found}
     write_atomically(
         target,
-        save(owned(source, tensors), {"format": "pt", "model": MODEL}),
+        save(owned(tensors), {"format": "pt", "model": MODEL}),
     )
     return target, left_out
-
-
-def read_published(source):
-    """Tensors of a file of weights, whatever wrote it.
-
-    Arguments
-    ---------
-    source : str or Path
-        .safetensors, or what ``torch.save`` wrote.
-
-    Returns
-    -------
-    dict
-        Names to tensors.
-    """
-    source = Path(source)
-    if source.suffix != ".safetensors" or not source.is_file():
-        return read_tensors(source)
-    try:
-        return load_file(source)
-    except (OSError, SafetensorError) as error:
-        raise EncoderError(
-            f"{source}: cannot be read ({first_line(error)}); get it again"
-        ) from None
 
 
 def new_path(path):
@@ -175,14 +150,12 @@ def check_fit(source, model, found, wanted, parts):
     return sorted(others)
 
 
-def owned(source, tensors):
+def owned(tensors):
     """Tensors as they are written: float32 where they are floats, none of
-    them sharing memory, all of them finite.
+    them sharing memory.
 
     Arguments
     ---------
-    source : str or Path
-        Where they are from, for messages.
     tensors : dict
         Names to tensors.
 
@@ -194,11 +167,6 @@ def owned(source, tensors):
     ready, seen = {}, set()
     for name, tensor in tensors.items():
         if tensor.is_floating_point():
-            if not tensor.isfinite().all():
-                raise EncoderError(
-                    f"{source}: {name} has values that are not finite; get "
-                    "the file again"
-                )
             tensor = tensor.float()
         tensor = tensor.contiguous()
         place = tensor.untyped_storage().data_ptr()

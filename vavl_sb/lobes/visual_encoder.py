@@ -5,12 +5,9 @@ Authors
 """
 
 import functools
-import pickle
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 
 from vavl_sb.lobes.feature_encoder import FeatureEncoder
@@ -18,7 +15,7 @@ from vavl_sb.lobes.fold_batchnorm import fold_batch_norms
 from vavl_sb.lobes.visual_init import init_calibrated, pool_by_place
 from vavl_sb.utils.errors import EncoderError, first_line
 from vavl_sb.utils.logger import get_logger
-from vavl_sb.utils.weights import save_tensors
+from vavl_sb.utils.weights import load_tensors, save_tensors
 
 logger = get_logger(__name__)
 
@@ -53,8 +50,8 @@ class VisualEncoder(FeatureEncoder):
     weights : str or Path
         None: random, but of use as frozen features, see
         :mod:`vavl_sb.lobes.visual_init`. "imagenet": by timm from the hub
-        (ImageNet, noisy student). A file: .safetensors, or a state dict saved
-        by torch.save (.pt, .pth); keys of a timm ``tf_efficientnet_b2``, with
+        (ImageNet, noisy student). A file: .safetensors, or what torch.save
+        wrote (.pt, .pth: a state dict or a whole module); keys of a timm ``tf_efficientnet_b2``, with
         or without "module." or "model." before them; a classifier in it is
         left out.
     freeze : bool
@@ -304,36 +301,9 @@ def _read(path):
     if not path.is_file():
         raise EncoderError(
             f"visual encoder {path}: no such file; give a .safetensors file, "
-            "a state dict (.pt, .pth), imagenet, or null for random weights"
+            "one of torch.save, imagenet, or null for random weights"
         )
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise EncoderError(
-            f"visual encoder {path}: holds more than tensors, perhaps a whole "
-            "pickled model, which could run any code; `vavl import-visual` "
-            "takes the weights out of it without running it"
-        ) from None
-    # A broken zip archive shows as RuntimeError, an empty file as EOFError.
-    except (OSError, RuntimeError, EOFError, ValueError, SafetensorError) as e:
-        raise EncoderError(
-            f"visual encoder {path}: cannot be read ({first_line(e)}); copy "
-            "or download the file again"
-        ) from None
-    # Training scripts wrap the weights in a checkpoint.
-    for key in ("state_dict", "model_state_dict", "model"):
-        if isinstance(state, dict) and isinstance(state.get(key), dict):
-            state = state[key]
-    if not isinstance(state, dict) or not all(
-        isinstance(value, torch.Tensor) for value in state.values()
-    ):
-        raise EncoderError(
-            f"visual encoder {path}: holds {type(state).__name__}, not a "
-            "state dict of tensors; save model.state_dict()"
-        )
-    return state
+    return load_tensors(path)
 
 
 def _load(encoder, path):

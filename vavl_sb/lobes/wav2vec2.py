@@ -16,8 +16,15 @@ from speechbrain.integrations.huggingface.hubert import HuBERT
 from speechbrain.integrations.huggingface.wav2vec2 import Wav2Vec2
 from speechbrain.integrations.huggingface.wavlm import WavLM
 from torch import nn
+from transformers import (
+    HubertModel,
+    Wav2Vec2FeatureExtractor,
+    Wav2Vec2Model,
+    WavLMModel,
+)
 
 from vavl_sb.lobes.hf_base import StrictLobe
+from vavl_sb.utils.errors import EncoderError
 
 
 class MaskedLobe(StrictLobe):
@@ -25,12 +32,15 @@ class MaskedLobe(StrictLobe):
 
     Arguments
     ---------
-    folder : str
-        In the Hugging Face layout.
+    plain : str
+        Folder with checked configurations.
+    folder : Path
+        With the weights.
     num_layers : int
         Layers to keep, or None for all.
     """
 
+    extractor_class = Wav2Vec2FeatureExtractor
     config_keys = (
         "hidden_size",
         "num_attention_heads",
@@ -53,12 +63,12 @@ class MaskedLobe(StrictLobe):
         "max_bucket_distance",
     )
 
-    def __init__(self, folder, num_layers=None):
+    def __init__(self, plain, folder, num_layers=None):
         # Plain values may stand before Module.__init__, which calls
         # override_config.
-        self._num_layers = num_layers
+        self._folder, self._num_layers = folder, num_layers
         self.spec_augment = False
-        super().__init__(folder, save_path=folder)
+        super().__init__(plain, save_path=plain)
         self.convolutions = list(
             zip(self.config.conv_kernel, self.config.conv_stride, strict=True)
         )
@@ -66,6 +76,12 @@ class MaskedLobe(StrictLobe):
         for kernel, stride in reversed(self.convolutions):
             self.hop *= stride
             self.receptive_field = (self.receptive_field - 1) * stride + kernel
+        # Attention over more frames a second would fill any memory.
+        if self.hop < 80 or self.receptive_field > 16000:
+            raise EncoderError(
+                f"audio encoder {folder}: a frame each {self.hop} samples, of "
+                f"{self.receptive_field}; no encoder of this kind has that"
+            )
 
     def settings(self):
         """All that features depend on besides the weights."""
@@ -160,13 +176,20 @@ class MaskedLobe(StrictLobe):
 class MaskedWav2Vec2(MaskedLobe, Wav2Vec2):
     """SpeechBrain's Wav2Vec2, safe for padding."""
 
+    model_class = Wav2Vec2Model
+
 
 class MaskedHuBERT(MaskedLobe, HuBERT):
     """SpeechBrain's HuBERT, safe for padding."""
 
+    model_class = HubertModel
+
 
 class MaskedWavLM(MaskedLobe, WavLM):
     """SpeechBrain's WavLM, safe for padding."""
+
+    model_class = WavLMModel
+    attention = "eager"
 
 
 def normalize(wavs, samples):

@@ -12,8 +12,10 @@ Authors
 import torch
 from speechbrain.integrations.huggingface.whisper import Whisper
 from torch import nn
+from transformers import WhisperFeatureExtractor, WhisperModel
 
 from vavl_sb.lobes.hf_base import StrictLobe
+from vavl_sb.utils.errors import EncoderError
 
 # Windows that go through the encoder at a time: bounds memory.
 WINDOWS_AT_ONCE = 8
@@ -24,12 +26,16 @@ class WindowedWhisper(StrictLobe, Whisper):
 
     Arguments
     ---------
-    folder : str
-        In the Hugging Face layout.
+    plain : str
+        Folder with checked configurations.
+    folder : Path
+        With the weights.
     num_layers : int
         Layers to keep, or None for all.
     """
 
+    model_class = WhisperModel
+    extractor_class = WhisperFeatureExtractor
     layers_key = "encoder_layers"
     config_keys = (
         "d_model",
@@ -43,15 +49,20 @@ class WindowedWhisper(StrictLobe, Whisper):
     prefix = "encoder."
     output_dim_key = "d_model"
 
-    def __init__(self, folder, num_layers=None):
-        self._num_layers = num_layers
-        super().__init__(folder, save_path=folder, encoder_only=True)
+    def __init__(self, plain, folder, num_layers=None):
+        self._folder, self._num_layers = folder, num_layers
+        super().__init__(plain, save_path=plain, encoder_only=True)
+        if self.feature_extractor.feature_size != self.config.num_mel_bins:
+            raise EncoderError(
+                f"audio encoder {folder}: its two configurations have "
+                "different numbers of mel bins; copy or download it again"
+            )
         # The second convolution takes every second log-mel frame.
         self.hop = 2 * self._hop_length
         self.window = self.config.max_source_positions * self.hop
 
     def override_config(self, config):
-        """Reads no layer of the decoder, which is not used.
+        """Leaves of the decoder, which is not used, as little as can be.
 
         Arguments
         ---------
@@ -64,6 +75,10 @@ class WindowedWhisper(StrictLobe, Whisper):
         """
         config = super().override_config(config)
         config.decoder_layers = 0
+        config.vocab_size, config.max_target_positions = 2, 1
+        for key in ("pad", "bos", "eos", "decoder_start"):
+            setattr(config, f"{key}_token_id", 0)
+        config.suppress_tokens = config.begin_suppress_tokens = None
         return config
 
     def settings(self):
@@ -151,10 +166,6 @@ class WindowedWhisper(StrictLobe, Whisper):
         let it load the folder without a warning.
         """
         state, config = super().export_state()
-        config.vocab_size, config.max_target_positions = 2, 1
-        for key in ("pad", "bos", "eos", "decoder_start"):
-            setattr(config, f"{key}_token_id", 0)
-        config.suppress_tokens = config.begin_suppress_tokens = None
         zeros = torch.zeros(2, config.d_model)
         state["decoder.embed_tokens.weight"] = zeros
         state["decoder.embed_positions.weight"] = zeros[:1].clone()

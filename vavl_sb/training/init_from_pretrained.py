@@ -8,8 +8,6 @@ import copy
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from vavl_sb.dataio.manifest import refuse_overlap
 from vavl_sb.features.cache import clip_means, feature_statistics
@@ -18,6 +16,7 @@ from vavl_sb.lobes.vavl import MODALITIES
 from vavl_sb.training.model_file import MODEL, read_model
 from vavl_sb.utils.errors import EncoderError
 from vavl_sb.utils.logger import get_logger
+from vavl_sb.utils.weights import load_tensors
 
 logger = get_logger(__name__)
 
@@ -97,13 +96,7 @@ def start_from(source, net, feature_extractor, splits):
     _check_origin(source, about, carried, feature_extractor, splits)
     _check_whitening(source, about, net)
     path = Path(source) / "vavl.safetensors"
-    try:
-        tensors = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise EncoderError(
-            f"pretrained_from: {path} cannot be read ({error}); give a run's "
-            "inference folder"
-        ) from None
+    tensors = load_tensors(path)
     new = (
         *TASK_MODULES,
         *(f"{m}_branch" for m in MODALITIES if m not in carried),

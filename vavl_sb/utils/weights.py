@@ -5,11 +5,14 @@ Authors
 """
 
 import os
+from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from vavl_sb.utils.errors import EncoderError, VAVLError
+from vavl_sb.utils.errors import EncoderError, VAVLError, first_line
+from vavl_sb.utils.torch_file import read_tensors
 
 
 def save_weights(module, path):
@@ -47,7 +50,6 @@ def save_tensors(tensors, path, metadata=None):
 
     Example
     -------
-    >>> import torch
     >>> path = getfixture("tmp_path") / "tensors.safetensors"
     >>> save_tensors({"a": torch.ones(2)}, path)
     >>> load_file(path)
@@ -80,11 +82,11 @@ def load_weights(module, path):
     Raises
     ------
     EncoderError
-        The file is missing or damaged, or names or shapes do not fit.
+        The file is missing or damaged, a number in it is not finite, or names
+        or shapes do not fit.
 
     Example
     -------
-    >>> import torch
     >>> path = getfixture("tmp_path") / "weights.safetensors"
     >>> first, second = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
     >>> save_weights(first, path)
@@ -92,10 +94,8 @@ def load_weights(module, path):
     >>> bool((first.weight == second.weight).all())
     True
     """
-    try:
-        tensors = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise EncoderError(f"{path}: weights cannot be read ({error})")
+    tensors = _read_safetensors(path)
+    check_finite(tensors, path)
     expected = module.state_dict()
     faults = sorted(set(expected) ^ set(tensors)) + [
         name
@@ -108,3 +108,79 @@ def load_weights(module, path):
             f"missing, unknown or of another shape, first {faults[0]})"
         )
     module.load_state_dict(tensors)
+
+
+def load_tensors(
+    path: str | Path, finite: bool = True
+) -> dict[str, torch.Tensor]:
+    """Reads tensors, whatever wrote the file; nothing of it is run.
+
+    Arguments
+    ---------
+    path : str or Path
+        .safetensors, or what ``torch.save`` wrote.
+    finite : bool
+        Refuse NaN and infinity; False where :func:`check_finite` follows, on
+        the few tensors that are used.
+
+    Returns
+    -------
+    dict
+        Names to tensors on the CPU.
+
+    Raises
+    ------
+    EncoderError
+        In one line: it cannot be read, or has numbers that are not finite.
+    """
+    path = Path(path)
+    is_safe = path.suffix == ".safetensors"
+    tensors = _read_safetensors(path) if is_safe else read_tensors(path)
+    if finite:
+        check_finite(tensors, path)
+    return tensors
+
+
+def _read_safetensors(path):
+    """Tensors by name; SpeechBrain's Pretrainer may name the file .ckpt."""
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise EncoderError(
+            f"{path}: weights cannot be read ({first_line(error)}); copy or "
+            "download the file again"
+        ) from None
+
+
+def check_finite(tensors: dict[str, torch.Tensor], source: str | Path) -> None:
+    """Refuses weights that are NaN or infinite, as float32 at the latest.
+
+    Arguments
+    ---------
+    tensors : dict
+        Names to tensors.
+    source : str or Path
+        Where they are from, for the message.
+
+    Raises
+    ------
+    EncoderError
+        In one line, with the name of the first such tensor.
+
+    Example
+    -------
+    >>> check_finite({"w": torch.ones(2), "b": torch.tensor(torch.nan)}, "f")
+    Traceback (most recent call last):
+    vavl_sb.utils.errors.EncoderError: f: weight 'b' has NaN or infinite values; get the file again
+    """
+    for name, tensor in tensors.items():
+        if tensor.is_complex():
+            tensor = torch.view_as_real(tensor)
+        if not tensor.is_floating_point() or not tensor.numel():
+            continue
+        low, high = torch.aminmax(tensor.detach().float())
+        if not (low.isfinite() and high.isfinite()):
+            raise EncoderError(
+                f"{source}: weight {name[:200]!r} has NaN or infinite values; "
+                "get the file again"
+            )

@@ -11,12 +11,19 @@ import builtins
 import collections
 import functools
 import os
+import struct
+import subprocess
 import sys
 import types
 import zipfile
 
 import pytest
 import torch
+from hypothesis import (
+    given,
+    settings,
+    strategies as st,
+)
 from torch import nn
 
 from vavl_sb.utils.errors import EncoderError
@@ -158,7 +165,7 @@ def test_a_call_within_a_module_is_refused(tmp_path):
     whole = net()
     whole.extra = Calls(os.system, f"touch {canary}")
     path = save(whole, tmp_path / "f.pt")
-    with pytest.raises(EncoderError, match="calls posix.system"):
+    with pytest.raises(EncoderError, match="calls 'posix.system'"):
         read_tensors(path)
     assert not canary.exists()
     # The canary works: torch.load does run it.
@@ -236,6 +243,15 @@ def test_tensors_that_reach_beyond_their_storage(tmp_path, wrong):
         read_tensors(path)
 
 
+def test_one_storage_under_many_names(tmp_path):
+    weight = torch.ones(10_000)
+    tied = {f"w{i}": weight for i in range(8)}
+    assert same(read_tensors(save(tied, tmp_path / "f.pt")), tied)
+    many = {f"w{i}": weight for i in range(1000)}
+    with pytest.raises(EncoderError, match="too many names"):
+        read_tensors(save(many, tmp_path / "f.pt"))
+
+
 def test_modules_without_end(tmp_path):
     loop = nn.Sequential(nn.Linear(1, 1))
     loop[0].add_module("up", loop)
@@ -285,3 +301,173 @@ def test_an_ordered_dict_cannot_be_given_other_methods(tmp_path):
     path = save(state, tmp_path / "f.pt")
     assert torch.load(path, weights_only=False).get is print
     assert same(read_tensors(path), {"w": torch.ones(2)})
+
+
+def text(word):
+    """A string, as torch.save pickles it."""
+    data = word.encode()
+    return b"X" + struct.pack("<I", len(data)) + data
+
+
+def long(number):
+    """A long integer."""
+    data = number.to_bytes(number.bit_length() // 8 + 1, "little", signed=True)
+    return b"\x8a" + bytes([len(data)]) + data
+
+
+TENSOR = tensor_pickle()[3 + len(text("w")) : -2]  # without the dictionary
+MODULE = b"cx\nNet\n)\x81"
+SET = b"cbuiltins\nset\n"
+LIST = b"](" + b"K\x01" * 100_000 + b"e"
+# Each by its pickle. What is kept back stands in the memo, at 0 or 1, and what
+# is not needed in a list below.
+HOSTILE = {
+    "three million tuples as a key": b"})" + b"\x85" * 3_000_000 + b"Ns.",
+    "100,000 tuples as a key": b"})" + b"\x85" * 100_000 + b"Ns.",
+    "300 bytes without end": b"])q\x00a"
+    + b"h\x00h\x00\x86q\x00a" * 60
+    + b"}h\x00Ns.",
+    "the same in a set": b"])q\x00a"
+    + b"h\x00h\x00\x86q\x00a" * 60
+    + SET
+    + b"]h\x00a\x85R.",
+    "the same as a storage's name": b"])q\x00a"
+    + b"h\x00h\x00\x86q\x00a" * 60
+    + b"("
+    + text("storage")
+    + b"ctorch\nFloatStorage\nh\x00"
+    + text("cpu")
+    + b"K\x04tQ.",
+    "the same called": b"])q\x00a" + b"h\x00h\x00\x86q\x00a" * 60 + b"h\x00)R.",
+    "numbers of one hash": b"}("
+    + b"".join(long(i * (2**61 - 1)) + b"N" for i in range(1, 100_000))
+    + b"u.",
+    "a set made of many again and again": b"]"
+    + LIST
+    + b"q\x00a"
+    + (SET + b"h\x00\x85Ra") * 20_000
+    + b".",
+    "a dictionary made of many again and again": b"]"
+    + LIST
+    + b"q\x00a"
+    + b"ccollections\nOrderedDict\nh\x00\x85Ra" * 20_000
+    + b".",
+    "memory without end": b"}"
+    + text("w")
+    + b"cbuiltins\nbytearray\n"
+    + long(2**40)
+    + b"\x85Rs.",
+    "a tensor without memory": b"}"
+    + text("w")
+    + b"ctorch\nTensor\n"
+    + long(2**36)
+    + b"\x85Rs.",
+    "a string of four gigabytes": b"}X\xff\xff\xff\xff.",
+    "a long integer of two gigabytes": b"\x8b\xff\xff\xff\x7f.",
+    "a number of a million digits": b"L" + b"9" * 1_000_000 + b"L\n.",
+    "frames": b"\x95\xff\xff\xff\xff\xff\xff\xff\x7f.",
+    "modules that hold each other": MODULE
+    + b"q\x00}"
+    + text("_modules")
+    + b"}("
+    + b"".join(text(f"{i:0>2000}") + b"h\x00" for i in range(200))
+    + b"usb.",
+    "marks": b"(" * 100_000 + b".",
+    "lists in lists": b"]" * 100_000 + b"a" * 99_999 + b".",
+    "a file that is a list in itself": b"]q\x00h\x00a.",
+    "a dictionary that is its own checkpoint": b"}q\x00"
+    + text("model")
+    + b"h\x00s.",
+}
+CHILD = """
+import resource, sys, time
+from vavl_sb.utils.torch_file import read_tensors
+from vavl_sb.utils.errors import EncoderError
+resource.setrlimit(resource.RLIMIT_CPU, (40, 40))
+resource.setrlimit(resource.RLIMIT_DATA, (2**31, 2**31))
+for path in sys.argv[1:]:
+    start = time.process_time()
+    try:
+        read_tensors(path)
+        told = "read"
+    except EncoderError as error:
+        told = f"refused {str(error)!r}"
+    print(f"{time.process_time() - start:.1f} {told}", flush=True)
+"""
+
+
+def test_files_that_crash_hang_or_fill_the_memory(tmp_path):
+    """In a child process, with a limit of time and of memory."""
+    saved = save({"w": torch.arange(4.0)}, tmp_path / "f.pt")
+    paths = [
+        _zip_with(b"\x80\x02" + raw, tmp_path / f"{i}.pt", saved)
+        for i, raw in enumerate(HOSTILE.values())
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD, *map(str, paths)],
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    lines = done.stdout.splitlines()
+    for name, line in zip(HOSTILE, lines):
+        seconds, told = line.split(" ", 1)
+        assert told.startswith("refused"), f"{name}: {line}"
+        assert "\\n" not in told and len(told) < 500, name
+        assert float(seconds) < 20, f"{name}: {line}"
+    assert len(lines) == len(HOSTILE), f"{done.returncode} {done.stderr[-500:]}"
+
+
+PIECES = [
+    *(b"(", b"0", b"N", b")", b"]", b"}", b"t", b"\x85", b"\x86", b"\x87"),
+    *(b"a", b"e", b"s", b"u", b"R", b"b", b"\x81", b"Q", b"."),
+    *(b"q\x00", b"h\x00", b"q\x01", b"h\x01", b"r\x02\x00\x00\x00", b"K\x04"),
+    *(b"cos\nsystem\n", b"cbuiltins\neval\n", b"cbuiltins\ngetattr\n"),
+    *(b"ctorch._utils\n_rebuild_tensor_v2\n", b"ctorch\nFloatStorage\n"),
+    *(b"ccollections\nOrderedDict\n", b"cbuiltins\nset\n", b"ctorch\nload\n"),
+    *(b"cposix\nsystem\n", b"cvavl_sb.cli\nmain\n", b"cgone\nNet\n"),
+    *map(text, ["storage", "0", "cpu", "w", "_modules", "_parameters"]),
+    *(text("touch canary"), text("__class__"), long(2**70), TENSOR, MODULE),
+    # Whole calls, objects and states, which chance alone seldom makes.
+    *(
+        name + rest
+        for name in (b"cos\nsystem\n", b"cbuiltins\neval\n", b"cx\nNet\n")
+        for rest in (text("1") + b"\x85R", b")R", b")\x81}b", b"}b")
+    ),
+    *(b"icos\nsystem\n", b"o", b"\x82\x01", b"\x93", b"\x94", b"2", b"1"),
+]
+OPENED = []
+
+
+def _watch(event, arguments):
+    if WATCHING and event in (
+        *("exec", "compile", "os.system", "subprocess.Popen", "os.exec"),
+        *("import", "open", "socket.__new__", "pickle.find_class"),
+    ):
+        OPENED.append((event, str(arguments[0])))
+
+
+WATCHING = []
+sys.addaudithook(_watch)
+
+
+@settings(max_examples=300, deadline=None)
+@given(pieces=st.lists(st.sampled_from(PIECES), max_size=40))
+def test_no_pickle_imports_opens_or_calls(pieces, tmp_path_factory):
+    folder = tmp_path_factory.getbasetemp()
+    saved = save({"w": torch.arange(4.0)}, folder / "family.pt")
+    path = _zip_with(tensor_pickle(), folder / "changed.pt", saved)
+    read_tensors(path)  # What zipfile needs is imported by now.
+    raw = b"".join([b"\x80\x02", *pieces, b"."])
+    _zip_with(raw, path, saved)
+    OPENED.clear()
+    WATCHING.append(True)
+    try:
+        found = read_tensors(path)
+    except EncoderError as error:
+        assert "\n" not in str(error)
+    else:
+        assert all(type(t) is torch.Tensor for t in found.values())
+    finally:
+        WATCHING.clear()
+    assert [seen for seen in OPENED if seen != ("open", str(path))] == []

@@ -1,0 +1,338 @@
+"""Configurations of speech encoders: what plain exports have and no more.
+
+The truths are transformers' own classes, of which each plain export must pass,
+and an audit hook that sees which files a load opens.
+"""
+
+import json
+import sys
+
+import pytest
+import torch
+import transformers
+from hypothesis import (
+    given,
+    settings,
+    strategies as st,
+)
+from safetensors.torch import load_file, save_file
+
+from vavl_sb.lobes.audio_encoder import AudioEncoder
+from vavl_sb.lobes.hf_config import CONFIGS, LEFT_OUT, read_config
+from vavl_sb.utils.errors import EncoderError
+
+KINDS = {
+    "wav2vec2": transformers.Wav2Vec2Config,
+    "hubert": transformers.HubertConfig,
+    "wavlm": transformers.WavLMConfig,
+    "whisper": transformers.WhisperConfig,
+}
+SMALL = {
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 16,
+    "conv_dim": [8] * 7,
+    "num_conv_pos_embeddings": 16,
+    "num_conv_pos_embedding_groups": 4,
+}
+SMALL_WHISPER = {
+    "d_model": 16,
+    "encoder_layers": 1,
+    "encoder_attention_heads": 2,
+    "encoder_ffn_dim": 16,
+    "decoder_layers": 1,
+    "decoder_attention_heads": 2,
+    "decoder_ffn_dim": 16,
+    "vocab_size": 40,
+    "pad_token_id": 0,
+    "max_source_positions": 50,
+}
+
+
+def make(folder, kind="wav2vec2"):
+    """A small random encoder as transformers writes it."""
+    torch.manual_seed(0)
+    if kind == "whisper":
+        config = transformers.WhisperConfig(**SMALL_WHISPER)
+        transformers.WhisperModel(config).save_pretrained(folder)
+        extractor = transformers.WhisperFeatureExtractor(chunk_length=1)
+    else:
+        config = transformers.Wav2Vec2Config(**SMALL)
+        transformers.Wav2Vec2Model(config).save_pretrained(folder)
+        extractor = transformers.Wav2Vec2FeatureExtractor()
+    extractor.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return make(tmp_path / "encoder")
+
+
+def change(folder, file="config.json", **keys):
+    path = folder / file
+    path.write_text(json.dumps({**json.loads(path.read_text()), **keys}))
+
+
+def refused(folder, words):
+    with pytest.raises(EncoderError, match=words) as error:
+        AudioEncoder(folder)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 600
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_key_of_transformers_own_export_is_let_through(tmp_path, kind):
+    made = KINDS[kind]()
+    for content in (made.to_dict(), made.to_diff_dict()):
+        content["model_type"] = kind
+        (tmp_path / "config.json").write_text(json.dumps(content, default=str))
+        found = read_config(tmp_path)
+        # What is handed on gives the same configuration again.
+        again = KINDS[kind](**found)
+        for key in CONFIGS[kind]:
+            value = getattr(made, key, None)
+            value = list(value) if isinstance(value, tuple) else value
+            assert getattr(again, key, None) == value, key
+
+
+@pytest.mark.real
+def test_pretrained_configurations_are_let_through(whisper_folder):
+    for folder in whisper_folder.parent.glob("whisper-*"):
+        assert read_config(folder)["model_type"] == "whisper"
+
+
+@pytest.mark.parametrize("file", ["config.json", "preprocessor_config.json"])
+@pytest.mark.parametrize(
+    "key, value",
+    [
+        ("auto_map", {"AutoModel": "elsewhere/evil--modeling.Evil"}),
+        ("auto_map", {"AutoFeatureExtractor": "evil.Evil"}),
+        ("attn_implementation", "someone/kernel"),
+        ("_attn_implementation", "someone/kernel"),
+        ("_attn_implementation_internal", "someone/kernel"),
+        ("quantization_config", {"quant_method": "bitsandbytes"}),
+        ("transformers_weights", "../../elsewhere.bin"),
+        ("trust_remote_code", True),
+        ("custom_pipelines", {}),
+        ("sub_configs", {}),
+        ("name\n\x1b[2J", 1),
+    ],
+)
+def test_keys_that_bring_in_other_things(folder, file, key, value):
+    change(folder, file, **{key: value})
+    refused(folder, "has the key")
+
+
+@pytest.mark.parametrize(
+    "key, value",
+    [
+        ("num_hidden_layers", 10**9),
+        ("num_hidden_layers", 0),
+        ("num_hidden_layers", -1),
+        ("num_hidden_layers", True),
+        ("num_hidden_layers", 1.0),
+        ("num_hidden_layers", "1"),
+        ("num_hidden_layers", None),
+        ("hidden_size", 10**6),
+        ("intermediate_size", 10**12),
+        ("layer_norm_eps", float("nan")),
+        ("layer_norm_eps", float("inf")),
+        ("layer_norm_eps", 0),
+        ("hidden_dropout", 2),
+        ("hidden_dropout", [0.1]),
+        ("hidden_act", "os.system"),
+        ("hidden_act", {"a": 1}),
+        ("feat_extract_norm", "batch"),
+        ("conv_dim", [8] * 17),
+        ("conv_dim", []),
+        ("conv_stride", 5),
+        ("conv_stride", [0] * 7),
+        ("conv_kernel", [10**6] * 7),
+        ("num_conv_pos_embeddings", 10**9),
+        ("mask_time_length", 10**9),
+        ("conv_bias", "yes"),
+    ],
+)
+def test_values_that_no_encoder_has(folder, key, value):
+    change(folder, **{key: value})
+    refused(folder, f"{key} is ")
+
+
+@pytest.mark.parametrize(
+    "keys, words",
+    [
+        # Within bounds alone, 400 GB together: on no device is it made.
+        ({"num_hidden_layers": 128, "hidden_size": 8192}, "describes"),
+        ({"intermediate_size": 32768, "hidden_size": 32768}, "describes"),
+        ({"conv_dim": [32768] * 7}, "describes"),
+        ({"conv_stride": [1] * 7}, "a frame each 1 samples"),
+        ({"conv_stride": [5] * 6}, "cannot be read"),
+        ({"num_attention_heads": 3}, "cannot be read"),
+    ],
+)
+def test_sizes_that_do_not_fit_the_weights(folder, keys, words):
+    change(folder, **keys)
+    refused(folder, words)
+
+
+@pytest.mark.parametrize(
+    "keys, words",
+    [
+        ({"n_fft": 10**9}, "n_fft is"),
+        ({"hop_length": 1}, "hop_length is"),
+        ({"chunk_length": 10**9}, "chunk_length is"),
+        ({"sampling_rate": 0}, "sampling_rate is"),
+        ({"feature_size": 40}, "different numbers of mel bins"),
+        ({"feature_extractor_type": "Wav2Vec2FeatureExtractor"}, "is not the"),
+        ({"feature_extractor_type": {"a": 1}}, "is not the"),
+    ],
+)
+def test_a_preprocessor_that_does_not_fit(tmp_path, keys, words):
+    folder = make(tmp_path / "encoder", "whisper")
+    change(folder, "preprocessor_config.json", **keys)
+    refused(folder, words)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "null",
+        '{"model_type": ["wav2vec2"]}',
+        "[" * 100_000,
+        '{"a":' * 100_000,
+        '{"model_type": ' + "1" * 5000 + "}",
+        '{"model_type": "wavlm", "x": "' + "y" * 5_000_000 + '"}',
+        "\ud800",
+    ],
+)
+def test_a_configuration_that_is_none(folder, text):
+    path = folder / "config.json"
+    path.write_bytes(text.encode("utf-8", "surrogatepass"))
+    refused(folder, "is not the configuration of a model")
+
+
+OPENED = []
+WATCHED = []
+
+
+def _watch(event, arguments):
+    if WATCHED and event == "open" and str(arguments[0]).startswith(WATCHED[0]):
+        OPENED.append(str(arguments[0])[len(WATCHED[0]) + 1 :])
+
+
+sys.addaudithook(_watch)
+
+
+@pytest.mark.parametrize("kind", ["wav2vec2", "whisper"])
+def test_of_a_folder_only_these_files_are_read(tmp_path, kind):
+    folder = make(tmp_path / "encoder", kind)
+    expected = AudioEncoder(folder).fingerprint()
+    (folder / "adapter_config.json").write_text(
+        '{"base_model_name_or_path": "elsewhere", "peft_type": "LORA"}'
+    )
+    (folder / "modeling_evil.py").write_text("open('boom', 'w')")
+    (folder / "generation_config.json").write_text("{")
+    (folder / "tokenizer.json").write_text("{")
+    (folder / "chat_template.jinja").write_text("{{")
+    (folder / "processor_config.json").write_text('{"auto_map": {}}')
+    (folder / "model.safetensors.index.json").write_text(
+        '{"metadata": {}, "weight_map": {"a": "../../elsewhere.safetensors"}}'
+    )
+    (folder / "pytorch_model.bin").write_bytes(b"no pickle")
+    WATCHED.append(str(folder))
+    try:
+        assert AudioEncoder(folder).fingerprint() == expected
+    finally:
+        WATCHED.clear()
+    # The weights are opened by safetensors itself, which no hook sees.
+    assert {*OPENED} <= {
+        "config.json",
+        "preprocessor_config.json",
+        "model.safetensors",
+    }
+    assert "config.json" in OPENED
+    OPENED.clear()
+
+
+def test_shards_are_read_without_their_index(folder):
+    expected = AudioEncoder(folder).fingerprint()
+    state = list(load_file(folder / "model.safetensors").items())
+    (folder / "model.safetensors").unlink()
+    save_file(dict(state[:9]), folder / "model-00001-of-00002.safetensors")
+    with pytest.raises(EncoderError, match="lacks|describes"):
+        AudioEncoder(folder)
+    save_file(dict(state[9:]), folder / "model-00002-of-00002.safetensors")
+    assert AudioEncoder(folder).fingerprint() == expected
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("ending", ["safetensors", "bin"])
+def test_weights_that_are_not_finite(folder, value, ending):
+    path = folder / "model.safetensors"
+    state = load_file(path)
+    state["encoder.layer_norm.bias"][3] = value
+    if ending == "bin":
+        path.unlink()
+        torch.save(state, folder / "pytorch_model.bin")
+    else:
+        save_file(state, path)
+    refused(folder, "'encoder.layer_norm.bias' has NaN or infinite")
+
+
+def test_a_hub_model_that_is_refused_is_not_downloaded(
+    folder, tmp_path, monkeypatch
+):
+    import huggingface_hub
+
+    asked = []
+
+    def download(name, cache_dir, allow_patterns):
+        asked.append(allow_patterns)
+        return folder
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    change(folder, auto_map={"AutoModel": "elsewhere--m.Evil"})
+    with pytest.raises(EncoderError, match="auto_map"):
+        AudioEncoder("someone/model", save_path=tmp_path)
+    assert asked == [["config.json", "preprocessor_config.json"]]
+
+
+PLAIN = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
+    max_leaves=5,
+)
+NAMES = st.sampled_from(
+    sorted({key for checks in CONFIGS.values() for key in checks} | LEFT_OUT)
+) | st.text(max_size=8)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    kind=st.sampled_from(sorted(CONFIGS)),
+    keys=st.dictionaries(NAMES, PLAIN, max_size=4),
+)
+def test_what_is_handed_on_is_listed_and_small(kind, keys, tmp_path_factory):
+    path = tmp_path_factory.getbasetemp() / "config.json"
+    path.write_text(json.dumps({**keys, "model_type": kind}))
+    try:
+        found = read_config(path.parent)
+    except EncoderError as error:
+        assert "\n" not in str(error)
+        return
+    assert {*keys} <= {*CONFIGS[kind], *LEFT_OUT}
+    for key, value in found.items():
+        assert key in {*CONFIGS[kind], "model_type", "vavl_sb"}
+        for number in value if isinstance(value, list) else [value]:
+            if isinstance(number, (int, float)):
+                assert 0 <= number <= 2**16
