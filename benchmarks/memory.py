@@ -16,7 +16,6 @@ Authors
 """
 
 import argparse
-import functools
 import os
 import tempfile
 import wave
@@ -25,7 +24,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from measure import in_own_process, machine, options_of, peak_mb, report
-from speechbrain.utils.epoch_loop import EpochCounterWithStopper
+from recipe import make_brain
+from speechbrain.utils.epoch_loop import EpochCounter
 
 from vavl_sb.dataio.datasets import emotion_datasets, read_entries
 from vavl_sb.faces.tracker import FaceTracker
@@ -34,8 +34,6 @@ from vavl_sb.features.extraction import extract_features
 from vavl_sb.features.extractor import FeatureExtractor
 from vavl_sb.lobes.audio_encoder import AudioEncoder
 from vavl_sb.lobes.vavl import VAVL
-from vavl_sb.nnet.losses import classification_loss
-from vavl_sb.training.brain import VAVLBrain
 from vavl_sb.utils.files import write_json
 
 LABELS = ["angry", "happy", "sad"]
@@ -138,19 +136,8 @@ def train(folder):
     net = VAVL(
         80, 8, len(LABELS), d_model=16, encoder_layers=1, shared_layers=1
     )
-    counter = EpochCounterWithStopper(1, 1, 0, "max")
-    brain = VAVLBrain(
-        modules={"vavl": net},
-        opt_class=functools.partial(torch.optim.Adam, lr=1e-3, fused=True),
-        hparams={
-            "task": "classification",
-            "labels": LABELS,
-            "output_folder": str(folder / "output"),
-            "epoch_counter": counter,
-        },
-        run_opts={"device": "cpu", "noprogressbar": True},
-        prediction_loss=classification_loss,
-    )
+    counter = EpochCounter(1)
+    brain = make_brain(net, LABELS, str(folder / "output"))
     options = {"batch_size": 64}
     brain.fit(
         counter,

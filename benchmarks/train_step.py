@@ -19,7 +19,6 @@ Authors
  * The vavl_sb authors 2026
 """
 
-import functools
 import math
 from dataclasses import dataclass
 
@@ -27,11 +26,11 @@ import speechbrain as sb
 import torch
 from material import speech_model
 from measure import options_of, run, timed
-from speechbrain.dataio.batch import PaddedBatch
+from recipe import make_brain
 
+from vavl_sb.dataio.datasets import EmotionBatch
 from vavl_sb.lobes.vavl import VAVL
 from vavl_sb.nnet.losses import classification_loss, reconstruction_loss
-from vavl_sb.training.brain import VAVLBrain
 
 CLASSES, RATE = 6, 16000
 
@@ -79,16 +78,14 @@ def make_batch(speech_frames, face_frames, width=1024):
 
     Returns
     -------
-    PaddedBatch
+    EmotionBatch
     """
-    return PaddedBatch(
+    return EmotionBatch(
         [
             {
                 "id": str(i),
                 "audio": torch.randn(speech, width),
-                "has_audio": True,
                 "visual": torch.randn(faces, 1408),
-                "has_visual": True,
                 "label": torch.tensor([i % CLASSES]),
             }
             for i, (speech, faces) in enumerate(
@@ -132,19 +129,8 @@ class Ours:
 
     def __init__(self, schedule, folder, device, sizes=Sizes()):
         net = VAVL(sizes.width, num_outputs=CLASSES, d_model=sizes.d_model)
-        self.brain = VAVLBrain(
-            modules={"vavl": net},
-            opt_class=functools.partial(torch.optim.Adam, **ADAM, fused=True),
-            hparams={
-                "task": "classification",
-                "labels": list("abcdef"),
-                "output_folder": folder,
-            },
-            run_opts={"device": device, "noprogressbar": True},
-            prediction_loss=classification_loss,
-            reconstruction_weight=2.0,
-            schedule=schedule,
-        )
+        labels = list("abcdef")
+        self.brain = make_brain(net, labels, folder, device, schedule)
         self.brain.init_optimizers()
         self.brain.on_stage_start(sb.Stage.TRAIN, 1)
         self.brain.modules.train()

@@ -18,7 +18,7 @@ from pathlib import Path
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
-    ["vavl_sb.training.experiment", "vavl_sb.corpora.synthetic", "matplotlib"]
+    ["recipe_train", "vavl_sb.corpora.synthetic", "matplotlib"]
 )
 
 
@@ -129,11 +129,11 @@ class Steps:
         """Begins to count."""
         import torch
 
-        from vavl_sb.training.brain import VAVLBrain
+        from vavl_sb.training.brain import EmotionBrain
 
         self.save, torch.save = torch.save, self.half_saved
-        self.before(VAVLBrain, "fit_batch", "train batch")
-        self.before(VAVLBrain, "evaluate_batch", "evaluate batch")
+        self.before(EmotionBrain, "on_fit_batch_start", "train batch")
+        self.before(EmotionBrain, "evaluate_batch", "evaluate batch")
         sys.addaudithook(self.audit)
 
     def step(self, name):

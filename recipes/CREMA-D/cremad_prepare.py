@@ -1,82 +1,65 @@
 """Prepares CREMA-D: manifests for training, validation and test.
 
 Download: https://github.com/CheyneyComputerScience/CREMA-D (with Git LFS:
-``git lfs install`` before ``git clone``). Needed of it are
-``AudioWAV/``, ``VideoFlash/`` and ``processedResults/tabulatedVotes.csv``.
+``git lfs install`` before ``git clone``). Needed of it are ``AudioWAV/``,
+``VideoFlash/`` and ``processedResults/tabulatedVotes.csv``.
 
 Cao H., Cooper D. G., Keutmann M. K., Gur R. C., Nenkova A., Verma R.,
 "CREMA-D: Crowd-sourced Emotional Multimodal Actors Dataset", IEEE Transactions
 on Affective Computing 5(4), 2014. Licence: ODbL 1.0.
 
-From a train.py::
-
-    run_on_main(
-        prepare_cremad,
-        kwargs={
-            "data_folder": hparams["data_folder"],
-            "save_json_train": hparams["train_annotation"],
-            "save_json_valid": hparams["valid_annotation"],
-            "save_json_test": hparams["test_annotation"],
-            "partition": hparams["partition"],
-        },
-    )
-
-Authors
- * The vavl_sb authors 2026
+In an hparams file: ``prepare: !name:cremad_prepare.prepare_cremad``, with the
+arguments below as keys.
 """
 
+import json
+import math
 import os
+import re
+from collections.abc import Iterator, Sequence
 
-from cremad_labels import (
-    CLASSES,
-    ClipLabels,
-    parse_name,
-    read_released,
-    read_votes,
-)
-from cremad_splits import DEFAULT_PARTITION, make_splitter, partition_file
-
-from vavl_sb.dataio.manifest import SPLITS, withhold
 from vavl_sb.dataio.preparation import (
-    REPORT,
-    digest_files,
-    fingerprint,
-    is_prepared,
-    make_entries,
-    save_splits,
+    SPLIT_SETS,
+    ClipLabels,
+    PrepareReport,
+    find_media,
+    prepare_corpus,
+    read_partition,
+    read_table,
 )
-from vavl_sb.dataio.prepare_report import PrepareReport
 from vavl_sb.utils.errors import CorpusError
-from vavl_sb.utils.logger import get_logger
 
-logger = get_logger(__name__)
-
-# Changes when the script makes other manifests from the same arguments.
-VERSION = 1
+CLASSES = ("angry", "disgust", "fear", "happy", "neutral", "sad")
+# Columns of the vote table and codes in the files' names, as CLASSES.
+VOTE_COLUMNS = ("A", "D", "F", "H", "N", "S")
+CODES = ("ANG", "DIS", "FEA", "HAP", "NEU", "SAD")
+# First digit of a row's number in the vote table: 1 voice, 2 face, 3 both.
+AUDIOVISUAL = "3"
 VOTES = os.path.join("processedResults", "tabulatedVotes.csv")
-VIDEO_FOLDER = "VideoFlash"
-EXTENSIONS = {"AudioWAV": ".wav", "AudioMP3": ".mp3", VIDEO_FOLDER: ".flv"}
+FILES = {("AudioWAV", ".wav"): "audio", ("VideoFlash", ".flv"): "video"}
+NAME = re.compile(r"\d{4}_[A-Z]{3}_([A-Z]{3})_[A-Z]{1,2}", re.ASCII)
+# The official AudioWAV has one file whose name is not that of its clip.
+ALIASES = {"1040_ITH_SAD_X": "1040_ITH_SAD_XX"}
+SPEAKERS = {str(number) for number in range(1001, 1092)}
 
 
 def prepare_cremad(
-    data_folder,
-    save_json_train,
-    save_json_valid,
-    save_json_test,
-    partition=DEFAULT_PARTITION,
-    label_csv=None,
-    task="classification",
-    label_source="votes",
-    withhold_audio=0.0,
-    withhold_visual=0.0,
-    seed=1234,
-    audio_folder="AudioWAV",
-    num_workers=None,
-    skip_prep=False,
-):
+    data_folder: str,
+    save_json_train: str,
+    save_json_valid: str,
+    save_json_test: str,
+    partition: int | str = 1,
+    label_csv: str | None = None,
+    task: str = "classification",
+    label_source: str = "votes",
+    withhold_audio: float = 0.0,
+    withhold_visual: float = 0.0,
+    seed: int = 1234,
+    skip_prep: bool = False,
+) -> None:
     """Makes the manifests of CREMA-D, and prepare_report.json beside them.
 
-    A clip with one sound file of the two is kept, with null for the other.
+    A clip with one usable file of the two is kept, with null for the other.
     Whatever is left out is counted, and named in the report.
 
     Arguments
@@ -102,223 +85,245 @@ def prepare_cremad(
         votes. "acted": the emotion in the file's name, for every clip.
     withhold_audio, withhold_visual : float
         Share, in [0, 1), of the training clips with that modality from which
-        it is taken; see :func:`vavl_sb.dataio.manifest.withhold`.
+        it is taken; see :func:`vavl_sb.dataio.preparation.withhold`.
     seed : int
         Chooses the clips that are withheld from.
-    audio_folder : str
-        "AudioWAV", or "AudioMP3" to take the audio as the raters heard it.
-        The one never stands in for the other clip by clip: the coding would
-        then tell such clips from the rest.
-    num_workers : int, optional
-        Threads that look into the media files.
     skip_prep : bool
         If True, do nothing.
     """
     if skip_prep:
         return
-    _check_choices(data_folder, task, label_source, label_csv, audio_folder)
-    # Refuses bad shares now, not after a minute's look into the media.
-    withhold({}, withhold_audio, withhold_visual, seed)
-    label_csv = os.fspath(label_csv) if label_csv else None
+    acted = label_source == "acted"
+    if label_source not in ("votes", "acted"):
+        raise CorpusError(
+            f"label_source: must be votes or acted, not {label_source!r}"
+        )
+    if acted and (label_csv or task == "regression"):
+        raise CorpusError(
+            "label_source=acted gives the classes in the files' names: leave "
+            "label_csv out and take task=classification, or label_source=votes"
+        )
     report = PrepareReport()
-    media = find_media(data_folder, audio_folder, report)
+    speakers = read_partition(partition, released_partitions())
+    media = find_media(
+        data_folder, _identify, report, "CREMA-D's AudioWAV and VideoFlash"
+    )
     label_file = label_csv or os.path.join(data_folder, VOTES)
 
-    settings = {
-        "version": VERSION,
-        "partition": str(partition),
-        "label_csv": label_csv,
-        "task": task,
-        "label_source": label_source,
-        "withhold_audio": withhold_audio,
-        "withhold_visual": withhold_visual,
-        "seed": seed,
-        "audio_folder": audio_folder,
-    }
-    tables = digest_files([label_file, partition_file(partition)])
-    files = [name for group in media.values() for name in group.values()]
-    mark = fingerprint({**settings, "tables": tables}, data_folder, files)
-    manifests = [save_json_train, save_json_valid, save_json_test]
-    save_report = os.path.join(os.path.dirname(save_json_train), REPORT)
-    if is_prepared(save_report, mark, manifests, data_folder):
-        logger.info("Preparation completed in previous run, skipping.")
-        return
+    def read_labels():
+        """Clip ids and labels, from where the arguments say."""
+        if acted:
+            clips = {**media["audio"], **media["video"]}
+            return [
+                (clip, ClipLabels(clip[:4], {"emotion": parse_name(clip)[1]}))
+                for clip in clips
+            ]
+        return (read_released if label_csv else read_votes)(label_file, report)
 
-    labels = read_labels(label_file, label_csv, label_source, media, report)
-    split_of = make_splitter(partition, label_csv, labels)
-    clips = choose_clips(labels, media, split_of, task, report)
-    entries = make_entries(clips, media, data_folder, report, num_workers)
-    splits = {split: {} for split in SPLITS}
-    for clip, entry in entries.items():
-        splits[split_of(clip)][clip] = entry
-    field = "labels" if task == "classification" else "attributes"
-    save_splits(
-        splits,
-        manifests,
-        report,
-        save_report,
-        settings,
-        mark,
+    prepare_corpus(
         data_folder,
-        checks={field: CLASSES},
-        speaker_split=split_of,
+        (save_json_train, save_json_valid, save_json_test),
+        media,
+        speakers,
+        read_labels,
+        CLASSES,
+        report,
+        label_file=None if acted else str(label_file),
+        partition=str(partition),
+        label_csv=str(label_csv) if label_csv else None,
+        task=task,
+        label_source=label_source,
+        withhold_audio=withhold_audio,
+        withhold_visual=withhold_visual,
+        seed=seed,
     )
 
 
-def _check_choices(data_folder, task, label_source, label_csv, audio_folder):
-    """Refuses arguments that cannot go together, and a missing corpus."""
-    for name, value, allowed in (
-        ("task", task, ("classification", "regression")),
-        ("label_source", label_source, ("votes", "acted")),
-        ("audio_folder", audio_folder, ("AudioWAV", "AudioMP3")),
-    ):
-        if value not in allowed:
-            raise CorpusError(
-                f"{name}: must be {' or '.join(allowed)}, not {value!r}"
-            )
-    if label_source == "acted" and label_csv:
-        raise CorpusError(
-            "label_source=acted takes the labels from the files' names: leave "
-            "label_csv out, or take label_source=votes"
-        )
-    if label_source == "acted" and task == "regression":
-        raise CorpusError(
-            "label_source=acted gives classes, no shares of votes: take "
-            "label_source=votes for task=regression"
-        )
-    if not os.path.isdir(data_folder):
-        raise CorpusError(
-            f"{data_folder}: no such folder; data_folder must be CREMA-D, "
-            f"with {audio_folder} and {VIDEO_FOLDER} in it"
-        )
-
-
-def find_media(data_folder, audio_folder, report):
-    """Finds the media files of the corpus.
-
-    Arguments
-    ---------
-    data_folder : str
-        The corpus.
-    audio_folder : str
-        "AudioWAV" or "AudioMP3".
-    report : PrepareReport
-        Is told of files whose name is not that of a clip.
+def released_partitions() -> dict:
+    """The speaker lists released with VAVL (arXiv 2305.07216).
 
     Returns
     -------
     dict
-        "audio" and "video", each a dict of clip id to the file's path below
-        the corpus, with slashes.
+        "1" to "5" to {"train", "valid", "test": speakers}; who neither
+        validates nor tests trains.
+
+    Example
+    -------
+    >>> [len(speakers) for speakers in released_partitions()["1"].values()]
+    [14, 14, 63]
     """
-    media = {}
-    for kind, folder in (("audio", audio_folder), ("video", VIDEO_FOLDER)):
-        media[kind] = {}
-        path = os.path.join(data_folder, folder)
-        if not os.path.isdir(path):
-            logger.warning("%s: no such folder; all clips lack %s", path, kind)
+    path = os.path.join(os.path.dirname(__file__), "partitions.json")
+    with open(path, encoding="utf-8") as file:
+        partitions = json.load(file)
+    for lists in partitions.values():
+        lists["train"] = SPEAKERS - {*lists["valid"], *lists["test"]}
+    return partitions
+
+
+def parse_name(stem: str) -> tuple[str, str]:
+    """Takes a clip's name apart.
+
+    Arguments
+    ---------
+    stem : str
+        A file's name without its extension: ACTOR_SENTENCE_EMOTION_LEVEL.
+
+    Returns
+    -------
+    clip : str
+        The clip's id, which is the stem but for one misnamed official file;
+        it starts with the actor's four digits.
+    emotion : str
+        The acted emotion, one of CLASSES. CorpusError, with the reason for
+        the report as its text, if the name cannot be read.
+
+    Example
+    -------
+    >>> parse_name("1001_DFA_ANG_XX")
+    ('1001_DFA_ANG_XX', 'angry')
+    """
+    clip = ALIASES.get(stem, stem)
+    parts = NAME.fullmatch(clip)
+    if parts is None:
+        raise CorpusError("name is not ACTOR_SENTENCE_EMOTION_LEVEL")
+    if parts[1] not in CODES:
+        raise CorpusError("unknown emotion code")
+    return clip, CLASSES[CODES.index(parts[1])]
+
+
+def _identify(path):
+    """Kind and clip of a file, for :func:`find_media`."""
+    stem, extension = os.path.splitext(os.path.basename(path))
+    kind = FILES.get((path.split("/")[0], extension.lower()))
+    return (kind, parse_name(stem)[0]) if kind else None
+
+
+def majority(votes: Sequence[float]) -> str | None:
+    """The class with more than half of the votes.
+
+    This is the rule that the labels released with VAVL agree with: half of
+    the votes are not enough.
+
+    Arguments
+    ---------
+    votes : sequence of float
+        Votes, or their shares, in the order of CLASSES.
+
+    Returns
+    -------
+    str or None
+        The class, or None if there is none.
+
+    Example
+    -------
+    >>> majority([0, 0, 0, 6, 4, 0])
+    'happy'
+    >>> majority([5, 0, 0, 0, 5, 0])
+    """
+    for name, count in zip(CLASSES, votes, strict=True):
+        if 2 * count > sum(votes):
+            return name
+    return None
+
+
+def read_votes(
+    path: str, report: PrepareReport
+) -> Iterator[tuple[str, ClipLabels]]:
+    """Reads the audio-visual votes of the official table.
+
+    Arguments
+    ---------
+    path : str
+        ``processedResults/tabulatedVotes.csv``.
+    report : PrepareReport
+        Is told of rows that cannot be used.
+
+    Yields
+    ------
+    clip : str
+        Its id.
+    labels : ClipLabels
+        `emotion`, where there is a majority, and the six shares of votes.
+    """
+    for where, row in read_table(path, (*VOTE_COLUMNS, "fileName")):
+        # The row number's column has no name in the official table.
+        number = next(iter(row.values())) or ""
+        if not number.startswith(AUDIOVISUAL):
             continue
-        # Sorted, so that nothing depends on the order on disk.
-        for name in sorted(os.listdir(path)):
-            stem, extension = os.path.splitext(name)
-            file = f"{folder}/{name}"
-            try:
-                if extension.lower() != EXTENSIONS[folder]:
-                    raise CorpusError(f"not a {EXTENSIONS[folder]} file")
-                clip, _, _ = parse_name(stem)
-            except CorpusError as reason:
-                report.leave_out(file, str(reason), os.path.join(path, name))
-                continue
-            if clip in media[kind]:
-                report.note(clip, f"two {kind} files", f"{file} is not used")
-                continue
-            media[kind][clip] = file
-    if not media["audio"] and not media["video"]:
-        raise CorpusError(
-            f"{data_folder}: no clip in {audio_folder}/*"
-            f"{EXTENSIONS[audio_folder]} nor in {VIDEO_FOLDER}/*"
-            f"{EXTENSIONS[VIDEO_FOLDER]} (left out: {report.reasons()}); "
-            "data_folder must be CREMA-D"
-        )
-    return media
+        votes = [row[column] for column in VOTE_COLUMNS]
+        parsed = _parse_row(row["fileName"] or "", votes, where, report)
+        if parsed is not None:
+            clip, votes = parsed
+            shares = [vote / sum(votes) for vote in votes]
+            yield clip, _labels(clip, majority(votes), shares, where)
 
 
-def read_labels(label_file, label_csv, label_source, media, report):
-    """Reads the labels that the arguments ask for.
+def read_released(
+    path: str, report: PrepareReport
+) -> Iterator[tuple[str, ClipLabels]]:
+    """Reads a label CSV as released with VAVL: soft labels and a split.
 
     Arguments
     ---------
-    label_file : str
-        The label CSV, or the official vote table.
-    label_csv : str or None
-        Not None if `label_file` is a label CSV.
-    label_source : str
-        "votes" or "acted".
-    media : dict
-        As :func:`find_media` returns it.
+    path : str
+        ``label_consensus_N.csv``.
     report : PrepareReport
-        Is told of labels that cannot be used.
+        Is told of rows that cannot be used.
 
-    Returns
-    -------
-    dict
-        Clip id to ClipLabels.
+    Yields
+    ------
+    clip : str
+        Its id.
+    labels : ClipLabels
+        `emotion`, the class of the highest share, the six shares as the file
+        has them, and the split.
     """
-    if label_csv is not None:
-        return read_released(label_file, report)
-    if label_source == "votes":
-        return read_votes(label_file, report)
-    # Votes cannot decide which clips are kept here, so what is wrong with
-    # them is not this report's business.
-    votes = {}
-    if os.path.exists(label_file):
-        votes = read_votes(label_file, PrepareReport())
-    labels = {}
-    for clip in sorted({*media["audio"], *media["video"]}):
-        _, _, emotion = parse_name(clip)
-        shares = votes[clip].shares if clip in votes else None
-        labels[clip] = ClipLabels(emotion, shares)
-    return labels
+    columns = ("FileName", *CLASSES, "SpkrID", "Split_Set")
+    for where, row in read_table(path, columns):
+        stem = re.sub(r"\.(wav|flv|mp3|mp4)$", "", row["FileName"] or "")
+        shares = [row[name] for name in CLASSES]
+        parsed = _parse_row(stem, shares, where, report)
+        if parsed is None:
+            continue
+        clip, shares = parsed
+        if row["SpkrID"] != clip[:4]:
+            raise CorpusError(
+                f"{where}: {clip} has SpkrID {row['SpkrID']!r}; the file's "
+                "name says otherwise"
+            )
+        best = max(shares)
+        first = CLASSES[shares.index(best)]
+        emotion = first if shares.count(best) == 1 else None
+        labels = _labels(clip, emotion, shares, where)
+        labels.split = SPLIT_SETS[row["Split_Set"]]
+        yield clip, labels
 
 
-def choose_clips(labels, media, split_of, task, report):
-    """Chooses the clips that have labels, a file and a split.
+def _parse_row(stem, values, where, report):
+    """The clip's id and its six numbers; None, reported, if unusable."""
+    try:
+        clip, _ = parse_name(stem)
+    except CorpusError as reason:
+        report.left_out[str(reason)][stem or where] = where
+        return None
+    try:
+        numbers = [float(value) for value in values]
+    except (TypeError, ValueError):
+        numbers = [math.nan]
+    # NaN fails the comparison, so this also refuses what is no number.
+    if not all(n >= 0 for n in numbers) or not 0 < sum(numbers) < math.inf:
+        detail = f"{where}: {', '.join(map(str, values))}"
+        report.left_out["votes or shares cannot be used"][clip] = detail
+        return None
+    return clip, numbers
 
-    Arguments
-    ---------
-    labels : dict
-        Clip id to ClipLabels.
-    media : dict
-        As :func:`find_media` returns it.
-    split_of : callable
-        As :func:`make_splitter` returns it.
-    task : str
-        "classification" or "regression".
-    report : PrepareReport
-        Is told of all others.
 
-    Returns
-    -------
-    dict
-        Clip id to the fields of its entry (`spk_id`, `emotion`, the shares of
-        the votes), sorted.
-    """
-    on_disk = {*media["audio"], *media["video"]}
-    named = {clip for group in report.left_out.values() for clip in group}
-    for clip in sorted(on_disk - set(labels) - named):
-        files = [group[clip] for group in media.values() if clip in group]
-        report.leave_out(clip, "on disk, not in the labels", ", ".join(files))
-    chosen = {}
-    for clip in sorted(labels):
-        if clip not in on_disk:
-            report.leave_out(clip, "in the labels, not on disk")
-        elif split_of(clip) is None:
-            report.leave_out(clip, "speaker in no split", f"speaker {clip[:4]}")
-        elif task == "classification" and labels[clip].emotion is None:
-            report.leave_out(clip, "no majority", labels[clip].detail)
-        else:
-            chosen[clip] = {"spk_id": clip[:4]}
-            if labels[clip].emotion is not None:
-                chosen[clip]["emotion"] = labels[clip].emotion
-            chosen[clip].update(labels[clip].shares or {})
-    return chosen
+def _labels(clip, emotion, shares, where):
+    """A clip's labels, in the form that all corpora share."""
+    fields = dict(zip(CLASSES, shares, strict=True))
+    if emotion is not None:
+        return ClipLabels(clip[:4], {"emotion": emotion, **fields}, {}, where)
+    detail = f"{where}: at most {max(shares):g} for a class"
+    missing = {"classification": ("no majority", detail)}
+    return ClipLabels(clip[:4], fields, missing, where)

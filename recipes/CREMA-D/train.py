@@ -1,37 +1,303 @@
 #!/usr/bin/env python3
-"""Recipe for training VAVL on CREMA-D: one network that recognises emotion
-from speech, from a face, or from both.
+"""Recipe for training VAVL, one network that recognises emotion from speech,
+from a face, or from both (https://arxiv.org/abs/2305.07216).
 
 > python train.py hparams/vavl_cls.yaml --data_folder /path/to/CREMA-D
 > python train.py hparams/vavl_reg.yaml --data_folder /path/to/CREMA-D
 
-The first run turns every clip into features once and keeps them; later runs
-start from those. A run leaves its scores (metrics.json), predictions, pictures
-and the exported model (inference/) in the output folder. The same command
-resumes a run that was stopped.
+All corpora share this file: the hparams file names the prepare script, the
+labels, the loss and the metric. The first run turns every clip into features
+once and keeps them; later runs start from those. A run leaves its scores
+(metrics.json), predictions, pictures and the exported model (inference/) in the
+output folder. The same command resumes a run that was stopped.
+
+Read main() at the end first, then VAVLBrain. The network is
+vavl_sb/lobes/vavl.py. What the Brain inherits makes a run resume to the digit,
+several processes train as one, and names clips whose loss is not finite.
 
 Authors
  * The vavl_sb authors 2026
 """
 
+import os
 import sys
 
 import speechbrain as sb
-from cremad_prepare import prepare_cremad
+import torch
 from hyperpyyaml import load_hyperpyyaml
 from speechbrain.utils.distributed import run_on_main
 
-from vavl_sb.dataio.buckets import train_loader_opts
+from vavl_sb.dataio.datasets import emotion_datasets, read_splits
+from vavl_sb.features.cache import read_index
+from vavl_sb.features.extraction import extract_features
+from vavl_sb.lobes.vavl import HEADS, MODALITIES
+from vavl_sb.nnet.losses import reconstruction_loss
+from vavl_sb.training import report
 from vavl_sb.training.arguments import parse_arguments
-from vavl_sb.training.distributed import join_processes
-from vavl_sb.training.experiment import (
-    dataio_prep,
-    export,
-    make_brain,
-    standardize,
+from vavl_sb.training.brain import EmotionBrain
+from vavl_sb.training.distributed import (
+    gather_rows,
+    join_processes,
+    select_rows,
 )
+from vavl_sb.training.export import export_model
+from vavl_sb.training.init_from_pretrained import (
+    init_from_pretrained,
+    read_about,
+    set_input_statistics,
+)
+from vavl_sb.training.run_fingerprint import claim_folder, read_settings
+from vavl_sb.training.run_metadata import run_record, trained_heads
+from vavl_sb.utils.corpora import corpus_name
 from vavl_sb.utils.errors import exit_on_error
 from vavl_sb.utils.lock import hold_folder
+from vavl_sb.utils.logger import get_logger
+
+# A link to this file stands in the other recipes; Python looks beside the file
+# itself for what is imported, and the prepare script is beside the link.
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+
+logger = get_logger(__name__)
+
+# The updates that a batch takes, in the order of the paper's section 3.3.
+UPDATES = ("visual", "audio", "audiovisual")
+# Settings that an exported model tells of, beside its scores.
+RECORDED = (
+    *("seed", "partition", "also_train"),
+    *("withhold_audio", "withhold_visual", "pretrained_from"),
+    *("mixup", "feature_noise"),
+)
+
+
+class VAVLBrain(EmotionBrain):
+    """The three updates of VAVL, their losses, and what is scored and kept."""
+
+    def init_optimizers(self):
+        """One Adam for all updates.
+
+        An update leaves the gradients of what it does not train at None, which
+        Adam skips. The shared layers so have one moment estimate, which both
+        unimodal updates feed.
+        """
+        groups = [{"params": list(self.modules.vavl.parameters())}]
+        if "audio_encoder" in self.modules:
+            encoder = self.modules["audio_encoder"]
+            groups.append(
+                {"params": [p for p in encoder.parameters() if p.requires_grad]}
+            )
+        self.optimizer = self.opt_class(groups)
+        self.optimizers_dict = {"optimizer": self.optimizer}
+        if self.checkpointer is not None:
+            self.checkpointer.add_recoverable("optimizer", self.optimizer)
+
+    def compute_forward(self, batch, stage, update=None):
+        """Runs the network: on what an update needs, or, for None, on all.
+
+        The audio-visual head is trained with all else frozen, without
+        gradients and in eval mode; and in no update does its loss reach the
+        layers below it.
+        """
+        batch = batch.to(self.device, non_blocking=True)
+        inputs = {}
+        for modality in MODALITIES:
+            if update not in (None, "audiovisual", modality):
+                continue
+            frames, lens = batch[modality]
+            if update == "audiovisual":
+                # A clip that lacks one of the two trains nothing here.
+                lens = lens * self.present(batch, update)
+            if modality == "audio":
+                # Cached features pass; a speech encoder that learns gets
+                # samples, and learns in the audio update.
+                frames, lens = self.encode_speech(
+                    frames, lens, learn=update != "audiovisual"
+                )
+            inputs[modality], inputs[f"{modality}_lens"] = frames, lens
+        return self.modules.vavl(
+            **inputs,
+            freeze_backbone=update == "audiovisual",
+            detach_pair=True,
+        )
+
+    def present(self, batch, head):
+        """Which clips have what a head needs, shape (B,): a length above 0."""
+        needed = MODALITIES if head == "audiovisual" else (head,)
+        has = [batch[modality].lengths > 0 for modality in needed]
+        return torch.stack(has).all(dim=0)
+
+    def compute_objectives(self, out, batch, stage, update=None):
+        """Loss of one update; for None the sum of all heads' losses.
+
+        None where no clip has what is needed.
+        """
+        heads = HEADS if update is None else (update,)
+        losses = [self.head_loss(out, batch, head, stage) for head in heads]
+        losses = [loss for loss in losses if loss is not None]
+        return torch.stack(losses).sum() if losses else None
+
+    def head_loss(self, out, batch, head, stage):
+        """Prediction loss of a head; of one modality, plus its reconstruction
+        loss. The clips that lack the modality have no part in it."""
+        net, rows = self.modules.vavl, self.present(batch, head)
+        targets = batch.label.data
+        if targets.is_floating_point():
+            # Attributes, or class probabilities after mixup.
+            targets = self.hparams.scale.to_network(targets)
+        else:
+            targets = targets.squeeze(-1)
+        predictions = select_rows(getattr(out, head), rows, net.num_outputs)
+        parts = [predictions, targets[rows]]
+        if head != "audiovisual":
+            width = net.settings[f"{head}_dim"]
+            parts += [
+                select_rows(getattr(out, f"{head}_{name}"), rows, width)
+                for name in ("reconstruction", "target")
+            ]
+        if stage == sb.Stage.TRAIN:
+            # The loss of the whole batch, not of this process's share of it.
+            parts = gather_rows(parts)
+        else:
+            # Scores are in the corpus's own scale, and of the whole set.
+            scaled = self.hparams.scale.to_corpus(predictions.float())
+            self.collect(head, batch, rows, scaled)
+        predictions, targets, *reconstruction = parts
+        if len(predictions) == 0:
+            return None
+        loss = self.hparams.prediction_loss(predictions, targets)
+        self.meters.add(f"{head}_prediction", loss)
+        if reconstruction:
+            reconstructed = reconstruction_loss(*reconstruction)
+            self.meters.add(f"{head}_reconstruction", reconstructed)
+            loss = loss + self.hparams.reconstruction_weight * reconstructed
+        return loss
+
+    def fit_batch(self, batch):
+        """Visual update, audio update, audio-visual update.
+
+        The joint schedule sends a batch through the network once and takes one
+        step with the sum of the three losses. Each loss moves what it moves in
+        the paper's schedule; the shared layers take one step instead of two,
+        and the audio-visual head learns from representations with dropout.
+        """
+        batch = batch.to(self.device, non_blocking=True)
+        self.on_fit_batch_start(batch, True)
+        if hasattr(self.hparams, "augment"):
+            batch = self.hparams.augment(batch)
+        total = torch.zeros(())
+        joint = self.hparams.schedule == "joint"
+        for update in (None,) if joint else UPDATES:
+            with self.training_ctx:
+                out = self.compute_forward(batch, sb.Stage.TRAIN, update)
+                loss = self.compute_objectives(
+                    out, batch, sb.Stage.TRAIN, update
+                )
+            total = total + self.take_step(loss, batch, update or "joint")
+        self.on_fit_batch_end(batch, None, total, True)
+        return total
+
+    def on_stage_start(self, stage, epoch=None):
+        """Sets the epoch's learning rates; scores start anew."""
+        super().on_stage_start(stage, epoch)
+        self.stats = {head: self.hparams.metric() for head in HEADS}
+        if stage == sb.Stage.TRAIN:
+            # By the epoch's number, so that a resumed run has them too.
+            lr, _ = self.hparams.lr_annealing(epoch)
+            initial = (self.hparams.lr, self.hparams.lr_audio_encoder)
+            for group, start in zip(self.optimizer.param_groups, initial):
+                group["lr"] = start * lr / self.hparams.lr
+
+    def on_stage_end(self, stage, stage_loss, epoch=None):
+        """Logs and keeps the checkpoint of an epoch; at test, the results."""
+        losses = self.stage_losses(stage, stage_loss)
+        if stage == sb.Stage.TRAIN:
+            self.train_losses = losses
+            if not self.has_valid:
+                # Nothing to choose by: the last epoch is kept.
+                self.end_epoch(epoch, losses, {}, criterion=-float(epoch))
+        elif stage == sb.Stage.VALID:
+            scores = {
+                f"{head}_{summary['score_name']}": summary["score"]
+                for head, summary in report.scores(self.stats).items()
+            }
+            self.end_epoch(
+                epoch,
+                self.train_losses,
+                {**losses, **scores},
+                criterion=self.valid_loss(),
+            )
+        else:
+            self.write_results(self.hparams.task, self.hparams.labels)
+
+    def valid_loss(self):
+        """What chooses the checkpoint: the audio-visual head's loss over all
+        validation clips at once. Where that head has no clips to learn from or
+        to be scored on, the mean over the heads that have."""
+        losses = {}
+        for head, stats in self.stats.items():
+            if len(stats) and f"{head}_prediction_loss" in self.train_losses:
+                losses[head] = self.hparams.prediction_loss(
+                    torch.cat(stats.predictions), torch.cat(stats.targets)
+                ).item()
+        mean = sum(losses.values()) / max(len(losses), 1)
+        return losses.get("audiovisual", mean)
+
+
+def dataio_prep(hparams, splits, device):
+    """Computes the features that are not cached yet, and makes a dataset for
+    each split. An item has the features of both modalities, with no frame of
+    what the clip lacks, and the class's index or the attributes."""
+    raw_audio = not hparams["audio_encoder"].freeze
+    extract_features(
+        manifests=list(splits.values()),
+        feature_extractor=hparams["feature_extractor"].to(device),
+        folder=hparams["feature_folder"],
+        index=hparams["feature_index"],
+        report=hparams["feature_report"],
+        raw_audio=raw_audio,
+    )
+    return emotion_datasets(
+        splits,
+        features=read_index(hparams["feature_index"]),
+        task=hparams["task"],
+        labels=hparams["labels"],
+        dims={
+            "audio": hparams["audio_encoder"].output_dim,
+            "visual": hparams["visual_encoder"].output_dim,
+        },
+        cache=hparams["feature_folder"],
+        raw_audio=raw_audio,
+    )
+
+
+def export(hparams, train_set):
+    """Writes inference/: the network, the encoders, and what the model is."""
+    clips = train_set.data
+    speakers = {clip["spk_id"] for clip in clips.values()}
+    if hparams["pretrained_from"] is not None:
+        # Whom the model behind this one has learned from, it knows as well.
+        speakers |= read_about(hparams["pretrained_from"])["train_speakers"]
+    export_model(
+        os.path.join(hparams["output_folder"], "inference"),
+        net=hparams["vavl"],
+        feature_extractor=hparams["feature_extractor"],
+        train_speakers=speakers,
+        record=run_record(
+            output_folder=hparams["output_folder"],
+            audio_encoder=hparams["audio_encoder"],
+            visual_encoder=hparams["visual_encoder"],
+            audio_encoder_source=hparams["audio_encoder_source"],
+            visual_encoder_weights=hparams["visual_encoder_weights"],
+            feature_whitening=hparams["vavl"].settings["feature_whitening"],
+            **{key: hparams[key] for key in RECORDED if key in hparams},
+        ),
+        task=hparams["task"],
+        labels=hparams["labels"],
+        corpus=corpus_name(hparams["corpus"], hparams["data_folder"]),
+        attribute_range=hparams["attribute_range"],
+        trained_heads=trained_heads(
+            read_index(hparams["feature_index"]), clips
+        ),
+    )
 
 
 def main(arguments):
@@ -48,14 +314,13 @@ def main(arguments):
     # Several processes, where torchrun started them
     join_processes(run_opts)
 
-    # Load hyperparameters file with command-line overrides
+    # The recipe's own keys, and beside them those of the included file
     with open(hparams_file, encoding="utf-8") as fin:
         hparams = load_hyperpyyaml(fin, overrides)
+    hparams = {**hparams["shared"], **hparams}
 
     # One run at a time in an output folder
     hold_folder(hparams["output_folder"])
-
-    # Create experiment directory
     sb.create_experiment_directory(
         experiment_directory=hparams["output_folder"],
         hyperparams_to_save=hparams_file,
@@ -64,47 +329,82 @@ def main(arguments):
 
     # Manifests
     if not hparams["skip_prep"]:
-        run_on_main(
-            prepare_cremad,
-            kwargs={
-                "data_folder": hparams["data_folder"],
-                "save_json_train": hparams["train_annotation"],
-                "save_json_valid": hparams["valid_annotation"],
-                "save_json_test": hparams["test_annotation"],
-                "partition": hparams["partition"],
-                "label_csv": hparams["label_csv"],
-                "task": hparams["task"],
-                "label_source": hparams["label_source"],
-                "withhold_audio": hparams["withhold_audio"],
-                "withhold_visual": hparams["withhold_visual"],
-                "seed": hparams["seed"],
-            },
-        )
+        run_on_main(hparams["prepare"])
     if hparams["prepare_only"]:
         return
+    manifests = {
+        "train": hparams["train_annotation"],
+        "valid": hparams["valid_annotation"],
+        "test": hparams["test_annotation"],
+    }
+    splits = read_splits(
+        manifests,
+        data_folder=hparams["data_folder"],
+        task=hparams["task"],
+        labels=hparams["labels"],
+        also_train=hparams["also_train"],
+    )
 
-    # Brain, features and datasets, and what the network starts from
-    brain = make_brain(hparams, run_opts)
-    datasets = dataio_prep(hparams, run_opts)
-    standardize(hparams, datasets)
+    # Brain class initialization, from new weights or from another run's
+    if hparams["pretrained_from"] is not None:
+        init_from_pretrained(
+            hparams["pretrained_from"],
+            hparams["vavl"],
+            hparams["feature_extractor"],
+            splits,
+        )
+    if not hparams["audio_encoder"].freeze:
+        hparams["modules"]["audio_encoder"] = hparams["audio_encoder"]
+        hparams["checkpointer"].add_recoverable(
+            "audio_encoder", hparams["audio_encoder"]
+        )
+    brain = VAVLBrain(
+        modules=hparams["modules"],
+        opt_class=hparams["opt_class"],
+        hparams=hparams,
+        run_opts=run_opts,
+        checkpointer=hparams["checkpointer"],
+        output_folder=hparams["output_folder"],
+        train_logger=hparams["train_logger"],
+    )
+    # Checkpoints there are of this run, and not of one with other settings
+    claim_folder(
+        hparams["save_folder"],
+        settings=read_settings(hparams_file, overrides),
+        feature_extractor=hparams["feature_extractor"],
+        manifests=manifests,
+        also_train=hparams["also_train"],
+        pretrained_from=hparams["pretrained_from"],
+        precision=brain.precision,
+        max_grad_norm=brain.max_grad_norm,
+    )
+
+    # Features and datasets
+    datasets = dataio_prep(hparams, splits, brain.device)
+    if hparams["input_normalization"]:
+        set_input_statistics(
+            hparams["vavl"],
+            train_set=datasets["train"],
+            index=hparams["feature_index"],
+            folder=hparams["feature_folder"],
+            raw_audio=not hparams["audio_encoder"].freeze,
+            pretrained_from=hparams["pretrained_from"],
+        )
+
+    # Training, and the test of the best checkpoint
     brain.fit(
         epoch_counter=hparams["epoch_counter"],
         train_set=datasets["train"],
         valid_set=datasets["valid"],
-        train_loader_kwargs=train_loader_opts(
-            hparams["train_dataloader_opts"],
-            datasets["train"],
-            hparams["bucket_batches"],
-            hparams["seed"],
-        ),
+        train_loader_kwargs=hparams["train_dataloader_opts"],
         valid_loader_kwargs=hparams["test_dataloader_opts"],
     )
     brain.evaluate(
         test_set=datasets["test"],
-        max_key="score",
+        min_key="criterion",
         test_loader_kwargs=hparams["test_dataloader_opts"],
     )
-    export(hparams, datasets)
+    run_on_main(export, [hparams, datasets["train"]])
 
 
 if __name__ == "__main__":

@@ -2,95 +2,85 @@
 
 The corpus is given out by its authors on request:
 https://ecs.utdallas.edu/research/researchlabs/msp-lab/MSP-Improv.html. Needed
-of it are ``Evalution.txt`` and ``session1/`` to ``session6/`` with
-``S01A/{P,R,S,T}/MSP-IMPROV-S01A-F01-P-FM01.wav`` and ``.avi``; or the same
-sessions in ``Audio/`` and in ``Video/``.
+of it are ``Evalution.txt`` and the clips, in ``session1/`` to ``session6/`` or
+in these below ``Audio/`` and ``Video/``. A clip's name is
+MSP-IMPROV-S01A-F01-P-FM01 (in the ratings UTD-IMPROV-...):
+
+* S01A: the target sentence (1 to 20) and the emotion it was to be said with;
+* F01: the speaker of the clip, a woman or a man of sessions 1 to 6. In the
+  released CSVs, Gender and SpkrID are those of this field in every row;
+* P: how it came about (R read, T the improvised target sentence, S the rest
+  of the improvisation, P talk in the breaks);
+* FM01: whose improvisation it is, and the turn. It does not name the speaker:
+  both speakers of a session have clips with FM and with MF.
+
+Activation is rated with 1 = very active. This script turns it into arousal
+(5 = very active) as it reads the official ratings, and nobody does so again.
+The CSVs released with VAVL have it turned already: in them clip S01A-F02-R-FF01
+has EmoAct 2.666667 where the official ratings say A:3.333333, and clips meant
+to be happy or angry are the highest in EmoAct.
 
 Busso C., Parthasarathy S., Burmania A., AbdelWahab M., Sadoughi N., Mower
 Provost E., "MSP-IMPROV: An Acted Corpus of Dyadic Interactions to Study
 Emotion Perception", IEEE Transactions on Affective Computing 8(1), 2017.
 
-From a train.py::
-
-    run_on_main(
-        prepare_msp_improv,
-        kwargs={
-            "data_folder": hparams["data_folder"],
-            "save_json_train": hparams["train_annotation"],
-            "save_json_valid": hparams["valid_annotation"],
-            "save_json_test": hparams["test_annotation"],
-            "partition": hparams["partition"],
-        },
-    )
-
-Authors
- * The vavl_sb authors 2026
+In an hparams file: ``prepare: !name:msp_improv_prepare.prepare_msp_improv``,
+with the arguments below as keys.
 """
 
+import glob
+import json
+import math
 import os
 import re
+from collections.abc import Iterator
 
-from msp_improv_labels import (
-    ATTRIBUTES,
-    CLASSES,
-    FAULTS,
-    find_ratings,
-    parse_name,
-    read_ratings,
-    read_released,
-    subfolders,
-)
-from msp_improv_splits import (
-    DEFAULT_PARTITION,
-    SESSIONS,
-    make_splitter,
-    partition_file,
-)
-
-from vavl_sb.dataio.manifest import SPLITS, withhold
+from vavl_sb.dataio.manifest import SPLITS
 from vavl_sb.dataio.preparation import (
-    REPORT,
-    digest_files,
-    fingerprint,
-    is_prepared,
-    make_entries,
-    save_splits,
+    SPLIT_SETS,
+    ClipLabels,
+    PrepareReport,
+    find_media,
+    prepare_corpus,
+    read_partition,
+    read_table,
 )
-from vavl_sb.dataio.prepare_report import PrepareReport
 from vavl_sb.utils.errors import CorpusError
-from vavl_sb.utils.logger import get_logger
 
-logger = get_logger(__name__)
-
-# Changes when the script makes other manifests from the same arguments.
-VERSION = 1
-KINDS = {".wav": "audio", ".avi": "video"}
-SESSION_FOLDER = re.compile(r"session[ _-]?0?([1-6])", re.IGNORECASE)
-MEDIA_FOLDER = re.compile(r"(audio|video)s?", re.IGNORECASE)
-NO_SESSION = "session folder missing"
+CLASSES = ("angry", "happy", "neutral", "sad")
+ATTRIBUTES = ("arousal", "valence", "dominance")
+LETTERS = dict(zip("AHNS", CLASSES, strict=True))
+NO_CLASS = {"O": "raters saw another emotion", "X": "raters did not agree"}
+# Keys of an official line and columns of a released CSV, as ATTRIBUTES.
+KEYS = ("A", "V", "D")
+COLUMNS = ("EmoAct", "EmoVal", "EmoDom")
+LOWEST, HIGHEST = 1.0, 5.0
+FILES = {".wav": "audio", ".avi": "video"}
+NAME = re.compile(
+    r"(?:MSP|UTD)-(IMPROV-S\d\d[AHNS]-([FM]0([1-6]))-[PRST]-[FM]{2}\d+)",
+    re.IGNORECASE | re.ASCII,
+)
 
 
 def prepare_msp_improv(
-    data_folder,
-    save_json_train,
-    save_json_valid,
-    save_json_test,
-    partition=DEFAULT_PARTITION,
-    label_csv=None,
-    task="regression",
-    csv_activation="flipped",
-    withhold_audio=0.0,
-    withhold_visual=0.0,
-    seed=1234,
-    num_workers=None,
-    skip_prep=False,
-):
+    data_folder: str,
+    save_json_train: str,
+    save_json_valid: str,
+    save_json_test: str,
+    partition: int | str = 1,
+    label_csv: str | None = None,
+    task: str = "regression",
+    csv_activation: str = "flipped",
+    withhold_audio: float = 0.0,
+    withhold_visual: float = 0.0,
+    seed: int = 1234,
+    skip_prep: bool = False,
+) -> None:
     """Makes the manifests of MSP-IMPROV, and prepare_report.json beside them.
 
-    Labels are `arousal`, `valence` and `dominance` from 1 to 5, and
-    `emotion`. The corpus rates activation with 1 = very active; arousal is 6
-    minus that. It is turned once, as the labels are read, and each entry with
-    ratings says ``"activation_flipped": true``.
+    Labels are `arousal`, `valence` and `dominance` from 1 to 5, 5 being very
+    active, very positive and very dominant, and `emotion`. Entries with
+    ratings say ``"activation_flipped": true``.
 
     Arguments
     ---------
@@ -116,237 +106,262 @@ def prepare_msp_improv(
         files. "raw": there, 1 is very active, and it is turned here.
     withhold_audio, withhold_visual : float
         Share, in [0, 1), of the training clips with that modality from which
-        it is taken; see :func:`vavl_sb.dataio.manifest.withhold`.
+        it is taken; see :func:`vavl_sb.dataio.preparation.withhold`.
     seed : int
         Chooses the clips that are withheld from.
-    num_workers : int, optional
-        Threads that look into the media files.
     skip_prep : bool
         If True, do nothing.
     """
     if skip_prep:
         return
-    _check_choices(data_folder, task, label_csv, csv_activation)
-    # Refuses bad shares now, not after a minute's look into the media.
-    withhold({}, withhold_audio, withhold_visual, seed)
-    label_csv = os.fspath(label_csv) if label_csv else None
-    label_file = label_csv or find_ratings(data_folder)
-    report = PrepareReport()
-    media = find_media(data_folder, report)
-
-    settings = {
-        "version": VERSION,
-        "partition": str(partition),
-        "label_csv": label_csv,
-        "task": task,
-        "csv_activation": csv_activation,
-        "withhold_audio": withhold_audio,
-        "withhold_visual": withhold_visual,
-        "seed": seed,
-    }
-    tables = digest_files([label_file, partition_file(partition)])
-    files = [name for group in media.values() for name in group.values()]
-    mark = fingerprint({**settings, "tables": tables}, data_folder, files)
-    manifests = [save_json_train, save_json_valid, save_json_test]
-    save_report = os.path.join(os.path.dirname(save_json_train), REPORT)
-    if is_prepared(save_report, mark, manifests, data_folder):
-        logger.info("Preparation completed in previous run, skipping.")
-        return
-
-    if label_csv is None:
-        labels = read_ratings(label_file, report)
-    else:
-        labels = read_released(label_file, report, csv_activation)
-    split_of = make_splitter(partition, label_csv, labels)
-    clips = choose_clips(labels, media, split_of, task, report)
-    entries = make_entries(clips, media, data_folder, report, num_workers)
-    splits = {split: {} for split in SPLITS}
-    for clip, entry in entries.items():
-        splits[split_of(clip)][clip] = entry
-    classes = task == "classification"
-    save_splits(
-        splits,
-        manifests,
-        report,
-        save_report,
-        settings,
-        mark,
-        data_folder,
-        checks={"labels": CLASSES} if classes else {"attributes": ATTRIBUTES},
-        speaker_split=split_of,
-    )
-
-
-def _check_choices(data_folder, task, label_csv, csv_activation):
-    """Refuses arguments that cannot go together, and a missing corpus."""
-    for name, value, allowed in (
-        ("task", task, ("classification", "regression")),
-        ("csv_activation", csv_activation, ("flipped", "raw")),
-    ):
-        if value not in allowed:
-            raise CorpusError(
-                f"{name}: must be {' or '.join(allowed)}, not {value!r}"
-            )
+    if csv_activation not in ("flipped", "raw"):
+        raise CorpusError(
+            f"csv_activation: must be flipped or raw, not {csv_activation!r}"
+        )
     if label_csv and task == "classification":
         raise CorpusError(
             f"label_csv: {label_csv} has ratings, no classes: leave it out, so "
             "that the classes of Evalution.txt are taken, or take "
             "hparams/vavl_reg.yaml"
         )
-    if not os.path.isdir(data_folder):
-        raise CorpusError(
-            f"{data_folder}: no such folder; data_folder must be MSP-IMPROV, "
-            "with session1 to session6 in it, or Audio and Video"
+    report = PrepareReport()
+    speakers = read_partition(partition, partitions())
+    media = find_media(
+        data_folder, _identify, report, "MSP-IMPROV's session1 to session6"
+    )
+    label_file = str(label_csv or find_ratings(data_folder))
+
+    def read_labels():
+        """Clip ids and labels, from where the arguments say."""
+        if label_csv:
+            return read_released(label_file, report, csv_activation)
+        return read_ratings(label_file, report)
+
+    prepare_corpus(
+        data_folder,
+        (save_json_train, save_json_valid, save_json_test),
+        media,
+        speakers,
+        read_labels,
+        CLASSES if task == "classification" else ATTRIBUTES,
+        report,
+        label_file=label_file,
+        partition=str(partition),
+        label_csv=str(label_csv) if label_csv else None,
+        task=task,
+        csv_activation=csv_activation,
+        withhold_audio=withhold_audio,
+        withhold_visual=withhold_visual,
+        seed=seed,
+    )
+
+
+def partitions() -> dict:
+    """The splits of MSP-IMPROV, by session.
+
+    A session is the dialogue of one woman and one man who are in no other, so
+    that no actor is in two sets. 1 to 5 were released with VAVL (arXiv
+    2305.07216); "session1" to "session6" leave that session out to test, and
+    validate on the next (1 follows 6).
+
+    Returns
+    -------
+    dict
+        Name to {"train", "valid", "test": list of speakers}.
+
+    Example
+    -------
+    >>> partitions()["session6"]["valid"]
+    ['F01', 'M01']
+    """
+    path = os.path.join(os.path.dirname(__file__), "partitions.json")
+    with open(path, encoding="utf-8") as file:
+        sessions = json.load(file)
+    for test in range(1, 7):
+        valid = test % 6 + 1
+        train = [n for n in range(1, 7) if n not in (test, valid)]
+        sessions[f"session{test}"] = dict(
+            zip(SPLITS, (train, [valid], [test]), strict=True)
         )
+    return {
+        name: {
+            split: [f"{sex}0{number}" for number in numbers for sex in "FM"]
+            for split, numbers in lists.items()
+        }
+        for name, lists in sessions.items()
+    }
 
 
-def find_media(data_folder, report):
-    """Finds the media files of the corpus, in either layout.
+def parse_name(stem: str) -> tuple[str, str, int]:
+    """Takes a clip's name apart.
+
+    Arguments
+    ---------
+    stem : str
+        A file's name without its extension, in any case.
+
+    Returns
+    -------
+    clip : str
+        The clip's id: the name in upper case, starting with MSP.
+    speaker : str
+        "F01" to "F06" or "M01" to "M06".
+    session : int
+        1 to 6. CorpusError, with the reason for the report as its text, if
+        the name cannot be read.
+
+    Example
+    -------
+    >>> parse_name("UTD-IMPROV-S01A-F02-R-FF01")
+    ('MSP-IMPROV-S01A-F02-R-FF01', 'F02', 2)
+    """
+    parts = NAME.fullmatch(stem)
+    if parts is None:
+        raise CorpusError("name is not MSP-IMPROV-SENTENCE-SPEAKER-SCENE-TURN")
+    name, speaker, session = parts.groups()
+    return f"MSP-{name}".upper(), speaker.upper(), int(session)
+
+
+def _identify(path):
+    """Kind and clip of a file, for :func:`find_media`."""
+    stem, extension = os.path.splitext(os.path.basename(path))
+    kind = FILES.get(extension.lower())
+    return (kind, parse_name(stem)[0]) if kind else None
+
+
+def find_ratings(data_folder: str) -> str:
+    """Finds the file of the official ratings.
 
     Arguments
     ---------
     data_folder : str
         The corpus.
-    report : PrepareReport
-        Is told of media files whose name is not that of a clip.
 
     Returns
     -------
-    dict
-        "audio" and "video", each a dict of clip id to the file's path below
-        the corpus, with slashes.
+    str
+        ``Evalution.txt`` (the release spells it so) or ``Evaluation.txt``, in
+        any case, at the top or one folder below. CorpusError if there is none.
     """
-    media = {"audio": {}, "video": {}}
-    for session, folder in session_folders(data_folder):
-        for path in _files_below(folder):
-            stem, extension = os.path.splitext(os.path.basename(path))
-            kind = KINDS.get(extension.lower())
-            if kind is None:
-                continue
-            file = os.path.relpath(path, data_folder).replace(os.sep, "/")
-            try:
-                clip, _, number = parse_name(stem)
-            except CorpusError as reason:
-                report.leave_out(file, str(reason), path)
-                continue
-            if clip in media[kind]:
-                report.note(clip, f"two {kind} files", f"{file} is not used")
-                continue
-            media[kind][clip] = file
-            if number != session:
-                report.note(clip, "in the folder of another session", file)
-    if not media["audio"] and not media["video"]:
-        raise CorpusError(
-            f"{data_folder}: no clip (MSP-IMPROV-*.wav or .avi) in session1 to "
-            "session6, nor in those folders in Audio or Video (left out: "
-            f"{report.reasons()}); data_folder must be MSP-IMPROV"
-        )
-    for kind, group in media.items():
-        if not group:
-            logger.warning("%s: all clips lack %s", data_folder, kind)
-    return media
+    for place in ("*", "*/*"):
+        for path in sorted(glob.glob(place, root_dir=data_folder)):
+            name = os.path.basename(path).lower()
+            if name in ("evalution.txt", "evaluation.txt"):
+                return os.path.join(data_folder, path)
+    raise CorpusError(
+        f"{data_folder}: no Evalution.txt or Evaluation.txt, at the top or "
+        "one folder below; copy it there, or give a label_csv"
+    )
 
 
-def session_folders(data_folder):
-    """The session folders of the corpus, in a fixed order.
+def read_ratings(
+    path: str, report: PrepareReport
+) -> Iterator[tuple[str, ClipLabels]]:
+    """Reads the official ratings.
 
     Arguments
     ---------
-    data_folder : str
-        The corpus.
+    path : str
+        As :func:`find_ratings` finds it. A clip has a line ``NAME.avi; N;
+        A:2.4; V:3.2 ; D:3.0 ; N:3.6;``; lines of single raters follow it and
+        are not used.
+    report : PrepareReport
+        Is told of lines whose name cannot be read.
 
-    Returns
-    -------
-    list of tuple
-        ``(session, path)``: those at the top, then those in Audio and Video.
+    Yields
+    ------
+    clip : str
+        Its id.
+    labels : ClipLabels
+        `session`, `emotion` where it is one of CLASSES, and the ratings.
     """
-    below = subfolders(data_folder)
-    places = [data_folder, *filter(_is_media_folder, below)]
-    return [
-        (int(match.group(1)), path)
-        for place in places
-        for path in subfolders(place)
-        if (match := SESSION_FOLDER.fullmatch(os.path.basename(path)))
-    ]
+    # A stray byte in a rater's line must not matter.
+    with open(path, encoding="utf-8-sig", errors="replace") as file:
+        for number, line in enumerate(file, 1):
+            name, *fields = (field.strip() for field in line.split(";"))
+            stem, extension = os.path.splitext(name)
+            if extension.lower() not in FILES:
+                continue  # a rater's line, or an empty one
+            where = f"{path}, line {number}"
+            pairs = [field.split(":", 1) for field in fields if ":" in field]
+            values = {key.strip().upper(): text for key, text in pairs}
+            texts = {key: values.get(key, "") for key in KEYS}
+            letter = fields[0].upper() if fields else ""
+            yield from _labels(stem, texts, True, where, report, letter)
 
 
-def _is_media_folder(path):
-    """Whether a folder is Audio or Video, in any spelling."""
-    return MEDIA_FOLDER.fullmatch(os.path.basename(path))
-
-
-def _files_below(folder, depth=2):
-    """Files in a folder and `depth` levels below it, in a fixed order."""
-    for name in sorted(os.listdir(folder)):
-        path = os.path.join(folder, name)
-        if not os.path.isdir(path):
-            if not name.startswith("."):
-                yield path
-        elif depth > 0:
-            yield from _files_below(path, depth - 1)
-
-
-def choose_clips(labels, media, split_of, task, report):
-    """Chooses the clips that have labels, a file and a split.
+def read_released(
+    path: str, report: PrepareReport, csv_activation: str = "flipped"
+) -> Iterator[tuple[str, ClipLabels]]:
+    """Reads a label CSV as released with VAVL: ratings and a split.
 
     Arguments
     ---------
-    labels : dict
-        Clip id to ClipLabels.
-    media : dict
-        As :func:`find_media` returns it.
-    split_of : callable
-        As :func:`make_splitter` returns it.
-    task : str
-        "classification" or "regression".
+    path : str
+        ``labels_consensus_N.csv``.
     report : PrepareReport
-        Is told of all others, and of lines of which only a part can be used.
+        Is told of rows whose name cannot be read.
+    csv_activation : str
+        "flipped": EmoAct is arousal, 5 being very active, as in the released
+        files. "raw": 1 is very active, as in the official ratings.
 
-    Returns
-    -------
-    dict
-        Clip id to the fields of its entry (`spk_id`, `session`, `emotion`,
-        the ratings), sorted.
+    Yields
+    ------
+    clip : str
+        Its id.
+    labels : ClipLabels
+        `session`, the ratings, and the split.
     """
-    on_disk = {*media["audio"], *media["video"]}
-    for clip in sorted(on_disk - set(labels)):
-        files = [group[clip] for group in media.values() if clip in group]
-        report.leave_out(clip, "on disk, not in the labels", ", ".join(files))
-    absent = _absent_sessions(labels, on_disk)
-    chosen = {}
-    for clip in sorted(labels):
-        found = labels[clip]
-        _, speaker, session = parse_name(clip)
-        if clip not in on_disk:
-            reason = "in the labels, not on disk"
-            reason = NO_SESSION if session in absent else reason
-            report.leave_out(clip, reason, found.where)
-        elif split_of(clip) is None:
-            report.leave_out(clip, "speaker in no split", f"speaker {speaker}")
-        elif task in found.unusable:
-            report.leave_out(clip, *found.unusable[task])
+    columns = ("FileName", *COLUMNS, "SpkrID", "Gender", "Split_Set")
+    for where, row in read_table(path, columns):
+        stem = re.sub(r"(?i)\.(wav|avi)$", "", row["FileName"] or "")
+        texts = {column: row[column] or "" for column in COLUMNS}
+        raw = csv_activation == "raw"
+        for clip, labels in _labels(stem, texts, raw, where, report):
+            sex, session = labels.spk_id[0], labels.fields["session"]
+            own = (str(session), {"F": "Female", "M": "Male"}[sex])
+            if (row["SpkrID"], row["Gender"]) != own:
+                raise CorpusError(
+                    f"{where}: {clip} has SpkrID and Gender {row['SpkrID']}, "
+                    f"{row['Gender']}; by its name they are {', '.join(own)}"
+                )
+            labels.split = SPLIT_SETS[row["Split_Set"]]
+            yield clip, labels
+
+
+def _labels(stem, texts, flip, where, report, letter=None):
+    """Yields a clip's id and labels; nothing, reported, for a strange name."""
+    try:
+        clip, speaker, session = parse_name(stem)
+    except CorpusError as reason:
+        report.left_out[str(reason)][stem or where] = where
+        return
+    fields, missing = {"session": session}, {}
+    if letter in LETTERS:
+        fields["emotion"] = LETTERS[letter]
+    else:
+        unknown = "unknown letter for the emotion"
+        reason = NO_CLASS.get(letter, unknown)
+        missing["classification"] = (reason, f"{where}: {letter!r}")
+    ratings = {}
+    for name, (key, text) in zip(ATTRIBUTES, texts.items(), strict=True):
+        try:
+            rating = float(text or "nan")
+        except ValueError:
+            rating = math.inf
+        if math.isnan(rating):
+            reason = "no rating of an attribute"
+        elif not LOWEST <= rating <= HIGHEST:
+            reason = "rating that is no number from 1 to 5"
         else:
-            for reason, detail in found.unusable.values():
-                if reason in FAULTS:
-                    report.note(clip, reason, detail)
-            chosen[clip] = {"spk_id": speaker, "session": session}
-            if found.emotion is not None:
-                chosen[clip]["emotion"] = found.emotion
-            if found.ratings is not None:
-                chosen[clip].update(found.ratings, activation_flipped=True)
-    return chosen
-
-
-def _absent_sessions(labels, on_disk):
-    """Sessions that the labels have and the disk has not, with a warning."""
-    rated = [parse_name(clip)[2] for clip in labels]
-    present = {parse_name(clip)[2] for clip in on_disk}
-    absent = [n for n in SESSIONS if n in rated and n not in present]
-    for number in absent:
-        logger.warning(
-            "session%d: no such folder, or no clip in it; its %d rated clips "
-            "are left out",
-            number,
-            rated.count(number),
-        )
-    return absent
+            ratings[name] = rating
+            continue
+        detail = f"{where}: {key}:{text or 'missing'}"
+        missing.setdefault("regression", (reason, detail))
+    if "regression" not in missing:
+        if flip:
+            # Rounded as the files are, so that 6 - 3.333333 is 2.666667.
+            arousal = LOWEST + HIGHEST - ratings["arousal"]
+            ratings["arousal"] = round(arousal, 6)
+        fields.update(ratings, activation_flipped=True)
+    yield clip, ClipLabels(speaker, fields, missing, where)

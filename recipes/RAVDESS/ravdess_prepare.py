@@ -2,69 +2,87 @@
 
 Download: https://zenodo.org/records/1188976. Any part of its speech will do:
 ``Audio_Speech_Actors_01-24.zip`` alone (215 MB), some or all of the
-``Video_Speech_Actor_*.zip``, or both, unpacked anywhere below one folder.
+``Video_Speech_Actor_*.zip``, or both, unpacked anywhere below one folder. The
+names of the files hold all labels.
 
 Livingstone S. R., Russo F. A., "The Ryerson Audio-Visual Database of Emotional
 Speech and Song (RAVDESS)", PLoS ONE 13(5):e0196391, 2018. Licence:
 CC BY-NC-SA 4.0.
 
-From a train.py::
-
-    run_on_main(
-        prepare_ravdess,
-        kwargs={
-            "data_folder": hparams["data_folder"],
-            "save_json_train": hparams["train_annotation"],
-            "save_json_valid": hparams["valid_annotation"],
-            "save_json_test": hparams["test_annotation"],
-            "partition": hparams["partition"],
-            "labels": hparams["labels"],
-        },
-    )
-
-Authors
- * The vavl_sb authors 2026
+In an hparams file: ``prepare: !name:ravdess_prepare.prepare_ravdess``, with
+the arguments below as keys.
 """
 
 import os
+import re
+from collections import Counter
+from collections.abc import Sequence
 
-from ravdess_files import choose_sources, find_files
-from ravdess_names import CLASSES, SIX_CLASSES
-from ravdess_splits import DEFAULT_PARTITION, partition_file, split_speakers
-
-from vavl_sb.dataio.manifest import SPLITS, withhold
 from vavl_sb.dataio.preparation import (
-    REPORT,
-    digest_files,
-    fingerprint,
-    is_prepared,
-    make_entries,
-    save_splits,
+    ClipLabels,
+    PrepareReport,
+    find_media,
+    prepare_corpus,
+    read_partition,
 )
-from vavl_sb.dataio.prepare_report import PrepareReport
 from vavl_sb.utils.errors import CorpusError
-from vavl_sb.utils.logger import get_logger
 
-logger = get_logger(__name__)
-
-# Changes when the script makes other manifests from the same arguments.
-VERSION = 1
+# The names of the classes are CREMA-D's where both corpora have the class:
+# RAVDESS says "fearful" where it says "fear".
+EMOTIONS = {
+    "01": "neutral",
+    "02": "calm",
+    "03": "happy",
+    "04": "sad",
+    "05": "angry",
+    "06": "fear",
+    "07": "disgust",
+    "08": "surprised",
+}
+CLASSES = tuple(sorted(EMOTIONS.values()))
+SIX_CLASSES = tuple(c for c in CLASSES if c not in ("calm", "surprised"))
+INTENSITIES = {"01": "normal", "02": "strong"}
+AUDIO_VIDEO, VIDEO_ONLY, AUDIO_ONLY = "01", "02", "03"
+SONG = "02"
+ACTORS = [f"{number:02d}" for number in range(1, 25)]
+# The parts of a name, in order, and what may stand there.
+PARTS = {
+    "modality": (AUDIO_VIDEO, VIDEO_ONLY, AUDIO_ONLY),
+    "channel": ("01", SONG),
+    "emotion": tuple(EMOTIONS),
+    "intensity": tuple(INTENSITIES),
+    "statement": ("01", "02"),
+    "repetition": ("01", "02"),
+    "actor": ACTORS,
+}
+NAME = re.compile(r"\d\d(-\d\d){6}", re.ASCII)
+EXTENSIONS = (".wav", ".flac", ".mp4")
+# Which of an utterance's files is taken, the first that is there. Sound: the
+# audio-only file was never through a lossy codec. Picture: the video-only file
+# was encoded apart from the audio-video one, so where both are there, as in
+# the release, all clips are of one coding and it tells none apart. A
+# video-only file has a silent sound track: it is no source of sound.
+SOURCES = {
+    "audio": (AUDIO_ONLY, AUDIO_VIDEO),
+    "video": (VIDEO_ONLY, AUDIO_VIDEO),
+}
+# Partition to the numbers of the first actor that validates and tests it.
+FIRST_ACTORS = {"1": (13, 17), "2": (9, 13), "3": (5, 9)}
 
 
 def prepare_ravdess(
-    data_folder,
-    save_json_train,
-    save_json_valid,
-    save_json_test,
-    partition=DEFAULT_PARTITION,
-    label_csv=None,
-    labels=SIX_CLASSES,
-    withhold_audio=0.0,
-    withhold_visual=0.0,
-    seed=1234,
-    num_workers=None,
-    skip_prep=False,
-):
+    data_folder: str,
+    save_json_train: str,
+    save_json_valid: str,
+    save_json_test: str,
+    partition: int | str = 1,
+    label_csv: None = None,
+    labels: Sequence[str] = SIX_CLASSES,
+    withhold_audio: float = 0.0,
+    withhold_visual: float = 0.0,
+    seed: int = 1234,
+    skip_prep: bool = False,
+) -> None:
     """Makes the manifests of RAVDESS, and prepare_report.json beside them.
 
     An utterance is one entry, whatever files of it there are; the modality
@@ -78,137 +96,211 @@ def prepare_ravdess(
     save_json_train, save_json_valid, save_json_test : str
         Where to write the manifests.
     partition : int or str
-        1 to 3: speaker lists balanced by sex (16 to train, 4 to validate, 4 to
-        test). Or the path of a JSON file ``{"train": [actors], "valid": [...],
-        "test": [...]}``.
+        1 to 3: see :func:`partitions`. Or the path of a JSON file ``{"train":
+        [actors], "valid": [...], "test": [...]}``, in which an actor may be
+        called "Actor_01", "01" or 1.
     label_csv : None
         RAVDESS has its labels in the files' names: anything else is refused.
     labels : sequence of str
         Classes, of the eight; clips of other classes are left out.
     withhold_audio, withhold_visual : float
         Share, in [0, 1), of the training clips with that modality from which
-        it is taken; see :func:`vavl_sb.dataio.manifest.withhold`.
+        it is taken; see :func:`vavl_sb.dataio.preparation.withhold`.
     seed : int
         Chooses the clips that are withheld from.
-    num_workers : int, optional
-        Threads that look into the media files.
     skip_prep : bool
         If True, do nothing.
     """
     if skip_prep:
         return
-    _check_choices(data_folder, label_csv, labels)
-    # Refuses bad shares now, not after a minute's look into the media.
-    withhold({}, withhold_audio, withhold_visual, seed)
-    report = PrepareReport()
-    utterances, files = find_files(data_folder, report)
-    settings = {
-        "version": VERSION,
-        "partition": str(partition),
-        "labels": list(labels),
-        "withhold_audio": withhold_audio,
-        "withhold_visual": withhold_visual,
-        "seed": seed,
-    }
-    speaker_file = partition_file(partition)
-    tables = digest_files([speaker_file] if speaker_file else [])
-    mark = fingerprint(
-        {**settings, "tables": tables},
-        data_folder,
-        [name for group in files.values() for name in group.values()],
-    )
-    manifests = [save_json_train, save_json_valid, save_json_test]
-    save_report = os.path.join(os.path.dirname(save_json_train), REPORT)
-    if is_prepared(save_report, mark, manifests, data_folder):
-        logger.info("Preparation completed in previous run, skipping.")
-        return
-
-    spoken = choose_spoken(utterances, labels, data_folder, report)
-    on_disk = {utterances[clip].spk_id for clip in spoken}
-    split_of_speaker = split_speakers(partition, on_disk)
-
-    def split_of(clip):
-        # What the report names need not be an utterance.
-        known = utterances.get(clip)
-        return split_of_speaker.get(known.spk_id) if known else None
-
-    clips = {}
-    for clip, fields in spoken.items():
-        if split_of(clip) is None:
-            report.leave_out(clip, "speaker in no split", fields["spk_id"])
-        else:
-            clips[clip] = fields
-    media = choose_sources(clips, files, report)
-    entries = make_entries(clips, media, data_folder, report, num_workers)
-    splits = {split: {} for split in SPLITS}
-    for clip, entry in entries.items():
-        splits[split_of(clip)][clip] = entry
-    save_splits(
-        splits,
-        manifests,
-        report,
-        save_report,
-        settings,
-        mark,
-        data_folder,
-        checks={"labels": labels},
-        speaker_split=split_of,
-    )
-
-
-def _check_choices(data_folder, label_csv, labels):
-    """Refuses what RAVDESS does not have, and a missing corpus."""
     if label_csv is not None:
         raise CorpusError(
             f"label_csv: must be null for RAVDESS, not {label_csv!r}: its "
             "labels are in the files' names"
         )
     several = isinstance(labels, list | tuple) and len(labels) > 1
-    unknown = [name for name in labels if name not in CLASSES] if several else 0
-    if not several or unknown or len(set(labels)) < len(labels):
+    if not several or any(labels.count(c) > (c in CLASSES) for c in labels):
         raise CorpusError(
             f"labels: must be two or more of {', '.join(CLASSES)}, each once, "
             f"not {labels!r}"
         )
-    if not os.path.isdir(data_folder):
-        raise CorpusError(
-            f"{data_folder}: no such folder; data_folder must have files of "
-            "RAVDESS in it, at any depth"
-        )
+    report = PrepareReport()
+    speakers = read_partition(partition, partitions(), _speaker)
+    files, utterances = find_utterances(data_folder, report, labels)
+    prepare_corpus(
+        data_folder,
+        (save_json_train, save_json_valid, save_json_test),
+        choose_sources(files, utterances, report),
+        speakers,
+        utterances.items,
+        labels,
+        report,
+        partition=str(partition),
+        task="classification",
+        labels=list(labels),
+        withhold_audio=withhold_audio,
+        withhold_visual=withhold_visual,
+        seed=seed,
+    )
 
 
-def choose_spoken(utterances, labels, data_folder, report):
-    """Chooses the utterances that are speech of the wanted classes.
+def partitions() -> dict:
+    """The partitions of this recipe; RAVDESS comes without any.
 
-    Arguments
-    ---------
-    utterances : dict
-        As :func:`find_files` returns it.
-    labels : sequence of str
-        Classes.
-    data_folder : str
-        The corpus, for the error.
-    report : PrepareReport
-        Is told of all others.
+    Four actors in turn, two men and two women since odd numbers are men, test;
+    the four before them validate, and all others train. The three test sets do
+    not overlap, nor do the three validation sets, and all are among actors 01
+    to 20.
 
     Returns
     -------
     dict
-        Id to the fields of its entry (`spk_id`, `sex`, `emotion`, `intensity`,
-        `statement`, `repetition`), sorted. CorpusError if there is none.
+        "1" to "3" to {"train", "valid", "test": set of speakers}.
+
+    Example
+    -------
+    >>> sorted(partitions()["1"]["test"])
+    ['Actor_17', 'Actor_18', 'Actor_19', 'Actor_20']
     """
-    chosen = {}
-    for clip in sorted(utterances):
-        utterance = utterances[clip]
-        if utterance.song:
-            report.leave_out(clip, "song")
-        elif utterance.emotion not in labels:
-            report.leave_out(clip, f"{utterance.emotion} is not in labels")
-        else:
-            chosen[clip] = utterance.fields()
-    if not chosen:
-        raise CorpusError(
-            f"{data_folder}: no speech of the classes {', '.join(labels)} in "
-            f"it (left out: {report.reasons()})"
+    found = {}
+    for name, firsts in FIRST_ACTORS.items():
+        valid, test = (
+            {_speaker(actor) for actor in ACTORS[first - 1 : first + 3]}
+            for first in firsts
         )
-    return chosen
+        train = set(map(_speaker, ACTORS)) - valid - test
+        found[name] = {"train": train, "valid": valid, "test": test}
+    return found
+
+
+def _speaker(name):
+    """The speaker that "Actor_01", "01" or "1" stands for."""
+    number = name.removeprefix("Actor_")
+    return f"Actor_{number:0>2}"
+
+
+def parse_name(stem: str) -> tuple[str, str, dict]:
+    """Takes a file's name apart.
+
+    Arguments
+    ---------
+    stem : str
+        The name without its extension: seven numbers.
+
+    Returns
+    -------
+    modality : str
+        "01" audio and video, "02" video only, "03" audio only.
+    clip : str
+        The utterance's id: what the names of its up to three files share.
+    fields : dict
+        `spk_id`, `sex` and what the entry says of the utterance. `emotion` is
+        what the actor was to show: there are no votes. CorpusError, with the
+        reason for the report as its text, if the name cannot be read.
+
+    Example
+    -------
+    >>> modality, clip, fields = parse_name("03-01-06-02-01-02-12")
+    >>> modality, clip, fields["emotion"], fields["sex"]
+    ('03', '01-06-02-01-02-12', 'fear', 'female')
+    """
+    if NAME.fullmatch(stem) is None:
+        raise CorpusError("name is not MODALITY-CHANNEL-...-ACTOR, 7 numbers")
+    codes = dict(zip(PARTS, stem.split("-"), strict=True))
+    for part, code in codes.items():
+        if code not in PARTS[part]:
+            raise CorpusError(f"unknown {part} code")
+    return (
+        codes["modality"],
+        stem[3:],
+        {
+            "spk_id": _speaker(codes["actor"]),
+            "sex": "male" if int(codes["actor"]) % 2 else "female",
+            "emotion": EMOTIONS[codes["emotion"]],
+            "intensity": INTENSITIES[codes["intensity"]],
+            "statement": codes["statement"],
+            "repetition": codes["repetition"],
+        },
+    )
+
+
+def _identify(path):
+    """Modality code and utterance of a file, for :func:`find_media`."""
+    stem, extension = os.path.splitext(os.path.basename(path))
+    if extension.lower() not in EXTENSIONS:
+        return None
+    return parse_name(stem)[:2]
+
+
+def find_utterances(
+    data_folder: str, report: PrepareReport, labels: Sequence[str] = CLASSES
+) -> tuple[dict, dict[str, ClipLabels]]:
+    """Finds the files of the corpus, and what their names say.
+
+    Arguments
+    ---------
+    data_folder : str
+        Any part of the release.
+    report : PrepareReport
+        Is told of media files that are not used.
+    labels : sequence of str
+        Classes that are wanted.
+
+    Returns
+    -------
+    files : dict
+        Modality code to {utterance: path below the corpus, with slashes}.
+    utterances : dict
+        Id to its labels, song and other classes included, which have none.
+        CorpusError, in one line, if there is no file.
+    """
+    files = find_media(
+        data_folder, _identify, report, "files such as 03-01-05-01-02-01-12.wav"
+    )
+    utterances = {}
+    for clip in sorted({clip for group in files.values() for clip in group}):
+        _, _, fields = parse_name(f"{AUDIO_ONLY}-{clip}")
+        missing = {}
+        if clip.startswith(SONG):
+            missing = {"classification": ("song", "")}
+        elif fields["emotion"] not in labels:
+            reason = f"{fields['emotion']} is not in labels"
+            missing = {"classification": (reason, "")}
+        utterances[clip] = ClipLabels(fields.pop("spk_id"), fields, missing)
+    return files, utterances
+
+
+def choose_sources(
+    files: dict, utterances: dict[str, ClipLabels], report: PrepareReport
+) -> dict[str, dict[str, str]]:
+    """Chooses the file for each clip's sound, and the one for its picture.
+
+    Arguments
+    ---------
+    files : dict
+        As :func:`find_utterances` returns it.
+    utterances : dict
+        Likewise.
+    report : PrepareReport
+        Is told of clips whose file is of another kind than most clips', since
+        its coding tells them apart.
+
+    Returns
+    -------
+    dict
+        "audio" and "video", each a dict of clip id to path.
+    """
+    media = {}
+    for kind, order in SOURCES.items():
+        source = {}
+        for code in reversed(order):
+            source.update(dict.fromkeys(files.get(code, ()), code))
+        media[kind] = {clip: files[code][clip] for clip, code in source.items()}
+        used = [clip for clip in source if not utterances[clip].missing]
+        ranked = Counter(source[clip] for clip in used).most_common()
+        for code, _ in ranked[1:]:
+            remark = f"{kind} of a {code}- file, most of {ranked[0][0]}- files"
+            for clip in used:
+                if source[clip] == code:
+                    report.noted[remark][clip] = media[kind][clip]
+    return media

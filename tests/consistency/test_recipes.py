@@ -13,6 +13,7 @@ import re
 import pytest
 from conftest import REPOSITORY
 from hyperpyyaml import resolve_references
+from ruamel.yaml import YAML
 from speechbrain.utils.run_opts import RunOptions
 
 COLUMNS = (
@@ -82,32 +83,68 @@ def top_level_keys(text):
     return {mark.group(1): text[mark.end() :] for mark in marks}
 
 
+SHARED = REPOSITORY / "recipes" / "vavl.yaml"
+
+
+def unused_keys(text, script):
+    """Keys that neither a later !ref, the script nor SpeechBrain reads."""
+    return [
+        key
+        for key, rest in top_level_keys(text).items()
+        if not re.search(rf"<{key}[\].>\[]", rest)
+        and f'["{key}"]' not in script
+        and f"hparams.{key}" not in script
+        and key not in set(RunOptions().as_dict())
+        and not key.startswith("__")
+    ]
+
+
 @pytest.mark.parametrize("row", ROWS, ids=ROW_IDS)
 def test_every_key_is_used(row):
     text = (REPOSITORY / row["Hparam_file"]).read_text(encoding="utf-8")
-    # What all corpora share stands once, in the package.
-    shared = ("vavl_sb/training/experiment.py", "vavl_sb/dataio/buckets.py")
-    script = "".join(
-        (REPOSITORY / path).read_text(encoding="utf-8")
-        for path in (row["Script_file"], *shared)
-    )
+    script = (REPOSITORY / row["Script_file"]).read_text(encoding="utf-8")
     keys = top_level_keys(text)
-    run_options = set(RunOptions().as_dict())
-    unused = [
-        key
-        for key, rest in keys.items()
-        if not re.search(rf"<{key}[\].>\[]", rest)
-        and f'["{key}"]' not in script
-        and f'hparams.get("{key}",' not in script
-        and f"hparams.{key}" not in script
-        and key not in run_options
-        and not key.startswith("__")
-    ]
-    assert unused == []
+    assert unused_keys(text, script) == []
+    assert unused_keys(SHARED.read_text(encoding="utf-8"), script) == []
     assert [key for key in FIXED_KEYS if key not in keys] == []
     assert re.findall(r"!PLACEHOLDER", text) == ["!PLACEHOLDER"]
     assert keys["data_folder"].lstrip().startswith("!PLACEHOLDER")
     assert list(keys)[0] == "seed"
+    nodes = YAML().load(text).values()
+    assert sum(not isinstance(node, (dict, list)) for node in nodes) < 40
+
+
+def test_what_recipes_hand_down_is_what_the_shared_file_waits_for():
+    waits = {
+        key
+        for key, node in YAML().load(SHARED.read_text("utf-8")).items()
+        if getattr(getattr(node, "tag", None), "value", "") == "!PLACEHOLDER"
+    }
+    for row in ROWS:
+        text = (REPOSITORY / row["Hparam_file"]).read_text(encoding="utf-8")
+        assert waits <= set(YAML().load(text)["shared"])
+
+
+def test_one_train_py_serves_all_corpora():
+    scripts = {REPOSITORY / row["Script_file"] for row in ROWS}
+    assert {path.resolve() for path in scripts} == {
+        REPOSITORY / "recipes" / "CREMA-D" / "train.py"
+    }
+    for path in scripts:
+        assert not path.is_symlink() or not path.readlink().is_absolute()
+
+
+def test_nothing_in_the_package_takes_the_hparams():
+    found = [
+        f"{path.relative_to(REPOSITORY)}: {line.strip()}"
+        for path in (REPOSITORY / "vavl_sb").rglob("*.py")
+        # Inference loads the YAML of a model's folder; evaluation hands a
+        # file's name to train.py.
+        if path.parent.name not in ("inference", "evaluation")
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if re.search(r"hparams(\[|\.get)|def .*\bhparams\b", line)
+    ]
+    assert found == []
 
 
 # All that a change of task may change; no corpus needs more.
@@ -116,8 +153,9 @@ TASK_KEYS = {
     "labels",
     "prediction_loss",
     "reconstruction_weight",
-    "experiment_name",
     "attribute_range",
+    "metric",
+    "output_folder",
 }
 # CREMA-D's attributes are the shares of votes of its classes.
 SAME_LABELS = {"CREMA-D"}
@@ -150,7 +188,7 @@ def test_the_task_is_all_that_two_hparams_files_differ_in(folder):
 
 
 @pytest.mark.parametrize("row", ROWS, ids=ROW_IDS)
-def test_hparams_resolve_and_name_real_objects(row):
+def test_hparams_resolve_and_name_real_objects(row, monkeypatch):
     path = REPOSITORY / row["Hparam_file"]
     with open(path, encoding="utf-8") as file:
         text = resolve_references(file, {"data_folder": "x"}).getvalue()
@@ -158,6 +196,7 @@ def test_hparams_resolve_and_name_real_objects(row):
         if "." not in name:
             continue
         module, attribute = name.rsplit(".", 1)
+        monkeypatch.syspath_prepend(path.parents[1])  # Of the prepare script.
         found = getattr(__import__(module, fromlist=[attribute]), attribute)
         assert callable(found)
 

@@ -15,13 +15,13 @@ from unittest import mock
 
 import speechbrain as sb
 import torch
-from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.utils.distributed import ddp_barrier
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "unittests"))
 import test_brain as light  # noqa: E402
 from test_features import CountingEncoder  # noqa: E402
 
+from vavl_sb.dataio.datasets import EmotionBatch  # noqa: E402
 from vavl_sb.features.extraction import extract_features  # noqa: E402
 from vavl_sb.training.distributed import join_processes  # noqa: E402
 from vavl_sb.utils import (  # noqa: E402
@@ -74,13 +74,13 @@ def gradients(folder, name, task, schedule):
     clips = list(light.items(BATCHES[name], task).values())
     first = len(clips) * processes.rank() // processes.count()
     last = len(clips) * (processes.rank() + 1) // processes.count()
-    loss = brain.fit_batch(PaddedBatch(clips[first:last]))
+    loss = brain.fit_batch(EmotionBatch(clips[first:last]))
     return float(loss), found, light.copy(net)
 
 
 def fit(folder, batch_size):
     """Trains and tests; the weights after each, and the clips of each batch."""
-    counter = light.EpochCounterWithStopper(2, 2, 0, "max")
+    counter = light.EpochCounter(2)
     brain = make_brain(folder, epoch_counter=counter)
     batches, fit_batch = [], brain.fit_batch
 
@@ -106,7 +106,7 @@ def evaluate(folder, data, batch_size=2, brain=None):
     """Tests the best checkpoint of a folder."""
     brain = brain or make_brain(folder)
     brain.evaluate(
-        data, max_key="score", test_loader_kwargs={"batch_size": batch_size}
+        data, min_key="criterion", test_loader_kwargs={"batch_size": batch_size}
     )
     ddp_barrier()  # The main process writes it.
     return json.loads((Path(folder) / "metrics.json").read_text())
@@ -119,13 +119,13 @@ def with_nan(folder):
     before = light.copy(brain.modules.vavl)
     clips = list(light.items(["a", "a"]).values())
     clips[1]["audio"][0, 0] = float("nan")
-    batch = PaddedBatch([clips[processes.rank()]])
+    batch = EmotionBatch([clips[processes.rank()]])
     brain.fit_batch(batch)
     moved = light.moved(brain.modules.vavl, before)
     with contextlib.suppress(VAVLError):
         brain.fit_batch(batch)
         return "no error"
-    return moved, len(brain.progress.skipped)
+    return moved, len(brain.meters.skipped)
 
 
 def random_states(folder):

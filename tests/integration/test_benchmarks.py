@@ -63,20 +63,6 @@ def test_operations_of_a_step_are_those_of_its_layers(tmp_path):
     assert least < step.flop() < 1.5 * least
 
 
-def test_epoch(capsys):
-    found = run("epoch", capsys)
-    assert found["padding_bucketed"] < found["padding_file_order"]
-    assert found["shuffled_every_epoch"] and found["repeatable_by_seed"]
-
-
-def test_padding_of_a_whole_epoch():
-    module = importlib.import_module("epoch")
-    durations = module.draw_durations(module.CLIPS)
-    clips = {f"{i}": {"duration": d} for i, d in enumerate(durations)}
-    sampler = module.bucket_sampler(module.DynamicItemDataset(clips), 8, 1)
-    assert module.padding_share(durations, sampler) < 0.08
-
-
 def test_predict_and_features(capsys, tmp_path):
     kept = ("--folder", str(tmp_path))
     found = run("predict", capsys, *kept)

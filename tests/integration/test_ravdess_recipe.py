@@ -92,7 +92,7 @@ def test_voices_here_and_faces_of_another_corpus(tmp_path):
         "RAVDESS",
         *("--data_folder", voices, "--output_folder", out, *features),
         *("--also_train", f"[{tmp_path / 'faces'}]"),
-        *("--partition", split, *SMALL, "--speed_changes", "[]"),
+        *("--partition", split, *SMALL),
     )
     index = json.loads((out / "features.json").read_text())
     own = {clip for clip in index if clip.startswith("01-")}
@@ -113,52 +113,15 @@ def test_voices_here_and_faces_of_another_corpus(tmp_path):
         [np.load(index[clip]["visual"])["features"] for clip in sorted(others)]
     )
     tensors = load_file(out / "inference" / "vavl.safetensors")
-    mean = tensors["visual_branch.standardize.mean"].numpy()
+    mean = tensors["visual_branch.normalize.mean"].numpy()
     assert np.allclose(mean, frames.mean(0, dtype=np.float64), atol=1e-4)
     # Whitened, as the recipe's hparams file has it.
     # Of large differences between voices of a class less is left.
     parts = {
-        name: tensors[f"audio_branch.standardize.{name}"].numpy()
+        name: tensors[f"audio_branch.normalize.{name}"].numpy()
         for name in ("gains", "whitening_base")
     }
     assert parts["gains"].min() < -0.1 * parts["whitening_base"]
-
-
-def test_a_run_with_copies_at_other_speeds_and_mixup(corpus, tmp_path):
-    def run(folder, *more):
-        return run_recipe(
-            "RAVDESS",
-            *("--data_folder", corpus, "--output_folder", folder),
-            *("--partition", corpus / "partition.json"),
-            *("--feature_folder", tmp_path / "features"),
-            *("--mixup", "0.4", *SMALL, *more),
-        )
-
-    heard = ("--audio_speeds", "[80]")
-    run(tmp_path / "plain", "--speed_changes", "[]", *heard)
-    run(tmp_path / "out", "--speed_changes", "[90, 110]", *heard)
-    index = json.loads((tmp_path / "out/features.json").read_text())
-    train = json.loads((tmp_path / "out/train.json").read_text())
-    plain = json.loads((tmp_path / "plain/features.json").read_text())
-    # Manifests know of no copies; features of the clips are the same files.
-    assert set(train) < set(plain) < set(index)
-    assert {id: index[id] for id in plain} == plain
-    voiced = [id for id in train if train[id]["wav"]]
-    assert len(index) - len(plain) == 2 * len(train)
-    report = json.loads((tmp_path / "out/feature_report.json").read_text())
-    assert report["computed"] == {"audio": 2 * len(voiced), "visual": 0}
-
-    with np.load(plain[voiced[0]]["audio"]) as own:
-        frames = len(own["features"])
-    with np.load(index[f"{voiced[0]}_sp0.9"]["audio"]) as slower:
-        assert len(slower["features"]) == pytest.approx(frames / 0.9, abs=1)
-
-    about = json.loads((tmp_path / "out/inference/model.json").read_text())[
-        "metadata"
-    ]
-    assert about["run"]["speed_changes"] == [90, 110]
-    assert about["run"]["audio_speeds"] == [80]
-    assert about["run"]["mixup"] == 0.4
-    card = (tmp_path / "out/inference/README.md").read_text()
-    assert "at this speed, in percent: 90, 110" in card and "Mixup: 0.4" in card
-    assert "heard at these speeds too, in percent: 80" in card
+    # What it was trained with stands in its card.
+    card = (out / "inference" / "README.md").read_text()
+    assert "Mixup: 1" in card and "Noise on features in training: 2" in card

@@ -93,7 +93,6 @@ def learned(real_data, whisper_folder, tmp_path_factory, features):
         "CREMA-D",
         *options(real_data, whisper_folder, folder, features),
         *("--skip_prep", "True", "--number_of_epochs", "60"),
-        *("--early_stopping_patience", "60"),
         *("--train_annotation", manifest),
         *("--valid_annotation", manifest),
         *("--test_annotation", manifest),

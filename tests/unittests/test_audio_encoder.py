@@ -168,7 +168,7 @@ def test_all_layers_side_by_side(
     ssl_folder, tmp_path, kind, norm, stable, normalize
 ):
     folder = ssl_folder(kind, norm, stable, normalize)
-    encoder = AudioEncoder(folder, num_layers=CUT, all_layers=True)
+    encoder = AudioEncoder(folder, num_layers=CUT, output_all_hiddens=True)
     assert encoder.output_dim == CUT * 32
     clips = _clips(16000, 8080)
     features, lens = encoder(*_batch(clips))
@@ -181,7 +181,7 @@ def test_all_layers_side_by_side(
     )
     encoder.export(tmp_path)
     again = AudioEncoder(
-        tmp_path / "audio_encoder", num_layers=None, all_layers=True
+        tmp_path / "audio_encoder", num_layers=None, output_all_hiddens=True
     )
     assert again.fingerprint() == encoder.fingerprint()
     assert torch.equal(again(*_batch(clips))[0], features)
@@ -357,7 +357,9 @@ def test_whisper_equals_transformers_in_windows(small_whisper):
 
 
 def test_whisper_all_layers_side_by_side(small_whisper):
-    encoder = AudioEncoder(small_whisper, num_layers=CUT, all_layers=True)
+    encoder = AudioEncoder(
+        small_whisper, num_layers=CUT, output_all_hiddens=True
+    )
     assert encoder.output_dim == CUT * 32
     clips = _clips(8000, 40001)
     features, _ = encoder(*_batch(clips))

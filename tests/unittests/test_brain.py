@@ -6,21 +6,21 @@ from functools import partial
 import pytest
 import speechbrain as sb
 import torch
-from speechbrain.dataio.batch import PaddedBatch
+from recipe_train import UPDATES, VAVLBrain
 from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.nnet.schedulers import LinearScheduler
 from speechbrain.utils.data_pipeline import provides, takes
-from speechbrain.utils.epoch_loop import EpochCounterWithStopper
+from speechbrain.utils.epoch_loop import EpochCounter
 
-from vavl_sb.dataio.buckets import bucket_sampler
+from vavl_sb.dataio.datasets import EmotionBatch
 from vavl_sb.lobes.vavl import VAVL
+from vavl_sb.nnet.attribute_scale import AttributeScale
 from vavl_sb.nnet.losses import ccc_loss, classification_loss
-from vavl_sb.training import report
-from vavl_sb.training.brain import VAVLBrain
-from vavl_sb.training.epoch_log import EpochLog
-from vavl_sb.training.schedules import UPDATES
+from vavl_sb.training.logs import EpochLog
+from vavl_sb.training.mixup import Mixup
 from vavl_sb.utils.checkpoints import CheckedCheckpointer
 from vavl_sb.utils.errors import VAVLError
+from vavl_sb.utils.metrics import ConcordanceStats, EmotionStats
 from vavl_sb.utils.random_state import RandomState
 
 LABELS = ["angry", "happy", "sad"]
@@ -59,8 +59,7 @@ def items(has, task="classification", seed=0, signal=0.0):
             frames = 4 + int(torch.randint(8, (), generator=random))
             values = torch.randn(frames, dim, generator=random)
             values[:, label] += signal
-            clip[f"has_{name}"] = letter in which
-            clip[name] = values if letter in which else torch.zeros(1, dim)
+            clip[name] = values if letter in which else torch.zeros(0, dim)
         if task == "classification":
             clip["label"] = torch.tensor([label])
         else:
@@ -72,24 +71,28 @@ def items(has, task="classification", seed=0, signal=0.0):
 def make_brain(folder, task="classification", net=None, **changes):
     """A brain as a recipe makes it."""
     net = net or network()
-    loss = classification_loss if task == "classification" else ccc_loss
-    limit = changes.pop("limit", 3)
+    classes = task == "classification"
+    limit, lr = changes.pop("limit", 3), 1e-2
     run_opts = changes.pop("run_opts", {})
-    options = {
-        "schedule": changes.pop("schedule", "sequential"),
-        "lr_annealing": changes.pop("lr_annealing", None),
-        "attribute_range": changes.pop("attribute_range", None),
-        "prediction_loss": loss,
-        "reconstruction_weight": 2.0,
-        "select_by": changes.pop("select_by", "mean"),
-        "mixup": changes.pop("mixup", 0.0),
-        "train_loggers": [EpochLog(str(folder / "train_log.txt"))],
-    }
+    mixup = changes.pop("mixup", 0.0)
+    if mixup:
+        number = len(LABELS) if classes else None
+        changes["augment"] = Mixup(mixup, number)
     hparams = {
         "task": task,
         "labels": LABELS,
-        "output_folder": str(folder),
-        "epoch_counter": EpochCounterWithStopper(limit, limit, 0, "max"),
+        "lr": lr,
+        "lr_audio_encoder": 1e-5,
+        "lr_annealing": lambda epoch: (lr, lr),
+        "schedule": "sequential",
+        "scale": AttributeScale(changes.pop("attribute_range", None)),
+        "prediction_loss": classification_loss if classes else ccc_loss,
+        "reconstruction_weight": 2.0,
+        "metric": partial(
+            EmotionStats if classes else ConcordanceStats, LABELS
+        ),
+        "epoch_counter": EpochCounter(limit),
+        "max_grad_norm": float("inf"),
         **changes,
     }
     checkpointer = CheckedCheckpointer(
@@ -102,11 +105,12 @@ def make_brain(folder, task="classification", net=None, **changes):
     )
     return VAVLBrain(
         modules={"vavl": net},
-        opt_class=partial(torch.optim.Adam, lr=1e-2, weight_decay=5e-7),
+        opt_class=partial(torch.optim.Adam, lr=lr, weight_decay=5e-7),
         hparams=hparams,
         run_opts={"device": "cpu", "noprogressbar": True, **run_opts},
         checkpointer=checkpointer,
-        **options,
+        output_folder=str(folder),
+        train_logger=EpochLog(str(folder / "train_log.txt")),
     )
 
 
@@ -120,7 +124,6 @@ def ready(brain):
 
 def one_update(brain, batch, update):
     """Runs a single one of the three updates."""
-    brain.update = update
     out = brain.compute_forward(batch, sb.Stage.TRAIN, update=update)
     loss = brain.compute_objectives(out, batch, sb.Stage.TRAIN, update=update)
     if loss is None:
@@ -147,7 +150,7 @@ def copy(net):
 def test_each_update_moves_exactly_its_parameters(tmp_path, task, update):
     brain = ready(make_brain(tmp_path, task))
     net = brain.modules.vavl
-    batch = PaddedBatch(list(items(["av"] * 6, task).values()))
+    batch = EmotionBatch(list(items(["av"] * 6, task).values()))
     # Twice with every update before, so that Adam's moments are not zero:
     # a momentum must not move what this update leaves alone.
     brain.fit_batch(batch)
@@ -168,15 +171,15 @@ def test_rows_without_a_modality_take_no_part(tmp_path, task):
     kinds = ["av", "a", "v", "av", "a", "v", "av", "av"]
     clips = items(kinds, task)
     brain = ready(make_brain(tmp_path / "1", task))
-    out = brain.fit_batch(PaddedBatch(list(clips.values())))
+    out = brain.fit_batch(EmotionBatch(list(clips.values())))
     assert torch.isfinite(out)
 
     # The audio update on all rows is that on the rows with sound alone.
     states = []
-    for kept in (clips, {k: c for k, c in clips.items() if c["has_audio"]}):
+    for kept in (clips, {k: c for k, c in clips.items() if len(c["audio"])}):
         net = network(dropout=0.0, head_dropout=0.0)
         brain = ready(make_brain(tmp_path / f"{len(kept)}", task, net=net))
-        one_update(brain, PaddedBatch(list(kept.values())), "audio")
+        one_update(brain, EmotionBatch(list(kept.values())), "audio")
         states.append(copy(net))
     # Adam's first step is lr * sign(gradient): compare up to lr where the
     # gradient itself is numerically zero, and tightly nearly everywhere.
@@ -197,9 +200,9 @@ def test_rows_without_a_modality_take_no_part(tmp_path, task):
 def test_a_batch_may_lack_a_modality_entirely(tmp_path, kinds, untouched):
     brain = ready(make_brain(tmp_path))
     net = brain.modules.vavl
-    brain.fit_batch(PaddedBatch(list(items(["av"] * 3).values())))
+    brain.fit_batch(EmotionBatch(list(items(["av"] * 3).values())))
     before = copy(net)
-    loss = brain.fit_batch(PaddedBatch(list(items(kinds).values())))
+    loss = brain.fit_batch(EmotionBatch(list(items(kinds).values())))
     assert torch.isfinite(loss)
     changed = moved(net, before)
     assert changed
@@ -223,7 +226,7 @@ def test_batches_with_nan_are_skipped_and_all_named(tmp_path):
         clips["clip1"]["audio"][0, 0] = float("nan")
         for clip in clips.values():
             clip["id"] += f"of{number}"
-        batches.append(PaddedBatch(list(clips.values())))
+        batches.append(EmotionBatch(list(clips.values())))
     brain.fit_batch(batches[0])
     brain.fit_batch(batches[1])
     assert not moved(net, before)
@@ -244,7 +247,7 @@ def test_batches_with_nan_are_skipped_and_all_named(tmp_path):
 @pytest.mark.parametrize("schedule", ["sequential", "joint"])
 def test_a_gradient_with_nan_moves_nothing(tmp_path, schedule):
     brain = ready(make_brain(tmp_path, schedule=schedule))
-    batch = PaddedBatch(list(items(["av", "av"]).values()))
+    batch = EmotionBatch(list(items(["av", "av"]).values()))
     brain.fit_batch(batch)  # Adam has moments.
     net = brain.modules.vavl
     before = copy(net)
@@ -279,7 +282,7 @@ def test_skipped_updates_are_counted_by_epoch_in_the_log(tmp_path):
     assert [entry["epoch"] for entry in skipped(tmp_path)] == [1, 2]
 
 
-def test_an_answer_that_is_not_finite_is_not_scored(tmp_path):
+def test_a_prediction_that_is_not_finite_is_not_scored(tmp_path):
     clips = items(["av"] * 6)
     bad = items(["av"] * 6)
     bad["clip3"]["visual"][0, 0] = float("inf")
@@ -289,7 +292,7 @@ def test_an_answer_that_is_not_finite_is_not_scored(tmp_path):
         brain.fit(counter, dataset(clips), dataset(bad))
 
 
-def test_an_answer_in_half_precision_may_have_overflowed(tmp_path):
+def test_a_prediction_in_half_precision_may_have_overflowed(tmp_path):
     bad = items(["av"] * 2)
     bad["clip1"]["audio"][0, 0] = float("inf")
     brain = make_brain(tmp_path)
@@ -301,7 +304,7 @@ def test_an_answer_in_half_precision_may_have_overflowed(tmp_path):
 
 def dataset(clips):
     """A SpeechBrain dataset over in-memory clips."""
-    keys = ["audio", "has_audio", "visual", "has_visual", "label"]
+    keys = ["audio", "visual", "label"]
 
     @takes("id")
     @provides(*keys)
@@ -319,24 +322,22 @@ def fit_and_test(
     task="classification",
     epochs=3,
     clips=None,
-    bucketed=False,
     **changes,
 ):
     clips = clips or items(["av", "a", "v", "av"] * 6, task, signal=2.0)
-    counter = EpochCounterWithStopper(epochs, epochs, 0, "max")
+    counter = EpochCounter(epochs)
     brain = make_brain(folder, task, epoch_counter=counter, **changes)
-    train, options = dataset(clips), {"batch_size": 8, "shuffle": True}
-    if bucketed:
-        options = {"batch_sampler": bucket_sampler(train, 8, seed=5)}
     brain.fit(
         counter,
-        train,
         dataset(clips),
-        train_loader_kwargs=options,
+        dataset(clips),
+        train_loader_kwargs={"batch_size": 8, "shuffle": True},
         valid_loader_kwargs={"batch_size": 8},
     )
     brain.evaluate(
-        dataset(clips), max_key="score", test_loader_kwargs={"batch_size": 8}
+        dataset(clips),
+        min_key="criterion",
+        test_loader_kwargs={"batch_size": 8},
     )
     return json.loads((folder / "metrics.json").read_text())
 
@@ -368,43 +369,16 @@ def test_it_learns_and_reconstruction_falls(tmp_path):
         assert losses[-1] < 0.5 * losses[0]
 
 
-@pytest.mark.parametrize("bucketed", [False, True])
-def test_a_stopped_run_resumes_to_the_same_end(tmp_path, bucketed):
-    whole = fit_and_test(tmp_path / "whole", epochs=3, bucketed=bucketed)
-    fit_and_test(tmp_path / "parts", epochs=1, bucketed=bucketed)
+def test_a_stopped_run_resumes_to_the_same_end(tmp_path):
+    whole = fit_and_test(tmp_path / "whole", epochs=3)
+    fit_and_test(tmp_path / "parts", epochs=1)
     torch.rand(5)  # Whatever else happened to the random state.
-    parts = fit_and_test(tmp_path / "parts", epochs=3, bucketed=bucketed)
+    parts = fit_and_test(tmp_path / "parts", epochs=3)
     assert parts == whole
     for name in ("predictions_test.csv", "learning_curves.json"):
         assert (tmp_path / "parts" / name).read_bytes() == (
             tmp_path / "whole" / name
         ).read_bytes()
-
-
-def test_a_brain_tells_its_epochs_to_a_sampler_of_buckets(tmp_path):
-    clips = items(["av"] * 24)
-    orders = {}
-    for run in ("first", "again"):
-        brain = make_brain(tmp_path / run, limit=2)
-        seen = orders[run] = []
-        brain.on_fit_batch_start = lambda batch, _, seen=seen: seen.append(
-            tuple(batch.id)
-        )
-        train = dataset(clips)
-        brain.fit(
-            brain.hparams.epoch_counter,
-            train,
-            None,
-            train_loader_kwargs={
-                "batch_sampler": bucket_sampler(train, 6, seed=1)
-            },
-        )
-    assert orders["first"] == orders["again"]
-    half = len(orders["first"]) // 2
-    epochs = orders["first"][:half], orders["first"][half:]
-    for epoch in epochs:
-        assert sorted(sum(epoch, ())) == sorted(clips)
-    assert sorted(epochs[0]) != sorted(epochs[1])
 
 
 def test_without_validation_the_last_epoch_is_kept(tmp_path):
@@ -418,29 +392,70 @@ def test_without_validation_the_last_epoch_is_kept(tmp_path):
     )
     last = copy(brain.modules.vavl)
     brain.evaluate(
-        dataset(clips), max_key="score", test_loader_kwargs={"batch_size": 3}
+        dataset(clips),
+        min_key="criterion",
+        test_loader_kwargs={"batch_size": 3},
     )
     assert not moved(brain.modules.vavl, last)
 
 
+def test_gradients_of_several_batches_are_not_added_up(tmp_path):
+    with pytest.raises(VAVLError, match="grad_accumulation_factor"):
+        make_brain(tmp_path, grad_accumulation_factor=2)
+
+
+def stage_of(brain, stage, clips, epoch=1):
+    """Runs a stage on a single batch, as ``fit`` does."""
+    brain.on_stage_start(stage, epoch)
+    batch = EmotionBatch(list(clips.values()))
+    run = brain.fit_batch if stage == sb.Stage.TRAIN else None
+    loss = run(batch) if run else brain.evaluate_batch(batch, stage)
+    brain.modules.eval()
+    brain.on_stage_end(stage, loss, epoch)
+
+
+@pytest.mark.parametrize("task", ["classification", "regression"])
 @pytest.mark.parametrize(
-    "change, message",
+    "train, valid, heads",
     [
-        ({"grad_accumulation_factor": 2}, "grad_accumulation_factor"),
-        ({"select_by": "loudness"}, "select_by"),
+        (["av"] * 6, ["av", "a", "v", "av", "av"], ["audiovisual"]),
+        (["av"] * 6, ["a", "v", "a", "v"], ["audio", "visual"]),
+        (["a", "v"] * 3, ["av"] * 4, ["audio", "visual"]),
+        (["a"] * 6, ["av"] * 4, ["audio"]),
     ],
 )
-def test_options_that_cannot_be_meant_are_refused(tmp_path, change, message):
-    with pytest.raises(VAVLError, match=message):
-        make_brain(tmp_path, **change)
-
-
-def test_selection_by_a_modality():
-    scores = {"audio": {"score": 0.2}, "visual": {"score": 0.6}}
-    assert report.selected(scores, "visual") == 0.6
-    assert report.selected(scores, "mean") == pytest.approx(0.4)
-    with pytest.raises(VAVLError, match="select_by"):
-        report.selected(scores, "audiovisual")
+def test_the_lowest_audio_visual_loss_is_kept_where_there_is_one(
+    tmp_path, task, train, valid, heads
+):
+    brain = ready(make_brain(tmp_path, task))
+    brain.has_valid = True
+    kept = []
+    brain.checkpointer.save_and_keep_only = lambda meta, min_keys: kept.append(
+        (meta["criterion"], min_keys)
+    )
+    stage_of(brain, sb.Stage.TRAIN, items(train, task))
+    clips = items(valid, task, seed=1)
+    stage_of(brain, sb.Stage.VALID, clips)
+    losses = []
+    for head in heads:
+        rows = [
+            clip
+            for clip in clips.values()
+            if all(
+                len(clip[m])
+                for m in ("audio", "visual")
+                if head in (m, "audiovisual")
+            )
+        ]
+        batch = EmotionBatch(rows)
+        out = brain.compute_forward(batch, sb.Stage.VALID)
+        target = batch.label.data
+        target = target.squeeze(-1) if task == "classification" else target
+        loss = brain.hparams.prediction_loss(getattr(out, head), target)
+        losses.append(loss.item())
+    ((criterion, keys),) = kept
+    assert criterion == pytest.approx(sum(losses) / len(losses), rel=1e-4)
+    assert keys == ["criterion"]
 
 
 def test_learning_rate_falls_by_epoch_and_after_a_resume(tmp_path):
@@ -450,10 +465,13 @@ def test_learning_rate_falls_by_epoch_and_after_a_resume(tmp_path):
 
     class Recording(VAVLBrain):
         def on_fit_batch_start(self, batch, should_step):
+            super().on_fit_batch_start(batch, should_step)
             seen.append(self.optimizer.param_groups[0]["lr"])
 
     def run(epochs):
-        brain = make_brain(tmp_path, lr_annealing=annealing, limit=epochs)
+        brain = make_brain(
+            tmp_path, lr=0.4, lr_annealing=annealing, limit=epochs
+        )
         brain.__class__ = Recording
         brain.fit(
             brain.hparams.epoch_counter,
@@ -478,12 +496,13 @@ def test_attributes_are_scored_in_the_corpus_s_own_scale(tmp_path, limits):
     data = items(["av"] * 6, task="regression")
     for clip in data.values():
         clip["label"] = low + (high - low) * clip["label"]
-    batch = PaddedBatch(list(data.values()))
+    batch = EmotionBatch(list(data.values()))
     ready(brain).modules.eval()
     brain.on_stage_start(sb.Stage.TEST)
     out = brain.compute_forward(batch, sb.Stage.TEST)
-    loss = brain._update_loss(out, batch, "audiovisual", sb.Stage.TEST)
-    brain.compute_objectives(out, batch, sb.Stage.TEST)
+    loss = brain.compute_objectives(
+        out, batch, sb.Stage.TEST, update="audiovisual"
+    )
     predictions, targets = brain.stats["audiovisual"].stacked()
     assert targets == pytest.approx(batch.label.data.numpy())
     middle, half = (low + high) / 2, (high - low) / 2
@@ -506,7 +525,7 @@ def test_joint_gradients_are_the_sum_of_the_separate_ones(tmp_path, task):
         net = network(**still)
         brain = ready(make_brain(tmp_path / update, task, net))
         brain.optimizers_step = lambda: None
-        one_update(brain, PaddedBatch(list(clips.values())), update)
+        one_update(brain, EmotionBatch(list(clips.values())), update)
         for name, parameter in net.named_parameters():
             if parameter.grad is not None:
                 grad = parameter.grad.clone()
@@ -514,7 +533,7 @@ def test_joint_gradients_are_the_sum_of_the_separate_ones(tmp_path, task):
     net = network(**still)
     brain = make_brain(tmp_path / "joint", task, net, schedule="joint")
     ready(brain).optimizers_step = lambda: None
-    brain.fit_batch(PaddedBatch(list(clips.values())))
+    brain.fit_batch(EmotionBatch(list(clips.values())))
     for name, parameter in net.named_parameters():
         torch.testing.assert_close(
             parameter.grad, wanted[name], rtol=1e-4, atol=1e-6
@@ -526,6 +545,6 @@ def test_joint_schedule_learns_and_copes_with_what_is_missing(tmp_path):
     assert all(s["f1_macro"] == 1.0 for s in metrics["test"].values())
     brain = ready(make_brain(tmp_path / "v", schedule="joint"))
     before = copy(brain.modules.vavl)
-    brain.fit_batch(PaddedBatch(list(items(["v"] * 3).values())))
+    brain.fit_batch(EmotionBatch(list(items(["v"] * 3).values())))
     parts = {name.split(".")[0] for name in moved(brain.modules.vavl, before)}
     assert parts == {"visual_branch", "shared", "shared_norm"}

@@ -26,7 +26,6 @@ class CountingEncoder:
         self.name, self.stop_after, self.calls = name, stop_after, []
         self.audio_encoder = self.visual_encoder = self
         self.output_dim = 2
-        self.audio_speeds = []
 
     def fingerprint(self, modality):
         return f"{modality}-{self.name}"

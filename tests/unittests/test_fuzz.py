@@ -28,21 +28,20 @@ RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 for recipe in ("CREMA-D", "MSP-IMPROV", "RAVDESS"):
     sys.path.insert(0, str(RECIPES / recipe))
 
-import cremad_labels  # noqa: E402
-import msp_improv_labels  # noqa: E402
-import ravdess_names  # noqa: E402
-import ravdess_splits  # noqa: E402
+import cremad_prepare  # noqa: E402
+import msp_improv_prepare  # noqa: E402
+import ravdess_prepare  # noqa: E402
 
 from vavl_sb.dataio.manifest import read_manifest  # noqa: E402
 from vavl_sb.dataio.preparation import (  # noqa: E402
-    is_prepared,
-    read_speaker_lists,
+    PrepareReport,
+    read_partition,
     recorded_folder,
 )
-from vavl_sb.dataio.prepare_report import PrepareReport  # noqa: E402
 from vavl_sb.features.cache import ContentIndex, read_index  # noqa: E402
 from vavl_sb.lobes.vavl import VAVL  # noqa: E402
 from vavl_sb.utils.errors import CorpusError, VAVLError  # noqa: E402
+from vavl_sb.utils.files import write_json  # noqa: E402
 
 fuzz = functools.partial(
     settings,
@@ -93,7 +92,7 @@ GOOD = {
 def manifests(draw):
     """Text of a manifest: sound, with one field changed, or cut short."""
     entry = dict(GOOD)
-    for field in draw(st.lists(st.sampled_from([*GOOD, "withheld"]))):
+    for field in draw(st.lists(st.sampled_from(list(GOOD)))):
         entry[field] = draw(VALUES)
     names = st.text(st.characters(codec=None), max_size=5)
     whole = {draw(names): entry, "b": draw(st.just(GOOD) | VALUES)}
@@ -133,9 +132,7 @@ def test_any_other_json_file(tmp_path, text):
     path.write_text(text)
     found = value_or_line(recorded_folder, tmp_path)
     assert found is None or isinstance(found, str)
-    assert is_prepared(path, "mark", [path], tmp_path) is False
-    value_or_line(read_speaker_lists, path)
-    value_or_line(ravdess_splits.read_partition, path)
+    value_or_line(read_partition, path, {})
     index = value_or_line(read_index, path)
     assert all(
         set(row) == {"audio", "visual"} for row in (index or {}).values()
@@ -188,30 +185,34 @@ MSP-IMPROV-S01A-M02-R-FM01.wav,1,5,3.0,2,Male,Development
 
 def shares_are_numbers(found):
     for labels in found.values():
-        for share in (labels.shares or {}).values():
-            assert 0 <= share < math.inf
+        for name in cremad_prepare.CLASSES:
+            assert 0 <= labels.fields[name] < math.inf
 
 
 def ratings_are_on_the_scale(found):
     for labels in found.values():
-        for rating in (labels.ratings or {}).values():
-            assert 1 <= rating <= 5
+        for name in msp_improv_prepare.ATTRIBUTES:
+            assert 1 <= labels.fields.get(name, 1) <= 5
 
 
 @pytest.mark.parametrize(
     "read, table, check",
     [
-        (cremad_labels.read_votes, VOTES, shares_are_numbers),
-        (cremad_labels.read_released, RELEASED, shares_are_numbers),
-        (msp_improv_labels.read_ratings, RATINGS, ratings_are_on_the_scale),
-        (msp_improv_labels.read_released, CSV, ratings_are_on_the_scale),
+        (cremad_prepare.read_votes, VOTES, shares_are_numbers),
+        (cremad_prepare.read_released, RELEASED, shares_are_numbers),
+        (msp_improv_prepare.read_ratings, RATINGS, ratings_are_on_the_scale),
+        (msp_improv_prepare.read_released, CSV, ratings_are_on_the_scale),
     ],
     ids=["CREMA-D votes", "CREMA-D csv", "MSP-IMPROV ratings", "MSP csv"],
 )
 def test_any_table_of_labels(tmp_path, read, table, check):
     path = tmp_path / "labels"
     path.write_text(table)
-    assert len(read(path, PrepareReport())) == 2
+
+    def labels(path, report):
+        return dict(read(path, report))
+
+    assert len(labels(path, PrepareReport())) == 2
 
     @fuzz(max_examples=100)
     @given(data=damaged(table))
@@ -219,9 +220,9 @@ def test_any_table_of_labels(tmp_path, read, table, check):
     def try_one(data):
         path.write_bytes(data)
         report = PrepareReport()
-        check(value_or_line(read, path, report, error=CorpusError) or {})
+        check(value_or_line(labels, path, report, error=CorpusError) or {})
         # What was left out is named, and can be written down.
-        report.write(tmp_path / "report.json")
+        write_json(tmp_path / "report.json", vars(report))
 
     try_one()
 
@@ -240,9 +241,9 @@ def test_any_table_of_labels(tmp_path, read, table, check):
 @example(name="MSP-IMPROV-ſ01A-F01-P-FM01")
 def test_any_name_of_a_file(name):
     for parse in (
-        ravdess_names.parse_name,
-        cremad_labels.parse_name,
-        msp_improv_labels.parse_name,
+        ravdess_prepare.parse_name,
+        cremad_prepare.parse_name,
+        msp_improv_prepare.parse_name,
     ):
         found = value_or_line(parse, name, error=CorpusError)
         if found is not None:

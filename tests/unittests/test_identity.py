@@ -3,129 +3,125 @@
 from types import SimpleNamespace
 
 import pytest
-import speechbrain as sb
+from conftest import REPOSITORY
 
-from vavl_sb.training.run_fingerprint import record_run, refuse_other_run
+from vavl_sb.training.arguments import parse_arguments
+from vavl_sb.training.run_fingerprint import claim_folder, read_settings
 from vavl_sb.utils.errors import VAVLError
 
+HPARAMS = str(REPOSITORY / "recipes" / "CREMA-D" / "hparams" / "vavl_cls.yaml")
+
+
+class Run:
+    """A run of the CREMA-D recipe, as far as it matters here."""
+
+    def __init__(self, folder):
+        self.folder, self.fingerprints = folder, {"audio": "a1", "visual": "v1"}
+        self.manifests = {}
+        for split in ("train", "valid", "test"):
+            self.manifests[split] = str(folder / f"{split}.json")
+            (folder / f"{split}.json").write_text("{}")
+
+    def start(self, *options, hparams=HPARAMS, **more):
+        """Claims the folder, as train.py does."""
+        path, _, overrides = parse_arguments(
+            [str(hparams), "--data_folder", "here", *options]
+        )
+        claim_folder(
+            str(self.folder / "save"),
+            settings=read_settings(path, overrides),
+            feature_extractor=SimpleNamespace(
+                fingerprint=self.fingerprints.get
+            ),
+            manifests=self.manifests,
+            **{"precision": "fp32", "max_grad_norm": float("inf"), **more},
+        )
+
+    def refusal(self, *options, **more):
+        """The one line with which it is refused."""
+        with pytest.raises(VAVLError) as error:
+            self.start(*options, **more)
+        assert "\n" not in str(error.value) and str(self.folder) in str(
+            error.value
+        )
+        return str(error.value)
+
 
 @pytest.fixture
-def hparams(tmp_path):
-    """What a recipe's YAML gives, as far as it matters here."""
-    for split in ("train", "valid", "test"):
-        (tmp_path / f"{split}.json").write_text("{}")
-    digests = {"audio": "a1", "visual": "v1"}
-    return {
-        "seed": 1,
-        "output_folder": str(tmp_path),
-        "save_folder": str(tmp_path / "save"),
-        "train_annotation": str(tmp_path / "train.json"),
-        "valid_annotation": str(tmp_path / "valid.json"),
-        "test_annotation": str(tmp_path / "test.json"),
-        "pretrained_from": None,
-        "also_train": [],
-        "partition": 1,
-        "labels": ["happy", "sad"],
-        "residual": True,
-        "lr": 0.1,
-        "number_of_epochs": 2,
-        "data_folder": "here",
-        "feature_folder": "there",
-        "digests": digests,
-        "feature_extractor": SimpleNamespace(fingerprint=digests.get),
-    }
+def run(tmp_path):
+    (tmp_path / "save").mkdir()
+    return Run(tmp_path)
 
 
 @pytest.fixture
-def started(hparams, tmp_path):
-    """The same, of a run that has a checkpoint."""
-    record_run(hparams, refuse_other_run(hparams, {}))
-    (tmp_path / "save" / "CKPT+1").mkdir()
-    return hparams
+def started(run):
+    """The same, with a checkpoint."""
+    run.start()
+    (run.folder / "save" / "CKPT+1").mkdir()
+    return run
 
 
 def test_the_same_run_may_go_on_longer_and_elsewhere(started):
-    started.update(number_of_epochs=4, data_folder="x", feature_folder="y")
-    refuse_other_run(started, {})
+    started.start("--number_of_epochs", "40", "--feature_folder", "y")
+    started.start("--lr", "5e-5", "--num_workers=2", "--output_folder", "z")
 
 
 @pytest.mark.parametrize(
-    "key, value", [("residual", False), ("lr", 0.2), ("labels", ["sad"])]
+    "key, value",
+    [
+        ("residual", "False"),
+        ("lr", "0.2"),
+        ("labels", "[sad]"),
+        ("d_model", "64"),
+        ("schedule", "joint"),
+        ("lr_final", "0.1"),
+        ("prediction_loss", "!name:my.loss"),
+        ("vavl", "!new:my.Fusion"),
+    ],
 )
 def test_another_setting_is_refused_by_name(started, key, value):
-    started[key] = value
-    with pytest.raises(VAVLError) as error:
-        refuse_other_run(started, {})
-    assert f"({key})" in str(error.value) and "\n" not in str(error.value)
+    assert f"({key})" in started.refusal(f"--{key}", value)
 
 
-def test_options_that_came_later_count_where_they_change_something(started):
-    started.update(audio_speeds=[], speed_changes=[], mixup=0.0)
-    started.update(feature_whitening=None, feature_noise=0.0)
-    started.update(encoder_layers=3)
-    refuse_other_run(started, {})
-    started.update(audio_speeds=[90], speed_changes=[90], mixup=0.2)
-    with pytest.raises(
-        VAVLError, match=r"\(audio_speeds, mixup, speed_changes\)"
-    ):
-        refuse_other_run(started, {})
-    started.update(audio_speeds=[], speed_changes=[], mixup=0.0)
-    started.update(feature_whitening=0.5)
-    with pytest.raises(VAVLError, match=r"\(feature_whitening\)"):
-        refuse_other_run(started, {})
+def test_what_the_yaml_of_all_corpora_says_counts(started):
+    text = (REPOSITORY / "recipes" / "vavl.yaml").read_text("utf-8")
+    changed = text.replace("betas: (0.95, 0.999)", "betas: (0.9, 0.999)")
+    assert changed != text
+    recipe = started.folder / "corpus" / "hparams" / "vavl_cls.yaml"
+    recipe.parent.mkdir(parents=True)
+    with open(HPARAMS, encoding="utf-8") as file:
+        recipe.write_text(file.read())
+    (started.folder / "vavl.yaml").write_text(text)
+    started.start(hparams=recipe)
+    (started.folder / "vavl.yaml").write_text(changed)
+    assert "(opt_class)" in started.refusal(hparams=recipe)
 
 
-@pytest.mark.parametrize("in_yaml", [{}, {"max_grad_norm": 5.0}])
-def test_run_options_that_change_the_run_are_refused_by_name(
-    hparams, tmp_path, in_yaml
-):
-    hparams.update(in_yaml)
-    record_run(hparams, refuse_other_run(hparams, {}))
-    (tmp_path / "save" / "CKPT+1").mkdir()
-    # The defaults are what was recorded, and others change nothing.
-    for same in (
-        {"precision": "fp32", "max_grad_norm": 5.0},
-        {"noprogressbar": True, "device": "cpu"},
-    ):
-        refuse_other_run(hparams, same)
-    for option in (["--max_grad_norm", "1"], ["--precision", "bf16"]):
-        _, run_opts, _ = sb.parse_arguments(["a.yaml", *option])
-        with pytest.raises(VAVLError, match=rf"\({option[0][2:]}\)"):
-            refuse_other_run(hparams, run_opts)
-    with pytest.raises(VAVLError, match=r"\(precision\)"):
-        refuse_other_run(hparams, {"bfloat16_mix_prec": True})
+@pytest.mark.parametrize(
+    "option", [{"precision": "bf16"}, {"max_grad_norm": 5.0}]
+)
+def test_run_options_that_change_the_run_are_refused_by_name(started, option):
+    assert f"({next(iter(option))})" in started.refusal(**option)
 
 
-def test_a_run_option_counts_before_the_yaml(hparams, tmp_path):
-    hparams["max_grad_norm"] = 1.0
-    record_run(hparams, refuse_other_run(hparams, {"max_grad_norm": 5.0}))
-    (tmp_path / "save" / "CKPT+1").mkdir()
-    with pytest.raises(VAVLError, match=r"\(max_grad_norm\)"):
-        refuse_other_run(hparams, {})
-    refuse_other_run({**hparams, "max_grad_norm": 5.0}, {})
-
-
-def test_without_a_checkpoint_there_is_nothing_to_go_on_with(hparams):
-    record_run(hparams, refuse_other_run(hparams, {}))
-    hparams["lr"] = 0.2
-    refuse_other_run(hparams, {})
+def test_without_a_checkpoint_there_is_nothing_to_go_on_with(run):
+    run.start()
+    run.start("--lr", "0.2")
 
 
 @pytest.mark.parametrize("split", ["train", "valid", "test"])
-def test_other_clips_are_refused(started, tmp_path, split):
-    (tmp_path / f"{split}.json").write_text('{"a": 1}')
-    with pytest.raises(VAVLError, match="(clips)"):
-        refuse_other_run(started, {})
-    (tmp_path / f"{split}.json").write_text("{}")
-    refuse_other_run(started, {})
+def test_other_clips_are_refused(started, split):
+    path = started.folder / f"{split}.json"
+    path.write_text('{"a": 1}')
+    assert "(clips)" in started.refusal()
+    path.write_text("{}")
+    started.start()
 
 
-def test_another_encoder_or_start_is_refused(started, tmp_path):
-    started["digests"]["audio"] = "a2"
-    with pytest.raises(VAVLError, match="audio encoder"):
-        refuse_other_run(started, {})
-    started["digests"]["audio"] = "a1"
-    (tmp_path / "vavl.safetensors").write_text("weights")
-    started["pretrained_from"] = str(tmp_path)
-    with pytest.raises(VAVLError, match="pretrained_from"):
-        refuse_other_run(started, {})
+def test_another_encoder_or_start_is_refused(started):
+    started.fingerprints["audio"] = "a2"
+    assert "(audio encoder)" in started.refusal()
+    started.fingerprints["audio"] = "a1"
+    (started.folder / "vavl.safetensors").write_text("weights")
+    source = str(started.folder)
+    assert "(pretrained_from)" in started.refusal(pretrained_from=source)

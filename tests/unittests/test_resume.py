@@ -9,11 +9,11 @@ import json
 import pytest
 import torch
 from speechbrain import Stage
-from speechbrain.utils.epoch_loop import EpochCounterWithStopper
+from speechbrain.utils.epoch_loop import EpochCounter
 from test_brain import dataset, items, make_brain
 
 from vavl_sb.training import plots
-from vavl_sb.training.epoch_log import EpochLog
+from vavl_sb.training.logs import EpochLog
 
 LEFT = (
     "metrics.json",
@@ -32,7 +32,7 @@ def fit(folder, stop=None, workers=0, **changes):
     """Trains and tests, or stops at a moment: what happens, and how often."""
     torch.manual_seed(5)
     clips = items(["av", "a", "v", "av"] * 6, signal=1.0)
-    counter = EpochCounterWithStopper(EPOCHS, EPOCHS, 0, "max")
+    counter = EpochCounter(EPOCHS)
     changes["run_opts"] = {"ckpt_interval_steps": 1}
     brain = make_brain(folder, epoch_counter=counter, **changes)
     if stop:
@@ -47,7 +47,7 @@ def fit(folder, stop=None, workers=0, **changes):
         train_loader_kwargs=train,
         valid_loader_kwargs=dict(test),
     )
-    brain.evaluate(dataset(clips), max_key="score", test_loader_kwargs=test)
+    brain.evaluate(dataset(clips), min_key="criterion", test_loader_kwargs=test)
 
 
 def stop_at(brain, name, count):
@@ -89,7 +89,7 @@ AROUND_VALIDATION = [
     ("_fit_valid", 0),
     ("evaluate_batch", 1),
     ("evaluate_batch", 2 * BATCHES + 1),
-    ("_end_epoch", 1),
+    ("end_epoch", 1),
     ("_after_log", 1),
 ]
 
@@ -156,7 +156,7 @@ def test_skipped_updates_are_counted_once(tmp_path):
     good = items(["av"] * 6)
 
     def train(stop=None):
-        counter = EpochCounterWithStopper(EPOCHS, EPOCHS, 0, "max")
+        counter = EpochCounter(EPOCHS)
         opts = {"ckpt_interval_steps": 1}
         brain = make_brain(tmp_path, epoch_counter=counter, run_opts=opts)
         if stop:
@@ -181,4 +181,4 @@ def test_without_validation_the_next_epoch_starts_at_its_start(tmp_path):
     again.on_fit_start()
     assert again.step == 0 and again.avg_train_loss == 0.0
     again.on_stage_start(Stage.TRAIN, 2)
-    assert again.progress.losses() == {}
+    assert again.meters.averages() == {}

@@ -8,7 +8,6 @@ import errno
 import os
 import resource
 import signal
-import sys
 import time
 
 import pytest
@@ -17,7 +16,7 @@ import torch
 from vavl_sb.utils.errors import VAVLError, exit_on_error
 from vavl_sb.utils.files import write_folder
 from vavl_sb.utils.lock import hold_folder
-from vavl_sb.utils.signals import Terminated, sigterm_raises
+from vavl_sb.utils.signals import Terminated
 from vavl_sb.utils.weights import save_tensors
 
 
@@ -108,69 +107,6 @@ def test_a_signal_is_one_line_and_a_status(number, status, caplog, attended):
     (record,) = caplog.records
     assert "the same command goes on" in record.getMessage()
     assert signal.getsignal(number) is handler
-
-
-class Raiser:
-    """Stops the program in its finalizer, where Python drops exceptions."""
-
-    def __init__(self, number):
-        self.number = number
-
-    def __del__(self):
-        signal.raise_signal(self.number)
-
-
-@pytest.mark.parametrize(
-    "number, status", [(signal.SIGTERM, 143), (signal.SIGINT, 130)]
-)
-def test_a_signal_that_python_drops_stops_all_the_same(
-    number, status, capsys, attended
-):
-    hook, before = sys.unraisablehook, time.monotonic()
-    with pytest.raises(SystemExit) as stop, exit_on_error():
-        Raiser(number)
-        time.sleep(30)
-    assert stop.value.code == status and time.monotonic() - before < 15
-    assert "Exception ignored" not in capsys.readouterr().err
-    assert sys.unraisablehook is hook
-
-
-def test_a_stop_that_was_raised_is_not_asked_for_again(attended):
-    tidied = False
-    with pytest.raises(SystemExit) as stop, exit_on_error():
-        try:
-            Raiser(signal.SIGTERM)  # Dropped: it comes again in 50 ms,
-            signal.raise_signal(signal.SIGINT)  # but this one is before.
-        finally:
-            time.sleep(0.3)
-            tidied = True
-    assert tidied and stop.value.code == 130
-
-
-def test_a_stop_that_is_dropped_within_stops_what_is_around(attended):
-    with pytest.raises(SystemExit) as stop, exit_on_error():
-        with sigterm_raises():
-            Raiser(signal.SIGTERM)
-        time.sleep(30)
-    assert stop.value.code == 143
-
-
-def test_other_errors_in_a_finalizer_are_told_as_ever(monkeypatch):
-    class Faulty:
-        def __del__(self):
-            raise ZeroDivisionError
-
-    told = []
-    monkeypatch.setattr("sys.unraisablehook", told.append)
-    with exit_on_error():
-        Faulty()
-    assert [what.exc_type for what in told] == [ZeroDivisionError]
-
-
-def test_a_stop_that_is_dropped_at_the_very_end_kills_nothing(attended):
-    with exit_on_error():
-        Raiser(signal.SIGTERM)
-    time.sleep(0.3)
 
 
 def test_a_full_disk_is_one_line(caplog):

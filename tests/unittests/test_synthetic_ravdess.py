@@ -28,7 +28,7 @@ from vavl_sb.utils.errors import CorpusError
 RECIPE = Path(__file__).resolve().parents[2] / "recipes" / "RAVDESS"
 sys.path.insert(0, str(RECIPE))
 
-from ravdess_names import parse_name  # noqa: E402
+from ravdess_prepare import parse_name  # noqa: E402
 
 # Small and slow pictures: what is tested does not depend on their number.
 FAST = {
@@ -83,14 +83,14 @@ def test_the_recipe_reads_every_name_as_it_was_meant():
         for clip in clips:
             assert actor_of(clip) == actor
             path = Path(file_path(clip, "03"))
-            modality, utterance = parse_name(path.stem)
-            seen.add(utterance.id)
+            modality, id, fields = parse_name(path.stem)
+            seen.add(id)
             assert modality == "03" and path.suffix == ".wav"
-            assert path.parent.name == utterance.spk_id == f"Actor_{actor:02d}"
-            assert utterance.emotion == clip.emotion and not utterance.song
-            strong = utterance.intensity == "strong"
+            assert path.parent.name == fields["spk_id"] == f"Actor_{actor:02d}"
+            assert fields["emotion"] == clip.emotion and id.startswith("01-")
+            strong = fields["intensity"] == "strong"
             assert strong == (clip.level == "HI")
-            assert not (strong and utterance.emotion == "neutral")
+            assert not (strong and fields["emotion"] == "neutral")
         # The first six are all emotions in one sentence.
         assert len({clip.emotion for clip in clips[:6]}) == 6
         assert len({clip.sentence for clip in clips[:6]}) == 1

@@ -5,13 +5,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 from light_model import write_model_file
-from test_clip import make_encoder
 
 from vavl_sb.lobes.vavl import VAVL
 from vavl_sb.training.init_from_pretrained import (
     carried_modalities,
+    init_from_pretrained,
     read_about,
-    start_from,
 )
 from vavl_sb.utils.errors import CorpusError, EncoderError
 from vavl_sb.utils.weights import save_weights
@@ -30,18 +29,7 @@ def network(seed, **changes):
 
 
 def encoder(**digests):
-    return SimpleNamespace(
-        fingerprint={**DIGESTS, **digests}.get,
-        audio_speeds=[],
-        audio_encoder=SimpleNamespace(freeze=True),
-    )
-
-
-def hearing(speeds, freeze=True):
-    """A feature extractor with all its parts."""
-    encoder = make_encoder(audio_speeds=speeds)
-    encoder.audio_encoder.freeze = freeze
-    return encoder
+    return SimpleNamespace(fingerprint={**DIGESTS, **digests}.get)
 
 
 @pytest.fixture
@@ -73,13 +61,13 @@ def same(net, other):
 def test_branches_and_shared_layers_come_over_and_heads_stay_new(model):
     source, net = network(0, num_outputs=6), network(1)
     for branch in (source.audio_branch, source.visual_branch):
-        branch["standardize"].set(
-            torch.rand(branch["standardize"].mean.shape), torch.tensor(2.0)
+        branch["normalize"].set_statistics(
+            torch.rand(branch["normalize"].mean.shape), torch.tensor(2.0)
         )
     before = set(net.state_dict()) - same(net, source)
-    start_from(model(source), net, encoder(), SPLITS)
+    init_from_pretrained(model(source), net, encoder(), SPLITS)
     changed = before & same(net, source)
-    assert any("standardize" in name for name in changed)
+    assert any("normalize" in name for name in changed)
     assert any("reconstruction_head" in name for name in changed)
     assert any(name.startswith("shared") for name in changed)
     assert not any("prediction_head" in name for name in same(net, source))
@@ -94,7 +82,7 @@ def test_a_modality_that_was_never_trained_stays_new(model):
     folder = model(source, heads=["audio"])
     assert carried_modalities(folder) == ["audio"]
     # Its faces went through another encoder, which does not matter.
-    start_from(folder, net, encoder(visual="v2"), SPLITS)
+    init_from_pretrained(folder, net, encoder(visual="v2"), SPLITS)
     weights = {name for name in same(net, source) if "projection" in name}
     assert weights and all(name.startswith("audio") for name in weights)
 
@@ -103,7 +91,9 @@ def test_a_modality_that_was_never_trained_stays_new(model):
 def test_other_encoders_of_the_same_size_are_refused(model, modality):
     folder = model(network(0))
     with pytest.raises(EncoderError, match=f"another {modality} encoder"):
-        start_from(folder, network(1), encoder(**{modality: "x"}), SPLITS)
+        init_from_pretrained(
+            folder, network(1), encoder(**{modality: "x"}), SPLITS
+        )
 
 
 @pytest.mark.parametrize("layers", [0, 2])
@@ -111,7 +101,7 @@ def test_other_shared_layers_are_refused(model, layers):
     folder = model(network(0))
     net = network(1, shared_layers=layers)
     with pytest.raises(EncoderError, match="shared layers"):
-        start_from(folder, net, encoder(), SPLITS)
+        init_from_pretrained(folder, net, encoder(), SPLITS)
 
 
 @pytest.mark.parametrize("theirs, own", [(0.5, None), (None, 0.5), (0.5, 0.7)])
@@ -119,59 +109,18 @@ def test_features_whitened_in_another_way_are_refused(model, theirs, own):
     run = {"feature_whitening": theirs}
     folder = model(network(0, feature_whitening=theirs), run=run)
     same_way = network(1, feature_whitening=theirs)
-    start_from(folder, same_way, encoder(), SPLITS)
+    init_from_pretrained(folder, same_way, encoder(), SPLITS)
     net = network(1, feature_whitening=own)
     with pytest.raises(EncoderError, match="feature_whitening") as error:
-        start_from(folder, net, encoder(), SPLITS)
+        init_from_pretrained(folder, net, encoder(), SPLITS)
     assert "\n" not in str(error.value)
-
-
-def trained_with(model, speeds):
-    """A model's folder, with what an export says of its speeds."""
-    encoder = hearing(speeds)
-    digests = {name: encoder.fingerprint(name) for name in DIGESTS}
-    # Exports from before there were speeds say nothing of them.
-    run = {"audio_speeds": speeds} if speeds else {}
-    return model(network(0), encoders=digests, run=run)
-
-
-@pytest.mark.parametrize(
-    "theirs, own", [([90], []), ([], [90, 110]), ([90], [110])]
-)
-def test_features_heard_at_other_speeds_are_refused(model, theirs, own):
-    folder = trained_with(model, theirs)
-    start_from(folder, network(1), hearing(theirs), SPLITS)
-    with pytest.raises(EncoderError) as error:
-        start_from(folder, network(1), hearing(own), SPLITS)
-    assert f"audio_speeds {theirs}, and this run has {own}" in str(error.value)
-    assert "\n" not in str(error.value)
-
-
-def test_speeds_are_the_same_in_any_order(model):
-    folder = trained_with(model, [110, 100, 90])
-    start_from(folder, network(1), hearing([90, 110]), SPLITS)
-
-
-@pytest.mark.parametrize("theirs", [[], [90, 110]])
-def test_a_speech_encoder_may_learn_from_features_at_many_speeds(model, theirs):
-    folder = trained_with(model, theirs)
-    net = network(1)
-    encoder = hearing([], freeze=False)
-    start_from(folder, net, encoder, SPLITS)
-    assert any("projection" in name for name in same(net, network(0)))
-    assert encoder.audio_speeds == []
-    other = make_encoder()
-    other.audio_encoder.average = 7
-    other.audio_encoder.freeze = False
-    with pytest.raises(EncoderError, match="another audio encoder"):
-        start_from(folder, net, other, SPLITS)
 
 
 @pytest.mark.parametrize("speaker", ["new1", "new2"])
 def test_a_speaker_that_scores_this_run_is_refused(model, speaker):
     folder = model(network(0), speakers=["old", speaker])
     with pytest.raises(CorpusError) as error:
-        start_from(folder, network(1), encoder(), SPLITS)
+        init_from_pretrained(folder, network(1), encoder(), SPLITS)
     assert speaker in str(error.value) and "\n" not in str(error.value)
 
 
@@ -182,7 +131,7 @@ def test_a_folder_that_is_no_model(model, tmp_path, text):
     folder = model(network(0))
     (tmp_path / "model.json").write_text(text)
     with pytest.raises(EncoderError, match="inference folder"):
-        start_from(folder, network(1), encoder(), SPLITS)
+        init_from_pretrained(folder, network(1), encoder(), SPLITS)
 
 
 def test_what_is_no_model_is_told_with_what_is_meant(tmp_path):

@@ -1,19 +1,19 @@
 """Whitened features, and noise on them."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
+from speechbrain.dataio.dataset import DynamicItemDataset
+from speechbrain.utils.data_pipeline import provides, takes
 
 from vavl_sb.features.cache import FeatureCache
 from vavl_sb.lobes.vavl import VAVL
 from vavl_sb.nnet import wccn as module
 from vavl_sb.nnet.feature_noise import FeatureNoise
 from vavl_sb.nnet.wccn import check_whitening, whiten, whitening
-from vavl_sb.training.experiment import _check_features
-from vavl_sb.training.init_from_pretrained import standardize_features
+from vavl_sb.training.init_from_pretrained import set_input_statistics
 from vavl_sb.utils.errors import VAVLError
+from vavl_sb.utils.files import write_json
 
 
 def clips(count=60, size=5, seed=0):
@@ -129,9 +129,6 @@ def test_no_shrinkage(value):
         ("feature_noise", -0.1),
         ("feature_noise", "1"),
         ("feature_noise", float("nan")),
-        ("feature_dropout", 1.0),
-        ("feature_dropout", -0.5),
-        ("feature_dropout", True),
     ],
 )
 def test_no_noise(name, value):
@@ -152,18 +149,9 @@ def test_noise_moves_each_clip_as_a_whole():
     assert clips_alike < 0.2 and features_alike < 0.1
 
 
-def test_dropout_leaves_features_out_of_whole_clips():
-    torch.manual_seed(0)
-    found = FeatureNoise(dropout=0.3)(torch.ones(400, 3, 50))
-    assert (found == found[:, :1]).all()
-    assert (found == 0).float().mean().item() == pytest.approx(0.3, abs=0.01)
-    assert found.mean().item() == pytest.approx(1.0, abs=0.02)
-    assert not (found[0] == found[1]).all()
-
-
 def test_no_noise_in_evaluation_or_by_default():
     features = torch.randn(2, 3, 4)
-    for noise in (FeatureNoise(2.0, 0.5).eval(), FeatureNoise()):
+    for noise in (FeatureNoise(2.0).eval(), FeatureNoise()):
         assert noise(features) is features
 
 
@@ -184,8 +172,8 @@ def networks(**settings):
             **settings,
         )
         made.append(net)
-    net = made[0].audio_branch["standardize"]
-    net.set(means.mean(0), means.std(0))
+    net = made[0].audio_branch["normalize"]
+    net.set_statistics(means.mean(0), means.std(0))
     net.set_whitening(means, targets)
     return made
 
@@ -199,7 +187,7 @@ def matrix_in(parts):
 
 def test_whitening_is_a_matrix_before_the_network():
     net, plain = (net.eval() for net in networks())
-    parts = net.audio_branch["standardize"]
+    parts = net.audio_branch["normalize"]
     features, lens = torch.randn(2, 7, 6), torch.tensor([1.0, 3 / 7])
     matrix = matrix_in(parts)
     given = ((features - parts.mean) / parts.deviation) @ matrix
@@ -213,7 +201,7 @@ def test_whitening_is_a_matrix_before_the_network():
 
 
 def test_what_is_reconstructed_has_no_noise():
-    net, _ = networks(feature_noise=2.0, feature_dropout=0.5)
+    net, _ = networks(feature_noise=2.0)
     features = torch.randn(2, 7, 6)
     noisy, again = net(features), net(features)
     quiet = net.eval()(features)
@@ -245,11 +233,30 @@ def cached(tmp_path):
     return tmp_path, index, targets
 
 
+def fit(net, folder, index, targets, **options):
+    """Sets a network's statistics as a recipe does."""
+    write_json(folder / "features.json", index)
+    clips = {id: {"target": target} for id, target in targets.items()}
+
+    @takes("target")
+    @provides("label")
+    def label(target):
+        return target
+
+    set_input_statistics(
+        net,
+        DynamicItemDataset(clips, [label], ["id", "label"]),
+        folder / "features.json",
+        folder,
+        **options,
+    )
+
+
 def test_whitening_is_that_of_the_training_clips(cached):
     folder, index, targets = cached
     net, _ = networks()
-    standardize_features(net, index, targets, folder)
-    parts = net.audio_branch["standardize"]
+    fit(net, folder, index, targets)
+    parts = net.audio_branch["normalize"]
     frames = [np.load(row["audio"])["features"] for row in index.values()]
     every = np.concatenate(frames).astype(np.float64)
     assert np.allclose(parts.mean, every.mean(axis=0), atol=1e-4)
@@ -258,53 +265,41 @@ def test_whitening_is_that_of_the_training_clips(cached):
     expected = matrix_of(means, np.arange(10) // 4, 0.4)
     assert np.allclose(matrix_in(parts), expected, atol=1e-3)
     # No clip has a picture.
-    visual = net.visual_branch["standardize"]
+    visual = net.visual_branch["normalize"]
     assert torch.equal(matrix_in(visual), torch.eye(5))
 
 
 def test_a_carried_modality_keeps_its_whitening(cached):
     folder, index, targets = cached
     net, _ = networks()
-    before = matrix_in(net.audio_branch["standardize"])
-    standardize_features(net, index, targets, folder, carried=["audio"])
-    assert torch.equal(matrix_in(net.audio_branch["standardize"]), before)
+    before = matrix_in(net.audio_branch["normalize"])
+    about = {"encoders": {"audio": "", "visual": ""}, "train_speakers": []}
+    write_json(folder / "about.json", {**about, "trained_heads": ["audio"]})
+    fit(net, folder, index, targets, pretrained_from=folder)
+    assert torch.equal(matrix_in(net.audio_branch["normalize"]), before)
 
 
 def test_fewer_clips_in_a_second_fit_leave_nothing_of_the_first(cached):
     folder, index, targets = cached
     net, _ = networks()
     few = {id: targets[id] for id in ("clip0", "clip4", "clip8")}
-    standardize_features(net, index, few, folder)
-    matrix = matrix_in(net.audio_branch["standardize"])
+    fit(net, folder, index, few)
+    matrix = matrix_in(net.audio_branch["normalize"])
     assert torch.equal(matrix, torch.eye(6))
 
 
 def test_in_half_precision_it_is_as_exact_as_else():
     net, _ = networks()
     features = torch.randn(2, 3, 6)
-    full = net.audio_branch["standardize"](features)
+    full = net.audio_branch["normalize"](features)
     with torch.autocast("cpu", torch.bfloat16):
-        half = net.audio_branch["standardize"](features)
+        half = net.audio_branch["normalize"](features)
     assert torch.equal(full, half)
 
 
-@pytest.mark.parametrize(
-    "changes, problem",
-    [
-        ({"standardize_features": False}, "needs standardized features"),
-        ({"audio_encoder": SimpleNamespace(freeze=False)}, "no statistics"),
-    ],
-)
-@pytest.mark.parametrize(
-    "option", [{"feature_whitening": 0.5}, {"feature_noise": 1.0}]
-)
-def test_features_without_statistics_are_refused(changes, problem, option):
-    plain = {
-        "standardize_features": True,
-        "audio_encoder": SimpleNamespace(freeze=True),
-        "pretrained_from": None,
-    }
-    _check_features({**plain, **option})
-    _check_features({**plain, **changes, "feature_whitening": None})
-    with pytest.raises(VAVLError, match=f"{next(iter(option))}: .*{problem}"):
-        _check_features({**plain, **changes, **option})
+def test_a_speech_encoder_that_learns_has_nothing_to_whiten_by(cached):
+    net, plain = networks()
+    fit(plain, *cached, raw_audio=True)
+    with pytest.raises(VAVLError, match="feature_whitening: .*learns") as error:
+        fit(net, *cached, raw_audio=True)
+    assert "\n" not in str(error.value)

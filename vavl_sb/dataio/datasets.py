@@ -1,103 +1,192 @@
-"""SpeechBrain datasets over a manifest and its cached features.
+"""SpeechBrain datasets over manifests and their cached features.
 
-Authors
- * The vavl_sb authors 2026
+A clip that lacks a modality has no frames of it, which is relative length 0 in
+a batch.
 """
 
+import os
+from collections.abc import Sequence
+
 import torch
+from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.utils.data_pipeline import provides, takes
+from speechbrain.utils.data_utils import batch_pad_right
 
-from vavl_sb.dataio.manifest import read_manifest
-from vavl_sb.features.cache import FeatureCache
-from vavl_sb.features.speed import (
-    FIELD as SPEED,
-    change_speed,
+from vavl_sb.dataio.manifest import (
+    SPLITS,
+    check_disjoint,
+    read_manifest,
+    refuse_overlap,
 )
+from vavl_sb.dataio.preparation import recorded_folder
+from vavl_sb.features.cache import FeatureCache
 from vavl_sb.media.reader import read_audio
-from vavl_sb.utils.errors import ManifestError, MediaError, VAVLError
+from vavl_sb.utils.errors import (
+    CorpusError,
+    ManifestError,
+    MediaError,
+    VAVLError,
+)
 from vavl_sb.utils.logger import get_logger
 
 logger = get_logger(__name__)
 
-OUTPUT_KEYS = ["id", "audio", "has_audio", "visual", "has_visual", "label"]
 
-
-def emotion_datasets(
-    splits,
-    features,
-    task,
-    labels,
-    dims,
-    cache,
-    raw_audio=False,
-):
-    """Makes one dataset a split.
-
-    An item has ``id``; ``audio`` (Ta, D) and ``visual`` (Tv, D), float32, one
-    frame of zeros where the clip lacks the modality; ``has_audio`` and
-    ``has_visual``; and ``label``: the class index, int64 (1,), or the
-    attributes, float32 (n,).
+class EmotionBatch(PaddedBatch):
+    """SpeechBrain's ``PaddedBatch``, also where clips have no frames at all.
 
     Arguments
     ---------
-    splits : dict
-        ``{"train": {clip id: entry}, ...}`` from :func:`read_entries`.
-    features : dict
-        From :func:`vavl_sb.features.extraction.extract_features`.
+    examples : list of dict
+        Items of :func:`emotion_datasets`.
+
+    Example
+    -------
+    >>> clips = [{"visual": torch.zeros(0, 2)}, {"visual": torch.ones(4, 2)}]
+    >>> EmotionBatch(clips).visual.lengths
+    tensor([0., 1.])
+    >>> EmotionBatch(clips[:1]).visual
+    PaddedData(data=tensor([[[0., 0.]]]), lengths=tensor([0.]))
+    """
+
+    def __init__(self, examples: list[dict]):
+        super().__init__(examples, padding_func=pad_frames)
+
+
+def pad_frames(
+    tensors: list[torch.Tensor], **options
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """SpeechBrain's ``batch_pad_right``, also where no clip has a frame.
+
+    Arguments
+    ---------
+    tensors : list of torch.Tensor
+        Shape (T, ...) each; T may be 0.
+    **options
+        For ``batch_pad_right``.
+
+    Returns
+    -------
+    padded : torch.Tensor
+        Shape (B, longest T but at least 1, ...).
+    lengths : torch.Tensor
+        Relative lengths, shape (B,).
+    """
+    if any(len(tensor) for tensor in tensors):
+        return batch_pad_right(tensors, **options)
+    frame = tensors[0].new_zeros(len(tensors), 1, *tensors[0].shape[1:])
+    return frame, torch.zeros(len(tensors))
+
+
+def read_splits(
+    manifests: dict[str, str],
+    data_folder: str,
+    task: str,
+    labels: Sequence[str],
+    also_train: str | Sequence[str] | None = (),
+) -> dict[str, dict]:
+    """Reads the manifests of a run, and the training clips of other corpora.
+
+    Arguments
+    ---------
+    manifests : dict
+        ``{"train": path, "valid": path, "test": path}``.
+    data_folder : str
+        What ``{data_root}`` stands for in them.
     task : str
         "classification" or "regression".
     labels : list
-        Names of classes or attributes, in the order of the outputs.
-    dims : dict
-        ``{"audio": D, "visual": D}``.
-    cache : str
-        Folder of the feature cache.
-    raw_audio : bool
-        Give 16 kHz samples (n,) as ``audio``, for an encoder that learns.
+        Names of classes or attributes.
+    also_train : str or list of str
+        A folder with the manifests of another corpus, or several, whose
+        train.json is added to the training clips.
 
     Returns
     -------
     dict
-        A ``DynamicItemDataset`` for each split, None for an empty "valid".
-        Clips without any modality are left out with a warning.
+        "train", "valid" and "test": clip id to entry, with real paths.
 
     Raises
     ------
     ManifestError
-        Another split than "valid" has no clip.
+        In one line: a manifest cannot be used, its labels are not those of
+        this run, or an id stands in two corpora.
+    CorpusError
+        A speaker of another corpus is in this run's valid or test. (Manifests
+        of the user's own that share a speaker give a warning: a prepare
+        script never writes such.)
     """
-    feature_cache = FeatureCache(cache)
-    speeds = None
-    if raw_audio:
-        speeds = {
-            id: entry.get(SPEED, 100)
-            for entries in splits.values()
-            for id, entry in entries.items()
-        }
-    items = [
-        _modality_item("audio", features, dims, feature_cache, speeds),
-        _modality_item("visual", features, dims, feature_cache),
-        _label_item(task, labels),
-    ]
-    datasets = {}
+    splits = {
+        split: read_entries(manifests[split], data_folder, task, labels)
+        for split in SPLITS
+    }
+    try:
+        check_disjoint(*(splits[split] for split in SPLITS))
+    except CorpusError as error:
+        # No prepare script makes these; whoever does may want to see whether
+        # a few clips can be learned by heart.
+        logger.warning("%s: the scores say nothing of new speakers", error)
+    for folder in other_corpora(also_train):
+        path = os.path.join(folder, "train.json")
+        more = read_entries(path, recorded_folder(folder), task, labels)
+        _refuse_shared(path, more, splits)
+        splits["train"] = {**splits["train"], **more}
+    return splits
+
+
+def other_corpora(also_train: str | Sequence[str] | None) -> list[str]:
+    """The folders of other corpora to train on.
+
+    Arguments
+    ---------
+    also_train : str, list or None
+        As in the YAML: one folder, several, or none.
+
+    Returns
+    -------
+    list of str
+
+    Example
+    -------
+    >>> other_corpora("results/a"), other_corpora(None)
+    (['results/a'], [])
+    """
+    if isinstance(also_train, str) and also_train:
+        return [also_train]
+    return list(also_train or [])
+
+
+def _refuse_shared(path, more, splits):
+    """Refuses training clips that share an id, or a test speaker, with a run.
+
+    Arguments
+    ---------
+    path : str
+        The manifest that the clips are from.
+    more : dict
+        Clip id to entry: the clips.
+    splits : dict
+        "train", "valid" and "test" of the run.
+    """
     for split, entries in splits.items():
-        entries = _usable(entries, features, split)
-        if entries:
-            datasets[split] = DynamicItemDataset(
-                entries, dynamic_items=items, output_keys=OUTPUT_KEYS
-            )
-        elif split == "valid":
-            datasets[split] = None
-        else:
+        twice = sorted(set(more) & set(entries))
+        if twice:
+            others = f" (and {len(twice) - 1} more)" * (len(twice) > 1)
             raise ManifestError(
-                f"no {split} clip has sound or a face; prepare_report.json and "
-                "feature_report.json say what was left out"
+                f"{path}: {twice[0]}{others} is already a {split} clip of "
+                "this run; ids must be unique over all corpora"
             )
-    return datasets
+    speakers = {
+        split: {entry["spk_id"] for entry in entries.values()}
+        for split, entries in {**splits, "train": more}.items()
+    }
+    refuse_overlap(speakers, "speaker", path)
 
 
-def read_entries(path, data_folder, task, labels):
+def read_entries(
+    path: str, data_folder: str, task: str, labels: Sequence[str]
+) -> dict[str, dict]:
     """Reads a manifest with real paths, checked for a task's labels.
 
     Arguments
@@ -121,14 +210,78 @@ def read_entries(path, data_folder, task, labels):
     return read_manifest(path, attributes=labels, data_root=data_folder)
 
 
+def emotion_datasets(
+    splits: dict[str, dict],
+    features: dict[str, dict],
+    task: str,
+    labels: Sequence[str],
+    dims: dict[str, int],
+    cache: str,
+    raw_audio: bool = False,
+) -> dict[str, DynamicItemDataset | None]:
+    """Makes one dataset a split.
+
+    An item has ``id``; ``audio`` (Ta, D) and ``visual`` (Tv, D), float32, with
+    no frame where the clip lacks the modality; and ``label``: the class index,
+    int64 (1,), or the attributes, float32 (n,).
+
+    Arguments
+    ---------
+    splits : dict
+        ``{"train": {clip id: entry}, ...}`` from :func:`read_splits`.
+    features : dict
+        From :func:`vavl_sb.features.cache.read_index`.
+    task : str
+        "classification" or "regression".
+    labels : list
+        Names of classes or attributes, in the order of the outputs.
+    dims : dict
+        ``{"audio": D, "visual": D}``.
+    cache : str
+        Folder of the feature cache.
+    raw_audio : bool
+        Give 16 kHz samples (n,) as ``audio``, for an encoder that learns.
+
+    Returns
+    -------
+    dict
+        A ``DynamicItemDataset`` for each split, None for an empty "valid".
+        Clips without any modality are left out with a warning.
+
+    Raises
+    ------
+    ManifestError
+        Another split than "valid" has no clip.
+    """
+    feature_cache = FeatureCache(cache)
+    items = [
+        _modality_item(modality, features, dims[modality], feature_cache, raw)
+        for modality, raw in (("audio", raw_audio), ("visual", False))
+    ]
+    items.append(_label_item(task, labels))
+    datasets = {}
+    for split, entries in splits.items():
+        entries = _usable(entries, features, split)
+        if entries:
+            datasets[split] = DynamicItemDataset(
+                entries,
+                dynamic_items=items,
+                output_keys=["id", "audio", "visual", "label"],
+            )
+        elif split == "valid":
+            datasets[split] = None
+        else:
+            raise ManifestError(
+                f"no {split} clip has sound or a face; prepare_report.json and "
+                "feature_report.json say what was left out"
+            )
+    return datasets
+
+
 def _usable(entries, features, split):
     """Entries that have at least one modality left after decoding."""
     usable = {id: e for id, e in entries.items() if any(features[id].values())}
-    lost = sorted(
-        id
-        for id in set(entries) - set(usable)
-        if SPEED not in entries[id]  # Its clip is named.
-    )
+    lost = sorted(set(entries) - set(usable))
     if lost:
         logger.warning(
             "%s: %d clips have neither sound nor a face and are left out: %s",
@@ -139,56 +292,50 @@ def _usable(entries, features, split):
     return usable
 
 
-def _modality_item(modality, features, dims, cache, speeds=None):
-    """Dynamic item that loads one modality's frames, or, by speed, sound."""
-    raw = speeds is not None
+def _modality_item(modality, features, dim, cache, raw):
+    """Dynamic item that loads one modality's frames, or raw sound."""
 
     @takes("id")
-    @provides(modality, f"has_{modality}")
+    @provides(modality)
     def load(id):
+        """Frames (T, D) or samples (n,) of a clip."""
         path = features[id][modality]
         if path is None:
-            yield torch.zeros(1) if raw else torch.zeros(1, dims[modality])
-        else:
-            try:
-                yield _sound(path, speeds[id]) if raw else _cached(cache, path)
-            except VAVLError as error:
-                raise type(error)(f"{id}: {error.text}") from None
-        yield path is not None
+            return torch.zeros(0) if raw else torch.zeros(0, dim)
+        try:
+            return _samples(path) if raw else _frames(cache, path)
+        except VAVLError as error:
+            raise type(error)(f"{id}: {error.text}") from None
 
     return load
 
 
-def _sound(path, speed):
+def _samples(path):
     """Samples of a file that had sound when the run started."""
     samples = read_audio(path)
     if samples is None:
         raise MediaError(
             f"{path}: has no sound any more; run the same command again"
         )
-    return change_speed(samples, speed)
+    return samples
 
 
-def _cached(cache, path):
+def _frames(cache, path):
     """Frames of a cached feature, float32."""
     return torch.from_numpy(cache.read(path)).float()
 
 
 def _label_item(task, labels):
     """Dynamic item that gives a clip's target."""
-    if task == "classification":
-        index = {label: i for i, label in enumerate(labels)}
+    classes = {label: index for index, label in enumerate(labels)}
+    keys = ["emotion"] if task == "classification" else labels
 
-        @takes("emotion")
-        @provides("label")
-        def target(emotion):
-            return torch.tensor([index[emotion]])
-
-    else:
-
-        @takes(*labels)
-        @provides("label")
-        def target(*values):
-            return torch.tensor(values, dtype=torch.float32)
+    @takes(*keys)
+    @provides("label")
+    def target(*values):
+        """Class index (1,), or attributes (n,)."""
+        if task == "classification":
+            return torch.tensor([classes[values[0]]])
+        return torch.tensor(values, dtype=torch.float32)
 
     return target

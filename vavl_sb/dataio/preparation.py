@@ -1,67 +1,374 @@
-"""What the prepare scripts of all corpora share, besides the manifests.
+"""What the prepare scripts of all corpora share.
 
-A prepare script finds files and labels in its own corpus, then calls
-:func:`read_speaker_lists` (where the user's own split is allowed),
-:func:`is_prepared`, :func:`make_entries` and :func:`save_splits` in this order.
-
-Authors
- * The vavl_sb authors 2026
+A prepare script says which files are its corpus's and reads its labels. All
+else is :func:`prepare_corpus`: it looks into each file, splits by speaker,
+withholds modalities, and writes the manifests and ``prepare_report.json``,
+which names each clip that was left out.
 """
 
+import csv
+import dataclasses
+import functools
+import glob
 import hashlib
 import json
 import os
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from numbers import Real
 
-from vavl_sb.dataio.inspection import inspect_all
-from vavl_sb.dataio.manifest import (
-    SPLITS,
-    check_disjoint,
-    refuse_overlap,
-    withhold,
-    write_manifest,
-)
-from vavl_sb.utils.errors import CorpusError, ManifestError
+from tqdm import tqdm
+
+import vavl_sb
+from vavl_sb.dataio.manifest import SPLITS, refuse_overlap, write_manifest
+from vavl_sb.utils.errors import CorpusError, ManifestError, MediaError
 from vavl_sb.utils.files import read_json, write_json
 from vavl_sb.utils.logger import get_logger
+from vavl_sb.utils.seeding import shuffled
 
 logger = get_logger(__name__)
 
 REPORT = "prepare_report.json"
-# Audio and video that differ by more are hardly of the same utterance.
-LENGTH_TOLERANCE = 1.0
+KINDS = {"audio": "wav", "video": "video"}  # of a file, to the entry's field
+# The names of the splits in the label CSVs released with VAVL.
+SPLIT_SETS = {"Train": "train", "Development": "valid", "Test": "test"}
+# What a clone without Git LFS leaves in place of each file.
+LFS_POINTER = b"version https://git-lfs"
 
 
-def fingerprint(arguments, folder, files):
-    """A digest of all that a preparation depends on.
+@dataclasses.dataclass
+class ClipLabels:
+    """What a corpus says of one clip.
 
     Arguments
     ---------
-    arguments : dict
-        Arguments of the prepare script that change its manifests; JSON types.
-    folder : str or Path
-        The corpus. Its own name does not count, so that it may move.
-    files : iterable of str
-        Files below the folder, or elsewhere by absolute path, in any order.
-        Their names, sizes and times of change count; a missing file counts as
-        missing.
+    spk_id : str
+        Who speaks.
+    fields : dict
+        The labels, as they will stand in the clip's manifest entry.
+    missing : dict
+        Task to ``(reason, detail)``, for a task that it has no label for.
+    where : str
+        File and line.
+    split : str or None
+        "train", "valid" or "test", where the labels say.
+    """
+
+    spk_id: str
+    fields: dict
+    missing: dict = dataclasses.field(default_factory=dict, compare=False)
+    where: str = dataclasses.field(default="", compare=False)
+    split: str | None = None
+
+
+_groups = functools.partial(defaultdict, dict)
+
+
+@dataclasses.dataclass
+class PrepareReport:
+    """What a prepare script left out, and why.
+
+    Arguments
+    ---------
+    left_out : dict
+        Reason to {clip: detail in one line}: clips that are in no manifest.
+    one_modality : dict
+        Likewise: clips that are kept with one modality.
+    noted : dict
+        Likewise: remarks on clips that are kept as they are.
+
+    Example
+    -------
+    >>> report = PrepareReport()
+    >>> report.left_out["no majority"]["1001_DFA_FEA_XX"] = "5 of 10 votes"
+    >>> dict(report.left_out)
+    {'no majority': {'1001_DFA_FEA_XX': '5 of 10 votes'}}
+    """
+
+    left_out: dict = dataclasses.field(default_factory=_groups)
+    one_modality: dict = dataclasses.field(default_factory=_groups)
+    noted: dict = dataclasses.field(default_factory=_groups)
+
+
+def _summary(group):
+    """The reasons of a group of a report with counts, most frequent first."""
+    order = sorted(group, key=lambda why: (-len(group[why]), why))
+    return ", ".join(f"{len(group[why])} {why}" for why in order) or "nothing"
+
+
+def _write(report, path, **more):
+    """Writes a report and further keys as JSON, whole or not at all."""
+    for name, group in vars(report).items():
+        more[name] = {
+            why: {"count": len(group[why]), "clips": group[why]}
+            for why in sorted(group)
+        }
+    write_json(path, more)
+
+
+def find_media(
+    data_folder: str, identify: Callable, report: PrepareReport, layout: str
+) -> dict[str, dict[str, str]]:
+    """Finds the media files of a corpus, at any depth; links are followed.
+
+    Arguments
+    ---------
+    data_folder : str
+        The corpus.
+    identify : callable
+        A file's path below the corpus to its kind and its clip's id; None for
+        one that is no clip's, CorpusError with the reason for a clip whose
+        name cannot be read.
+    report : PrepareReport
+        Is told of files that are not used.
+    layout : str
+        What the folder must have in it, for the error.
 
     Returns
     -------
-    str
-        64 hexadecimal digits.
+    dict
+        Kind ("audio" and "video" at least) to {clip id: path below the
+        corpus, with slashes}. CorpusError, in one line, if there is no clip.
     """
-    digest = hashlib.sha256(json.dumps(arguments, sort_keys=True).encode())
-    for name in sorted(files):
+    media = defaultdict(dict, {kind: {} for kind in KINDS})
+    paths = glob.glob("**", root_dir=data_folder, recursive=True)
+    # Sorted, so that nothing depends on the order on disk.
+    for path in sorted(path.replace(os.sep, "/") for path in paths):
         try:
-            status = os.stat(os.path.join(folder, name))
-            state = f"{status.st_size}:{status.st_mtime_ns}"
-        except OSError:
-            state = "missing"
-        digest.update(f"\n{name}:{state}".encode(errors="surrogateescape"))
-    return digest.hexdigest()
+            found = identify(path)
+        except CorpusError as reason:
+            report.left_out[str(reason)][path] = os.path.join(data_folder, path)
+            continue
+        if found is None:
+            continue
+        kind, clip = found
+        if clip in media[kind]:
+            report.noted[f"two {kind} files"][clip] = f"{path} is not used"
+        else:
+            media[kind][clip] = path
+    if not any(media.values()):
+        there = os.path.isdir(data_folder)
+        what = "no clip in it" if there else "no such folder"
+        raise CorpusError(
+            f"{data_folder}: {what} (left out: "
+            f"{_summary(report.left_out)}); data_folder must have {layout}"
+        )
+    return media
 
 
-def digest_files(paths):
+def read_table(path: str, columns: Iterable[str]) -> Iterator[tuple[str, dict]]:
+    """Reads a CSV of labels that must have some columns.
+
+    Arguments
+    ---------
+    path : str
+        The file.
+    columns : iterable of str
+        Their names, in any order; `Split_Set` must be one of SPLIT_SETS.
+
+    Yields
+    ------
+    where : str
+        File and line.
+    row : dict
+        Column to text; None in a row that is too short. CorpusError, in one
+        line, if the file is not such a CSV.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            names = reader.fieldnames or []
+            missing = [name for name in columns if name not in names]
+            if missing:
+                raise CorpusError(
+                    f"{path}: no column {', '.join(missing)} in it; found "
+                    f"{', '.join(map(repr, names[:12])) or 'an empty file'}"
+                )
+            for row in reader:
+                where = f"{path}, line {reader.line_num}"
+                if row.get("Split_Set", "Test") not in SPLIT_SETS:
+                    raise CorpusError(
+                        f"{where}: Split_Set is {row['Split_Set']!r}; it must "
+                        f"be one of {', '.join(SPLIT_SETS)}"
+                    )
+                yield where, row
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise CorpusError(f"{path}: not a CSV file ({error})") from None
+
+
+def read_partition(
+    partition: int | str, released: dict, speaker: Callable = str
+) -> dict[str, set[str]]:
+    """The speakers of each split.
+
+    Arguments
+    ---------
+    partition : int or str
+        A name in `released`, or the path of a JSON file ``{"train":
+        [speakers], "valid": [...], "test": [...]}``; `valid` may be empty.
+    released : dict
+        The corpus's own partitions: name to such lists.
+    speaker : callable
+        What a JSON file may call a speaker, as text, to the speaker's id.
+
+    Returns
+    -------
+    dict
+        Split to set of speaker ids. CorpusError, in one line, if `partition`
+        is neither, the file cannot be used, or a speaker is in two lists.
+    """
+    if str(partition) in released:
+        lists = released[str(partition)]
+        return {split: set(lists[split]) for split in SPLITS}
+    form = '{"train": [speakers], "valid": [...], "test": [...]}'
+    path = partition if isinstance(partition, str | os.PathLike) else ""
+    if not os.path.isfile(path):
+        raise CorpusError(
+            f"partition: must be {', '.join(released)} or an existing JSON "
+            f"file {form}, not {partition!r}"
+        )
+    try:
+        lists = read_json(path)
+        usable = set(lists) == set(SPLITS) and all(
+            isinstance(lists[split], list) for split in SPLITS
+        )
+    except (OSError, ValueError, TypeError):
+        usable = False
+    if not usable:
+        raise CorpusError(f"{path}: must be a JSON file {form}")
+    speakers = {
+        split: {speaker(str(who)) for who in lists[split]} for split in SPLITS
+    }
+    refuse_overlap(speakers, "speaker", path)
+    return speakers
+
+
+def prepare_corpus(
+    data_folder: str,
+    manifests: Sequence[str],
+    media: dict[str, dict[str, str]],
+    speakers: dict[str, set[str]],
+    read_labels: Callable,
+    outputs: Sequence[str],
+    report: PrepareReport,
+    label_file: str | None = None,
+    **arguments,
+) -> None:
+    """Makes the manifests of a corpus, and prepare_report.json beside them.
+
+    Does nothing where a report says that all of this was done, and neither
+    arguments, files, labels nor manifests have changed since. The report is
+    written last, so that a run that was killed is not taken for done.
+
+    Arguments
+    ---------
+    data_folder : str
+        The corpus.
+    manifests : sequence of str
+        Where to write those of "train", "valid" and "test".
+    media : dict
+        "audio" and "video", as :func:`find_media` returns them.
+    speakers : dict
+        As :func:`read_partition` returns it.
+    read_labels : callable
+        Gives clip ids and their :class:`ClipLabels`.
+    outputs : sequence of str
+        Classes, or attributes, of the task.
+    report : PrepareReport
+        Is told of all clips that are left out.
+    label_file : str, optional
+        What `read_labels` reads.
+    **arguments
+        All else that changes the manifests, of JSON types: `partition`,
+        `task` ("classification" or "regression"), `withhold_audio`,
+        `withhold_visual`, `seed` and what the corpus has of its own. With a
+        `label_csv` and a released partition the CSV's own split holds.
+
+    Raises
+    ------
+    CorpusError
+        In one line: a split is empty, a speaker is in two, or an argument or
+        a label file cannot be used.
+    """
+    task, partition = arguments["task"], arguments["partition"]
+    if task not in ("classification", "regression"):
+        raise CorpusError(
+            f"task: must be classification or regression, not {task!r}"
+        )
+    shares = [arguments[f"withhold_{m}"] for m in ("audio", "visual")]
+    withhold({}, *shares)  # Refuses bad ones before a look into the media.
+    save_report = os.path.join(os.path.dirname(manifests[0]), REPORT)
+    mark = _fingerprint(data_folder, media, speakers, label_file, arguments)
+    if _is_prepared(save_report, mark, manifests):
+        logger.info("Preparation completed in previous run, skipping.")
+        return
+
+    labels = _collect(read_labels(), label_file, report)
+    if arguments.get("label_csv") and str(partition).isdigit():
+        speakers = _csv_speakers(label_file, labels, speakers, partition)
+    split_of = {who: split for split in SPLITS for who in speakers[split]}
+    clips = _choose_clips(labels, media, split_of, task, report)
+    entries = _make_entries(clips, media, data_folder, report)
+    splits = {split: {} for split in SPLITS}
+    for clip, entry in entries.items():
+        splits[split_of[entry["spk_id"]]][clip] = entry
+    _check_splits(splits, speakers, report, save_report)
+    splits["train"] = withhold(splits["train"], *shares, arguments["seed"])
+    for kind, field in KINDS.items():
+        for clip, entry in splits["train"].items():
+            if entry[field] != entries[clip][field]:
+                report.one_modality[f"{kind} withheld"][clip] = ""
+
+    checks = {"labels" if task == "classification" else "attributes": outputs}
+    for split, path in zip(SPLITS, manifests, strict=True):
+        write_manifest(path, splits[split], **checks)
+    kept = {split: _count(entries) for split, entries in splits.items()}
+    for split, counts in kept.items():
+        logger.info("%s: %s", split, counts)
+    for name, group in vars(report).items():
+        logger.info("%s: %s", name.replace("_", " "), _summary(group))
+    _write(
+        report,
+        save_report,
+        kept=kept,
+        arguments=arguments,
+        data_folder=os.path.abspath(data_folder),
+        fingerprint=mark,
+        manifests=digest_files(manifests),
+    )
+
+
+def _fingerprint(data_folder, media, speakers, label_file, arguments):
+    """SHA-256 of all that a preparation depends on.
+
+    A media file counts by its name, size and time of change.
+    """
+    tables = digest_files([label_file] if label_file else [])
+    if "missing" in tables:
+        raise CorpusError(
+            f"{label_file}: label file cannot be read; data_folder must be the "
+            "whole corpus, and label_csv a file that is there, or null"
+        )
+    files = []
+    for name in sorted(f for group in media.values() for f in group.values()):
+        try:
+            status = os.stat(os.path.join(data_folder, name))
+            files.append((name, status.st_size, status.st_mtime_ns))
+        except OSError:  # A link that leads nowhere: its clip is left out.
+            files.append(name)
+    what = [
+        vavl_sb.__version__,
+        arguments,
+        os.path.abspath(data_folder),
+        [sorted(speakers[split]) for split in SPLITS],
+        tables,
+        files,
+    ]
+    return hashlib.sha256(json.dumps(what).encode()).hexdigest()
+
+
+def digest_files(paths: Iterable[str]) -> list[str]:
     """The SHA-256 of each of some files.
 
     Arguments
@@ -71,7 +378,7 @@ def digest_files(paths):
     Returns
     -------
     list of str
-        One for each path; "missing" for a file that cannot be read.
+        "missing" for a file that cannot be read.
     """
     digests = []
     for path in paths:
@@ -83,41 +390,17 @@ def digest_files(paths):
     return digests
 
 
-def is_prepared(report_path, mark, manifests, data_folder):
-    """Whether a report says that these manifests are this preparation's.
-
-    Arguments
-    ---------
-    report_path : str or Path
-        A file that :meth:`PrepareReport.write` wrote with the keys
-        `fingerprint` and `manifests` (the latter from :func:`digest_files`).
-    mark : str
-        The :func:`fingerprint` of the preparation that is wanted.
-    manifests : list of str
-        The manifests, in the order of the report.
-    data_folder : str
-        Where the corpus is now: a report that says otherwise is corrected.
-
-    Returns
-    -------
-    bool
-        False as well if the report is missing or broken, or if a manifest was
-        changed since.
-    """
+def _is_prepared(save_report, mark, manifests):
+    """Whether a report says that these manifests are this preparation's."""
     try:
-        report = read_json(report_path)
-        done = report["fingerprint"] == mark
-        if not done or report["manifests"] != digest_files(manifests):
-            return False
-        folder = os.path.abspath(data_folder)
-        if report["data_folder"] != folder:
-            write_json(report_path, {**report, "data_folder": folder})
+        report = read_json(save_report)
+        same = report["fingerprint"] == mark
+        return same and report["manifests"] == digest_files(manifests)
     except (OSError, ValueError, KeyError, TypeError):
         return False
-    return True
 
 
-def recorded_folder(folder):
+def recorded_folder(folder: str) -> str:
     """Where the corpus of a prepared folder is, by its report.
 
     Arguments
@@ -133,207 +416,244 @@ def recorded_folder(folder):
     """
     path = os.path.join(folder, REPORT)
     try:
-        folder = read_json(path)["data_folder"]
-        if isinstance(folder, str):
-            return folder
-        reason = "it does not say where the corpus is"
-    except OSError as error:
-        reason = error.strerror
-    except (ValueError, KeyError, TypeError):
-        reason = "it does not say where the corpus is"
-    raise ManifestError(
-        f"{path}: cannot be used ({reason}); give a folder that a recipe "
-        "prepared (train.py ... --prepare_only True writes one)"
-    )
-
-
-def read_speaker_lists(path):
-    """Reads a split by speakers: a JSON file of three lists.
-
-    Arguments
-    ---------
-    path : str or Path
-        ``{"train": ["1001", ...], "valid": [...], "test": [...]}``; `valid`
-        may be empty.
-
-    Returns
-    -------
-    dict
-        Split to set of speaker ids (str). CorpusError, in one line, if the
-        file cannot be used or a speaker is in two lists.
-    """
-    form = '{"train": [speakers], "valid": [...], "test": [...]}'
-    try:
-        lists = read_json(path)
-    except OSError as error:
-        raise CorpusError(
-            f"{path}: cannot be read ({error.strerror}); partition must be a "
-            f"JSON file {form}"
+        return str(read_json(path)["data_folder"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ManifestError(
+            f"{path}: cannot be used ({error}); give a folder that a recipe "
+            "prepared (train.py ... --prepare_only True writes one)"
         ) from None
-    except ValueError as error:
-        raise CorpusError(f"{path}: not a JSON file ({error})") from None
-    if not isinstance(lists, dict) or set(lists) != set(SPLITS):
-        raise CorpusError(f"{path}: must be {form}")
-    speakers = {}
-    for split in SPLITS:
-        members = lists[split]
-        if not isinstance(members, list) or not all(
-            isinstance(member, str | int) and not isinstance(member, bool)
-            for member in members
-        ):
-            raise CorpusError(f"{path}: {split} must be a list of speaker ids")
-        speakers[split] = {str(member) for member in members}
-    refuse_overlap(speakers, "speaker", path)
-    return speakers
 
 
-def make_entries(clips, media, data_folder, report, num_workers=None):
+def _collect(found, label_file, report):
+    """Clip id to labels, of which a clip has but one set."""
+    labels = {}
+    for clip, row in found:
+        if labels.setdefault(clip, row) is row:
+            continue
+        if labels[clip] != row:
+            raise CorpusError(
+                f"{row.where}: {clip} stands twice with different labels, "
+                f"first in {labels[clip].where}; take one of the lines out"
+            )
+        report.noted["twice in the labels"][clip] = row.where
+    if not labels:
+        raise CorpusError(
+            f"{label_file}: no usable label in it (left out: "
+            f"{_summary(report.left_out)})"
+        )
+    return labels
+
+
+def _csv_speakers(label_csv, labels, speakers, partition):
+    """The speakers of each split by the Split_Set of a released label CSV.
+
+    A CSV of another partition than was asked for is refused, but for 1: the
+    default cannot be told from no choice at all.
+    """
+    sets = {
+        split: {row.spk_id for row in labels.values() if row.split == split}
+        for split in SPLITS
+    }
+    refuse_overlap(sets, "speaker", label_csv)
+    if not all(sets[split] <= speakers[split] for split in SPLITS):
+        if str(partition) != "1":
+            raise CorpusError(
+                f"{label_csv}: its Split_Set is not that of partition "
+                f"{partition}; leave partition out, or take the CSV of it"
+            )
+        logger.info("%s: its Split_Set holds, not partition 1", label_csv)
+    return sets
+
+
+def _choose_clips(labels, media, split_of, task, report):
+    """Clip id to `spk_id` and labels, for clips with a file and a split."""
+    named = {clip for group in report.left_out.values() for clip in group}
+    files = defaultdict(list)
+    for group in media.values():
+        for clip, path in group.items():
+            files[clip].append(path)
+    for clip in sorted(set(files) - set(labels) - named):
+        paths = ", ".join(files[clip])
+        report.left_out["on disk, not in the labels"][clip] = paths
+    chosen = {}
+    for clip, row in sorted(labels.items()):
+        if clip not in files:
+            report.left_out["in the labels, not on disk"][clip] = row.where
+        elif row.spk_id not in split_of:
+            report.left_out["speaker in no split"][clip] = row.spk_id
+        elif task in row.missing:
+            reason, detail = row.missing[task]
+            report.left_out[reason][clip] = detail
+        else:
+            chosen[clip] = {"spk_id": row.spk_id, **row.fields}
+    return chosen
+
+
+def _make_entries(clips, media, data_folder, report):
     """Looks into the files of clips and makes their manifest entries.
 
-    Arguments
-    ---------
-    clips : dict
-        Clip id to the fields of its entry other than `wav`, `video` and
-        `duration`: `spk_id` and labels.
-    media : dict
-        "audio" and "video", each a dict of clip id to the file's path below
-        `data_folder`, with slashes.
-    data_folder : str
-        The corpus.
-    report : PrepareReport
-        Is told of files that cannot be used or are not there.
-    num_workers : int, optional
-        See :func:`vavl_sb.dataio.inspection.inspect_all`.
-
-    Returns
-    -------
-    dict
-        Clip id to entry, for clips with at least one sound file; `duration`
-        (seconds) is the longer of its audio's and its video's.
+    A clip without a usable file is left out; `duration` is the longer of its
+    audio's and its video's.
     """
-    wanted = [
-        (clip, kind)
-        for clip in clips
-        for kind in ("audio", "video")
-        if clip in media[kind]
-    ]
-    files = [
-        (os.path.join(data_folder, media[kind][clip]), kind)
-        for clip, kind in wanted
-    ]
-    checks = dict(zip(wanted, inspect_all(files, num_workers), strict=True))
+    from vavl_sb.media.demuxing import import_av
+
+    import_av()  # A missing decoder is one error, not a fault of each file.
+    wanted = [(c, kind) for c in clips for kind in KINDS if c in media[kind]]
+    paths = [os.path.join(data_folder, media[kind][c]) for c, kind in wanted]
+    # Threads suffice: files are read and demuxed outside Python's lock.
+    with ThreadPoolExecutor(min(32, 2 * (os.cpu_count() or 1))) as pool:
+        found = pool.map(_inspect, paths, [kind for _, kind in wanted])
+        # disable=None: no bar where nobody sees it, as in a log file.
+        bar = tqdm(found, "media", len(paths), unit="file", disable=None)
+        checks = dict(zip(wanted, bar, strict=True))
     entries = {}
     for clip, fields in clips.items():
-        durations, faults = {}, {}
-        for kind in ("audio", "video"):
-            check = checks.get((clip, kind))
-            if check is None:
-                faults[f"no {kind} file"] = ""
-            elif check.fault is not None:
-                faults[check.fault] = check.detail
+        entry, durations, faults = {}, {}, {}
+        for kind, field in KINDS.items():
+            no_file = (f"no {kind} file", "")
+            found = checks.get((clip, kind), no_file)
+            entry[field] = None
+            if isinstance(found, tuple):
+                faults[found[0]] = found[1]
             else:
-                durations[kind] = check.duration
+                durations[kind] = found
+                entry[field] = f"{{data_root}}/{media[kind][clip]}"
         if not durations:
             detail = "; ".join(filter(None, faults.values()))
-            report.leave_out(clip, " and ".join(faults), detail)
+            report.left_out[" and ".join(faults)][clip] = detail
             continue
         for fault, detail in faults.items():
-            report.lose_modality(clip, fault, detail)
-        if max(durations.values()) - min(durations.values()) > LENGTH_TOLERANCE:
-            report.note(
-                clip,
-                f"audio and video differ by more than {LENGTH_TOLERANCE:g} s",
-                f"{durations['audio']:.2f} s and {durations['video']:.2f} s",
-            )
-        paths = {
-            kind: f"{{data_root}}/{media[kind][clip]}" for kind in durations
-        }
-        entries[clip] = {
-            "wav": paths.get("audio"),
-            "video": paths.get("video"),
-            "duration": round(max(durations.values()), 6),
-            **fields,
-        }
+            report.one_modality[fault][clip] = detail
+        longest = max(durations.values())
+        entries[clip] = {**entry, "duration": round(longest, 6), **fields}
     return entries
 
 
-def save_splits(
-    splits,
-    manifests,
-    report,
-    save_report,
-    settings,
-    mark,
-    data_folder,
-    checks,
-    speaker_split=None,
-):
-    """Checks the splits, withholds, and writes manifests and report.
+def _inspect(path, kind):
+    """Seconds of the audio or video in a file, or (fault, detail).
+
+    A fault is in words that are the same for all such files.
+    """
+    from vavl_sb.media.reader import probe
+
+    try:
+        with open(path, "rb") as file:
+            start = file.read(len(LFS_POINTER))
+        if not start:
+            return f"{kind} file is empty", f"{path}: 0 bytes"
+        if start == LFS_POINTER:
+            advice = f"{path}: run `git lfs pull` in the corpus"
+            return f"{kind} file is a Git LFS pointer", advice
+        info = probe(path)
+    except (OSError, MediaError) as error:
+        return f"{kind} file is unreadable", " ".join(
+            f"{path}: {error}".split()
+        )
+    if not (info.has_audio if kind == "audio" else info.has_video):
+        return f"{kind} file has no {kind} stream", path
+    duration = info.audio_duration if kind == "audio" else info.video_duration
+    if duration is None or not 0 < duration < float("inf"):
+        return f"{kind} file has no length", f"{path}: {duration} s"
+    if info.truncated:
+        return f"{kind} file is truncated", f"{path}: ends at {duration:.2f} s"
+    return float(duration)
+
+
+def _check_splits(splits, speakers, report, save_report):
+    """Refuses a split without clips; warns of speakers without any."""
+    for split, entries in splits.items():
+        present = {entry["spk_id"] for entry in entries.values()}
+        absent = sorted(speakers[split] - present)
+        # Who lists nobody for validation wants none.
+        if not entries and (absent or split != "valid"):
+            _write(report, save_report)
+            raise CorpusError(
+                f"the {split} split is empty: no usable clip of its speakers "
+                f"({', '.join(absent[:5]) or 'there are none'}); left out: "
+                f"{_summary(report.left_out)}; {save_report} names the clips"
+            )
+        if absent:
+            logger.warning(
+                "%d of the %d speakers of %s have no usable clip: %s",
+                len(absent),
+                len(speakers[split]),
+                split,
+                ", ".join(absent[:5]),
+            )
+
+
+def withhold(
+    entries: dict[str, dict],
+    withhold_audio: float = 0.0,
+    withhold_visual: float = 0.0,
+    seed: int = 1234,
+) -> dict[str, dict]:
+    """Takes a modality from a part of the clips, as if it were not there.
+
+    Only clips that have both are chosen, so none loses its last one. Which
+    ones depends on the seed and the ids alone, not on the order of entries.
+    With the same seed, a larger share takes what a smaller one takes, and more.
 
     Arguments
     ---------
-    splits : dict
-        "train", "valid" and "test": clip id to entry.
-    manifests : list of str
-        Where to write the three, in that order.
-    report : PrepareReport
-        Is told what is kept, logged, and written last of all.
-    save_report : str
-        Where to write the report.
-    settings : dict
-        The prepare script's arguments; `withhold_audio`, `withhold_visual`
-        and `seed` are used here.
-    mark : str
-        The :func:`fingerprint`.
-    data_folder : str
-        The corpus; the report says where it is.
-    checks : dict
-        `labels` or `attributes`, for
-        :func:`vavl_sb.dataio.manifest.check_entries`.
-    speaker_split : callable, optional
-        Clip id to its split, so that the error for an empty split can say
-        what was left out of it.
+    entries : dict
+        Clip id to entry: the training clips. Not changed.
+    withhold_audio, withhold_visual : float
+        Share, in [0, 1), of the clips that have audio (video) whose `wav`
+        (`video`) becomes null: ``round(share * count)`` clips.
+    seed : int
+        Chooses the clips.
 
-    Raises
-    ------
-    CorpusError
-        In one line: train or test is empty, or a speaker is in two splits.
+    Returns
+    -------
+    dict
+        Clip id to entry, in the same order. CorpusError if a share is out of
+        range or too few clips have both.
+
+    Example
+    -------
+    >>> clips = {str(i): {"wav": "a.wav", "video": "a.flv"} for i in range(4)}
+    >>> half = withhold(clips, withhold_audio=0.5)
+    >>> sum(entry["wav"] is None for entry in half.values())
+    2
     """
-    for split, members in splits.items():
-        if not members:
-            _refuse_empty(split, report, save_report, settings, speaker_split)
-    check_disjoint(*(splits[split] for split in SPLITS))
-    train = withhold(
-        splits["train"],
-        settings["withhold_audio"],
-        settings["withhold_visual"],
-        settings["seed"],
-    )
-    splits = {**splits, "train": train}
-    for split, path in zip(SPLITS, manifests, strict=True):
-        write_manifest(path, splits[split], **checks)
-        report.keep(split, splits[split])
-    report.log(logger)
-    # Last, since it says that all else is done.
-    report.write(
-        save_report,
-        arguments=settings,
-        fingerprint=mark,
-        manifests=digest_files(manifests),
-        data_folder=os.path.abspath(data_folder),
-    )
+    counts = {}
+    for name, field, share in (
+        ("withhold_audio", "wav", withhold_audio),
+        ("withhold_visual", "video", withhold_visual),
+    ):
+        number = isinstance(share, Real) and not isinstance(share, bool)
+        if not number or not 0 <= share < 1:
+            raise CorpusError(f"{name}: must be in [0, 1), not {share!r}")
+        having = sum(entry[field] is not None for entry in entries.values())
+        counts[field] = round(share * having)
+    both = [c for c, row in entries.items() if row["wav"] and row["video"]]
+    if sum(counts.values()) > len(both):
+        raise CorpusError(
+            f"withhold_audio={withhold_audio} and withhold_visual="
+            f"{withhold_visual} take {counts['wav']} and {counts['video']} "
+            f"clips, but only {len(both)} training clips have both modalities"
+        )
+    both = shuffled(both, seed)
+    result = {clip: dict(entry) for clip, entry in entries.items()}
+    # From the two ends, so that neither choice moves the other.
+    for clip in both[: counts["wav"]]:
+        result[clip]["wav"] = None
+    for clip in both[len(both) - counts["video"] :]:
+        result[clip]["video"] = None
+    return result
 
 
-def _refuse_empty(split, report, save_report, settings, speaker_split):
-    """Refuses an empty train or test split; warns of an empty valid one."""
-
-    def of_split(clip):
-        return speaker_split is None or speaker_split(clip) == split
-
-    reasons = report.reasons(of_split)
-    why = f"the {split} split is empty (left out of it: {reasons})"
-    if split == "valid":
-        logger.warning("%s", why)
-        return
-    report.write(save_report, arguments=settings)
-    raise CorpusError(f"{why}; the clips are named in {save_report}")
+def _count(entries):
+    """Counts of the clips of a split, for the report."""
+    rows = list(entries.values())
+    audio_only = sum(row["video"] is None for row in rows)
+    visual_only = sum(row["wav"] is None for row in rows)
+    return {
+        "clips": len(rows),
+        "speakers": len({row["spk_id"] for row in rows}),
+        "audiovisual": len(rows) - audio_only - visual_only,
+        "audio_only": audio_only,
+        "visual_only": visual_only,
+        "hours": round(sum(row["duration"] for row in rows) / 3600, 4),
+    }

@@ -15,7 +15,6 @@ from speechbrain.utils.distributed import ddp_barrier
 from tqdm import tqdm
 
 from vavl_sb.features.cache import MEDIA_FIELD, ContentIndex, FeatureCache
-from vavl_sb.features.speed import FIELD as SPEED
 from vavl_sb.media.reader import read_audio
 from vavl_sb.utils import distributed as processes
 from vavl_sb.utils.errors import MediaError, VAVLError
@@ -32,7 +31,7 @@ def extract_features(
 
     A clip that cannot be decoded is left out and named in the report; the rest
     goes on. Under torchrun every process calls this, and each takes every n-th
-    clip with its copies; what is written is what a single process writes. (Two
+    clip; what is written is what a single process writes. (Two
     clips of equal bytes may be computed by two processes, of which the later
     replaces the earlier's file with the same.)
 
@@ -40,8 +39,7 @@ def extract_features(
     ---------
     manifests : list
         Manifests as dicts, ``{id: {"wav": path, "video": path, ...}}``, with
-        real paths; copies of :func:`vavl_sb.features.speed.add_speeds` among
-        them.
+        real paths.
     feature_extractor : vavl_sb.features.extractor.FeatureExtractor
         Turns clips into features.
     folder : str
@@ -60,7 +58,7 @@ def extract_features(
     contents = ContentIndex(cache.folder / "content.json")
     run = _Extraction(cache, contents, feature_extractor, raw_audio)
     clips = {id: clip for part in manifests for id, clip in part.items()}
-    own = _own_share(clips)
+    own = sorted(clips)[processes.rank() :: processes.count()]
     progress = tqdm(
         own, desc="features", dynamic_ncols=True, disable=processes.rank() > 0
     )
@@ -82,19 +80,6 @@ def extract_features(
     ddp_barrier()
 
 
-def _own_share(clips):
-    """Ids of this process: each clip followed by its copies.
-
-    A copy has its clip's picture, and may have been heard with it.
-    """
-    groups = {}
-    for id in sorted(clips, key=lambda id: (SPEED in clips[id], id)):
-        media = tuple(clips[id].get(field) for field in MEDIA_FIELD.values())
-        groups.setdefault(media, []).append(id)
-    shares = list(groups.values())[processes.rank() :: processes.count()]
-    return [id for group in shares for id in group]
-
-
 class _Extraction:
     """State of one pass over the clips: paths found, and what went wrong."""
 
@@ -102,33 +87,25 @@ class _Extraction:
         self.cache, self.contents = cache, contents
         self.encoder = feature_extractor
         self.raw_audio = raw_audio
-        # An encoder's fingerprint reads all its weights: once a speed is enough.
+        # An encoder's fingerprint reads all its weights: once is enough.
         self.fingerprint = functools.cache(feature_extractor.fingerprint)
-        self.paths, self.failed, self.copies = {}, {}, set()
-        self.sound, self.heard = None, {}
+        self.paths, self.failed = {}, {}
         self.computed = {modality: set() for modality in MEDIA_FIELD}
         self.absent = {modality: set() for modality in MEDIA_FIELD}
 
     def one_clip(self, id, clip):
         """Finds or computes both features of a clip."""
         self.paths[id] = {"audio": None, "visual": None}
-        if SPEED in clip:
-            self.copies.add(id)
         for modality, field in MEDIA_FIELD.items():
             media = clip.get(field)
             if media is None:
                 continue
             try:
-                changes = {}
-                if modality == "audio" and SPEED in clip:
-                    changes["speed"] = clip[SPEED]
-                path = self._one(modality, field, media, changes)
+                path = self._one(modality, field, media)
                 self.paths[id][modality] = path
                 if path is None:
                     self.absent[modality].add(id)
             except MediaError as error:
-                if id in self.copies:
-                    continue  # Told of its clip.
                 self.failed[id, modality] = error.text
                 logger.warning(
                     "%s: left out, %s: %s",
@@ -138,10 +115,9 @@ class _Extraction:
 
     def merge(self):
         """Adds what the other processes have done."""
-        own = self.paths, self.failed, self.computed, self.absent, self.copies
+        own = self.paths, self.failed, self.computed, self.absent
         for other in processes.gather((own, self.contents.fresh)):
-            (paths, failed, computed, absent, copies), fresh = other
-            self.copies |= copies
+            (paths, failed, computed, absent), fresh = other
             self.paths.update(paths)
             self.failed.update(failed)
             for modality in MEDIA_FIELD:
@@ -149,13 +125,13 @@ class _Extraction:
                 self.absent[modality] |= absent[modality]
             self.contents.fresh.update(fresh)
 
-    def _one(self, modality, field, media, changes):
+    def _one(self, modality, field, media):
         """Path of one feature; None where the clip lacks the modality."""
         if self.raw_audio and modality == "audio":
             return media if read_audio(media) is not None else None
         path = self.cache.path(
             modality,
-            self.fingerprint(modality, **changes),
+            self.fingerprint(modality),
             self.contents.content(media),
         )
         features = self.cache.find(path)
@@ -163,9 +139,7 @@ class _Extraction:
             logger.warning("feature file with NaN is computed anew: %s", path)
             features = None
         if features is None:
-            if modality == "audio":
-                changes = {**changes, **self._heard(media)}
-            encoded = self.encoder.encode(**{field: media}, **changes)
+            encoded = self.encoder.encode(**{field: media})
             features = getattr(encoded, modality)
             if features is None:
                 dim = getattr(self.encoder, f"{modality}_encoder").output_dim
@@ -180,23 +154,17 @@ class _Extraction:
             self.computed[modality].add(str(path))
         return str(path) if len(features) else None
 
-    def _heard(self, media):
-        """What FeatureExtractor.encode found of a sound at its other speeds."""
-        if media != self.sound:
-            self.sound, self.heard = media, {}
-        return {"heard": self.heard} if self.encoder.audio_speeds else {}
-
     def index(self):
         """Where each clip's features are, by id."""
         return {id: self.paths[id] for id in sorted(self.paths)}
 
     def summary(self):
-        """What the report holds: of clips, and of copies what was computed."""
+        """What the report holds."""
         return {
-            "clips": len(self.paths) - len(self.copies),
+            "clips": len(self.paths),
             "computed": {m: len(paths) for m, paths in self.computed.items()},
-            "no_sound": sorted(self.absent["audio"] - self.copies),
-            "no_face": sorted(self.absent["visual"] - self.copies),
+            "no_sound": sorted(self.absent["audio"]),
+            "no_face": sorted(self.absent["visual"]),
             "failed": {
                 f"{id} ({modality})": self.failed[id, modality]
                 for id, modality in sorted(self.failed)
@@ -208,10 +176,10 @@ class _Extraction:
         logger.info(
             "features of %d clips: %s computed, %d silent, %d without a face, "
             "%d failed (see %s)",
-            len(self.paths) - len(self.copies),
+            len(self.paths),
             " and ".join(f"{len(p)} {m}" for m, p in self.computed.items()),
-            len(self.absent["audio"] - self.copies),
-            len(self.absent["visual"] - self.copies),
+            len(self.absent["audio"]),
+            len(self.absent["visual"]),
             len(self.failed),
             report,
         )

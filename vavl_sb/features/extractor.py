@@ -17,8 +17,6 @@ import numpy as np
 import torch
 
 from vavl_sb.faces.tracker import CropBatch, Decided
-from vavl_sb.features.speed import check_speeds
-from vavl_sb.features.speed_averaging import mean_over_speeds
 from vavl_sb.media.frames import AudioChunk
 from vavl_sb.media.reader import decode, is_silent, refuse_endless
 from vavl_sb.utils.errors import MediaError
@@ -87,15 +85,6 @@ class FeatureExtractor:
         At most that many pictures a second are encoded; None for all.
     batch_frames : int
         Frames that are decoded and encoded together.
-    audio_speeds : list of number
-        Percent: a clip's audio features are the mean over those of its sound
-        at its own speed and at these, frame by frame; see
-        :mod:`vavl_sb.features.speed_averaging`. The encoder runs once for each.
-
-    Raises
-    ------
-    VAVLError
-        In one line: a speed is none.
     """
 
     def __init__(
@@ -105,19 +94,16 @@ class FeatureExtractor:
         face_tracker,
         frame_rate=10.0,
         batch_frames=32,
-        audio_speeds=(),
     ):
         self.audio_encoder = audio_encoder
         self.visual_encoder = visual_encoder
         self.face_tracker = face_tracker
         self.frame_rate = frame_rate
         self.batch_frames = batch_frames
-        self.audio_speeds = sorted(check_speeds(audio_speeds, "audio_speeds"))
         # Those that are no objects, for an export.
         self.arguments = {
             "frame_rate": frame_rate,
             "batch_frames": batch_frames,
-            "audio_speeds": self.audio_speeds,
         }
 
     def to(self, device):
@@ -138,15 +124,13 @@ class FeatureExtractor:
         self.face_tracker.to(device)
         return self
 
-    def fingerprint(self, modality, speed=100):
+    def fingerprint(self, modality):
         """Names everything but the clip that a feature depends on.
 
         Arguments
         ---------
         modality : str
             "audio" or "visual".
-        speed : number
-            As in :meth:`encode`; of the audio features alone.
 
         Returns
         -------
@@ -156,11 +140,6 @@ class FeatureExtractor:
         parts = {"version": PATH_VERSION, "sample_rate": SAMPLE_RATE}
         if modality == "audio":
             parts["encoder"] = self.audio_encoder.fingerprint()
-            # Left out where it does nothing, so that older caches hold.
-            if speed != 100:
-                parts["speed"] = speed
-            elif self.audio_speeds:
-                parts["audio_speeds"] = self.audio_speeds
         else:
             parts["encoder"] = self.visual_encoder.fingerprint()
             parts["faces"] = self.face_tracker.settings()
@@ -168,7 +147,7 @@ class FeatureExtractor:
         text = json.dumps(parts, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
-    def encode(self, wav=None, video=None, speed=100, heard=None):
+    def encode(self, wav=None, video=None):
         """Features of a clip.
 
         Arguments
@@ -178,13 +157,6 @@ class FeatureExtractor:
         video : str
             File whose picture is used; None for no picture. Where it is the
             same file as ``wav``, both are read in one pass.
-        speed : number
-            Percent at which the sound is played; see
-            :mod:`vavl_sb.features.speed`. At any but its own it is heard once,
-            whatever ``audio_speeds`` says: as another voice, for training.
-        heard : dict
-            For several calls with one ``wav``: what the first of them finds
-            at a speed, the others take from here. {} to begin with.
 
         Returns
         -------
@@ -200,9 +172,7 @@ class FeatureExtractor:
         samples, visual = self.read(wav, video)
         if samples is None:
             return ClipFeatures(visual=visual)
-        speeds = (100, *self.audio_speeds) if speed == 100 else (speed,)
-        audio = self._hear(samples, wav, speeds, heard)
-        return ClipFeatures(audio, visual)
+        return ClipFeatures(self.encode_audio(samples, wav), visual)
 
     def read(self, wav=None, video=None):
         """Sound of a clip as samples, and the features of its picture.
@@ -309,21 +279,9 @@ class FeatureExtractor:
         np.ndarray
             float16, shape (Ta, audio_dim); None for silence or no samples.
         """
-        return self._hear(samples, name, (100, *self.audio_speeds))
-
-    def _hear(self, samples, name, speeds, heard=None):
-        """Mean of the features of sound at speeds, in half precision."""
         if len(samples) == 0 or is_silent(samples):
             return None
-        features = mean_over_speeds(
-            self._encode_once,
-            samples,
-            speeds,
-            SAMPLE_RATE,
-            self.audio_encoder.frame_rate,
-            heard,
-        )
-        return _half([features], name)
+        return _half([self._encode_once(samples)], name)
 
     @torch.inference_mode()
     def _encode_once(self, samples):

@@ -55,7 +55,7 @@ class AudioEncoder(FeatureEncoder):
     freeze_feature_extractor : bool
         With ``freeze=False``, keep the convolutions below the transformer
         frozen, as is usual.
-    all_layers : bool
+    output_all_hiddens : bool
         Features are the outputs of all layers kept, side by side, so that the
         projection behind them weighs the layers; no effect on "logmel". The
         middle layers of a speech recogniser tell more of emotion than its
@@ -91,7 +91,7 @@ class AudioEncoder(FeatureEncoder):
         hop_ms=20,
         freeze_feature_extractor=True,
         spec_augment=False,
-        all_layers=False,
+        output_all_hiddens=False,
         average=1,
     ):
         super().__init__()
@@ -117,9 +117,9 @@ class AudioEncoder(FeatureEncoder):
             else:
                 self.encoder = _ssl().load_lobe(folder, config, num_layers)
         is_logmel = isinstance(self.encoder, LogMel)
-        self.all_layers = bool(all_layers) and not is_logmel
+        self.output_all_hiddens = bool(output_all_hiddens) and not is_logmel
         if not is_logmel:
-            self.encoder.all_layers = self.all_layers
+            self.encoder.all_layers = self.output_all_hiddens
         self.set_freeze(freeze or is_logmel)
         if not self.freeze:
             self.encoder.prepare_training(
@@ -221,7 +221,7 @@ class AudioEncoder(FeatureEncoder):
         return {
             "source": source,
             "num_layers": None,
-            "all_layers": self.all_layers,
+            "output_all_hiddens": self.output_all_hiddens,
             "average": self.average,
         }
 

@@ -1,6 +1,6 @@
 """The VAVL network: one model for speech, for faces, and for both.
 
-Each modality has its features standardized, and frame-wise projections and
+Each modality has its features normalized, and frame-wise projections and
 conformer layers of its own. Both then pass through the same shared conformer
 layers, with a residual around them. A clip's representation is the mean over
 its frames; heads on it predict the emotion and reconstruct the time mean of the
@@ -10,9 +10,6 @@ side.
 Source: Goncalves et al., "Versatile audiovisual learning for handling single
 and multi modalities in emotion regression and classification tasks",
 https://arxiv.org/abs/2305.07216, section 3.
-
-Authors
- * The vavl_sb authors 2026
 """
 
 from contextlib import contextmanager, nullcontext
@@ -23,9 +20,11 @@ from torch import nn
 
 from vavl_sb.lobes.conformer import MaskedConformerEncoder
 from vavl_sb.nnet.feature_noise import FeatureNoise
-from vavl_sb.nnet.masking import Rows, Standardize, masked_mean
+from vavl_sb.nnet.masking import PresentRows, masked_mean
+from vavl_sb.nnet.normalization import InputNormalization
 from vavl_sb.utils.errors import VAVLError
 
+# What a clip may have, and what predicts from it.
 MODALITIES = ("audio", "visual")
 HEADS = (*MODALITIES, "audiovisual")
 
@@ -35,29 +34,25 @@ class VAVLOutput:
     """What :class:`VAVL` says about a batch of B clips.
 
     A tensor is None where no clip of the batch has what it needs. Rows of
-    clips that lack the modality hold 0 and are False in the ``has_*`` masks.
+    clips that lack the modality (length 0) hold 0.
 
     Arguments
     ---------
     audio, visual, audiovisual : torch.Tensor
         Predictions of the three heads, shape (B, num_outputs): logits for
         classes, values for attributes.
-    has_audio, has_visual : torch.Tensor
-        Which clips have the modality, bool, shape (B,).
     audio_embedding, visual_embedding : torch.Tensor
         Representations r_m, shape (B, d_model).
     audio_reconstruction, visual_reconstruction : torch.Tensor
         Reconstructed time mean of the features, shape (B, feature size).
     audio_target, visual_target : torch.Tensor
-        The time mean of the features itself, standardized as the network
+        The time mean of the features itself, normalized as the network
         reads them, shape (B, feature size).
     """
 
     audio: torch.Tensor | None = None
     visual: torch.Tensor | None = None
     audiovisual: torch.Tensor | None = None
-    has_audio: torch.Tensor | None = None
-    has_visual: torch.Tensor | None = None
     audio_embedding: torch.Tensor | None = None
     visual_embedding: torch.Tensor | None = None
     audio_reconstruction: torch.Tensor | None = None
@@ -67,14 +62,14 @@ class VAVLOutput:
 
 
 def mlp(sizes, dropout):
-    """Linear layers with ReLU and dropout between them.
+    """Linear layers, with ReLU and dropout after the first, as released.
 
     Arguments
     ---------
     sizes : list
         Widths, from input to output.
     dropout : float
-        Dropout rate after each hidden layer.
+        Dropout rate after the first layer.
 
     Returns
     -------
@@ -82,13 +77,11 @@ def mlp(sizes, dropout):
 
     Example
     -------
-    >>> mlp([8, 4, 2], dropout=0.2)(torch.rand(3, 8)).shape
+    >>> mlp([8, 8, 4, 2], dropout=0.2)(torch.rand(3, 8)).shape
     torch.Size([3, 2])
     """
-    layers = []
-    for size_in, size_out in zip(sizes[:-2], sizes[1:-1]):
-        layers += [nn.Linear(size_in, size_out), nn.ReLU(), nn.Dropout(dropout)]
-    return nn.Sequential(*layers, nn.Linear(sizes[-2], sizes[-1]))
+    first, *others = (nn.Linear(*pair) for pair in zip(sizes, sizes[1:]))
+    return nn.Sequential(first, nn.ReLU(), nn.Dropout(dropout), *others)
 
 
 class VAVL(nn.Module):
@@ -127,14 +120,12 @@ class VAVL(nn.Module):
     head_dropout : float
         Dropout rate in the heads.
     feature_whitening : float
-        Shrinkage with which standardized features are whitened
-        (:mod:`vavl_sb.nnet.wccn`); None for no whitening.
+        Shrinkage of WCCN (:mod:`vavl_sb.nnet.wccn`), which whitens normalized
+        features; None for none.
     feature_noise : float
-        Deviation of noise on standardized features in training
+        Deviation of noise on normalized features in training
         (:mod:`vavl_sb.nnet.feature_noise`). What is to be reconstructed has
         none.
-    feature_dropout : float
-        Probability with which a feature is left out of a clip in training.
 
     Attributes
     ----------
@@ -148,7 +139,7 @@ class VAVL(nn.Module):
     >>> net(audio=audio, audio_lens=lens).audio.shape
     torch.Size([2, 6])
     >>> out = net(audio, lens, torch.rand(2, 5, 12), torch.tensor([1.0, 0.0]))
-    >>> out.audiovisual.shape, out.has_visual.tolist()
+    >>> out.audiovisual.shape, out.audiovisual.any(dim=-1).tolist()
     (torch.Size([2, 6]), [True, False])
     """
 
@@ -169,7 +160,6 @@ class VAVL(nn.Module):
         head_dropout=0.2,
         feature_whitening=None,
         feature_noise=0.0,
-        feature_dropout=0.0,
     ):
         super().__init__()
         if d_model % nhead:
@@ -194,10 +184,10 @@ class VAVL(nn.Module):
         hidden = [d_model, half]
         for modality, dim in zip(MODALITIES, (audio_dim, visual_dim)):
             branch = {
-                "standardize": Standardize(dim, feature_whitening),
-                "noise": FeatureNoise(feature_noise, feature_dropout),
+                "normalize": InputNormalization(dim, feature_whitening),
+                "noise": FeatureNoise(feature_noise),
                 "projection": nn.Sequential(
-                    nn.Linear(dim, projection_dim),
+                    nn.Linear(dim, projection_dim, bias=False),
                     nn.Linear(projection_dim, d_model),
                 ),
                 "encoder": MaskedConformerEncoder(encoder_layers, **conformer),
@@ -255,8 +245,8 @@ class VAVL(nn.Module):
         VAVLOutput
         """
         inputs = {
-            "audio": Rows(audio, audio_lens),
-            "visual": Rows(visual, visual_lens),
+            "audio": PresentRows(audio, audio_lens),
+            "visual": PresentRows(visual, visual_lens),
         }
         found = {}
         with self._frozen_backbone() if freeze_backbone else nullcontext():
@@ -273,7 +263,7 @@ class VAVL(nn.Module):
         modality : str
             "audio" or "visual".
         x : torch.Tensor
-            Standardized features, shape (B, T, feature size).
+            Normalized features, shape (B, T, feature size).
         padding_mask : torch.Tensor
             True where a frame is padding, shape (B, T).
 
@@ -309,16 +299,15 @@ class VAVL(nn.Module):
     def _one_modality(self, modality, rows):
         """Fields of VAVLOutput that belong to one modality."""
         if rows.count == 0:
-            return {f"has_{modality}": rows.present}
+            return {}
         branch = self.get_submodule(f"{modality}_branch")
-        features = branch["standardize"](rows.features)
+        features = branch["normalize"](rows.features)
         target = masked_mean(features, rows.padding_mask)
         disturbed = branch["noise"](features)
         embedding = self.encode(modality, disturbed, rows.padding_mask)
         reconstruction = branch["reconstruction_head"](embedding)
         return {
             modality: rows.scatter(branch["prediction_head"](embedding)),
-            f"has_{modality}": rows.present,
             f"{modality}_embedding": rows.scatter(embedding),
             f"{modality}_reconstruction": rows.scatter(reconstruction),
             f"{modality}_target": rows.scatter(target),

@@ -1,46 +1,27 @@
-"""The command line of a recipe, checked before anything is made of it.
+"""The command line of a recipe: what would silently start another run."""
 
-SpeechBrain joins the options to a YAML text; what is wrong with one shows as
-an error of the YAML reader, many calls later.
-
-Authors
- * The vavl_sb authors 2026
-"""
-
-import contextlib
-import dataclasses
 import difflib
 import io
-import re
+from collections.abc import Collection, Sequence
+from pathlib import Path
 
 import speechbrain as sb
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
-from ruamel.yaml.nodes import MappingNode, ScalarNode
 from speechbrain.utils.run_opts import RunOptions
 
 from vavl_sb.utils.errors import VAVLError
 
-YAML_TAG = "tag:yaml.org,2002:"
-KINDS = {
-    "bool": ("True or False", ("bool",)),
-    "int": ("a number", ("int", "float")),
-    "float": ("a number", ("int", "float")),
-    "seq": ("a list such as [a, b]", ("seq",)),
-}
-# A number or a file; one folder or several.
-OF_ANY_KIND = ("partition", "also_train")
-# The least that a number may be, which may not be null; those must be whole.
-WHOLE = {
-    **dict.fromkeys(("batch_size", "number_of_epochs"), 1),
-    **dict.fromkeys(("seed", "num_workers", "early_stopping_patience"), 0),
-    **dict.fromkeys(("d_model", "projection_dim", "encoder_layers"), 1),
-}
-LEAST = {**WHOLE, **dict.fromkeys(("lr", "lr_final", "lr_audio_encoder"), 0)}
+INCLUDE = "!include:"
 
 
-def parse_arguments(arguments, later=()):
-    """What ``speechbrain.parse_arguments`` gives, of options that can be.
+def parse_arguments(
+    arguments: Sequence[str], later: Collection[str] = ()
+) -> tuple[str, RunOptions, str]:
+    """What ``speechbrain.parse_arguments`` gives, checked against the YAML.
+
+    A key of an included file is an option as well: HyperPyYAML reaches it below
+    the key that includes the file, and there it is put.
 
     Arguments
     ---------
@@ -53,7 +34,7 @@ def parse_arguments(arguments, later=()):
     -------
     hparams_file : str
         The YAML file.
-    run_opts : dict
+    run_opts : RunOptions
         Run options.
     overrides : str
         YAML, for ``load_hyperpyyaml``.
@@ -61,10 +42,9 @@ def parse_arguments(arguments, later=()):
     Raises
     ------
     VAVLError
-        In one line: an option stands twice, the hparams file has no such key,
-        a value is missing, no YAML or of another kind than the file's, a word
-        belongs to no option, an option that must be given is not, or the file
-        cannot be read.
+        In one line: no YAML file has such a key, an option stands twice or has
+        another value than True or False where it needs one of these, a word
+        belongs to no option, or what must be given is not.
 
     Example
     -------
@@ -81,91 +61,95 @@ def parse_arguments(arguments, later=()):
     for option in options:
         if options.count(option) > 1:
             raise VAVLError(f"{option}: stands twice; give it once")
-    with _one_line():
-        hparams_file, run_opts, overrides = sb.parse_arguments(arguments)
+    hparams_file, run_opts, text = sb.parse_arguments(list(arguments))
     _refuse_stray(arguments)
-    run_opts = _one_interval(run_opts)
-    try:
-        with open(hparams_file, encoding="utf-8") as file:
-            known = _top_level(file.read(), hparams_file)
-    except OSError as error:
-        raise VAVLError(
-            f"{hparams_file}: cannot be read ({error.strerror}); give a file "
-            "such as hparams/vavl_cls.yaml"
-        ) from None
-    except UnicodeDecodeError:
-        raise VAVLError(
-            f"{hparams_file}: is no text in UTF-8; give a file such as "
-            "hparams/vavl_cls.yaml"
-        ) from None
-    given = _top_level(overrides, "the options")
-    for key, node in given.items():
+    own, included = read_keys(hparams_file)
+    reached = {key: node for nodes in included.values() for key, node in nodes}
+    known = {**reached, **own}
+    given = _load(text, "the options") or {}
+    for key, value in given.items():
         if key not in known:
-            raise VAVLError(f"--{key}: no such option{_nearest(key, known)}")
-        usual_tag = known[key].tag
-        if (
-            _is_null(node.tag)
-            and node.value == ""
-            and not _is_null(usual_tag)
-            and usual_tag != "!PLACEHOLDER"
-        ):
-            raise VAVLError(f"--{key}: has no value; give one, or leave it out")
-        _check_kind(key, node, known)
-    for key, node in known.items():
-        if key in later or node.tag != "!PLACEHOLDER":
-            continue
-        if not _has_value(given.get(key)):
+            nearest = difflib.get_close_matches(key, known, n=1)
+            hint = f" (the nearest: --{nearest[0]})" if nearest else ""
+            raise VAVLError(f"--{key}: no such option{hint}")
+        # "no" is a text to YAML, and a text is true to Python.
+        if isinstance(known[key], bool) and not isinstance(value, bool):
+            raise VAVLError(f"--{key}: must be True or False, not {value}")
+    for key, node in own.items():
+        needed = _tag(node) == "!PLACEHOLDER" and key not in later
+        if needed and given.get(key) in (None, ""):
             raise VAVLError(f"--{key}: must be given, such as --{key} FOLDER")
-    return hparams_file, run_opts, overrides
+    return hparams_file, run_opts, _below_includes(given, own, included)
 
 
-@contextlib.contextmanager
-def _one_line():
-    """A run option that cannot be: one line, without argparse's usage."""
-    told = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(told):
-            yield
-    except SystemExit as stop:
-        _, error, reason = told.getvalue().rpartition("error: ")
-        if not (stop.code and error):
-            raise
-        raise VAVLError(" ".join(reason.split())) from None
+def read_keys(hparams_file: str) -> tuple[dict, dict]:
+    """The keys of a YAML file, and those of the files that it includes.
 
+    Arguments
+    ---------
+    hparams_file : str
+        The file.
 
-def _check_kind(key, node, known):
-    """Refuses a value of another kind than the hparams file has.
-
-    A word in place of a number would be told of much later, and "no" for False
-    never: YAML takes it for a text, and Python a text for True.
+    Returns
+    -------
+    own : dict
+        Top-level key to its node, as ruamel.yaml has it.
+    included : dict
+        Key that includes a file to the items of that file.
     """
-    usual = known[key]
-    reference = re.fullmatch(r"<(\w+)>", str(usual.value))
-    if usual.tag == "!ref" and reference:
-        usual = known.get(reference[1], usual)
-    words, kinds = KINDS.get(usual.tag.removeprefix(YAML_TAG), (None, ()))
-    found = node.tag.removeprefix(YAML_TAG)
-    if words is None or node.tag.startswith("!") or key in OF_ANY_KIND:
-        return
-    # Null switches much off.
-    if found == "null" and key not in LEAST:
-        return
-    value = node.value if isinstance(node, ScalarNode) else f"a {found}"
-    if found not in kinds:
-        raise VAVLError(f"--{key}: must be {words}, not {value}")
-    if key in LEAST:
-        _check_least(key, node, value)
+    own = _read(hparams_file)
+    included = {
+        key: _read(Path(hparams_file).parent / _tag(node)[len(INCLUDE) :])
+        for key, node in own.items()
+        if _tag(node).startswith(INCLUDE)
+    }
+    return own, {key: list(nodes.items()) for key, nodes in included.items()}
 
 
-def _check_least(key, node, value):
-    """Refuses a number that is too small or has to be whole."""
-    whole = "whole " if key in WHOLE else ""
-    integer = node.tag.endswith(":int")
-    if (whole and not integer) or YAML().load(value) < LEAST[key]:
+def _read(path):
+    """A YAML file's nodes by key."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
         raise VAVLError(
-            f"--{key}: must be a {whole}number, {LEAST[key]} or more, not "
-            f"{value}"
-        )
+            f"{path}: cannot be read ({getattr(error, 'strerror', 'no text')})"
+            "; give a file such as hparams/vavl_cls.yaml"
+        ) from None
+    nodes = _load(text, path)
+    if not isinstance(nodes, dict):
+        raise VAVLError(f"{path}: has no keys; give hparams/vavl_cls.yaml")
+    return nodes
+
+
+def _load(text, where):
+    """A YAML text as ruamel.yaml has it, tags and all."""
+    try:
+        return YAML().load(text)
+    except YAMLError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise VAVLError(f"{where}: cannot be read as YAML ({reason})") from None
+
+
+def _tag(node):
+    """A node's tag; "" for none."""
+    tag = getattr(node, "tag", None)
+    return (tag.value if tag is not None else None) or ""
+
+
+def _below_includes(given, own, included):
+    """Overrides as YAML, those of included files below the including key."""
+    for include, nodes in included.items():
+        below = {
+            key: given.pop(key)
+            for key, _ in nodes
+            if key in given and key not in own
+        }
+        if below:
+            given[include] = {**(given.get(include) or {}), **below}
+    text = io.StringIO()
+    if given:
+        YAML().dump(given, text)
+    return text.getvalue()
 
 
 def _refuse_stray(arguments):
@@ -179,48 +163,3 @@ def _refuse_stray(arguments):
                 f"{word}: is neither an option (--name value) nor a value; put "
                 "quotes around a value with spaces"
             )
-
-
-def _one_interval(run_opts):
-    """Checkpoints by steps are instead of those that the YAML has by time."""
-    steps, given = run_opts.ckpt_interval_steps, run_opts.overridden_args
-    if steps <= 0 or "ckpt_interval_minutes" in given:
-        return run_opts
-    return dataclasses.replace(
-        run_opts,
-        ckpt_interval_minutes=0,
-        overridden_args={*given, "ckpt_interval_minutes"},
-    )
-
-
-def _top_level(text, where):
-    """Keys of a YAML text, and the nodes that they have."""
-    try:
-        root = YAML().compose(text)
-    except YAMLError as error:
-        reason = " ".join(str(error).split())[:200]
-        raise VAVLError(f"{where}: cannot be read as YAML ({reason})") from None
-    if root is None:
-        return {}
-    if not isinstance(root, MappingNode):
-        raise VAVLError(
-            f"{where}: no options stand there (name: value); give a file such "
-            "as hparams/vavl_cls.yaml"
-        )
-    return {str(key.value): node for key, node in root.value}
-
-
-def _is_null(tag):
-    """Whether a node's tag is that of null, or of nothing at all."""
-    return tag == f"{YAML_TAG}null"
-
-
-def _has_value(node):
-    """Whether something stands behind an option."""
-    return node is not None and node.value not in ("", "null", "~")
-
-
-def _nearest(key, known):
-    """The option that was meant, perhaps."""
-    found = difflib.get_close_matches(key, known, n=1)
-    return f" (the nearest: --{found[0]})" if found else ""

@@ -1,294 +1,422 @@
-"""VAVLBrain: what is done with a batch.
+"""What an emotion recipe's Brain needs beyond ``sb.Brain``.
 
-By default a batch takes three updates in this order: visual (its encoder, the
-shared layers, its two heads), audio (likewise), then the audio-visual head
-with all else frozen, without gradients and in eval mode (section 3.3 of the
-paper).
-
-Authors
- * The vavl_sb authors 2026
+A recipe's ``train.py`` subclasses :class:`EmotionBrain` and says what its
+network computes, which updates a batch takes, and what is scored and kept.
+Here is what the reader of a method need not see: a run that resumes to the
+digit, several processes that train as one, updates that are not finite.
 """
+
+import math
+import os
+from collections.abc import Sequence
 
 import speechbrain as sb
 import torch
+from speechbrain.dataio.sampler import ReproducibleRandomSampler
+from torch.nn.utils import get_total_norm
 
+from vavl_sb.dataio.datasets import EmotionBatch
+from vavl_sb.dataio.samplers import SharedBatches
 from vavl_sb.lobes.conformer import compile_conformers
-from vavl_sb.nnet.attribute_scale import AttributeScale
-from vavl_sb.nnet.losses import reconstruction_loss
-from vavl_sb.training.distributed import gather_rows
-from vavl_sb.training.epochs import EpochBrain
-from vavl_sb.training.loss_meters import refuse_nonfinite
-from vavl_sb.training.mixup import check_mixup, mix
-from vavl_sb.training.objectives import OUTPUTS, head_rows, loss_parts
-from vavl_sb.training.schedules import SCHEDULES
+from vavl_sb.training import report
+from vavl_sb.training.distributed import (
+    merge_scores,
+    share_weights,
+    sum_gradients,
+)
+from vavl_sb.training.logs import LossMeters
+from vavl_sb.utils import distributed as processes
 from vavl_sb.utils.errors import VAVLError
+from vavl_sb.utils.logger import get_logger
+
+logger = get_logger(__name__)
 
 
-class VAVLBrain(EpochBrain):
-    """Trains and scores :class:`vavl_sb.lobes.vavl.VAVL`.
-
-    One Adam holds the whole network. An update leaves the gradients of all
-    other parts at None, which Adam skips, so that the shared layers have one
-    moment estimate that both unimodal updates feed.
+class EmotionBrain(sb.Brain):
+    """A Brain whose runs may be killed, shared out, and spoiled by one clip.
 
     Arguments
     ---------
     *args, **kwargs
-        As for ``sb.Brain``. ``hparams`` has ``task`` ("classification" or
-        "regression"), ``labels``, ``output_folder`` and ``epoch_counter``;
-        ``modules`` has ``vavl``, and ``audio_encoder`` where that learns.
-    prediction_loss : callable
-        From predictions (B, n) and targets to a scalar.
-    reconstruction_weight : float
-        What the reconstruction loss counts beside it.
-    lr_audio_encoder : float
-        Learning rate of an audio encoder that learns.
-    lr_annealing : callable
-        One of SpeechBrain's schedulers by epoch, such as ``LinearScheduler``:
-        from an epoch's number to its learning rate and the next one's. An
-        audio encoder that learns follows in proportion. None: constant.
-    select_by : str
-        Whose validation score chooses the checkpoint: "mean" (over the
-        modalities), "audio", "visual" or "audiovisual".
-    schedule : str
-        "sequential" (the paper's three updates) or "joint"; see
-        :mod:`vavl_sb.training.schedules`.
-    mixup : float
-        Parameter of the Beta distribution that training clips are mixed by
-        (:mod:`vavl_sb.training.mixup`); 0 for none.
-    attribute_range : list of float
-        Lowest and highest value of an attribute, by which targets are scaled
-        to -1 to 1 for the network; scores and predictions are in the corpus's
-        scale. None: attributes are taken as they are.
-    train_loggers : list
-        SpeechBrain ``TrainLogger`` objects.
+        As for ``sb.Brain``.
+    output_folder : str
+        Of the run: for curves and the report of skipped updates.
+    train_logger : speechbrain.utils.train_logger.TrainLogger
+        Gets a line an epoch.
+
+    Attributes
+    ----------
+    meters : vavl_sb.training.logs.LossMeters
+        ``meters.add(name, loss)`` makes a loss part of the log.
+    stats : dict
+        Head to its metric, which a subclass makes anew for each stage.
+    has_valid : bool
+        Whether there are clips to choose a checkpoint by.
     """
 
-    def __init__(
-        self,
-        *args,
-        prediction_loss,
-        reconstruction_weight=1.0,
-        schedule="sequential",
-        mixup=0.0,
-        attribute_range=None,
-        **kwargs,
-    ):
+    def __init__(self, *args, output_folder, train_logger=None, **kwargs):
         super().__init__(*args, **kwargs)
         if self.grad_accumulation_factor > 1:
             raise VAVLError(
                 "grad_accumulation_factor: must be 1, since the gradients of "
-                "a batch's three updates must not be added up; raise "
-                "batch_size instead"
+                "a batch's updates must not be added up; raise batch_size"
             )
         if self.data_parallel_backend:
             raise VAVLError(
-                "data_parallel_backend: cannot train VAVL; start train.py "
-                "with torchrun instead (docs/several_processes.md)"
+                "data_parallel_backend: cannot be used; start train.py with "
+                "torchrun instead (docs/several_processes.md)"
             )
-        if schedule not in SCHEDULES:
-            raise VAVLError(
-                f"schedule: must be {' or '.join(SCHEDULES)}, not {schedule!r}"
-            )
-        self.schedule = SCHEDULES[schedule]
-        self.mixup = check_mixup(mixup)
-        self.prediction_loss = prediction_loss
-        self.reconstruction_weight = reconstruction_weight
-        self.scale = AttributeScale(attribute_range)
-        self.update = None
-
-    def init_optimizers(self):
-        """One optimizer for the network, one for a learning audio encoder."""
-        self.optimizer = self.opt_class(self.modules.vavl.parameters())
-        self.optimizers_dict = {"vavl": self.optimizer}
-        if self.learns_audio_encoder:
-            learning = [
-                p
-                for p in self.modules.audio_encoder.parameters()
-                if p.requires_grad
-            ]
-            self.optimizers_dict["audio_encoder"] = self.opt_class(
-                learning, lr=self.lr_audio_encoder
-            )
+        self.output_folder, self.train_logger = output_folder, train_logger
+        self.stats = {}
+        self.has_valid = False
+        self.meters = LossMeters(output_folder)
+        self.curves = report.LearningCurves(output_folder)
         if self.checkpointer is not None:
-            for name, optimizer in self.optimizers_dict.items():
-                self.checkpointer.add_recoverable(
-                    f"{name}_optimizer", optimizer
-                )
+            self.checkpointer.add_recoverable("loss_meters", self.meters)
+
+    def take_step(
+        self, loss: torch.Tensor | None, batch, update: str
+    ) -> torch.Tensor:
+        """Goes back through a loss and takes an optimizer's step.
+
+        A loss or gradient that is not finite moves nothing: the update is
+        skipped, and its clips are named.
+
+        Arguments
+        ---------
+        loss : torch.Tensor
+            Scalar, the same in all processes
+            (:func:`vavl_sb.training.distributed.gather_rows`); None where no
+            clip has what the update needs.
+        batch : PaddedBatch
+            For its ids.
+        update : str
+            What the report calls it.
+
+        Returns
+        -------
+        torch.Tensor
+            The loss, detached, on the CPU; 0 for None, NaN if it was skipped.
+        """
+        if loss is None:
+            return torch.zeros(())
+        fault = "" if torch.isfinite(loss) else "the loss"
+        if not fault:
+            scaled = self.scaler.scale(loss)
+            # Nothing to go back through where no row was this process's own.
+            if scaled.requires_grad:
+                scaled.backward()
+            sum_gradients(self.modules.parameters())
+            # A scaler (fp16) meets infinity often, and skips by itself.
+            finite = self.scaler.is_enabled() or gradients_are_finite(
+                self.modules.parameters()
+            )
+            fault = "" if finite else "a gradient"
+        if fault:
+            self.modules.zero_grad(set_to_none=True)
+            shares = processes.gather(list(batch.id))
+            clips = [id for share in shares for id in share]
+            self.meters.skip(update, fault, clips, self.nonfinite_patience)
+            return torch.tensor(torch.nan)
+        self.optimizers_step()
+        return loss.detach().cpu()
+
+    def on_fit_start(self):
+        """Goes on from the newest checkpoint; see the base class."""
+        super().on_fit_start()
+        self.meters.write_report()
+
+    def on_fit_batch_start(self, batch, should_step):
+        """Random numbers as they were, where an epoch resumes; see the base
+        class."""
+        self._resume_random_state()
+
+    def on_stage_start(self, stage, epoch=None):
+        """Clears the stage's losses; see the base class."""
+        self.meters.start_epoch(epoch)
+
+    def encode_speech(
+        self, samples: torch.Tensor, lens: torch.Tensor, learn: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Features of a speech encoder that learns; cached ones pass.
+
+        Arguments
+        ---------
+        samples : torch.Tensor
+            16 kHz, shape (B, n); or cached features, where ``modules`` has no
+            ``audio_encoder``.
+        lens : torch.Tensor
+            Relative lengths, shape (B,); 0 for clips without sound.
+        learn : bool
+            False: without gradients and in eval mode.
+
+        Returns
+        -------
+        features : torch.Tensor
+            Shape (B, T, D).
+        lens : torch.Tensor
+            Relative lengths, shape (B,).
+        """
+        if "audio_encoder" not in self.modules or not lens.any():
+            return samples, lens
+        encoder = self.modules["audio_encoder"]
+        encoder.train(learn and self.modules.training)
+        with torch.set_grad_enabled(learn and torch.is_grad_enabled()):
+            features, frames = encoder(samples, lens)
+        encoder.train(self.modules.training)
+        return features, frames * (lens > 0)
+
+    def collect(self, head: str, batch, rows: torch.Tensor, predictions):
+        """Hands a head's predictions to its metric, ``stats[head]``.
+
+        Arguments
+        ---------
+        head : str
+            Which head.
+        batch : PaddedBatch
+            With ``id`` and ``label``.
+        rows : torch.Tensor
+            Which clips the head has something to say of, bool, shape (B,).
+        predictions : torch.Tensor
+            Those clips' alone, in the corpus's scale, shape (N, n).
+
+        Raises
+        ------
+        VAVLError
+            In one line that names the clips: a prediction is not finite.
+        """
+        ids = [id for id, kept in zip(batch.id, rows.tolist()) if kept]
+        if ids:
+            self._refuse_nonfinite(predictions, ids, head)
+            targets = batch.label.data[rows]
+            classes = not targets.is_floating_point()
+            self.stats[head].append(
+                ids, predictions, targets.squeeze(-1) if classes else targets
+            )
+
+    def stage_losses(self, stage, stage_loss: float) -> dict[str, float]:
+        """Average losses of a stage that ends, over all processes.
+
+        Outside of training every metric in ``stats`` afterwards holds every
+        clip of all processes once.
+
+        Arguments
+        ---------
+        stage : sb.Stage
+            The stage.
+        stage_loss : float
+            Its average loss in this process.
+
+        Returns
+        -------
+        dict
+            ``loss`` and ``<name>_loss`` for each of ``meters``.
+        """
+        # Also where the checkpoint was of the epoch's last batch.
+        self._resume_random_state()
+        if stage == sb.Stage.TRAIN:
+            # Not of the next epoch, which goes on from this one's checkpoint.
+            self.step, self.avg_train_loss = 0, 0.0
+        else:
+            stage_loss = merge_scores(self.stats, self.meters.sums, stage_loss)
+        return {"loss": float(stage_loss), **self.meters.averages()}
+
+    def _refuse_nonfinite(self, predictions, ids, head):
+        """Refuses to score a network that gives NaN or infinity."""
+        finite = torch.isfinite(predictions).all(dim=-1).tolist()
+        if all(finite):
+            return
+        reason = (
+            "the network has diverged; take a lower lr and a new output_folder"
+        )
+        if self.eval_precision != "fp32":
+            reason = (
+                f"eval_precision {self.eval_precision} has overflowed, or "
+                f"{reason}; try --eval_precision fp32 first"
+            )
+        bad = ", ".join(id for id, good in zip(ids, finite) if not good)
+        raise VAVLError(
+            f"the {head} head's prediction is not finite: {reason}; seen at: "
+            f"{bad}"
+        )
+
+    def end_epoch(
+        self,
+        epoch: int,
+        train_stats: dict,
+        valid_stats: dict,
+        criterion: float,
+    ):
+        """A line in the log, a point in the curves, and a checkpoint.
+
+        Arguments
+        ---------
+        epoch : int
+            That ends.
+        train_stats, valid_stats : dict
+            Name to number.
+        criterion : float
+            The checkpoint of the lowest is the one that is tested.
+        """
+        meta = {"epoch": epoch, "lr": self.optimizer.param_groups[0]["lr"]}
+        if self.meters.skipped_in_epoch():
+            meta["skipped updates"] = self.meters.skipped_in_epoch()
+        # SpeechBrain's loggers wait for all processes, and write in one.
+        if self.train_logger is not None:
+            self.train_logger.log_stats(
+                meta, train_stats=train_stats, valid_stats=valid_stats
+            )
+        if sb.utils.distributed.if_main_process():
+            self.curves.add(epoch, train_stats, valid_stats)
+        if self.checkpointer is not None:
+            self.checkpointer.save_and_keep_only(
+                meta={"criterion": criterion, "epoch": epoch},
+                min_keys=["criterion"],
+            )
+
+    def write_results(self, task: str, labels: Sequence[str]):
+        """Writes metrics.json, predictions and pictures of a test.
+
+        Arguments
+        ---------
+        task : str
+            "classification" or "regression".
+        labels : list of str
+            Names of classes or attributes.
+        """
+        sb.utils.distributed.run_on_main(
+            report.write_test_report,
+            [self.output_folder, task, labels, self.stats],
+        )
+
+    def fit(self, epoch_counter, train_set, valid_set=None, **kwargs):
+        """Trains; see the base class.
+
+        Arguments
+        ---------
+        epoch_counter : iterable
+            Gives epoch numbers.
+        train_set : Dataset
+            Clips to learn from.
+        valid_set : Dataset
+            Clips that choose the checkpoint; None or empty for none.
+        **kwargs
+            As in ``sb.Brain.fit``.
+        """
+        self.has_valid = valid_set is not None and len(valid_set) > 0
+        if not self.has_valid:
+            logger.warning("no validation clips: the last epoch is kept")
+            valid_set = None
+        super().fit(epoch_counter, train_set, valid_set, **kwargs)
+        if self.meters.skipped:
+            logger.warning(
+                "%d updates were skipped: see %s",
+                *(len(self.meters.skipped), self.meters.report),
+            )
+        if sb.utils.distributed.if_main_process():
+            self.curves.draw()
+
+    def update_average(self, loss, avg_loss):
+        """As in SpeechBrain, also where the first batch was skipped; see the
+        base class."""
+        if avg_loss == 0.0 and torch.isfinite(loss):
+            return float(loss)
+        return super().update_average(loss, avg_loss)
+
+    def make_dataloader(
+        self, dataset, stage, ckpt_prefix="dataloader-", **loader_kwargs
+    ):
+        """A loader of this process's share of a set; see the base class.
+
+        Arguments
+        ---------
+        dataset : Dataset
+            The whole set.
+        stage : sb.Stage
+            To train on, or to score.
+        ckpt_prefix : str
+            As in ``sb.Brain.make_dataloader``.
+        **loader_kwargs
+            As there; ``batch_size`` is that of each process.
+
+        Returns
+        -------
+        DataLoader
+        """
+        loader_kwargs.setdefault("collate_fn", EmotionBatch)
+        if self.distributed_launch and stage != sb.Stage.TRAIN:
+            loader_kwargs["sampler"] = range(
+                processes.rank(), len(dataset), processes.count()
+            )
+        return super().make_dataloader(
+            dataset, stage, ckpt_prefix, **loader_kwargs
+        )
+
+    def _train_loader_specifics(self, dataset, loader_kwargs):
+        """Every process's part of the batches of one process."""
+        if not self.distributed_launch:
+            return super()._train_loader_specifics(dataset, loader_kwargs)
+        options = dict(loader_kwargs)
+        order = range(len(dataset))
+        if options.pop("shuffle", False):
+            # SpeechBrain's own order for a single process.
+            seed = int(os.environ.get("SB_GLOBAL_SEED", 563375142))
+            order = ReproducibleRandomSampler(dataset, seed=seed)
+        self.train_sampler = SharedBatches(
+            order,
+            options.pop("batch_size", 1),
+            processes.rank(),
+            processes.count(),
+            options.pop("drop_last", False),
+        )
+        return {**options, "batch_sampler": self.train_sampler}
+
+    def _wrap_distributed(self):
+        """Not in DistributedDataParallel: see
+        :mod:`vavl_sb.training.distributed`."""
+        share_weights(self.modules)
 
     def _compile(self):
         """With ``--compile``, compiles the conformers, in place."""
         if self.jit or self.jit_module_keys:
             raise VAVLError("jit: cannot compile VAVL; use --compile instead")
-        if not self.compile:
-            return
-        compile_conformers(
-            self.modules,
-            mode=self.compile_mode,
-            fullgraph=self.compile_using_fullgraph,
-            dynamic=self.compile_using_dynamic_shape_tracing,
-        )
-
-    def freeze_optimizers(self, optimizers):
-        """The audio encoder steps in the audio update alone.
-
-        Arguments
-        ---------
-        optimizers : dict
-            All optimizers by name.
-
-        Returns
-        -------
-        dict
-            Those that step now.
-        """
-        if self.update in (None, "audio"):
-            return optimizers
-        return {"vavl": optimizers["vavl"]}
-
-    def compute_forward(self, batch, stage, update=None):
-        """Runs the network.
-
-        Arguments
-        ---------
-        batch : PaddedBatch
-            From :func:`vavl_sb.dataio.datasets.emotion_datasets`.
-        stage : sb.Stage
-            The stage of the experiment.
-        update : str
-            Only what this update needs: "visual", "audio" or "audiovisual";
-            None for all heads.
-
-        Returns
-        -------
-        vavl_sb.lobes.vavl.VAVLOutput
-        """
-        batch = batch.to(self.device, non_blocking=True)
-        inputs = {}
-        if update != "visual":
-            audio, lens = batch.audio
-            inputs["audio"], lens = self._audio_features(batch, audio, lens)
-            inputs["audio_lens"] = lens * batch.has_audio.to(lens)
-        if update != "audio":
-            inputs["visual"], lens = batch.visual
-            inputs["visual_lens"] = lens * batch.has_visual.to(lens)
-        return self.modules.vavl(
-            **inputs,
-            freeze_backbone=update == "audiovisual",
-            # Its loss never moves what is below the audio-visual head.
-            detach_pair=True,
-        )
-
-    def _audio_features(self, batch, audio, lens):
-        """Features of a batch's sound: as cached, or from samples."""
-        if not self.learns_audio_encoder:
-            return audio, lens
-        encoder = self.modules.audio_encoder
-        if self.update != "audiovisual":
-            return encoder(audio, lens)
-        encoder.eval()
-        with torch.no_grad():
-            features = encoder(audio, lens)
-        encoder.train()
-        return features
-
-    def compute_objectives(self, out, batch, stage, update=None):
-        """Loss of one update; at evaluation, the mean over the heads.
-
-        Arguments
-        ---------
-        out : vavl_sb.lobes.vavl.VAVLOutput
-            From :meth:`compute_forward`.
-        batch : PaddedBatch
-            The same batch.
-        stage : sb.Stage
-            The stage of the experiment.
-        update : str
-            Which update's loss.
-
-        Returns
-        -------
-        torch.Tensor
-            Scalar; None where no row has what the update needs.
-        """
-        if update is not None:
-            return self._update_loss(out, batch, update, stage)
-        losses = []
-        for modality in OUTPUTS:
-            loss = self._update_loss(out, batch, modality, stage)
-            if loss is not None:
-                losses.append(loss)
-                self._collect(out, batch, modality)
-        return torch.stack(losses).mean()
-
-    def _update_loss(self, out, batch, modality, stage):
-        """Prediction loss, and the reconstruction's for one modality."""
-        parts = loss_parts(
-            self.modules.vavl, out, modality, self._targets(batch)
-        )
-        if stage == sb.Stage.TRAIN:
-            # The loss of the whole batch, not of one process's share of it.
-            parts = gather_rows(parts)
-        predictions, targets, *reconstruction = parts
-        if len(predictions) == 0:
-            return None
-        prediction = self.prediction_loss(predictions, targets)
-        self.progress.note(f"{modality} prediction", prediction)
-        if modality == "audiovisual":
-            return prediction
-        reconstruction = reconstruction_loss(*reconstruction)
-        self.progress.note(f"{modality} reconstruction", reconstruction)
-        return prediction + self.reconstruction_weight * reconstruction
-
-    def _targets(self, batch):
-        """Class indices (B,), after mixup class probabilities (B, n), or the
-        network's attributes (B, n)."""
-        targets = batch.label.data
-        if self.hparams.task == "classification":
-            mixed = targets.is_floating_point()
-            return targets if mixed else targets.squeeze(-1)
-        return self.scale.to_network(targets)
-
-    def _collect(self, out, batch, modality):
-        """Hands one head's predictions to the scores of the stage."""
-        predictions, rows = head_rows(out, modality)
-        kept = rows.tolist()
-        # NumPy knows no bfloat16, which --eval_precision may have left.
-        predictions = predictions[rows].float()
-        targets = batch.label.data[rows]
-        ids = [id for id, keep in zip(batch.id, kept) if keep]
-        if self.hparams.task == "classification":
-            targets = targets.squeeze(-1)
-        else:
-            predictions = self.scale.to_corpus(predictions)
-        refuse_nonfinite(predictions, ids, modality, self.eval_precision)
-        self.stats[modality].append(ids, predictions, targets)
-
-    def fit_batch(self, batch):
-        """The updates of a batch, by the schedule.
-
-        Arguments
-        ---------
-        batch : PaddedBatch
-            Rows may lack a modality.
-
-        Returns
-        -------
-        torch.Tensor
-            Sum of the updates' losses, detached, on the CPU; NaN where one was
-            skipped as not finite, so that SpeechBrain's average is without it.
-        """
-        # Here, since an update without rows of this process runs no network.
-        batch = batch.to(self.device, non_blocking=True)
-        self.on_fit_batch_start(batch, True)
-        self._go_on()
-        if self.mixup:
-            classes = self.hparams.task == "classification"
-            batch = mix(
-                batch,
-                self.mixup,
-                len(self.hparams.labels) if classes else None,
+        if self.compile:
+            compile_conformers(
+                self.modules,
+                mode=self.compile_mode,
+                fullgraph=self.compile_using_fullgraph,
+                dynamic=self.compile_using_dynamic_shape_tracing,
             )
-        total = self.schedule(self, batch)
-        self.on_fit_batch_end(batch, None, total, True)
-        return total
+
+    def _resume_random_state(self):
+        """Random numbers of an epoch that goes on from a checkpoint in it."""
+        if self.checkpointer is not None:
+            state = self.checkpointer.recoverables.get("random_state")
+            if state is not None:
+                state.go_on()
+
+
+def gradients_are_finite(parameters) -> bool:
+    """Whether no gradient holds NaN or infinity.
+
+    Arguments
+    ---------
+    parameters : iterable of torch.nn.Parameter
+        Those without a gradient are passed over.
+
+    Returns
+    -------
+    bool
+
+    Example
+    -------
+    >>> weight = torch.nn.Parameter(torch.zeros(2))
+    >>> (weight.sum() * float("inf")).backward()
+    >>> gradients_are_finite([weight])
+    False
+    """
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    if not gradients:
+        return True
+    # The largest magnitude: a sum of squares may overflow where none does.
+    return math.isfinite(get_total_norm(gradients, math.inf))

@@ -12,20 +12,14 @@ update has rows at all.
 So networks are not wrapped in PyTorch's DistributedDataParallel, which takes
 the mean of losses that each process has for itself, and waits for gradients
 that an update does not have.
-
-Authors
- * The vavl_sb authors 2026
 """
 
-import os
+from collections.abc import Iterable, Sequence
 
-import speechbrain as sb
 import torch
-from speechbrain.dataio.sampler import ReproducibleRandomSampler
 from speechbrain.utils.distributed import ddp_init_group
 from torch import distributed
 
-from vavl_sb.dataio.shared_batches import SharedBatches
 from vavl_sb.utils import distributed as processes
 from vavl_sb.utils.errors import VAVLError
 
@@ -35,7 +29,7 @@ def join_processes(run_opts):
 
     Arguments
     ---------
-    run_opts : dict
+    run_opts : dict or RunOptions
         Run options, from the command line.
 
     Raises
@@ -52,7 +46,36 @@ def join_processes(run_opts):
         ) from None
 
 
-def gather_rows(tensors):
+def select_rows(
+    x: torch.Tensor | None, rows: torch.Tensor, width: int
+) -> torch.Tensor:
+    """Rows of a network's output; none where it has no output.
+
+    Arguments
+    ---------
+    x : torch.Tensor
+        Shape (B, width), or None.
+    rows : torch.Tensor
+        Bool, shape (B,).
+    width : int
+        Of the rows.
+
+    Returns
+    -------
+    torch.Tensor
+        Shape (N, width). N may be 0: another process may have some.
+
+    Example
+    -------
+    >>> select_rows(None, torch.tensor([False, False]), 3).shape
+    torch.Size([0, 3])
+    """
+    if x is None:
+        return torch.zeros(0, width, device=rows.device)
+    return x[rows]
+
+
+def gather_rows(tensors: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
     """Rows of all processes, of which only the own ones have gradients.
 
     Arguments
@@ -96,7 +119,7 @@ def _gather(own, counts):
     return torch.cat(parts)
 
 
-def sum_gradients(parameters):
+def sum_gradients(parameters: Iterable[torch.nn.Parameter]):
     """Adds up the gradients of all processes; for one it does nothing.
 
     What has a gradient in no process keeps None, which an optimizer skips.
@@ -130,7 +153,24 @@ def sum_gradients(parameters):
         parameter.grad = part.view_as(parameter)
 
 
-def merge_scores(stats, loss_sums, loss):
+def share_weights(modules: torch.nn.Module):
+    """All processes start from the main one's weights, with own dropout.
+
+    Arguments
+    ---------
+    modules : torch.nn.Module
+        Changed in place.
+    """
+    if processes.count() == 1:
+        return
+    with torch.no_grad():
+        for tensor in [*modules.parameters(), *modules.buffers()]:
+            distributed.broadcast(tensor, src=0)
+    if processes.rank() > 0:
+        torch.manual_seed(torch.initial_seed() + processes.rank())
+
+
+def merge_scores(stats: dict, loss_sums: dict, loss: float) -> float:
     """What one process would have collected over a whole set, in place.
 
     Arguments
@@ -180,84 +220,3 @@ def _rows_by_clip(collected):
     predictions = torch.cat(collected.predictions)
     targets = torch.cat(collected.targets)
     return dict(zip(collected.ids, zip(predictions, targets)))
-
-
-class ParallelBrain(sb.Brain):
-    """A Brain of which torchrun may start several.
-
-    Arguments
-    ---------
-    *args, **kwargs
-        As for ``sb.Brain``.
-    """
-
-    def make_dataloader(
-        self, dataset, stage, ckpt_prefix="dataloader-", **loader_kwargs
-    ):
-        """A loader of this process's share of a set.
-
-        Arguments
-        ---------
-        dataset : Dataset
-            The whole set.
-        stage : sb.Stage
-            To train on, or to score.
-        ckpt_prefix : str
-            As in ``sb.Brain.make_dataloader``.
-        **loader_kwargs
-            As there; ``batch_size`` is that of each process.
-
-        Returns
-        -------
-        DataLoader
-        """
-        if self.distributed_launch and stage != sb.Stage.TRAIN:
-            loader_kwargs["sampler"] = range(
-                processes.rank(), len(dataset), processes.count()
-            )
-        return super().make_dataloader(
-            dataset, stage, ckpt_prefix, **loader_kwargs
-        )
-
-    def _train_loader_specifics(self, dataset, loader_kwargs):
-        """Every process's part of the batches of one process."""
-        if not self.distributed_launch:
-            return super()._train_loader_specifics(dataset, loader_kwargs)
-        options = dict(loader_kwargs)
-        order = range(len(dataset))
-        if options.pop("shuffle", False):
-            # SpeechBrain's own order for a single process.
-            seed = int(os.environ.get("SB_GLOBAL_SEED", 563375142))
-            order = ReproducibleRandomSampler(dataset, seed=seed)
-        self.train_sampler = SharedBatches(
-            order,
-            options.pop("batch_size", 1),
-            processes.rank(),
-            processes.count(),
-            options.pop("drop_last", False),
-        )
-        return {**options, "batch_sampler": self.train_sampler}
-
-    def _wrap_distributed(self):
-        """All start from the main process's weights, with own dropout."""
-        if processes.count() == 1:
-            return
-        with torch.no_grad():
-            for tensor in [*self.modules.parameters(), *self.modules.buffers()]:
-                distributed.broadcast(tensor, src=0)
-        if processes.rank() > 0:
-            torch.manual_seed(torch.initial_seed() + processes.rank())
-
-    def backward(self, loss):
-        """Gradients of a loss over all processes' rows.
-
-        Arguments
-        ---------
-        loss : torch.Tensor
-            Scalar, of :func:`gather_rows`; the same in all processes. Only
-            one that has rows of its own has anything to go back through.
-        """
-        scaled = self.scaler.scale(loss)
-        if scaled.requires_grad:
-            scaled.backward()
-        sum_gradients(self.modules.parameters())

@@ -1,20 +1,17 @@
-"""What a network starts from: statistics of its inputs, or another model.
+"""What a network starts from: statistics of its inputs, or another model."""
 
-Authors
- * The vavl_sb authors 2026
-"""
-
-import copy
 from pathlib import Path
 
 import torch
+from speechbrain.dataio.dataset import DynamicItemDataset
+from speechbrain.utils.distributed import run_on_main
 
 from vavl_sb.dataio.manifest import refuse_overlap
-from vavl_sb.features.cache import clip_means, feature_statistics
-from vavl_sb.features.speed import check_speeds
-from vavl_sb.lobes.vavl import MODALITIES
+from vavl_sb.features.cache import clip_means, feature_statistics, read_index
+from vavl_sb.features.extractor import FeatureExtractor
+from vavl_sb.lobes.vavl import MODALITIES, VAVL
 from vavl_sb.training.model_file import MODEL, read_model
-from vavl_sb.utils.errors import EncoderError
+from vavl_sb.utils.errors import EncoderError, VAVLError
 from vavl_sb.utils.logger import get_logger
 from vavl_sb.utils.weights import load_tensors
 
@@ -24,31 +21,58 @@ logger = get_logger(__name__)
 TASK_MODULES = ("prediction_head", "audiovisual_head")
 
 
-def standardize_features(
-    net, features, targets, folder, raw_audio=False, carried=()
+def set_input_statistics(
+    net: VAVL,
+    train_set: DynamicItemDataset,
+    index: str,
+    folder: str,
+    raw_audio: bool = False,
+    pretrained_from: str | None = None,
 ):
-    """Sets the statistics of the network's inputs from the training clips.
+    """Sets the mean and deviation that a network normalizes its inputs by.
+
+    They are those of the training clips, or of the model that the run starts
+    from. Of several processes the main one sets them; the others get them with
+    all weights.
 
     Arguments
     ---------
     net : vavl_sb.lobes.vavl.VAVL
         The network.
-    features : dict
-        From :func:`vavl_sb.features.cache.read_index`.
-    targets : dict
-        Training clip's id to its target: class index (1,), int64, or
-        attributes (n,).
+    train_set : DynamicItemDataset
+        Training clips, with ``id`` and ``label``.
+    index : str
+        JSON file that says where each clip's features are.
     folder : str
         The cache's folder.
     raw_audio : bool
         The audio encoder learns, so that its features have no statistics yet.
-    carried : iterable of str
-        Modalities whose statistics are another model's and stay.
+    pretrained_from : str
+        An ``inference/`` folder, or None.
     """
+    # Of labels alone: nothing is read from disk for them.
+    with train_set.output_keys_as(["id", "label"]):
+        targets = {clip["id"]: clip["label"] for clip in train_set}
+    features, carried = read_index(index), carried_modalities(pretrained_from)
+    run_on_main(
+        _set_statistics, [net, features, targets, folder, raw_audio, carried]
+    )
+
+
+def _set_statistics(net, features, targets, folder, raw_audio, carried):
+    """What :func:`set_input_statistics` does, in the main process."""
     for modality in MODALITIES:
-        if modality in carried or (raw_audio and modality == "audio"):
+        normalize = net.get_submodule(f"{modality}_branch")["normalize"]
+        if modality in carried:
             continue
-        # Each once, though a clip's copies may share its picture.
+        if raw_audio and modality == "audio":
+            if normalize.shrinkage is not None:
+                raise VAVLError(
+                    "feature_whitening: a speech encoder that learns has no "
+                    "statistics; set it to null, or freeze_audio_encoder to "
+                    "True"
+                )
+            continue
         found = {
             features[id][modality]: target for id, target in targets.items()
         }
@@ -56,17 +80,21 @@ def standardize_features(
         mean, deviation = feature_statistics(paths, folder)
         if mean is None:
             continue
-        standardize = net.get_submodule(f"{modality}_branch")["standardize"]
-        standardize.set(mean, deviation)
-        if standardize.shrinkage is not None:
+        normalize.set_statistics(mean, deviation)
+        if normalize.shrinkage is not None:
             logger.info("Whitening %s features", modality)
-            standardize.set_whitening(
+            normalize.set_whitening(
                 clip_means(paths, folder),
                 torch.stack([found[path] for path in paths]),
             )
 
 
-def start_from(source, net, feature_extractor, splits):
+def init_from_pretrained(
+    source: str,
+    net: VAVL,
+    feature_extractor: FeatureExtractor,
+    splits: dict[str, dict],
+):
     """Loads branches and shared layers of a model; prediction heads stay new.
 
     A modality that the model was never trained on stays new as well.
@@ -129,7 +157,7 @@ def start_from(source, net, feature_extractor, splits):
     )
 
 
-def read_about(source):
+def read_about(source: str | Path) -> dict:
     """What a model to start from says of itself.
 
     Arguments
@@ -168,7 +196,7 @@ def read_about(source):
     return about
 
 
-def carried_modalities(source):
+def carried_modalities(source: str | None) -> list[str]:
     """The modalities that a model was trained on.
 
     Arguments
@@ -199,29 +227,8 @@ def _check_whitening(source, about, net):
         )
 
 
-def _as_theirs(source, about, feature_extractor):
-    """The feature extractor with the speeds of a model, for its fingerprint.
-
-    Frozen, it must have them. A speech encoder that learns hears a clip once,
-    and goes on from features that were means.
-    """
-    theirs = (about.get("run") or {}).get("audio_speeds") or []
-    theirs = sorted(check_speeds(theirs, "audio_speeds"))
-    own = feature_extractor.audio_speeds
-    if feature_extractor.audio_encoder.freeze and theirs != own:
-        raise EncoderError(
-            f"pretrained_from: {source} was trained with audio_speeds "
-            f"{theirs}, and this run has {own}; give it the same"
-        )
-    other = copy.copy(feature_extractor)
-    other.audio_speeds = theirs
-    return other
-
-
 def _check_origin(source, about, carried, feature_extractor, splits):
     """Refuses other encoders of the same size, and speakers seen before."""
-    if "audio" in carried:
-        feature_extractor = _as_theirs(source, about, feature_extractor)
     for modality in carried:
         if (
             feature_extractor.fingerprint(modality)

@@ -3,42 +3,17 @@
 Zhang et al., "mixup: Beyond empirical risk minimization", ICLR 2018: inputs
 and targets of two clips are averaged with the same random weight, which keeps
 a network from learning a few speakers by heart.
-
-Authors
- * The vavl_sb authors 2026
 """
 
 import torch
-from speechbrain.dataio.batch import PaddedData
+from speechbrain.dataio.batch import PaddedBatch, PaddedData
 
+from vavl_sb.lobes.vavl import MODALITIES
 from vavl_sb.utils.errors import VAVLError
 
 
-def check_mixup(alpha):
-    """Refuses what is no parameter of mixup.
-
-    Arguments
-    ---------
-    alpha : float
-        Of the Beta distribution that weights are drawn from: 0 for none, or
-        0.01 to 100.
-
-    Returns
-    -------
-    float
-        The same. VAVLError, in one line, where it cannot be meant.
-    """
-    number = isinstance(alpha, (int, float)) and not isinstance(alpha, bool)
-    # Below, draws in fp32 are no longer distributed as they should be.
-    if not number or not (alpha == 0 or 0.01 <= alpha <= 100):
-        raise VAVLError(
-            f"mixup: must be 0 (none) or 0.01 to 100, not {alpha!r}"
-        )
-    return float(alpha)
-
-
-def mix(batch, alpha, num_classes=None):
-    """Mixes each clip of a batch with another one of it.
+class Mixup:
+    """Mixes each clip of a batch with another one of it, in training.
 
     All are mixed with one weight, drawn from Beta(alpha, alpha). (Where several
     processes share a batch, each mixes its own share, with its own.) A clip's
@@ -48,34 +23,59 @@ def mix(batch, alpha, num_classes=None):
 
     Arguments
     ---------
-    batch : PaddedBatch
-        From :func:`vavl_sb.dataio.datasets.emotion_datasets`, with class
-        indices (B, 1) or attributes (B, n) as ``label``. Its ``audio``,
-        ``visual`` and ``label`` are replaced.
     alpha : float
-        Above 0.
+        Of the Beta distribution: 0 for no mixing, or 0.01 to 100.
     num_classes : int
         Number of classes; None where targets are attributes.
 
-    Returns
-    -------
-    PaddedBatch
-        The same, with class probabilities (B, num_classes), or attributes
-        (B, n), as ``label``.
+    Raises
+    ------
+    VAVLError
+        In one line: another alpha.
     """
-    weight = torch.distributions.Beta(alpha, alpha).sample().item()
-    partner = partners(batch.has_audio, batch.has_visual)
-    for modality in ("audio", "visual"):
-        padded = getattr(batch, modality)
-        mixed = mix_frames(padded.data, padded.lengths, partner, weight)
-        setattr(batch, modality, PaddedData(mixed, padded.lengths))
-    target = batch.label.data
-    if num_classes is not None:
-        target = torch.nn.functional.one_hot(target.squeeze(-1), num_classes)
-    target = target.float()
-    target = weight * target + (1 - weight) * target[partner]
-    batch.label = PaddedData(target, batch.label.lengths)
-    return batch
+
+    def __init__(self, alpha: float, num_classes: int | None = None):
+        number = isinstance(alpha, (int, float)) and not isinstance(alpha, bool)
+        # Below, draws in fp32 are no longer distributed as they should be.
+        if not number or not (alpha == 0 or 0.01 <= alpha <= 100):
+            raise VAVLError(
+                f"mixup: must be 0 (none) or 0.01 to 100, not {alpha!r}"
+            )
+        self.alpha, self.num_classes = float(alpha), num_classes
+
+    def __call__(self, batch: PaddedBatch) -> PaddedBatch:
+        """Mixes a batch.
+
+        Arguments
+        ---------
+        batch : PaddedBatch
+            With class indices (B, 1) or attributes (B, n) as ``label``. Its
+            ``audio``, ``visual`` and ``label`` are replaced.
+
+        Returns
+        -------
+        PaddedBatch
+            The same, with class probabilities (B, num_classes), or attributes
+            (B, n), as ``label``.
+        """
+        if not self.alpha:
+            return batch
+        beta = torch.distributions.Beta(self.alpha, self.alpha)
+        weight = beta.sample().item()
+        partner = partners(batch.audio.lengths > 0, batch.visual.lengths > 0)
+        for modality in MODALITIES:
+            padded = getattr(batch, modality)
+            mixed = mix_frames(padded.data, padded.lengths, partner, weight)
+            setattr(batch, modality, PaddedData(mixed, padded.lengths))
+        target = batch.label.data
+        if self.num_classes is not None:
+            target = torch.nn.functional.one_hot(
+                target.squeeze(-1), self.num_classes
+            )
+        target = target.float()
+        target = weight * target + (1 - weight) * target[partner]
+        batch.label = PaddedData(target, batch.label.lengths)
+        return batch
 
 
 def partners(has_audio, has_visual):

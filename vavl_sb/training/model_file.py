@@ -60,12 +60,6 @@ def _one_of(*values):
     )
 
 
-def _are_speeds(value):
-    """A few percentages."""
-    check = _number(50, 200)[1]
-    return type(value) is list and len(value) <= 20 and all(map(check, value))
-
-
 def _or_null(kind):
     """A kind of value, or null."""
     words, check = kind
@@ -97,7 +91,6 @@ CLASSES = {
             "head_dropout": _SHARE,
             "feature_whitening": _or_null(_SHARE),
             "feature_noise": _number(0, 1000),
-            "feature_dropout": _SHARE,
         },
     ),
     "AudioEncoder": (
@@ -105,7 +98,7 @@ CLASSES = {
         {
             "source": _one_of(AUDIO_ENCODER),
             "num_layers": _or_null(_integer(1, 1000)),
-            "all_layers": _BOOLEAN,
+            "output_all_hiddens": _BOOLEAN,
             "average": _integer(1, 10**6),
         },
     ),
@@ -129,7 +122,6 @@ CLASSES = {
         {
             "frame_rate": _or_null(_RATE),
             "batch_frames": _integer(1, 1024),
-            "audio_speeds": ("a list of speeds", _are_speeds),
         },
     ),
 }

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 
 from vavl_sb.training import plots
-from vavl_sb.utils.errors import VAVLError
 from vavl_sb.utils.files import (
     read_json,
     write_atomically,
@@ -51,51 +50,21 @@ def scores(stats):
     return found
 
 
-def selected(found, select_by):
-    """The number that chooses the checkpoint.
-
-    Arguments
-    ---------
-    found : dict
-        From :func:`scores`.
-    select_by : str
-        A head's name, or "mean" over the heads.
-
-    Returns
-    -------
-    float
-        VAVLError if that head has no validation clip.
-
-    Example
-    -------
-    >>> found = {"audio": {"score": 0.5}, "visual": {"score": 0.7}}
-    >>> selected(found, "mean"), selected(found, "visual")
-    (0.6, 0.7)
-    """
-    numbers = {name: summary["score"] for name, summary in found.items()}
-    if select_by == "mean":
-        return sum(numbers.values()) / len(numbers)
-    if select_by not in numbers:
-        raise VAVLError(
-            f"select_by: {select_by}, but no validation clip can be scored "
-            "that way; choose mean"
-        )
-    return numbers[select_by]
-
-
-def write_test_report(hparams, stats, loggers):
+def write_test_report(output_folder, task, labels, stats):
     """Writes metrics.json, predictions_test.csv and the pictures of a test.
 
     Of several processes the main one calls it, by ``run_on_main``.
 
     Arguments
     ---------
-    hparams : SimpleNamespace
-        ``output_folder``, ``task``, ``labels``, ``epoch_counter``.
+    output_folder : str or Path
+        Of the run.
+    task : str
+        "classification" or "regression".
+    labels : list
+        Names of classes or attributes.
     stats : dict
         Head name to the statistics collected over the test set.
-    loggers : list
-        SpeechBrain ``TrainLogger`` objects.
 
     Returns
     -------
@@ -111,32 +80,27 @@ def write_test_report(hparams, stats, loggers):
             if key not in ("score", "score_name")
         }
     metrics = {
-        "task": hparams.task,
-        "labels": list(hparams.labels),
+        "task": task,
+        "labels": list(labels),
         "test": test,
         "n_test": {name: len(collected) for name, collected in stats.items()},
     }
-    folder = Path(hparams.output_folder)
+    folder = Path(output_folder)
     write_json(folder / "metrics.json", metrics)
     write_atomically(
         folder / "predictions_test.csv",
-        predictions_csv(hparams.task, hparams.labels, stats),
+        predictions_csv(task, labels, stats).encode(),
     )
     for name, summary in test.items():
         if "confusion" in summary:
             plots.confusion(
                 np.array(summary["confusion"]),
-                hparams.labels,
+                labels,
                 f"{name}, {len(stats[name])} test clips",
                 folder / f"confusion_{name}.png",
             )
     table = score_table(metrics)
     write_lines(folder / "scores.txt", table)
-    for train_logger in loggers:
-        train_logger.log_stats(
-            {"Epoch loaded": hparams.epoch_counter.current},
-            test_stats=_flat(test),
-        )
     message = "Test scores (in %s)" + "\n%s" * len(table)
     logger.info(message, folder / "metrics.json", *table)
     return metrics
@@ -295,10 +259,21 @@ def _number(value):
     return value if isinstance(value, str) else f"{float(value):.7g}"
 
 
-def _flat(test):
-    """Scores with one name each, as SpeechBrain's loggers take them."""
+def flat_scores(metrics):
+    """Test scores with one name each, as SpeechBrain's loggers take them.
+
+    Arguments
+    ---------
+    metrics : dict
+        As in metrics.json.
+
+    Returns
+    -------
+    dict
+        ``<head>_<score>`` to number.
+    """
     flat = {}
-    for name, summary in test.items():
+    for name, summary in metrics["test"].items():
         for key, value in summary.items():
             if key == "ccc":
                 flat.update({f"{name}_ccc_{a}": v for a, v in value.items()})

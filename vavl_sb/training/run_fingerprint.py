@@ -2,181 +2,141 @@
 
 SpeechBrain resumes from whatever checkpoint is in the folder. With another
 partition, that network may have learned from what are now test speakers.
-
-Authors
- * The vavl_sb authors 2026
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
+from hyperpyyaml.core import recursive_update
+from ruamel.yaml import YAML
 from speechbrain.utils.distributed import if_main_process
-from speechbrain.utils.run_opts import RunOptions
 
-from vavl_sb.dataio.manifest import SPLITS
+from vavl_sb.dataio.datasets import other_corpora
 from vavl_sb.dataio.preparation import digest_files
+from vavl_sb.features.extractor import FeatureExtractor
+from vavl_sb.lobes.vavl import MODALITIES
+from vavl_sb.training.arguments import read_keys
 from vavl_sb.utils import distributed as processes
 from vavl_sb.utils.errors import VAVLError
-from vavl_sb.utils.files import read_json, strict, write_json
+from vavl_sb.utils.files import read_json, write_json
 
 RECORD = "run.json"
 # What may change between two starts of one run: how long it trains, where
-# things are, how fast it goes, and what is done besides training.
-FREE = (
-    "data_folder",
-    "number_of_epochs",
-    "early_stopping_patience",
-    "num_workers",
-    "pin_memory",
-    "ckpt_interval_minutes",
-    "ckpt_interval_steps",
-    "skip_prep",
-    "prepare_only",
-    "use_tensorboard",
-    "experiment_name",
-    "audio_encoder_source",
-    "visual_encoder_weights",
-    "pretrained_from",
-    "label_csv",
-    "partition",
-    "also_train",
-)
-
-# Options that came later, at what is as if they were not there: runs that were
-# recorded without them go on.
-ABSENT = {
-    "audio_speeds": [],
-    "speed_changes": [],
-    "mixup": 0.0,
-    "encoder_layers": 3,
-    "feature_whitening": None,
-    "feature_noise": 0.0,
-    "feature_dropout": 0.0,
+# things are, how fast it goes, and what counts by its content (see below).
+FREE = {
+    *("data_folder", "output_folder", "save_folder", "feature_folder"),
+    *("train_annotation", "valid_annotation", "test_annotation", "train_log"),
+    *("number_of_epochs", "num_workers", "ckpt_interval_minutes"),
+    *("ckpt_interval_steps", "skip_prep", "prepare_only", "prepare", "corpus"),
+    *("partition", "label_csv", "also_train", "pretrained_from"),
+    *("audio_encoder_source", "visual_encoder_weights"),
 }
 
 
-def other_corpora(also_train):
-    """The folders of other corpora to train on.
+def read_settings(hparams_file: str, overrides: str = "") -> dict:
+    """All settings of a YAML file, by key, those of included files too.
 
     Arguments
     ---------
-    also_train : str, list or None
-        As in the YAML: one folder, several, or none.
+    hparams_file : str
+        The file.
+    overrides : str
+        YAML, from :func:`vavl_sb.training.arguments.parse_arguments`.
 
     Returns
     -------
-    list
+    dict
+        Key to a plain value; what makes an object is a text or a mapping with
+        its tag. References are not followed: what they refer to is there.
 
     Example
     -------
-    >>> other_corpora("results/a"), other_corpora(None)
-    (['results/a'], [])
+    >>> path = getfixture("tmp_path") / "a.yaml"
+    >>> _ = path.write_text("lr: 0.1\\nnet: !new:torch.nn.ReLU\\n")
+    >>> read_settings(path, "lr: 0.2")
+    {'lr': '0.2', 'net': '!new:torch.nn.ReLU '}
     """
-    if isinstance(also_train, str) and also_train:
-        return [also_train]
-    return list(also_train or [])
+    own, included = read_keys(hparams_file)
+    recursive_update(own, YAML().load(overrides) or {})
+    settings = {}
+    for key, nodes in included.items():
+        nodes = dict(nodes)
+        recursive_update(nodes, own.pop(key))
+        settings.update(nodes)
+    return {key: _plain(node) for key, node in {**settings, **own}.items()}
 
 
-def run_identity(hparams, run_opts):
-    """Everything that makes a run what it is, as far as JSON can hold it.
+def _plain(node):
+    """A node of ruamel.yaml as JSON holds it."""
+    tag = getattr(getattr(node, "tag", None), "value", None)
+    if isinstance(node, dict):
+        values = {str(key): _plain(value) for key, value in node.items()}
+        return {"tag": tag, **values} if tag else values
+    if isinstance(node, (list, tuple)):
+        values = [_plain(value) for value in node]
+        return [tag, *values] if tag else values
+    if tag:
+        return f"{tag} {getattr(node, 'value', '')}"
+    if isinstance(node, (bool, type(None))):
+        return node
+    if isinstance(node, (int, float)):
+        # So that 1e-4 is 0.0001, and JSON has infinity.
+        return repr(float(node))
+    return str(node)
+
+
+def claim_folder(
+    save_folder: str,
+    settings: dict,
+    feature_extractor: FeatureExtractor,
+    manifests: dict[str, str],
+    also_train: str | Sequence[str] | None = (),
+    pretrained_from: str | None = None,
+    **run_options,
+):
+    """Makes a folder this run's, unless its checkpoints are another run's.
 
     Encoders, clips and another model to start from count by what is in them,
     not by the paths that they came from.
 
     Arguments
     ---------
-    hparams : dict
-        The loaded hparams file.
-    run_opts : dict or RunOptions
-        Run options, from the command line.
-
-    Returns
-    -------
-    dict
-        Name to value.
-    """
-    plain = (str, int, float, bool, list, type(None))
-    found = {
-        key: value
-        for key, value in hparams.items()
-        if isinstance(value, plain)
-        and key not in FREE
-        and not key.startswith("__")
-        and not key.endswith(("_folder", "_annotation", "_log"))
-        and key not in ("feature_index", "feature_report")
-        and not (key in ABSENT and value == ABSENT[key])
-    }
-    found.update(_run_options(found, run_opts))
-    encoder = hparams["feature_extractor"]
-    for modality in ("audio", "visual"):
-        found[f"{modality} encoder"] = encoder.fingerprint(modality)
-    # The validation clips too: they choose the checkpoint.
-    own = [hparams[f"{split}_annotation"] for split in SPLITS]
-    others = [
-        f"{folder}/train.json"
-        for folder in other_corpora(hparams["also_train"])
-    ]
-    found["clips"] = digest_files([*own, *others])
-    # A batch has batch_size clips for each.
-    if processes.count() > 1:
-        found["processes"] = processes.count()
-    if hparams["pretrained_from"] is not None:
-        path = f"{hparams['pretrained_from']}/vavl.safetensors"
-        found["pretrained_from"] = digest_files([path])
-    # As it will be read again.
-    return strict(json.loads(json.dumps(found, default=str)))
-
-
-def _run_options(found, run_opts):
-    """Those that change what is learned, as SpeechBrain takes them.
-
-    From the command line, else from the YAML, else the default, which is left
-    out: runs that were recorded without these options go on.
-    """
-    if isinstance(run_opts, dict):
-        run_opts = RunOptions.from_dictionary(run_opts)
-    default, given = RunOptions(), run_opts.overridden_args
-    used = {
-        name: run_opts[name] if name in given else found.get(name, usual)
-        for name, usual in default.items()
-    }
-    # As in sb.Brain; both names are deprecated.
-    for name, precision in (
-        ("auto_mix_prec", "fp16"),
-        ("bfloat16_mix_prec", "bf16"),
-    ):
-        if used[name]:
-            used["precision"] = precision
-    return {
-        name: used[name]
-        for name in ("precision", "max_grad_norm")
-        if name in found or used[name] != default[name]
-    }
-
-
-def refuse_other_run(hparams, run_opts):
-    """Refuses to go on with the checkpoints of a run of other settings.
-
-    Arguments
-    ---------
-    hparams : dict
-        The loaded hparams file; checkpoints and the record stand in its
-        ``save_folder``.
-    run_opts : dict or RunOptions
-        Run options, from the command line.
-
-    Returns
-    -------
-    dict
-        From :func:`run_identity`, for :func:`record_run`.
+    save_folder : str
+        Of the checkpoints; gets run.json.
+    settings : dict
+        From :func:`read_settings`.
+    feature_extractor : vavl_sb.features.extractor.FeatureExtractor
+        With the encoders.
+    manifests : dict
+        Split to manifest: validation's too, whose clips choose the checkpoint.
+    also_train : str or list of str
+        Folders with other corpora's manifests.
+    pretrained_from : str
+        An ``inference/`` folder, or None.
+    **run_options
+        Those of SpeechBrain's run options that change what is learned.
 
     Raises
     ------
     VAVLError
         In one line that names what differs.
     """
-    folder = Path(hparams["save_folder"])
-    wanted = run_identity(hparams, run_opts)
+    wanted = {k: v for k, v in settings.items() if k not in FREE}
+    wanted.update({k: _plain(v) for k, v in run_options.items()})
+    for modality in MODALITIES:
+        fingerprint = feature_extractor.fingerprint(modality)
+        wanted[f"{modality} encoder"] = fingerprint
+    others = [f"{path}/train.json" for path in other_corpora(also_train)]
+    wanted["clips"] = digest_files([*manifests.values(), *others])
+    # A batch has batch_size clips for each.
+    wanted["processes"] = processes.count()
+    if pretrained_from is not None:
+        wanted["pretrained_from"] = digest_files(
+            [f"{pretrained_from}/vavl.safetensors"]
+        )
+    wanted = json.loads(json.dumps(wanted))
+    folder = Path(save_folder)
     try:
         found = read_json(folder / RECORD)
     except (OSError, ValueError):
@@ -186,22 +146,10 @@ def refuse_other_run(hparams, run_opts):
         differ = [key for key in keys if found.get(key) != wanted.get(key)]
         if differ:
             raise VAVLError(
-                f"{hparams['output_folder']}: holds a run of other settings "
+                f"{folder.parent}: holds a run of other settings "
                 f"({', '.join(differ)}), whose checkpoints this run would go "
                 "on with; give another output_folder, or delete that one"
             )
-    return wanted
-
-
-def record_run(hparams, identity):
-    """Writes whose checkpoints will stand in the folder.
-
-    Arguments
-    ---------
-    hparams : dict
-        The loaded hparams file.
-    identity : dict
-        From :func:`run_identity`.
-    """
+    processes.gather(None)  # All have read it before it is written.
     if if_main_process():
-        write_json(Path(hparams["save_folder"]) / RECORD, identity)
+        write_json(folder / RECORD, wanted)

@@ -50,14 +50,26 @@ def trained_heads(features, clips):
     return [head for head, found in learned.items() if found]
 
 
-def run_record(hparams):
+def run_record(
+    output_folder,
+    audio_encoder,
+    visual_encoder,
+    audio_encoder_source,
+    visual_encoder_weights,
+    **settings,
+):
     """Command, settings and test scores of a run, for about.json.
 
     Arguments
     ---------
-    hparams : dict
-        The loaded hparams file; metrics.json, if the run was tested, stands
-        in its ``output_folder``.
+    output_folder : str
+        Of the run, with metrics.json if the run was tested.
+    audio_encoder, visual_encoder : torch.nn.Module
+        The encoders.
+    audio_encoder_source, visual_encoder_weights : str or None
+        Where their weights came from.
+    **settings
+        What else the scores depend on: seed, partition, ...
 
     Returns
     -------
@@ -66,33 +78,23 @@ def run_record(hparams):
         depend on), ``encoder_names``, and ``test`` and ``n_test`` as in
         metrics.json, without confusion matrices.
     """
-    settings = (
-        *("seed", "partition", "label_source", "also_train"),
-        *("withhold_audio", "withhold_visual", "pretrained_from"),
-        *("speed_changes", "mixup"),
-        *("feature_whitening", "feature_noise", "feature_dropout"),
-    )
-    run = {key: _public(hparams[key]) for key in settings if key in hparams}
-    # Of the encoder, which is what an hparams file may leave as it was.
-    run["audio_speeds"] = list(hparams["feature_extractor"].audio_speeds)
+    run = {key: _public(value) for key, value in settings.items()}
     return {
         "run": {"command": command_line(sys.argv), **run},
         "encoder_names": {
-            "audio": _encoder_name(hparams, "audio", "source"),
-            "visual": _encoder_name(hparams, "visual", "weights"),
+            "audio": _encoder_name(audio_encoder, audio_encoder_source),
+            "visual": _encoder_name(visual_encoder, visual_encoder_weights),
         },
-        **_scores(Path(hparams["output_folder"]) / "metrics.json"),
+        **_scores(Path(output_folder) / "metrics.json"),
     }
 
 
-def _encoder_name(hparams, modality, origin):
+def _encoder_name(encoder, origin):
     """Where an encoder's weights come from; of a user's own, its class."""
-    name = f"{modality}_encoder"
-    encoder = hparams.get(name)
     kind = type(encoder)
-    if encoder is not None and not kind.__module__.startswith("vavl_sb."):
+    if not kind.__module__.startswith("vavl_sb."):
         return f"{kind.__module__}.{kind.__qualname__}"
-    return _public(hparams[f"{name}_{origin}"]) or "random"
+    return _public(origin) or "random"
 
 
 def command_line(arguments):

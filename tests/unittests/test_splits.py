@@ -1,14 +1,10 @@
-"""Several corpora in one run: what is merged, and what is refused.
-
-Authors
- * The vavl_sb authors 2026
-"""
+"""Several corpora in one run: what is merged, and what is refused."""
 
 import json
 
 import pytest
 
-from vavl_sb.training.experiment import read_splits
+from vavl_sb.dataio.datasets import read_splits
 from vavl_sb.utils.errors import CorpusError, ManifestError
 
 LABELS = ["angry", "happy", "sad"]
@@ -35,7 +31,8 @@ class Run:
 
     def __init__(self, folder):
         self.folder = folder
-        self.hparams = {
+        self.settings = {
+            "manifests": {},
             "task": "classification",
             "labels": LABELS,
             "data_folder": "/voices",
@@ -44,7 +41,7 @@ class Run:
         for split in ("train", "valid", "test"):
             path = folder / "run" / f"{split}.json"
             write(path, {f"v_{split}": entry(f"S_{split}")})
-            self.hparams[f"{split}_annotation"] = str(path)
+            self.settings["manifests"][split] = str(path)
 
     def other(self, name, train, **more):
         """Adds another corpus; its valid.json and test.json are no JSON."""
@@ -54,13 +51,13 @@ class Run:
             (folder / f"{split}.json").write_text("not read")
         report = {"data_folder": f"/{name}", **more}
         write(folder / "prepare_report.json", report)
-        self.hparams["also_train"].append(str(folder))
+        self.settings["also_train"].append(str(folder))
         return folder
 
     def refusal(self, error):
         """The one line with which the run is refused."""
         with pytest.raises(error) as caught:
-            read_splits(self.hparams)
+            read_splits(**self.settings)
         assert "\n" not in str(caught.value)
         return str(caught.value)
 
@@ -73,7 +70,7 @@ def run(tmp_path):
 def test_training_clips_of_all_corpora_are_merged(run):
     run.other("faces", {"f_1": entry("1001", "sad", "{data_root}/f.flv")})
     run.other("more", {"m_1": entry("M1"), "m_2": entry("S_train", "angry")})
-    splits = read_splits(run.hparams)
+    splits = read_splits(**run.settings)
     assert list(splits["train"]) == ["v_train", "f_1", "m_1", "m_2"]
     assert list(splits["valid"]) == ["v_valid"]
     assert list(splits["test"]) == ["v_test"]
@@ -91,14 +88,14 @@ def test_training_clips_of_all_corpora_are_merged(run):
 
 def test_one_folder_needs_no_list(run):
     folder = run.other("faces", {"f_1": entry("1001")})
-    run.hparams["also_train"] = str(folder)
-    assert list(read_splits(run.hparams)["train"]) == ["v_train", "f_1"]
+    run.settings["also_train"] = str(folder)
+    assert list(read_splits(**run.settings)["train"]) == ["v_train", "f_1"]
 
 
 @pytest.mark.parametrize("nothing", [None, [], ""])
 def test_no_other_corpus(run, nothing):
-    run.hparams["also_train"] = nothing
-    assert list(read_splits(run.hparams)["train"]) == ["v_train"]
+    run.settings["also_train"] = nothing
+    assert list(read_splits(**run.settings)["train"]) == ["v_train"]
 
 
 @pytest.mark.parametrize("split", ["train", "valid", "test"])
@@ -128,7 +125,7 @@ def test_a_class_that_the_run_does_not_have_is_refused(run):
 
 
 def test_attributes_that_the_other_corpus_lacks_are_refused(run):
-    run.hparams.update(task="regression", labels=["arousal"])
+    run.settings.update(task="regression", labels=["arousal"])
     for split in ("train", "valid", "test"):
         path = run.folder / "run" / f"{split}.json"
         write(path, {split: {**entry(f"S_{split}"), "arousal": 0.5}})
@@ -170,6 +167,6 @@ def test_own_manifests_that_share_a_speaker_give_a_warning(run, caplog):
     path = run.folder / "run" / "test.json"
     write(path, {"v_test": entry("S_train")})
     with caplog.at_level("WARNING"):
-        assert set(read_splits(run.hparams)["test"]) == {"v_test"}
+        assert set(read_splits(**run.settings)["test"]) == {"v_test"}
     assert "speaker S_train is in train and test" in caplog.text
     assert "nothing of new speakers" in caplog.text
