@@ -296,6 +296,10 @@ def test_a_folder_with_runs_of_other_settings_is_refused(
     out, split = tmp_path / "out", tmp_path / "a_split.json"
     hparams = recipe / "hparams" / "quick.yaml"
     split.write_text("{}")
+    shared = recipe / "shared.yaml"
+    shared.write_text("a: 1")
+    text = HPARAMS + "shared: !include:../shared.yaml\n"
+    hparams.write_text(text)
     options = ["--partitions", split, "--seeds=1"]
     assert vavl("protocol", recipe, out, *options) == 0
     before = sorted(os.listdir(out))
@@ -310,9 +314,12 @@ def test_a_folder_with_runs_of_other_settings_is_refused(
     split.write_text('{"train": []}')
     assert "partition a_split was changed" in refused()
     split.write_text("{}")
-    hparams.write_text(HPARAMS.replace("pause: 0", "pause: 0.01"))
+    hparams.write_text(text.replace("pause: 0", "pause: 0.01"))
     assert "quick.yaml was changed since" in refused()
-    hparams.write_text(HPARAMS)
+    hparams.write_text(text)
+    shared.write_text("a: 2")
+    assert "shared.yaml was changed since" in refused()
+    shared.write_text("a: 1")
     (out / "protocol_settings.json").rename(tmp_path / "aside")
     assert "there is no protocol_settings.json" in refused()
     (tmp_path / "aside").rename(out / "protocol_settings.json")
@@ -333,7 +340,7 @@ def test_a_folder_with_runs_of_other_settings_is_refused(
         (["--slurm", "a=1"], ["--launcher slurm"]),
         (["--lr", "1", "2"], ["2: belongs to no option"]),
         (["--puase", "1"], ["--puase: no such option (the nearest: --pause)"]),
-        (["--pause", "long"], ["--pause: must be a number, not long"]),
+        (["--residual=no"], ["--residual: must be True or False, not no"]),
     ],
 )
 @pytest.mark.parametrize("command", ["protocol", "ablate"])

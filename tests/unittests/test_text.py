@@ -19,8 +19,8 @@ from test_commands import call, make_run
 from test_media import sine
 
 from vavl_sb.cli import main
-from vavl_sb.evaluation.report import robustness_table
-from vavl_sb.evaluation.summary import summary_lines
+from vavl_sb.evaluation.comparison import summary_lines
+from vavl_sb.evaluation.robustness import report_lines
 from vavl_sb.inference import EmotionRecognizer
 from vavl_sb.inference.analysis import TimedEmotion
 from vavl_sb.inference.prediction import Emotion
@@ -252,7 +252,7 @@ def test_a_label_adds_no_line_to_a_table(tmp_path):
         "conditions": {},
         "skipped": {"noise": HOSTILE},
     }
-    text = printable_lines(robustness_table(result))
+    text = printable_lines(report_lines(result))
     assert text.count("\n") == 7 and not hidden(text)
 
 

@@ -96,8 +96,7 @@ def run(options) -> int:
         content = run_protocol(plan, say)
     except KeyboardInterrupt as stop:
         return interrupted(stop)
-    lines = ["", *summary_lines(content), "", f"In {plan.folder}/protocol.json"]
-    say(*lines)
+    say("", *summary_lines(content), "", f"In {plan.folder}/protocol.json")
     return 1 if content["partial"] else 0
 
 

@@ -21,6 +21,7 @@ from vavl_sb.evaluation.statistics import (
 from vavl_sb.training.predictions import HEADS
 from vavl_sb.utils.errors import VAVLError
 from vavl_sb.utils.files import read_json, write_json, write_lines
+from vavl_sb.utils.text import markdown
 
 TITLES = {
     "f1_macro": "macro F1",
@@ -407,7 +408,7 @@ def ablation_report(folder: str | Path, variants: list, partial: bool) -> list:
 
 def _title(name):
     """What tables call a score."""
-    return TITLES.get(name) or name.replace("ccc_", "CCC ")
+    return TITLES.get(name) or markdown(name.replace("ccc_", "CCC "))
 
 
 def table(head: list, rows: list) -> list:

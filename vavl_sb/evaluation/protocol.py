@@ -228,6 +228,9 @@ def _claim_folder(plan, recipe_file):
     recipe = f"{recipe_file.parent.parent.name}/{recipe_file.name}"
     settings = {"hparams": recipe, **overrides}
     files = {recipe_file.name: _hash(recipe_file.read_bytes())}
+    for name in re.findall(r"!include:(\S+)", recipe_file.read_text("utf-8")):
+        files[name] = _hash((recipe_file.parent / name).read_bytes())
+    text = json.dumps([settings, files], sort_keys=True)
     for name, value in plan.partitions.items():
         if isinstance(value, dict):
             files[f"partition {name}"] = _hash(json.dumps(value).encode())
@@ -257,7 +260,6 @@ def _claim_folder(plan, recipe_file):
         )
     files = {**known_files, **files}
     write_json(path, {"settings": settings, "files": files})
-    text = json.dumps([settings, files[recipe_file.name]], sort_keys=True)
     return _hash(text.encode())
 
 

@@ -348,7 +348,7 @@ def report_lines(result: dict) -> list:
         f"{len(counts['failed'])} files or parts of clips failed",
         "",
         "As they are",
-        *score_table(metrics).splitlines(),
+        *score_table(metrics),
     ]
     for condition in result["conditions"].values():
         lines += ["", *_condition_table(condition, result["task"])]
