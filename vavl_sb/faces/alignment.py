@@ -6,9 +6,6 @@ frontal faces have the eyes 39 % below their top and a third of their height
 apart (mean over the CREMA-D and RAVDESS clips: 0.392 and 0.336), so that a crop
 shows what a square around the box with 5 % more on it would show: the whole
 face with brows, chin and open mouth, as encoders for emotion are trained on.
-
-Authors
- * The vavl_sb authors 2026
 """
 
 import math
@@ -28,7 +25,9 @@ LEAST_EYE_DISTANCE = 0.25
 MOST_SHRINKING = 8
 
 
-def align_face(frame, eyes, box, size):
+def align_face(
+    frame: np.ndarray, eyes: np.ndarray, box: np.ndarray, size: int
+) -> torch.Tensor:
     """Cuts a face out so that its eyes come to fixed places.
 
     A similarity transform (rotation, one scale, translation) with bilinear
@@ -68,60 +67,36 @@ def align_face(frame, eyes, box, size):
     >>> bright.mean(dim=0).tolist()  # 40 % of 200, and (50 - 32 / 2) % of it
     [80.0, 68.0]
     """
-    middle, step = similarity(eyes, box, size)
+    middle, step = _similarity(eyes, box, size)
     shrinking = int(np.clip(round(math.hypot(*step)), 1, MOST_SHRINKING))
     # Sample positions, in pixels of the crop, from the middle of the eyes.
     fine = (np.arange(size * shrinking) + 0.5) / shrinking
     across, down = fine - 0.5 * size, fine - EYE_HEIGHT * size
     x = middle[0] + step[0] * across[None, :] - step[1] * down[:, None]
     y = middle[1] + step[1] * across[None, :] + step[0] * down[:, None]
-    crop = sample(frame, x, y)
+    crop = _sample(frame, x, y)
     if shrinking > 1:
         crop = torch.nn.functional.avg_pool2d(crop, shrinking)
-    return to_uint8(crop)[0]
+    return _to_uint8(crop)[0]
 
 
-def similarity(eyes, box, size):
-    """The transform from crop to frame that :func:`align_face` uses.
+def _similarity(eyes, box, size):
+    """The transform from crop to frame: (middle, step), pixels of the frame.
 
-    Arguments
-    ---------
-    eyes, box, size
-        As in :func:`align_face`.
-
-    Returns
-    -------
-    middle : np.ndarray
-        Shape (2,): x y in the frame of the middle between the eyes, pixels.
-    step : np.ndarray
-        Shape (2,): how far one pixel to the right in the crop goes in the
-        frame (x, y), pixels.
+    ``middle`` (2,) lies between the eyes; ``step`` (2,) is how far one pixel
+    to the right in the crop goes, each x y.
     """
     left, right = np.asarray(eyes, np.float64)
     between = right - left
     distance = math.hypot(*between)
-    if distance == 0.0:
-        between, distance = np.array([1.0, 0.0]), 1.0
     least = LEAST_EYE_DISTANCE * max(float(box[3] - box[1]), 1.0)
-    scale = max(math.hypot(*(right - left)), least) / (EYE_DISTANCE * size)
-    return (left + right) / 2, between / distance * scale
+    scale = max(distance, least) / (EYE_DISTANCE * size)
+    along = between / distance if distance else np.array([1.0, 0.0])
+    return (left + right) / 2, along * scale
 
 
-def sample(frame, x, y):
-    """Values of a frame at some places, bilinear, its border repeated.
-
-    Arguments
-    ---------
-    frame : np.ndarray
-        uint8, shape (H, W, C).
-    x, y : np.ndarray
-        Places in pixels, each of shape (h, w).
-
-    Returns
-    -------
-    torch.Tensor
-        float32, shape (1, C, h, w), in [0, 255].
-    """
+def _sample(frame, x, y):
+    """Values (1, C, h, w) of a frame at places x, y (h, w), bilinear."""
     # Only the part that is looked at is converted to float.
     height, width = frame.shape[:2]
     x = np.clip(x, 0, width - 1)
@@ -145,7 +120,9 @@ def sample(frame, x, y):
     )
 
 
-def centre_square(frame, size):
+def centre_square(
+    frame: np.ndarray, size: int
+) -> tuple[torch.Tensor, np.ndarray]:
     """The middle of a frame, as large a square as fits, without squashing.
 
     Arguments
@@ -181,20 +158,9 @@ def centre_square(frame, size):
         align_corners=False,
     )
     box = np.array([x0, y0, x0 + side, y0 + side], np.float64)
-    return to_uint8(crop)[0], box
+    return _to_uint8(crop)[0], box
 
 
-def to_uint8(values):
-    """Values in [0, 255], rounded to whole ones.
-
-    Arguments
-    ---------
-    values : torch.Tensor
-        float32.
-
-    Returns
-    -------
-    torch.Tensor
-        uint8, of the same shape.
-    """
+def _to_uint8(values):
+    """Values in [0, 255], rounded to whole ones."""
     return values.round().clamp(0, 255).to(torch.uint8)

@@ -3,9 +3,6 @@
 MTCNN (Zhang et al., "Joint Face Detection and Alignment using Multi-task
 Cascaded Convolutional Networks", IEEE Signal Processing Letters 23(10), 2016)
 with the weights that are in the wheel of facenet-pytorch.
-
-Authors
- * The vavl_sb authors 2026
 """
 
 from dataclasses import dataclass
@@ -82,13 +79,8 @@ class MTCNNDetector:
         self.min_score = min_score
         self.network = None
 
-    def settings(self):
-        """All that changes what is found, as a plain dict.
-
-        Returns
-        -------
-        dict
-        """
+    def settings(self) -> dict:
+        """All that changes what is found, as a plain dict."""
         return {
             "name": "mtcnn",
             "longest_side": self.longest_side,
@@ -96,14 +88,8 @@ class MTCNNDetector:
             "min_score": self.min_score,
         }
 
-    def load(self):
-        """Loads the network, unless it is loaded.
-
-        Raises
-        ------
-        EncoderError
-            facenet-pytorch is not installed.
-        """
+    def load(self) -> None:
+        """Loads the network, unless it is loaded."""
         if self.network is not None:
             return
         try:
@@ -120,26 +106,15 @@ class MTCNNDetector:
         self.network = network.to(memory_format=torch.channels_last)
         self.to(self.device)
 
-    def to(self, device):
-        """Moves the network to a device, now or when it is loaded.
-
-        Arguments
-        ---------
-        device : str or torch.device
-            Where to run.
-
-        Returns
-        -------
-        MTCNNDetector
-            This object.
-        """
+    def to(self, device: str | torch.device) -> "MTCNNDetector":
+        """Moves the network to a device, now or when it is loaded."""
         self.device = torch.device(device)
         if self.network is not None:
             self.network.device = self.device
             self.network.to(self.device)
         return self
 
-    def detect(self, frames):
+    def detect(self, frames: np.ndarray) -> list[list[Detection]]:
         """Finds the faces of some pictures of one size.
 
         Arguments
@@ -194,7 +169,8 @@ class MTCNNDetector:
         except (IndexError, ValueError, RuntimeError) as error:
             # MTCNN trips over a candidate that lies wholly outside of its
             # picture, and takes the whole batch with it.
-            if not _is_stray_candidate(error):
+            stray = isinstance(error, IndexError)
+            if not stray and "non-empty list" not in str(error):
                 raise
             if len(images) > 1:
                 return [self._search(image[None])[0] for image in images]
@@ -204,7 +180,3 @@ class MTCNNDetector:
             ((), (), ()) if boxes is None else (boxes, scores, points)
             for boxes, scores, points in zip(*results, strict=True)
         ]
-
-
-def _is_stray_candidate(error):
-    return isinstance(error, IndexError) or "non-empty list" in str(error)

@@ -10,7 +10,7 @@ import numpy as np
 
 from vavl_sb.faces.tracker import CropBatch, FaceTracker
 from vavl_sb.media.demuxing import choose_streams, open_media
-from vavl_sb.media.frames import AudioChunk, FrameBatch
+from vavl_sb.media.reader import FrameBatch
 from vavl_sb.media.reader import SILENCE_RANGE, decode, probe
 from vavl_sb.utils.errors import EncoderError, MediaError
 

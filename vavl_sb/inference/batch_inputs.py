@@ -9,7 +9,7 @@ import torch
 
 from vavl_sb.faces.alignment import centre_square
 from vavl_sb.features.extractor import ClipFeatures
-from vavl_sb.media.frames import RatePicker
+from vavl_sb.media.decoders import RatePicker
 from vavl_sb.utils.errors import MediaError, VAVLError
 
 
