@@ -27,14 +27,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from vavl_sb.faces.alignment import (
+from vavl_sb.faces.detector import (
     EYE_DISTANCE,
     EYE_HEIGHT,
     LEAST_EYE_DISTANCE,
+    MTCNNDetector,
     align_face,
     centre_square,
 )
-from vavl_sb.faces.detector import MTCNNDetector
 from vavl_sb.media.decoders import FrameBatch, RatePicker
 from vavl_sb.utils.errors import VAVLError
 

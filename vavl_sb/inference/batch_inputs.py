@@ -7,7 +7,7 @@ Authors
 import numpy as np
 import torch
 
-from vavl_sb.faces.alignment import centre_square
+from vavl_sb.faces.detector import centre_square
 from vavl_sb.features.extractor import ClipFeatures
 from vavl_sb.media.decoders import RatePicker
 from vavl_sb.utils.errors import MediaError, VAVLError
