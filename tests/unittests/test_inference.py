@@ -14,7 +14,7 @@ from small_clips import sine, write
 from vavl_sb.faces.detector import Detection
 from vavl_sb.faces.tracker import FaceTracker
 from vavl_sb.features import extractor
-from vavl_sb.features.extractor import Chunk, ClipFeatures, Stopwatch
+from vavl_sb.features.extractor import Chunk, Stopwatch
 from vavl_sb.inference.emotion import STAGES
 from vavl_sb.inference.sliding_windows import SlidingWindows
 from vavl_sb.media.reader import FrameBatch, decode, read_audio
@@ -155,20 +155,6 @@ def test_a_long_clip_is_the_mean_of_its_chunks(model, clip, monkeypatch):
     monkeypatch.undo()
     whole = model.predict_file(clip).per_modality["audio"]["probabilities"]
     assert whole != pytest.approx(softmax(total["audio"]), abs=1e-2)
-
-
-def test_the_length_of_chunks_does_not_change_what_a_frame_is(
-    model, clip, monkeypatch
-):
-    """Features of the picture do not depend on where a clip is cut."""
-    whole = model.timeline(clip, modality="visual")
-    in_chunks(monkeypatch, 3.5)
-    chunks = model.timeline(clip, modality="visual")
-    assert [w.start for w in whole] == [w.start for w in chunks]
-    for one, other in zip(whole, chunks, strict=True):
-        assert one.emotion.probabilities == pytest.approx(
-            other.emotion.probabilities, abs=1e-6
-        )
 
 
 def test_windows_hold_the_frames_of_their_time(model, clip):
@@ -315,14 +301,6 @@ def test_sound_and_picture_in_files_of_their_own(
     one = model.predict_file(clip)
     two = model.predict_file(picture, audio_path=sound)
     assert one.probabilities == pytest.approx(two.probabilities, abs=1e-3)
-
-
-def test_the_sound_of_another_file_replaces_that_of_the_clip(
-    model, clip, tmp_path
-):
-    path = tmp_path / "silent.wav"
-    soundfile.write(path, np.zeros(RATE), RATE)
-    assert model.predict_file(clip, audio_path=path).modality == "visual"
 
 
 def break_picture(clip, path):
@@ -558,11 +536,6 @@ def test_attributes_are_in_the_corpus_scale(clip):
     answer = model.predict_file(clip)
     assert answer.label is None and answer.probabilities is None
     assert list(answer.attributes.values()) == pytest.approx(3 + 2 * raw)
-
-
-def test_outputs_of_features_in_memory(model):
-    features = ClipFeatures(audio=np.ones((40, 80), np.float16))
-    assert set(model.outputs(features)) == {"audio"}
 
 
 LONG = """

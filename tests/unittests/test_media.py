@@ -192,16 +192,6 @@ def test_a_gap_in_the_sound_shows_in_the_starts(tmp_path, caplog):
     assert "2.50 s of sound are missing at 1.30 s" in caplog.text
 
 
-def test_lossless_frames_come_back_exact_at_odd_sizes(tmp_path):
-    rng = np.random.default_rng(0)
-    images = list(rng.integers(0, 256, (5, 77, 101, 3), dtype=np.uint8))
-    path = write(tmp_path / "odd.mkv", images, codecs=("ffv1", None))
-    _, start, frames, times = collect(path)
-    assert start is None
-    assert np.array_equal(frames, images)
-    assert times == pytest.approx(np.arange(5) / FPS, abs=1e-3)
-
-
 @pytest.mark.parametrize("rate", [None, 10.0])
 def test_frames_are_picked_by_time_at_a_variable_rate(tmp_path, rate):
     rng = np.random.default_rng(1)
@@ -417,16 +407,6 @@ def test_packets_without_a_duration_last_as_long_as_the_others():
     assert timeline.duration(stream) == pytest.approx(1.0)
     # The promise may count from 2 s or from 0; the last packet may last long.
     assert not timeline.ends_before(3.1) and timeline.ends_before(3.5)
-
-
-def test_text_that_is_not_utf8_does_no_harm(tmp_path):
-    path = tmp_path / "named.wav"
-    soundfile.write(path, sine(1, 16000), 16000)
-    name = b"INAM\x04\0\0\0\xff\xfe\xe9\0"
-    with open(path, "ab") as file:
-        file.write(b"LIST" + bytes([4 + len(name), 0, 0, 0]) + b"INFO" + name)
-    assert probe(path).duration == pytest.approx(1.0)
-    assert len(read_audio(path)) == 16000
 
 
 def cut(path, share=0.6):

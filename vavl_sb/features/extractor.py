@@ -260,11 +260,6 @@ class FeatureExtractor:
 
         For whoever changes the sound before :meth:`encode_audio`.
 
-        Arguments
-        ---------
-        wav, video : str
-            As in :meth:`encode`.
-
         Returns
         -------
         samples : torch.Tensor
@@ -287,19 +282,19 @@ class FeatureExtractor:
         )
 
     def stream(self, wav=None, video=None, watch=None):
-        """A clip bit by bit, in bounded memory: for clips of any length.
+        """A clip bit by bit; two files are read side by side.
 
         Arguments
         ---------
         wav, video : str
-            As in :meth:`encode`. Two files are read side by side.
+            As in :meth:`encode`.
         watch : Stopwatch
             Counts "decode", "faces" and "visual encoder".
 
-        Yields
-        ------
-        AudioChunk or FaceChunk or CropsUntil
-            Sound; features of the face; how far the latter are complete.
+        Returns
+        -------
+        iterator
+            AudioChunk; FaceChunk; CropsUntil, how far the latter are complete.
         """
         return _side_by_side(self._open(wav, video, watch or Stopwatch())[1])
 
@@ -414,19 +409,9 @@ class FeatureExtractor:
     def encode_faces(
         self, crops: torch.Tensor, name: str = "<tensor>"
     ) -> np.ndarray:
-        """Visual features of face crops, as they are cached.
+        """Visual features float16 (N, visual_dim) of crops uint8 (N, 3, H, W).
 
-        Arguments
-        ---------
-        crops : torch.Tensor
-            uint8, shape (N, 3, H, W).
-        name : str
-            What an error calls the clip.
-
-        Returns
-        -------
-        np.ndarray
-            float16, shape (N, visual_dim).
+        ``name`` is what an error calls the clip.
         """
         return _half(self.encode_crops(crops), name)
 
@@ -438,13 +423,7 @@ class FeatureExtractor:
 
 
 class _Parts:
-    """Items of a clip, sorted by the chunk that they belong to.
-
-    Arguments
-    ---------
-    sound, picture : MediaInfo
-        Of the files that are read for sound and picture, or None.
-    """
+    """Items of a clip by chunk; with the MediaInfo of its files, or None."""
 
     def __init__(self, sound, picture):
         self.sound, self.picture = sound, picture

@@ -90,15 +90,7 @@ class Analysis:
 
 
 def check_modality(modality: str, allowed: tuple = ("auto", *HEADS)) -> None:
-    """Refuses a modality that is none, in one line.
-
-    Arguments
-    ---------
-    modality : str
-        What the user asks for.
-    allowed : sequence of str
-        What there is.
-    """
+    """Refuses a modality that is none of those allowed."""
     if modality not in allowed:
         raise VAVLError(
             f"modality: must be one of {', '.join(allowed)}, not {modality!r}"
@@ -223,10 +215,6 @@ def why_no_head(modality: str, has: set[str], trained: tuple) -> str:
         Of "audio" and "visual": what the clip has.
     trained : sequence of str
         Heads that have learned.
-
-    Returns
-    -------
-    str
 
     Example
     -------

@@ -130,19 +130,7 @@ class _StreamReader:
     kind = hint = ""
 
     def open(self, stream, origin, path, log):
-        """Gets ready for a stream.
-
-        Arguments
-        ---------
-        stream : av.stream.Stream
-            The stream whose packets follow.
-        origin : float
-            Time stamp of the start of the presentation, seconds.
-        path : str
-            The file, for messages.
-        log : vavl_sb.media.demuxing.FFmpegLog
-            Captures what FFmpeg says of the stream.
-        """
+        """Gets ready for a stream whose presentation starts at ``origin``."""
         self.stream, self.origin = stream, origin
         self.path, self.log = path, log
         self.error = import_av().error.FFmpegError
@@ -470,15 +458,7 @@ def _check_picture(width, height, form):
 def kept_size(width: int, height: int) -> tuple[int, int]:
     """Size at which a picture is kept, so that large ones fill no memory.
 
-    Arguments
-    ---------
-    width, height : int
-        Pixels.
-
-    Returns
-    -------
-    width, height : int
-        Both divided by the least whole number that ``MAX_KEPT_PIXELS`` allows.
+    Both divided by the least whole number that ``MAX_KEPT_PIXELS`` allows.
 
     Example
     -------

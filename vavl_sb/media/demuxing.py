@@ -104,15 +104,7 @@ class FFmpegLog:
                 ]
 
     def settle(self, counts: bool, number: int) -> None:
-        """Counts the first pending messages, or drops them.
-
-        Arguments
-        ---------
-        counts : bool
-            Whether they count.
-        number : int
-            How many of them came before the latest good frame.
-        """
+        """Counts the first ``number`` pending messages, or drops them."""
         if counts and number:
             self.count += number
             self.first = self.first or self.pending[0]
@@ -235,13 +227,7 @@ def import_av():
 
 
 def check_file(path: str) -> None:
-    """Raises a MediaError if a path is not a regular file with bytes in it.
-
-    Arguments
-    ---------
-    path : str
-        The path to look at.
-    """
+    """Raises a MediaError if a path is not a regular file with bytes in it."""
     if not os.path.exists(path):
         raise MediaError(f"{path}: no such file; check the path")
     if not os.path.isfile(path):
@@ -285,23 +271,10 @@ def _is_attached(stream):
 
 
 def read_packets(container, timeline: "Timeline"):
-    """All packets of a container, in the order of the file.
+    """Yields all packets of a container, in the order of the file.
 
-    Arguments
-    ---------
-    container : av.container.InputContainer
-        From :func:`open_media`.
-    timeline : Timeline
-        Takes note of each packet.
-
-    Yields
-    ------
-    av.Packet
-
-    Raises
-    ------
-    MediaFault
-        The file cannot be read to its end.
+    Each is noted in the timeline. A MediaFault says that the file cannot be
+    read to its end.
     """
     av = import_av()
     # What a container's reader says is often of a tag, and does not count.
@@ -381,15 +354,7 @@ class Timeline:
     def duration(self, stream) -> float:
         """Seconds from a stream's first packet (or 0) to its last one's end.
 
-        Arguments
-        ---------
-        stream : av.stream.Stream or None
-            A stream of the container.
-
-        Returns
-        -------
-        float
-            Exact to about one packet; 0.0 without any packet.
+        Exact to about one packet; 0.0 for None and without any packet.
         """
         span = self.spans.get(stream.index) if stream is not None else None
         if span is None:
@@ -401,20 +366,11 @@ class Timeline:
         return max(0.0, end - max(0.0, span.first))
 
     def ends_before(self, stated: float | None) -> bool:
-        """Whether the packets end clearly before a stated duration.
+        """Whether the packets end clearly before a stated duration, seconds.
 
         Clearly is by more than 0.2 s (1 % of the duration, if that is more)
         and the widest step between two packets of a stream on top, since the
         last frame of a slide show lasts long and often says nothing of it.
-
-        Arguments
-        ---------
-        stated : float or None
-            Seconds that the header states, or None.
-
-        Returns
-        -------
-        bool
         """
         if stated is None:
             return False

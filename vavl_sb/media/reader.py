@@ -328,15 +328,7 @@ def read_audio(
 
 
 def refuse_endless(path: str, seconds: float) -> None:
-    """Raises a MediaError where more sound is held than is sensible.
-
-    Arguments
-    ---------
-    path : str
-        The file, for the message.
-    seconds : float
-        Of sound that was read so far.
-    """
+    """Raises a MediaError where more sound is held than is sensible."""
     if seconds > MAX_WHOLE:
         raise MediaError(
             f"{path}: more than {MAX_WHOLE / 3600:g} h of sound; cut it into "
@@ -373,14 +365,10 @@ def is_silent(samples: np.ndarray | torch.Tensor) -> bool:
 def stated_duration(file, container) -> float | None:
     """Duration that the header of a file states, where it can be relied on.
 
-    Where the packets end clearly before it, the file was cut off.
-
     Arguments
     ---------
-    file : io.RawIOBase
-        What the container reads, which is moved to another place.
-    container : av.container.InputContainer
-        From :func:`vavl_sb.media.demuxing.open_media`.
+    file, container
+        From :func:`vavl_sb.media.demuxing.open_media`, read to the end.
 
     Returns
     -------
