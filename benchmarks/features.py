@@ -24,9 +24,8 @@ import material
 import torch
 from measure import options_of, run, timed
 
-from vavl_sb.media.frames import AudioChunk
-from vavl_sb.media.reader import probe
-from vavl_sb.utils.profiler import Stopwatch
+from vavl_sb.features.extractor import Stopwatch
+from vavl_sb.media.reader import AudioChunk, probe
 
 STAGES = ("decode", "faces", "audio encoder", "visual encoder")
 
@@ -40,10 +39,10 @@ def encode(encoder, clips, watch=None):
         What encodes.
     clips : list of (str, str)
         Sound and picture.
-    watch : vavl_sb.utils.profiler.Stopwatch
+    watch : vavl_sb.features.extractor.Stopwatch
         Counts the stages.
     """
-    watch = watch or Stopwatch(STAGES)
+    watch = watch or Stopwatch()
     for sound, picture in clips:
         chunks = [
             torch.from_numpy(item.samples)
@@ -155,7 +154,7 @@ def measure(folder, options):
     watches = []
 
     def here():
-        watches.append(Stopwatch(STAGES))
+        watches.append(Stopwatch())
         encode(encoder, clips, watches[-1])
 
     pools = {

@@ -223,17 +223,17 @@ def summary(results):
 def _read(path, tracker):
     """All that the package does with a file on its way to features."""
     from vavl_sb.faces.tracker import CropBatch
-    from vavl_sb.media.frames import AudioChunk, FrameBatch
-    from vavl_sb.media.reader import decode, probe, read_audio
+    from vavl_sb.media.reader import (
+        AudioChunk,
+        FrameBatch,
+        decode,
+        probe,
+        read_audio,
+    )
 
-    errors = []
-    for use in (probe, read_audio, lambda p: probe_ends(p, probe)):
-        errors.append(_refusal(use, path))
-    last = -np.inf
-
-    def checked(partial):
-        nonlocal last
-        for item in decode(path, frame_rate=10.0, partial=partial):
+    def checked():
+        last = -np.inf
+        for item in decode(path, frame_rate=10.0):
             if isinstance(item, AudioChunk):
                 assert np.isfinite(item.samples).all()
                 assert np.abs(item.samples).max(initial=0) <= 1
@@ -244,15 +244,13 @@ def _read(path, tracker):
                 last = item.times[-1]
             yield item
 
-    for partial in (False, True):
-        last = -np.inf
+    def track(_):
+        for item in tracker.track(checked()):
+            if isinstance(item, CropBatch):
+                assert item.crops.shape[1:] == (3, 224, 224)
 
-        def follow(_, partial=partial):
-            for item in tracker.follow(checked(partial)):
-                if isinstance(item, CropBatch):
-                    assert item.crops.shape[1:] == (3, 224, 224)
-
-        errors.append(_refusal(follow, path))
+    uses = (lambda p: probe_ends(p, probe), read_audio, track)
+    errors = [_refusal(use, path) for use in uses]
     return next((e for e in errors if e is not None), None)
 
 

@@ -17,8 +17,7 @@ from scipy.signal import resample_poly
 
 from vavl_sb.cli import main
 from vavl_sb.faces.tracker import FaceTracker
-from vavl_sb.media.frames import FrameBatch
-from vavl_sb.media.reader import decode, read_audio
+from vavl_sb.media.reader import FrameBatch, decode, read_audio
 from vavl_sb.utils.errors import MediaError
 
 sys.path.insert(0, str(REPOSITORY / "tests" / "unittests"))

@@ -1,8 +1,4 @@
-"""Faces: geometry in closed form, following by script, and real clips.
-
-Authors
- * The vavl_sb authors 2026
-"""
+"""Faces: geometry in closed form, following by script, and real clips."""
 
 import json
 import sys
@@ -12,9 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from vavl_sb.faces.alignment import EYE_DISTANCE, EYE_HEIGHT, align_face
-from vavl_sb.faces.detector import Detection, MTCNNDetector
-from vavl_sb.faces.tracker import FaceTracker
+from vavl_sb.faces.detector import (
+    EYE_DISTANCE,
+    EYE_HEIGHT,
+    Detection,
+    MTCNNDetector,
+    align_face,
+)
+from vavl_sb.faces.tracker import CropBatch, FaceTracker
 from vavl_sb.media.reader import FrameBatch, decode
 from vavl_sb.utils.errors import EncoderError, VAVLError
 
@@ -64,11 +65,11 @@ def numbered(count, rate=10.0, height=90, width=120, batch=32):
 def track(script, batches, **options):
     """(times, boxes, crops) of all that a tracker gives."""
     tracker = FaceTracker(Scripted(script), size=16, **options)
-    return joined(tracker.crops(batches))
+    return joined(tracker.track(batches))
 
 
-def joined(batches):
-    batches = list(batches)
+def joined(items):
+    batches = [item for item in items if isinstance(item, CropBatch)]
     if not batches:
         return np.zeros(0), np.zeros((0, 4)), torch.zeros(0)
     return (
@@ -157,13 +158,6 @@ def test_a_turned_head_is_not_taken_for_a_far_one():
     assert (row[-1] - row[0]).item() == pytest.approx(78, abs=2)
 
 
-def test_coinciding_eyes_do_no_harm():
-    frame = np.full((90, 120, 3), 50, np.uint8)
-    eyes = np.array([[60.0, 40.0], [60.0, 40.0]])
-    crop = align_face(frame, eyes, np.array([40.0, 20, 80, 70]), 32)
-    assert (crop == 50).all()
-
-
 def test_whole_frames_match_pillows_resize():
     from PIL import Image
 
@@ -178,7 +172,7 @@ def test_whole_frames_match_pillows_resize():
         )
         batch = FrameBatch(np.asarray(image)[None], np.array([0.5]))
 
-        times, boxes, crops = joined(FaceTracker(None).crops([batch]))
+        times, boxes, crops = joined(FaceTracker(None).track([batch]))
 
         assert times.tolist() == [0.5]
         assert boxes.tolist() == [[x, y, x + side, y + side]]
@@ -198,7 +192,7 @@ def test_between_searches_boxes_are_on_the_line(rate):
     batches = numbered(100, rate)
     detector = Scripted(line)
     tracker = FaceTracker(detector, size=16, detection_rate=5.0)
-    times, boxes, crops = joined(tracker.crops(batches))
+    times, boxes, crops = joined(tracker.track(batches))
 
     assert times == pytest.approx(np.arange(100) / rate)
     truth = np.stack([line(number)[0].box for number in range(100)])
@@ -245,13 +239,6 @@ def test_which_frames_a_gap_leaves_out():
     assert shown(*range(0, 21, 2)) == []
 
 
-def test_neighbouring_searches_are_joined_however_far_apart():
-    times, _, _ = track(
-        lambda n: [face(30, 20)], numbered(31), detection_rate=1.0
-    )
-    assert len(times) == 31
-
-
 def test_the_largest_face_is_followed_though_another_grows():
     def script(number):
         return [
@@ -291,18 +278,6 @@ def test_a_lost_face_is_given_up_after_a_while():
     assert set(boxes[:, 0]) == {10.0, 70.0}
 
 
-def test_a_face_that_returns_in_time_is_the_same():
-    def script(number):
-        first = [face(10, 20)] if not 10 < number < 18 else []
-        return [*first, face(70, 20, side=60)]
-
-    def start(number):
-        return script(number) if number else [face(10, 20)]
-
-    _, boxes, _ = track(start, numbered(41))
-    assert set(boxes[:, 0]) == {10.0}
-
-
 def test_between_two_people_nothing_is_drawn():
     """Though the second is taken up before the gap is too long."""
 
@@ -327,18 +302,6 @@ def test_searches_far_apart_and_a_face_that_is_missed_once():
     assert set(boxes[:, 0]) == {10.0}
 
 
-def test_the_closest_of_two_that_could_be_the_face_is_taken():
-    """Others: a larger box around the same head, and a neighbour."""
-
-    def script(number):
-        return [face(0, 10, side=52), face(10, 20), face(36, 20, side=44)][
-            (1 if number == 0 else 0) : (2 if number == 0 else 3)
-        ]
-
-    _, boxes, _ = track(script, numbered(9))
-    assert set(boxes[:, 0]) == {10.0}
-
-
 def test_the_size_of_batches_changes_nothing():
     rng = np.random.default_rng(0)
     whole = numbered(75, rate=25.0, batch=75)[0]
@@ -358,25 +321,19 @@ def test_the_size_of_batches_changes_nothing():
 
 def test_one_tracker_serves_many_clips():
     tracker = FaceTracker(Scripted(line), size=16)
-    first = joined(tracker.crops(numbered(20)))
-    between = tracker.crops(numbered(9))
+    first = joined(tracker.track(numbered(20)))
+    between = tracker.track(numbered(9))
     next(between)  # and is left in the middle
-    again = joined(tracker.crops(numbered(20)))
+    again = joined(tracker.track(numbered(20)))
     assert np.array_equal(first[1], again[1])
     assert torch.equal(first[2], again[2])
 
 
-@pytest.mark.parametrize("count", [1, 2])
-def test_the_shortest_clips(count):
-    times, _, _ = track(line, numbered(count))
-    assert len(times) == count
-
-
-def test_no_frames_or_no_face_give_nothing():
-    tracker = FaceTracker(Scripted(lambda number: []))
-    assert list(tracker.crops([])) == []
-    assert list(tracker.crops(numbered(50))) == []
-    assert list(FaceTracker(None).crops([])) == []
+def test_the_shortest_clips_and_none():
+    for count in (0, 1, 2):
+        assert len(track(line, numbered(count))[0]) == count
+    assert len(track(lambda number: [], numbered(50))[0]) == 0
+    assert len(joined(FaceTracker(None).track([]))[0]) == 0
 
 
 def test_a_change_of_size_ends_the_interpolation():
@@ -391,7 +348,7 @@ def test_a_change_of_size_ends_the_interpolation():
 
     detector = Scripted(script)
     tracker = FaceTracker(detector, size=16, detection_batch=3)
-    times, _, _ = joined(tracker.crops([*first, *second]))
+    times, _, _ = joined(tracker.track([*first, *second]))
     assert len(times) == 20
     assert detector.searched == [0, 2, 4, 6, 8, 9] * 2
 
@@ -417,7 +374,9 @@ def test_memory_does_not_grow_with_a_clips_length(detector):
     for count in (150, 600):
         tracemalloc.start()
         try:
-            given = sum(len(b.times) for b in tracker.crops(frames(count)))
+            given = 0
+            for item in tracker.track(frames(count)):
+                given += isinstance(item, CropBatch)
             peaks.append(tracemalloc.get_traced_memory()[1])
         finally:
             tracemalloc.stop()
@@ -470,7 +429,7 @@ def test_options_that_cannot_be(options, words):
 def test_a_missing_package_is_told_when_it_is_needed(monkeypatch):
     monkeypatch.setitem(sys.modules, "facenet_pytorch", None)
     tracker = FaceTracker()  # audio-only use must not need it
-    for use in (tracker.load, lambda: list(tracker.crops(numbered(1)))):
+    for use in (tracker.load, lambda: list(tracker.track(numbered(1)))):
         with pytest.raises(EncoderError) as error:
             use()
         assert "pip install --no-deps facenet-pytorch==2.6.0" in str(
@@ -565,7 +524,7 @@ def test_pictures_without_a_face_give_nothing(mtcnn, height, width, caplog):
         rng.integers(0, 256, (9, height, width, 3), dtype=np.uint8),
     ):
         clip = [FrameBatch(frames, np.arange(9) / 10)]
-        assert list(tracker.crops(clip)) == []
+        assert len(joined(tracker.track(clip))[0]) == 0
     assert not caplog.records
 
 
@@ -573,7 +532,7 @@ def test_pictures_without_a_face_give_nothing(mtcnn, height, width, caplog):
 def test_every_clip_shows_its_face_with_the_eyes_in_place(mtcnn, clips):
     assert len(clips) == 6
     for name, batches in clips.items():
-        times, boxes, crops = joined(FaceTracker(mtcnn).crops(batches))
+        times, boxes, crops = joined(FaceTracker(mtcnn).track(batches))
         wanted = np.concatenate([batch.times for batch in batches])
         assert len(times) >= 0.98 * len(wanted), name
         assert np.all(np.diff(times) > 0) and set(times) <= set(wanted)
@@ -582,52 +541,6 @@ def test_every_clip_shows_its_face_with_the_eyes_in_place(mtcnn, clips):
         eyes = eyes_in(mtcnn, crops)
         assert np.abs(eyes.mean(axis=0) - EYES).max() < 0.035, name
         assert np.abs(eyes - EYES).max() < 0.1, name
-
-
-@pytest.mark.real
-def test_a_tilted_frame_gives_the_same_crop(mtcnn, clips):
-    from PIL import Image
-
-    batches = next(iter(clips.values()))
-    frames = np.concatenate([batch.frames for batch in batches])[::4]
-    times = np.arange(len(frames)) / 2.5
-    tracker = FaceTracker(mtcnn)
-    _, _, straight = joined(tracker.crops([FrameBatch(frames, times)]))
-    for angle in (-20, 20):
-        tilted = np.stack(
-            [
-                np.asarray(
-                    Image.fromarray(f).rotate(angle, Image.BICUBIC, expand=True)
-                )
-                for f in frames
-            ]
-        )
-        _, _, crops = joined(tracker.crops([FrameBatch(tilted, times)]))
-        assert len(crops) == len(straight) == len(frames)
-        # Inside of the face; corners show what the rotation made black.
-        inner = (slice(None), slice(None), slice(60, 200), slice(50, 174))
-        off = (crops[inner].float() - straight[inner].float()).abs().mean()
-        other = (
-            (straight[inner].float() - straight[inner].float().flip(-1))
-            .abs()
-            .mean()
-        )
-        assert off < 12 and off < 0.6 * other
-        assert np.abs(eyes_in(mtcnn, crops) - EYES).max() < 0.1
-
-
-@pytest.mark.real
-def test_interpolated_boxes_are_near_those_of_a_search(mtcnn, clips):
-    for batches in list(clips.values())[:2]:
-        _, sparse, _ = joined(FaceTracker(mtcnn).crops(batches))
-        dense_tracker = FaceTracker(mtcnn, detection_rate=None)
-        _, dense, _ = joined(dense_tracker.crops(batches))
-        low = np.maximum(sparse[:, :2], dense[:, :2])
-        high = np.minimum(sparse[:, 2:], dense[:, 2:])
-        shared = (high - low).clip(0).prod(axis=1)
-        areas = [np.prod(b[:, 2:] - b[:, :2], axis=1) for b in (sparse, dense)]
-        overlap = shared / (areas[0] + areas[1] - shared)
-        assert overlap.mean() > 0.95 and overlap.min() > 0.85
 
 
 @pytest.mark.real
@@ -645,56 +558,13 @@ def test_the_larger_of_two_people_is_followed(mtcnn, clips, large_on_the_left):
     both = FrameBatch(np.concatenate(pair, axis=2), np.arange(12) / 10)
     assert all(len(faces) == 2 for faces in mtcnn.detect(both.frames[:2]))
 
-    _, boxes, _ = joined(FaceTracker(mtcnn).crops([both]))
+    _, boxes, _ = joined(FaceTracker(mtcnn).track([both]))
 
     assert len(boxes) == 12
     middle = boxes[:, ::2].mean(axis=1)
     assert np.all(middle < 480) if large_on_the_left else np.all(middle > 300)
     _, alone, _ = joined(
-        FaceTracker(mtcnn).crops([FrameBatch(large, both.times)])
+        FaceTracker(mtcnn).track([FrameBatch(large, both.times)])
     )
     shift = 0 if large_on_the_left else 300
     assert np.abs(boxes - alone - [shift, 0, shift, 0]).mean() < 6
-
-
-@pytest.mark.real
-def test_batches_of_any_size_give_identical_crops(mtcnn, clips):
-    batches = list(clips.values())[1]
-    frames = np.concatenate([batch.frames for batch in batches])
-    times = np.concatenate([batch.times for batch in batches])
-    results = [
-        joined(
-            FaceTracker(mtcnn).crops(
-                FrameBatch(frames[i : i + count], times[i : i + count])
-                for i in range(0, len(times), count)
-            )
-        )
-        for count in (1, 64)
-    ]
-    assert np.array_equal(results[0][1], results[1][1])
-    assert torch.equal(results[0][2], results[1][2])
-
-
-@pytest.mark.real
-def test_large_pictures_are_searched_small(mtcnn, clips):
-    """Three times the size gives three times the box and the same crop."""
-    frames = next(iter(clips.values()))[0].frames[:2]
-    times = np.array([0.0, 0.1])
-    _, boxes, crops = joined(
-        FaceTracker(mtcnn).crops([FrameBatch(frames, times)])
-    )
-    enlarged = frames.repeat(3, axis=1).repeat(3, axis=2)
-    _, large, same = joined(
-        FaceTracker(mtcnn).crops([FrameBatch(enlarged, times)])
-    )
-    assert np.abs(large / 3 - boxes).max() < 3
-    assert (same.float() - crops.float()).abs().mean() < 4
-
-
-@pytest.mark.real
-def test_ravdess_faces(mtcnn, real_data):
-    for path in sorted((real_data / "ravdess_clips").glob("*.mp4")):
-        batches = list(decode(path, frame_rate=5, audio=False))
-        _, _, crops = joined(FaceTracker(mtcnn).crops(batches))
-        assert len(crops) == sum(len(batch.times) for batch in batches)
-        assert np.abs(eyes_in(mtcnn, crops) - EYES).max() < 0.06

@@ -15,7 +15,7 @@ import pytest
 import soundfile
 from small_clips import grays, sine, write
 
-from vavl_sb.dataio import limits, streams
+from vavl_sb.media import decoders
 from vavl_sb.media.reader import decode, probe
 from vavl_sb.utils.errors import MediaError
 
@@ -240,7 +240,7 @@ def test_frames_are_free_as_soon_as_they_are_read(tmp_path):
     path = write(tmp_path / "clip.mp4", grays([99] * 25))
     with av.open(str(path)) as file:
         frame = next(file.decode(video=0))
-    reader = streams.VideoReader(None, 1)
+    reader = decoders.VideoReader(None, 1)
     reader.pixel_ratio, reader.threads = 1.0, {}
     before = sys.getrefcount(frame)
     assert reader._image(frame).shape == (48, 64, 3)
@@ -250,7 +250,7 @@ def test_frames_are_free_as_soon_as_they_are_read(tmp_path):
 def test_more_pictures_than_a_clip_has_time_for_are_refused(
     tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(limits, "MAX_PIXELS_A_SECOND", 26 * 64 * 64)
+    monkeypatch.setattr(decoders, "MAX_PIXELS_A_SECOND", 26 * 64 * 64)
     path = repeated(tmp_path / "fair.mkv", 300, 64, 64)
     assert sum(len(batch.times) for batch in decode(path)) == 300
     path = repeated(tmp_path / "dense.mkv", 300, 64, 64, step=1)
@@ -261,6 +261,6 @@ def test_more_pictures_than_a_clip_has_time_for_are_refused(
 def test_pictures_of_too_many_bytes_are_refused(tmp_path, monkeypatch):
     path = write(tmp_path / "a.mkv", grays([9] * 3), codecs=("ffv1", None))
     assert len(next(decode(path)).times) == 3
-    monkeypatch.setattr(limits, "MAX_PICTURE_BYTES", 48 * 64 * 4 - 1)
+    monkeypatch.setattr(decoders, "MAX_PICTURE_BYTES", 48 * 64 * 4 - 1)
     with pytest.raises(MediaError, match=re.escape("above the limit")):
         list(decode(path))

@@ -1,8 +1,4 @@
-"""A clip in, an emotion out: against the network's own outputs.
-
-Authors
- * The vavl_sb authors 2026
-"""
+"""A clip in, an emotion out: against the network's own outputs."""
 
 import logging
 import subprocess
@@ -17,10 +13,10 @@ from small_clips import sine, write
 
 from vavl_sb.faces.detector import Detection
 from vavl_sb.faces.tracker import FaceTracker
-from vavl_sb.features.chunks import read_pieces
-from vavl_sb.features.extractor import ClipFeatures
-from vavl_sb.inference import analysis
-from vavl_sb.inference.sliding_windows import FeatureWindows, spans
+from vavl_sb.features import extractor
+from vavl_sb.features.extractor import Chunk, Stopwatch
+from vavl_sb.inference.emotion import STAGES
+from vavl_sb.inference.sliding_windows import SlidingWindows
 from vavl_sb.media.reader import FrameBatch, decode, read_audio
 from vavl_sb.utils.errors import EncoderError, MediaError, VAVLError
 
@@ -81,10 +77,10 @@ def model():
     return make_model()
 
 
-def in_pieces(monkeypatch, seconds):
+def in_chunks(monkeypatch, seconds):
     """Cuts the clips here as if they were long."""
-    monkeypatch.setattr(analysis, "WHOLE", 5.0)
-    monkeypatch.setattr(analysis, "PIECE", seconds)
+    monkeypatch.setattr(extractor, "WHOLE", 5.0)
+    monkeypatch.setattr(extractor, "CHUNK", seconds)
 
 
 def softmax(logits):
@@ -135,14 +131,12 @@ def test_a_clip_below_the_limit_is_taken_whole(model, clip, sound, picture):
             found = answer.per_modality[head]["probabilities"]
             assert found == pytest.approx(softmax(logits), abs=1e-6)
         assert answer.modality == list(expected)[-1]
-        assert (
-            answer.probabilities
-            == (answer.per_modality[answer.modality]["probabilities"])
-        )
+        chosen = answer.per_modality[answer.modality]
+        assert answer.probabilities == chosen["probabilities"]
 
 
-def test_a_long_clip_is_the_mean_of_its_pieces(model, clip, monkeypatch):
-    in_pieces(monkeypatch, 4.0)
+def test_a_long_clip_is_the_mean_of_its_chunks(model, clip, monkeypatch):
+    in_chunks(monkeypatch, 4.0)
     samples = read_audio(clip)
     visual, times = frames_by_time(clip, model)
     total, weights = {}, (4, 4, 2)
@@ -157,24 +151,10 @@ def test_a_long_clip_is_the_mean_of_its_pieces(model, clip, monkeypatch):
     for head, logits in total.items():
         found = answer.per_modality[head]["probabilities"]
         assert found == pytest.approx(softmax(logits), abs=1e-3)
-    # The pieces do differ from the whole.
+    # The chunks do differ from the whole.
     monkeypatch.undo()
     whole = model.predict_file(clip).per_modality["audio"]["probabilities"]
     assert whole != pytest.approx(softmax(total["audio"]), abs=1e-2)
-
-
-def test_the_length_of_pieces_does_not_change_what_a_frame_is(
-    model, clip, monkeypatch
-):
-    """Features of the picture do not depend on where a clip is cut."""
-    whole = model.timeline(clip, modality="visual")
-    in_pieces(monkeypatch, 3.5)
-    pieces = model.timeline(clip, modality="visual")
-    assert [w.start for w in whole] == [w.start for w in pieces]
-    for one, other in zip(whole, pieces, strict=True):
-        assert one.emotion.probabilities == pytest.approx(
-            other.emotion.probabilities, abs=1e-6
-        )
 
 
 def test_windows_hold_the_frames_of_their_time(model, clip):
@@ -196,9 +176,9 @@ def test_windows_hold_the_frames_of_their_time(model, clip):
             assert said == pytest.approx(softmax(logits), abs=2e-2), head
 
 
-@pytest.mark.parametrize("piece", [None, 3.0, 3.5])
-def test_long_frames_let_each_window_be_heard_by_itself(
-    sound, tmp_path, monkeypatch, piece
+@pytest.mark.parametrize("chunk", [None, 3.5])
+def test_long_frames_let_each_window_be_encoded_by_itself(
+    sound, tmp_path, monkeypatch, chunk
 ):
     """As in RAVDESS's recipe, whose clips are one frame."""
     long_frames = make_model(average=1000)
@@ -206,8 +186,8 @@ def test_long_frames_let_each_window_be_heard_by_itself(
     samples[6 * RATE : 9 * RATE] = 0
     path = tmp_path / "pause.wav"
     soundfile.write(path, samples.numpy(), RATE, subtype="FLOAT")
-    if piece is not None:
-        in_pieces(monkeypatch, piece)
+    if chunk is not None:
+        in_chunks(monkeypatch, chunk)
     found = long_frames.timeline(path, window=2.0, hop=0.9)
     assert len(found) == 10 and found[-1].start == pytest.approx(8.1)
     encoder = long_frames.hparams.feature_extractor
@@ -229,26 +209,24 @@ def test_long_frames_let_each_window_be_heard_by_itself(
 @pytest.mark.parametrize("average", [1, 1000])
 def test_a_last_window_before_the_end_ends_there(sound, monkeypatch, average):
     model = make_model(average=average)
-    in_pieces(monkeypatch, 2.0)
-    heard, kept = [], []
-    encode, add = (
-        model.hparams.feature_extractor.encode_audio,
-        FeatureWindows.add,
-    )
+    in_chunks(monkeypatch, 2.0)
+    encoded, kept = [], []
+    features = model.hparams.feature_extractor
+    encode, add = features.encode_audio, SlidingWindows.add
 
-    def listen(samples, name="x"):
-        heard.append(len(samples) / RATE)
+    def count(samples, name="x"):
+        encoded.append(len(samples) / RATE)
         return encode(samples, name)
 
-    def watch(self, piece):
-        yield from add(self, piece)
+    def watch(self, chunk):
+        yield from add(self, chunk)
         kept.append(sum(len(chunk.samples) for chunk in self.sound) / RATE)
 
-    monkeypatch.setattr(model.hparams.feature_extractor, "encode_audio", listen)
-    monkeypatch.setattr(FeatureWindows, "add", watch)
+    monkeypatch.setattr(features, "encode_audio", count)
+    monkeypatch.setattr(SlidingWindows, "add", watch)
     (window,) = model.timeline(sound, window=3.0, hop=60.0)
     assert (window.start, window.end) == (0.0, 3.0)
-    assert max(heard) <= 3.0 and max(kept) <= 3.5
+    assert max(encoded) <= 3.0 and max(kept) <= 3.5
     # As with windows behind it, which it does not look into.
     first = model.timeline(sound, window=3.0, hop=1.0)[0]
     assert window.emotion.probabilities == first.emotion.probabilities
@@ -263,7 +241,17 @@ def test_a_timeline_of_one_window_is_the_clips_answer(model, clip):
 @pytest.mark.parametrize("duration", [0.0, 0.4, 3.0, 3.01, 7.9])
 @pytest.mark.parametrize("window, hop", [(3.0, 1.0), (1.0, 1.0), (0.5, 2.0)])
 def test_windows_cover_the_clip(duration, window, hop):
-    found = spans(duration, window, hop, 30.0)
+    encoders = make_model().hparams.feature_extractor
+    ends = np.unique([*np.arange(2.0, duration, 2.0), duration])
+    found = []
+    for chunks in ([duration], ends):
+        windows = SlidingWindows(window, hop, encoders, Stopwatch())
+        found.append([])
+        for end in chunks:
+            chunk = Chunk(0.0, end, last=end == duration)
+            found[-1] += [span[:2] for span in windows.add(chunk)]
+    assert found[0] == found[1]
+    found = found[0]
     starts = [start for start, _ in found]
     assert starts == [n * hop for n in range(len(found))]
     assert all(start < duration for start in starts[1:])
@@ -309,18 +297,10 @@ def test_sound_and_picture_in_files_of_their_own(
     two = model.predict_file(picture, audio_path=sound)
     assert two.modality == "audiovisual"
     assert one.probabilities == pytest.approx(two.probabilities, abs=1e-3)
-    in_pieces(monkeypatch, 3.0)
+    in_chunks(monkeypatch, 3.0)
     one = model.predict_file(clip)
     two = model.predict_file(picture, audio_path=sound)
     assert one.probabilities == pytest.approx(two.probabilities, abs=1e-3)
-
-
-def test_the_sound_of_another_file_replaces_that_of_the_clip(
-    model, clip, tmp_path
-):
-    path = tmp_path / "silent.wav"
-    soundfile.write(path, np.zeros(RATE), RATE)
-    assert model.predict_file(clip, audio_path=path).modality == "visual"
 
 
 def break_picture(clip, path):
@@ -394,6 +374,36 @@ def test_sound_needs_no_face_detector(clip, sound, picture, caplog):
             model.predict_file(clip, modality)
     with pytest.raises(EncoderError, match="not installed"):
         model.predict_file(picture)
+
+
+def test_a_clip_is_opened_and_decoded_once(model, clip, picture, monkeypatch):
+    opened, open_clip = [], extractor.decode
+
+    def watch(path, **options):
+        opened.append(path)
+        return open_clip(path, **options)
+
+    monkeypatch.setattr(extractor, "decode", watch)
+    monkeypatch.setattr("vavl_sb.media.reader.probe", None)
+    for seconds in (None, 3.0):
+        if seconds is not None:
+            in_chunks(monkeypatch, seconds)
+        model.analyze(clip)
+        assert opened.pop() == str(clip) and not opened
+    model.predict_file(picture, audio_path=clip)
+    assert sorted(opened) == sorted([str(picture), str(clip)])
+
+
+@pytest.mark.parametrize("seconds, chunks", [(5.0, 1), (5.3, 3), (7.0, 4)])
+def test_a_clip_is_cut_only_where_it_is_long(
+    tmp_path, monkeypatch, model, seconds, chunks
+):
+    in_chunks(monkeypatch, 2.0)
+    path = tmp_path / "sound.wav"
+    soundfile.write(path, sine(seconds, RATE), RATE)
+    found = list(model.hparams.feature_extractor.chunks(str(path), str(path)))
+    assert len(found) == chunks and found[-1].end == pytest.approx(seconds)
+    assert [chunk.last for chunk in found] == [False] * (chunks - 1) + [True]
 
 
 def test_heads_that_never_learned_do_not_answer(clip, sound, picture):
@@ -513,7 +523,7 @@ def test_the_profile_counts_each_stage_once(model, clip):
     started = time.perf_counter()
     found = model.analyze(clip)
     spent = time.perf_counter() - started
-    assert list(found.profile) == list(analysis.STAGES)
+    assert list(found.profile) == list(STAGES)
     assert all(seconds > 0 for seconds in found.profile.values())
     assert 0.3 * spent < sum(found.profile.values()) <= spent
     assert found.duration == pytest.approx(SECONDS, abs=0.05)
@@ -526,11 +536,6 @@ def test_attributes_are_in_the_corpus_scale(clip):
     answer = model.predict_file(clip)
     assert answer.label is None and answer.probabilities is None
     assert list(answer.attributes.values()) == pytest.approx(3 + 2 * raw)
-
-
-def test_outputs_of_features_in_memory(model):
-    features = ClipFeatures(audio=np.ones((40, 80), np.float16))
-    assert set(model.outputs(features)) == {"audio"}
 
 
 LONG = """
@@ -583,19 +588,19 @@ class SlowFace:
         return {}
 
 
-def test_a_piece_waits_for_the_faces_that_belong_to_it(clip):
+def test_a_chunk_waits_for_the_faces_that_belong_to_it(clip, monkeypatch):
     """A search of eight frames at 1 a second looks eight seconds ahead."""
     tracker = FaceTracker(SlowFace(), size=32, detection_rate=1.0)
     encoder = make_model(tracker=tracker).hparams.feature_extractor
     expected = encoder.encode(video=str(clip)).visual
-    names = (str(clip), str(clip), 2.0, SECONDS, ["audio", "visual"])
-    pieces = list(read_pieces(encoder, *names))
-    assert [(p.start, p.end) for p in pieces] == [
+    in_chunks(monkeypatch, 2.0)
+    chunks = list(encoder.chunks(str(clip), str(clip)))
+    assert [(c.start, round(c.end)) for c in chunks] == [
         (n, n + 2) for n in range(0, SECONDS, 2)
     ]
-    found = np.concatenate([p.features.visual for p in pieces])
+    found = np.concatenate([c.features.visual for c in chunks])
     assert np.array_equal(found, expected) and len(found) == 5 * SECONDS
-    for piece in pieces:
-        for times in (piece.visual_times, piece.audio_times):
-            assert times[0] >= piece.start - 1e-3
-            assert times[-1] < piece.end + 1e-3
+    for chunk in chunks:
+        for times in (chunk.visual_times, chunk.audio_times):
+            assert times[0] >= chunk.start - 1e-3
+            assert times[-1] < chunk.end + 1e-3

@@ -22,8 +22,7 @@ from vavl_sb.cli import main
 from vavl_sb.evaluation.comparison import summary_lines
 from vavl_sb.evaluation.robustness import report_lines
 from vavl_sb.inference import EmotionRecognizer
-from vavl_sb.inference.analysis import TimedEmotion
-from vavl_sb.inference.prediction import Emotion
+from vavl_sb.inference.prediction import Emotion, TimedEmotion
 from vavl_sb.training import plots
 from vavl_sb.training.model_card import model_card
 from vavl_sb.training.report import score_table

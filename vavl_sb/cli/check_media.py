@@ -1,21 +1,11 @@
-"""`vavl check-media`: what there is in a clip for a model to work on.
-
-Authors
- * The vavl_sb authors 2026
-"""
+"""`vavl check-media`: what there is in a clip for a model to work on."""
 
 from vavl_sb.utils.files import say_json
 from vavl_sb.utils.text import say
 
 
 def add_parser(commands):
-    """Adds the command to the command line.
-
-    Arguments
-    ---------
-    commands : argparse._SubParsersAction
-        From ``add_subparsers`` of the program's parser.
-    """
+    """Adds the command to the command line."""
     parser = commands.add_parser(
         "check-media",
         help="tell a clip's streams, duration, faces and loudness",
@@ -30,16 +20,8 @@ def add_parser(commands):
 def run(options):
     """Reads each clip and prints what is in it; no model is needed.
 
-    Arguments
-    ---------
-    options : argparse.Namespace
-        What :func:`add_parser` describes.
-
-    Returns
-    -------
-    int
-        Exit status: 1 where a clip is no media or a stream of it has a
-        fault, or faces could not be looked for.
+    Gives 1 where a clip is no media, a stream of it has a fault, or faces
+    could not be looked for.
     """
     from vavl_sb.features.clip_report import report_clip
     from vavl_sb.utils.errors import MediaError, say_error

@@ -1,8 +1,4 @@
-"""What all commands that take a model have: MODEL, `--token` and `--trust`.
-
-Authors
- * The vavl_sb authors 2026
-"""
+"""What all commands that take a model have: MODEL, `--token` and `--trust`."""
 
 
 def add_model(parser, loads=True):
@@ -41,17 +37,7 @@ def add_model(parser, loads=True):
 
 
 def load_model(options):
-    """The model that a command line asks for.
-
-    Arguments
-    ---------
-    options : argparse.Namespace
-        With what :func:`add_model` adds.
-
-    Returns
-    -------
-    vavl_sb.inference.emotion.EmotionRecognizer
-    """
+    """The EmotionRecognizer that a command line asks for."""
     from vavl_sb.inference.emotion import EmotionRecognizer
 
     return EmotionRecognizer.from_hparams(

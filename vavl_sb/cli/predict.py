@@ -1,8 +1,4 @@
-"""`vavl predict`: say what emotion clips express.
-
-Authors
- * The vavl_sb authors 2026
-"""
+"""`vavl predict`: say what emotion clips express."""
 
 import dataclasses
 
@@ -13,13 +9,7 @@ from vavl_sb.utils.text import say
 
 
 def add_parser(commands):
-    """Adds the command to the command line.
-
-    Arguments
-    ---------
-    commands : argparse._SubParsersAction
-        From ``add_subparsers`` of the program's parser.
-    """
+    """Adds the command to the command line."""
     parser = commands.add_parser(
         "predict", help="say what emotion clips express"
     )
@@ -65,17 +55,9 @@ def add_parser(commands):
 
 
 def run(options):
-    """Predicts clip by clip; one failed clip does not stop the rest.
+    """Predicts clip by clip; gives 1 where a clip failed.
 
-    Arguments
-    ---------
-    options : argparse.Namespace
-        What :func:`add_parser` describes.
-
-    Returns
-    -------
-    int
-        Exit status: 1 where a clip failed.
+    One failed clip does not stop the rest.
     """
     from tqdm import tqdm
 
@@ -105,18 +87,12 @@ def run(options):
 
 
 def _predict(model, clip, options):
-    """One clip's answer, as JSON has it."""
+    """One clip's prediction, as JSON has it."""
     if not (options.timeline or options.plot or options.profile):
-        answer = model.predict_file(clip, options.modality, options.audio)
-        return answer.as_dict()
-    found = model.analyze(
-        clip,
-        options.modality,
-        options.audio,
-        window=options.window,
-        hop=options.hop,
-        crops=0,
-    )
+        found = model.predict_file(clip, options.modality, options.audio)
+        return found.as_dict()
+    asked = (options.modality, options.audio, options.window, options.hop)
+    found = model.analyze(clip, *asked, crops=0)
     if options.plot:
         from vavl_sb.training.plots import emotion_over_time, save_figure
 
@@ -136,7 +112,7 @@ def _predict(model, clip, options):
 
 
 def _lines(result):
-    """One clip's answer for a reader."""
+    """One clip's prediction for a reader."""
     lines = [f"{result['file']} ({result['modality']}): {_words(result)}"]
     for window in result.get("timeline", ()):
         emotion = window["emotion"]
@@ -151,11 +127,11 @@ def _lines(result):
     return lines
 
 
-def _words(answer):
-    """An answer as words and numbers."""
-    if "label" in answer:
-        ranked = sorted(answer["probabilities"].items(), key=lambda p: -p[1])
+def _words(found):
+    """A prediction as words and numbers."""
+    if "label" in found:
+        ranked = sorted(found["probabilities"].items(), key=lambda p: -p[1])
         shares = ", ".join(f"{name} {share:.2f}" for name, share in ranked)
-        return f"{answer['label']}  [{shares}]"
-    values = answer["attributes"].items()
+        return f"{found['label']}  [{shares}]"
+    values = found["attributes"].items()
     return ", ".join(f"{name} {value:.2f}" for name, value in values)

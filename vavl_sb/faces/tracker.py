@@ -1,11 +1,14 @@
 """The face of a clip, followed and aligned, frame by frame.
 
 Faces are looked for a few times a second; between two detections of the same
-face its box and eyes are interpolated linearly in time. A stream of frames goes
-in and a stream of crops comes out: memory depends on the spacing of detections
-and never on the length of the clip.
+face its box and eyes are interpolated linearly in time. Frames go in and crops
+come out: memory depends on the spacing of detections and never on the length
+of the clip.
 
-Which face: see :mod:`vavl_sb.faces.boxes`.
+Which face: the largest one at first, then whichever detection continues it (by
+overlap, or else by nearness at a similar size), though another may have grown
+larger. If it stays away for longer than ``lost_after``, the largest face is
+taken up anew.
 
 Which frames:
 
@@ -16,9 +19,6 @@ Which frames:
 - any other frame gives none. A clip without a face gives nothing at all.
 
 The last frame is always searched, so that a clip's end has a detection.
-
-Authors
- * The vavl_sb authors 2026
 """
 
 import math
@@ -27,16 +27,15 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from vavl_sb.faces.alignment import (
+from vavl_sb.faces.detector import (
     EYE_DISTANCE,
     EYE_HEIGHT,
     LEAST_EYE_DISTANCE,
+    MTCNNDetector,
     align_face,
     centre_square,
 )
-from vavl_sb.faces.boxes import Follower
-from vavl_sb.faces.detector import MTCNNDetector
-from vavl_sb.media.frames import FrameBatch, RatePicker
+from vavl_sb.media.decoders import FrameBatch, RatePicker
 from vavl_sb.utils.errors import VAVLError
 
 # Raised whenever this code changes what crops a clip gives.
@@ -67,16 +66,16 @@ class CropBatch:
 
 
 @dataclass(frozen=True)
-class Decided:
+class CropsUntil:
     """A mark in a stream of crops: no crop before this time will follow.
 
     Arguments
     ---------
-    until : float
+    time : float
         Seconds from the start of the presentation.
     """
 
-    until: float
+    time: float
 
 
 class FaceTracker:
@@ -112,11 +111,12 @@ class FaceTracker:
 
     Example
     -------
-    >>> from vavl_sb.media.frames import FrameBatch
+    >>> from vavl_sb.media.reader import FrameBatch
     >>> frames = np.zeros((5, 90, 120, 3), np.uint8)
     >>> clip = [FrameBatch(frames, np.arange(5) / 10)]
-    >>> [b.crops.shape for b in FaceTracker(detector=None).crops(clip)]
-    [torch.Size([5, 3, 224, 224])]
+    >>> batch, *_ = FaceTracker(detector=None).track(clip)
+    >>> batch.crops.shape
+    torch.Size([5, 3, 224, 224])
     """
 
     def __init__(
@@ -156,15 +156,11 @@ class FaceTracker:
         self.lost_after = lost_after
         self.detection_batch = detection_batch
 
-    def settings(self):
-        """All that changes the crops, fit for JSON and for a cache's fingerprint.
+    def settings(self) -> dict:
+        """All that changes the crops, fit for JSON and a cache's fingerprint.
 
         The device and the size of batches are not in it: they change no more
         than the last bit of a detector's sums.
-
-        Returns
-        -------
-        dict
         """
         settings = {"version": VERSION, "size": self.size, "detector": None}
         if self.detector is not None:
@@ -177,33 +173,47 @@ class FaceTracker:
             )
         return settings
 
-    def load(self):
-        """Loads the detector now, so that one that is missing is told early.
-
-        Raises
-        ------
-        EncoderError
-            The detector's package is not installed.
-        """
+    def load(self) -> None:
+        """Loads the detector now, so that one that is missing is told early."""
         if hasattr(self.detector, "load"):
             self.detector.load()
 
-    def to(self, device):
-        """Moves the detector to a device.
-
-        Arguments
-        ---------
-        device : str or torch.device
-            Where to run.
-
-        Returns
-        -------
-        FaceTracker
-            This object.
-        """
+    def to(self, device: str | torch.device) -> "FaceTracker":
+        """Moves the detector to a device."""
         if hasattr(self.detector, "to"):
             self.detector.to(device)
         return self
+
+    def track(self, stream):
+        """Crops of one clip, among all that its stream gives.
+
+        Arguments
+        ---------
+        stream : iterable
+            FrameBatch objects in order of time, of any size, which does not
+            change the crops; and anything else.
+
+        Yields
+        ------
+        CropBatch or CropsUntil or object
+            The crops, none empty; after each FrameBatch and at the end, how
+            far they are complete; and what was no FrameBatch, where it stood.
+        """
+        clip = _Clip(self)
+        for item in stream:
+            if not isinstance(item, FrameBatch):
+                yield item
+            elif self.detector is None:
+                cut = [centre_square(frame, self.size) for frame in item.frames]
+                crops, boxes = zip(*cut, strict=True)
+                yield CropBatch(torch.stack(crops), item.times, np.stack(boxes))
+                yield CropsUntil(float(item.times[-1]))
+            else:
+                for frame, time in zip(item.frames, item.times.tolist()):
+                    yield from self._cut(clip.push(frame, time))
+                yield CropsUntil(clip.decided())
+        yield from self._cut(clip.finish())
+        yield CropsUntil(math.inf)
 
     def _cut(self, found):
         """A CropBatch of (frame, time, box, eyes), or nothing for none."""
@@ -215,64 +225,6 @@ class FaceTracker:
             for frame, eye, box in zip(frames, eyes, boxes, strict=True)
         ]
         yield CropBatch(torch.stack(crops), np.array(times), np.stack(boxes))
-
-    def crops(self, frame_batches):
-        """Crops of one clip.
-
-        Arguments
-        ---------
-        frame_batches : iterable of FrameBatch
-            The clip's frames in order of time, in batches of any size, which
-            does not change the crops.
-
-        Yields
-        ------
-        CropBatch
-            In order of time, none empty. Frames without a crop are those that
-            the module's docstring names; there are as many as frames went in
-            less crops that came out.
-        """
-        for item in self.follow(frame_batches):
-            if isinstance(item, CropBatch):
-                yield item
-
-    def follow(self, stream):
-        """Crops of one clip, among all that its stream gives.
-
-        Arguments
-        ---------
-        stream : iterable
-            FrameBatch objects as for :meth:`crops`, and anything else.
-
-        Yields
-        ------
-        CropBatch or Decided or object
-            The crops; after each FrameBatch and at the end, how far they are
-            complete; and what was no FrameBatch, where it stood.
-        """
-        state = _Clip(self)
-        for item in stream:
-            if not isinstance(item, FrameBatch):
-                yield item
-                continue
-            if self.detector is None:
-                yield from self._whole_frames(item)
-                yield Decided(float(item.times[-1]))
-                continue
-            for frame, time in zip(
-                item.frames, item.times.tolist(), strict=True
-            ):
-                yield from self._cut(state.push(frame, time))
-            yield Decided(state.decided())
-        yield from self._cut(state.finish())
-        yield Decided(math.inf)
-
-    def _whole_frames(self, batch):
-        cut = [centre_square(frame, self.size) for frame in batch.frames]
-        if cut:
-            crops, boxes = zip(*cut, strict=True)
-            times = np.asarray(batch.times, np.float64)
-            yield CropBatch(torch.stack(crops), times, np.stack(boxes))
 
 
 class _Clip:
@@ -292,11 +244,12 @@ class _Clip:
     def reset(self):
         """Forgets all, as at the start of a clip."""
         self.picker = RatePicker(self.tracker.detection_rate)
-        self.follower = Follower(self.tracker.lost_after)
         self.waiting = []  # [frame, time, whether to search it]
         self.held = []  # (frame, time)
         self.anchor = None  # (time, detection)
-        self.missed = False
+        self.missed = False  # whether a search after the anchor was in vain
+        self.face = self.seen = None  # the followed face, and when it was seen
+        self.away = False  # whether the last search missed it
 
     def decided(self):
         """Time before which no frame can give a crop any more."""
@@ -342,7 +295,7 @@ class _Clip:
 
     def _advance(self, frame, time, detections):
         """Frames whose face is known now that ``frame`` was searched."""
-        detection, continued = self.follower.follow(detections, time)
+        detection, continued = self._choose(detections, time)
         if detection is None:
             self.missed = True
             late = self.anchor and time - self.anchor[0] > self.tracker.max_gap
@@ -359,7 +312,29 @@ class _Clip:
         self.anchor, self.held, self.missed = (time, detection), [], False
         return found
 
+    def _choose(self, detections, time):
+        """The followed face or None, and whether it continues the last one."""
+        chosen = None
+        if self.face is not None:
+            # Overlap first; where there is none, the nearest.
+            chosen = max(
+                (d for d in detections if _continues(self.face, d)),
+                key=lambda d: (_overlap(self.face, d), -_away(self.face, d)),
+                default=None,
+            )
+        continued = chosen is not None
+        lost = self.face is None or (
+            self.away and time - self.seen > self.tracker.lost_after
+        )
+        if chosen is None and lost:
+            chosen = max(detections, key=lambda d: d.area, default=None)
+        self.away = chosen is None
+        if chosen is not None:
+            self.face, self.seen = chosen, time
+        return chosen, continued
+
     def _interpolate(self, end, last):
+        """The held frames, with the face on the line between detections."""
         start, first = self.anchor
         found = []
         for frame, time in self.held:
@@ -368,3 +343,30 @@ class _Clip:
             eyes = (1 - share) * first.eyes + share * last.eyes
             found.append((frame, time, box, eyes))
         return found
+
+
+def _continues(last, new):
+    """Whether a detection can be the last one's face a moment later.
+
+    Either the boxes overlap by 0.3, or the centre moved by less than three
+    quarters of a face at less than twice or half the size.
+    """
+    if _overlap(last, new) >= 0.3:
+        return True
+    side, other = np.sqrt(max(last.area, 1.0)), np.sqrt(max(new.area, 1.0))
+    similar = 0.5 < other / side < 2.0
+    return bool(similar and _away(last, new) < 0.75 * max(side, other))
+
+
+def _overlap(a, b):
+    """Intersection over union of two detections' boxes."""
+    low = np.maximum(a.box[:2], b.box[:2])
+    high = np.minimum(a.box[2:], b.box[2:])
+    shared = float(np.prod(np.maximum(high - low, 0.0)))
+    return shared / (a.area + b.area - shared) if shared else 0.0
+
+
+def _away(a, b):
+    """Distance of the centres of two detections' boxes, pixels."""
+    middle_a, middle_b = (d.box[:2] + d.box[2:] for d in (a, b))
+    return float(np.linalg.norm(middle_a - middle_b)) / 2

@@ -1,8 +1,4 @@
-"""What there is in a media file for a model to work on.
-
-Authors
- * The vavl_sb authors 2026
-"""
+"""What there is in a media file for a model to work on."""
 
 import math
 
@@ -10,12 +6,11 @@ import numpy as np
 
 from vavl_sb.faces.tracker import CropBatch, FaceTracker
 from vavl_sb.media.demuxing import choose_streams, open_media
-from vavl_sb.media.frames import AudioChunk, FrameBatch
 from vavl_sb.media.reader import SILENCE_RANGE, decode, probe
 from vavl_sb.utils.errors import EncoderError, MediaError
 
 
-def report_clip(path, frame_rate=10.0):
+def report_clip(path: str, frame_rate: float = 10.0) -> dict:
     """Streams, duration, frames with a face and loudness of a clip.
 
     Arguments
@@ -52,14 +47,12 @@ def report_clip(path, frame_rate=10.0):
         "faults": [],
     }
     # One after the other: a fault in one must not hide the other.
-    for has, look in (
-        (info.has_audio, _listen),
-        (info.has_video, _look),
+    for has, measure in (
+        (info.has_audio, _loudness),
+        (info.has_video, _faces),
     ):
-        if not has:
-            continue
         try:
-            look(path, frame_rate, report)
+            report |= measure(path, frame_rate) if has else {}
         except (MediaError, EncoderError) as error:
             report["faults"].append(error.text)
     return report
@@ -68,7 +61,7 @@ def report_clip(path, frame_rate=10.0):
 def _streams(path):
     """All streams of a file, in plain words and numbers."""
     found = []
-    with open_media(path) as container:
+    with open_media(path) as (container, _):
         used = {s.index for s in choose_streams(container) if s is not None}
         for stream in container.streams:
             codec = stream.codec_context
@@ -88,8 +81,8 @@ def _streams(path):
     return found
 
 
-def _listen(path, frame_rate, report):
-    """Loudness of the sound, chunk by chunk."""
+def _loudness(path, frame_rate):
+    """Level of the sound, chunk by chunk."""
     del frame_rate
     energy, count, low, high = 0.0, 0, math.inf, -math.inf
     for chunk in decode(path, video=False):
@@ -97,23 +90,22 @@ def _listen(path, frame_rate, report):
         energy += float(np.square(samples).sum())
         count += len(samples)
         low, high = min(low, samples.min()), max(high, samples.max())
-    if energy > 0:
-        report["rms_dbfs"] = 10 * math.log10(energy / count)
-    report["silent_track"] = bool(count == 0 or high - low < SILENCE_RANGE)
+    return {
+        "rms_dbfs": 10 * math.log10(energy / count) if energy > 0 else None,
+        "silent_track": bool(count == 0 or high - low < SILENCE_RANGE),
+    }
 
 
-def _look(path, frame_rate, report):
+def _faces(path, frame_rate):
     """Frames, and those of them that show a face."""
-    counted = []
+    frames = faces = 0
 
-    def frames():
-        for item in decode(path, frame_rate=frame_rate, audio=False):
-            if isinstance(item, FrameBatch):
-                report["frames"] += len(item.times)
-            if not isinstance(item, AudioChunk):
-                yield item
+    def batches():
+        nonlocal frames
+        for batch in decode(path, frame_rate=frame_rate, audio=False):
+            frames += len(batch.times)
+            yield batch
 
-    for item in FaceTracker().follow(frames()):
-        if isinstance(item, CropBatch):
-            counted.append(len(item.times))
-    report["frames_with_face"] = sum(counted)
+    for item in FaceTracker().track(batches()):
+        faces += len(item.times) if isinstance(item, CropBatch) else 0
+    return {"frames": frames, "frames_with_face": faces}

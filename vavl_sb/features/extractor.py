@@ -4,28 +4,33 @@ Whatever turns a media file into the numbers that VAVL reads is here, so that
 an exported model sees a clip exactly as training saw it, half-precision
 rounding included. (A speech encoder that learned was trained without that
 rounding, which moves its model's probabilities by about 1e-3.)
-
-Authors
- * The vavl_sb authors 2026
 """
 
+import contextlib
 import hashlib
 import json
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
-from vavl_sb.faces.tracker import CropBatch, Decided
-from vavl_sb.media.frames import AudioChunk
-from vavl_sb.media.reader import decode, is_silent, refuse_endless
+from vavl_sb.faces.tracker import CropBatch, CropsUntil
+from vavl_sb.media.reader import AudioChunk, decode, is_silent, refuse_endless
 from vavl_sb.utils.errors import MediaError
-from vavl_sb.utils.profiler import Stopwatch
 
 SAMPLE_RATE = 16000
 
 # Raised when this file changes what features a clip gives.
 PATH_VERSION = 1
+
+# A clip of so many seconds at most is one chunk, as in training, where only
+# the rarest clip is longer.
+WHOLE = 30.0
+
+# A longer clip is cut into chunks of so many seconds, about as long as the
+# longest clips of the corpora: benchmarks/README.md has the memory.
+CHUNK = 6.0
 
 
 @dataclass
@@ -61,6 +66,92 @@ class FaceChunk:
     features: np.ndarray
     crops: torch.Tensor
     times: np.ndarray
+
+
+@dataclass
+class Chunk:
+    """A stretch of a clip.
+
+    Arguments
+    ---------
+    start, end : float
+        Seconds from the start of the presentation.
+    last : bool
+        Whether the clip ends with it.
+    features : ClipFeatures
+        Of what it holds.
+    audio_times, visual_times : np.ndarray
+        When each frame of the features begins, float64; empty where there is
+        no feature.
+    peaks : np.ndarray
+        Lowest and highest sample within each audio frame, shape (Ta, 2).
+    sound : list of AudioChunk
+        What the audio features were computed from, at 16 kHz.
+    """
+
+    start: float
+    end: float
+    last: bool
+    features: ClipFeatures = field(default_factory=ClipFeatures)
+    audio_times: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    visual_times: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    peaks: np.ndarray = field(default_factory=lambda: np.zeros((0, 2)))
+    sound: list = field(default_factory=list)
+
+
+class Stopwatch:
+    """Adds up the seconds of each stage of work that is interleaved.
+
+    A stage that starts inside another stops that one's clock until it ends, so
+    that the stages' times never overlap.
+
+    Attributes
+    ----------
+    seconds : dict
+        Stage to seconds.
+
+    Example
+    -------
+    >>> watch = Stopwatch()
+    >>> with watch("heads"):
+    ...     list(watch.each("decode", iter("ab")))
+    ['a', 'b']
+    >>> sorted(watch.seconds)
+    ['decode', 'heads']
+    """
+
+    def __init__(self):
+        self.seconds = {}
+        self._running, self._since = [], 0.0
+
+    @contextlib.contextmanager
+    def __call__(self, stage):
+        """Counts what happens inside of a ``with`` for a stage."""
+        self._count()
+        self._running.append(stage)
+        try:
+            yield
+        finally:
+            self._count()
+            self._running.pop()
+
+    def each(self, stage, items):
+        """Counts the work of an iterator, not that of who uses its items."""
+        items, end = iter(items), object()
+        while True:
+            with self(stage):
+                item = next(items, end)
+            if item is end:
+                return
+            yield item
+
+    def _count(self):
+        """Adds the time since the last call to the stage that runs."""
+        now = time.perf_counter()
+        for stage in self._running[-1:]:
+            spent = now - self._since
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + spent
+        self._since = now
 
 
 class FeatureExtractor:
@@ -106,25 +197,14 @@ class FeatureExtractor:
             "batch_frames": batch_frames,
         }
 
-    def to(self, device):
-        """Moves encoders and face detector to a device.
-
-        Arguments
-        ---------
-        device : str or torch.device
-            Where to compute.
-
-        Returns
-        -------
-        FeatureExtractor
-            This object.
-        """
+    def to(self, device: str | torch.device) -> "FeatureExtractor":
+        """Moves encoders and face detector to a device."""
         self.audio_encoder.to(device)
         self.visual_encoder.to(device)
         self.face_tracker.to(device)
         return self
 
-    def fingerprint(self, modality):
+    def fingerprint(self, modality: str) -> str:
         """Names everything but the clip that a feature depends on.
 
         Arguments
@@ -147,7 +227,9 @@ class FeatureExtractor:
         text = json.dumps(parts, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
-    def encode(self, wav=None, video=None):
+    def encode(
+        self, wav: str | None = None, video: str | None = None
+    ) -> ClipFeatures:
         """Features of a clip.
 
         Arguments
@@ -170,19 +252,13 @@ class FeatureExtractor:
             A file cannot be decoded, or a feature is not finite.
         """
         samples, visual = self.read(wav, video)
-        if samples is None:
-            return ClipFeatures(visual=visual)
-        return ClipFeatures(self.encode_audio(samples, wav), visual)
+        audio = None if samples is None else self.encode_audio(samples, wav)
+        return ClipFeatures(audio, visual)
 
-    def read(self, wav=None, video=None):
+    def read(self, wav: str | None = None, video: str | None = None) -> tuple:
         """Sound of a clip as samples, and the features of its picture.
 
         For whoever changes the sound before :meth:`encode_audio`.
-
-        Arguments
-        ---------
-        wav, video : str
-            As in :meth:`encode`.
 
         Returns
         -------
@@ -192,79 +268,124 @@ class FeatureExtractor:
         visual : np.ndarray
             As in :class:`ClipFeatures`.
         """
-        if wav is not None and wav == video:
-            return self._decode_once(wav, True, True)
-        samples = visual = None
-        if wav is not None:
-            samples, _ = self._decode_once(wav, True, False)
-        if video is not None:
-            _, visual = self._decode_once(video, False, True)
-        return samples, visual
-
-    def _decode_once(self, path, audio, video):
-        """One pass over one file: (samples, visual features)."""
-        samples, visual = [np.zeros(0, np.float32)], []
-        seconds = 0.0
-        for item in self._stream_file(path, audio, video, Stopwatch()):
+        samples, visual, seconds = [np.zeros(0, np.float32)], [], 0.0
+        for item in self.stream(wav, video):
             if isinstance(item, AudioChunk):
                 samples.append(item.samples)
                 seconds += len(item.samples) / SAMPLE_RATE
-                refuse_endless(path, seconds)
+                refuse_endless(wav, seconds)
             elif isinstance(item, FaceChunk):
                 visual.append(item.features)
         return (
-            torch.from_numpy(np.concatenate(samples)) if audio else None,
+            torch.from_numpy(np.concatenate(samples)) if wav else None,
             np.concatenate(visual) if visual else None,
         )
 
     def stream(self, wav=None, video=None, watch=None):
-        """A clip bit by bit, in bounded memory: for clips of any length.
+        """A clip bit by bit; two files are read side by side.
 
         Arguments
         ---------
         wav, video : str
-            As in :meth:`encode`. Two files are read side by side.
-        watch : vavl_sb.utils.profiler.Stopwatch
+            As in :meth:`encode`.
+        watch : Stopwatch
             Counts "decode", "faces" and "visual encoder".
+
+        Returns
+        -------
+        iterator
+            AudioChunk; FaceChunk; CropsUntil, how far the latter are complete.
+        """
+        return _side_by_side(self._open(wav, video, watch or Stopwatch())[1])
+
+    def chunks(self, wav=None, video=None, watch=None, on_crops=None):
+        """Features of a clip of any length: of the whole, or chunk by chunk.
+
+        A speech encoder's attention grows with the square of what it is given,
+        and features of an hour do not fit in memory. So a clip of more than
+        ``WHOLE`` seconds is cut at whole multiples of ``CHUNK``, and each
+        chunk is encoded by itself as soon as it is read. Any other clip is one
+        chunk, with the very features of :meth:`encode`.
+
+        Arguments
+        ---------
+        wav, video : str
+            As in :meth:`encode`.
+        watch : Stopwatch
+            Counts the stages.
+        on_crops : callable
+            Gets (crops, times) of each FaceChunk.
 
         Yields
         ------
-        AudioChunk or FaceChunk or Decided
-            Sound; features of the face; how far the latter are complete.
+        Chunk
+            In order of time. One without sound or face is left out, but not
+            one whose sound is silence.
         """
         watch = watch or Stopwatch()
-        if wav is not None and wav == video:
-            yield from self._stream_file(wav, True, True, watch)
-            return
-        streams = []
-        if wav is not None:
-            streams.append(self._stream_file(wav, True, False, watch))
-        if video is not None:
-            streams.append(self._stream_file(video, False, True, watch))
-        yield from _side_by_side(streams)
+        infos, streams = self._open(wav, video, watch)
+        parts = _Parts(infos.get(wav), infos.get(video))
+        for item in _side_by_side(streams):
+            if isinstance(item, FaceChunk) and on_crops is not None:
+                on_crops(item.crops, item.times)
+            parts.add(item)
+            for part in parts.complete():
+                yield self._chunk(*part, wav, watch)
+        duration = max(info.duration for info in infos.values())
+        for part in parts.rest(duration):
+            yield self._chunk(*part, wav, watch)
 
-    def _stream_file(self, path, audio, video, watch):
-        """The generator behind :meth:`stream`, for one file."""
-        stream = decode(
-            path,
-            sample_rate=SAMPLE_RATE,
-            frame_rate=self.frame_rate,
-            audio=audio,
-            video=video,
-            batch_frames=self.batch_frames,
-        )
+    def _open(self, wav, video, watch):
+        """Each file's info by path, and what :meth:`stream` yields of it."""
+        infos, streams = {}, []
+        for path in dict.fromkeys(p for p in (wav, video) if p is not None):
+            stream = decode(
+                path,
+                sample_rate=SAMPLE_RATE,
+                frame_rate=self.frame_rate,
+                audio=path == wav,
+                video=path == video,
+                batch_frames=self.batch_frames,
+            )
+            infos[path] = stream.info
+            streams.append(self._find_faces(stream, path, path == video, watch))
+        return infos, streams
+
+    def _find_faces(self, stream, path, video, watch):
+        """A decoded file with the features of its face in place of frames."""
         stream = watch.each("decode", stream)
         if video:
-            stream = watch.each("faces", self.face_tracker.follow(stream))
+            stream = watch.each("faces", self.face_tracker.track(stream))
         for item in stream:
             if isinstance(item, CropBatch):
                 with watch("visual encoder"):
                     features = self.encode_faces(item.crops, path)
-                yield FaceChunk(features, item.crops, item.times)
-            else:
-                yield item
+                item = FaceChunk(features, item.crops, item.times)
+            yield item
 
-    def encode_audio(self, samples, name="<tensor>"):
+    def _chunk(self, chunk, items, wav, watch):
+        """A chunk with the features of its items."""
+        faces = [i for i in items if isinstance(i, FaceChunk)]
+        chunk.sound = [i for i in items if isinstance(i, AudioChunk)]
+        found = chunk.features
+        if chunk.sound:
+            samples = np.concatenate([c.samples for c in chunk.sound])
+            with watch("audio encoder"):
+                found.audio = self.encode_audio(torch.from_numpy(samples), wav)
+            if found.audio is not None:
+                rate = self.audio_encoder.frame_rate
+                chunk.audio_times, chunk.peaks = _time_frames(
+                    chunk.sound, samples, len(found.audio), rate
+                )
+        if faces:
+            found.visual = np.concatenate([f.features for f in faces])
+            chunk.visual_times = np.concatenate([f.times for f in faces])
+        return chunk
+
+    @torch.inference_mode()
+    def encode_audio(
+        self, samples: torch.Tensor, name: str = "<tensor>"
+    ) -> np.ndarray | None:
         """Audio features of a waveform.
 
         Arguments
@@ -279,65 +400,105 @@ class FeatureExtractor:
         np.ndarray
             float16, shape (Ta, audio_dim); None for silence or no samples.
         """
-        if len(samples) == 0 or is_silent(samples):
+        if is_silent(samples):
             return None
-        return _half([self._encode_once(samples)], name)
-
-    @torch.inference_mode()
-    def _encode_once(self, samples):
-        """Features of a sound as it is, float32, shape (T, audio_dim)."""
         device = _device(self.audio_encoder)
         features, _ = self.audio_encoder(samples[None].to(device), None)
-        return features[0].float().cpu().numpy()
+        return _half(features[0].float().cpu().numpy(), name)
 
-    def encode_faces(self, crops, name="<tensor>"):
-        """Visual features of face crops, as they are cached.
+    def encode_faces(
+        self, crops: torch.Tensor, name: str = "<tensor>"
+    ) -> np.ndarray:
+        """Visual features float16 (N, visual_dim) of crops uint8 (N, 3, H, W).
 
-        Arguments
-        ---------
-        crops : torch.Tensor
-            uint8, shape (N, 3, H, W).
-        name : str
-            What an error calls the clip.
-
-        Returns
-        -------
-        np.ndarray
-            float16, shape (N, visual_dim).
+        ``name`` is what an error calls the clip.
         """
-        return _half([self.encode_crops(crops)], name)
+        return _half(self.encode_crops(crops), name)
 
     @torch.inference_mode()
-    def encode_crops(self, crops):
-        """Visual features of face crops.
-
-        Arguments
-        ---------
-        crops : torch.Tensor
-            uint8, shape (N, 3, H, W).
-
-        Returns
-        -------
-        np.ndarray
-            float32, shape (N, visual_dim).
-        """
+    def encode_crops(self, crops: torch.Tensor) -> np.ndarray:
+        """Visual features as the encoder gives them: float32."""
         device = _device(self.visual_encoder)
         return self.visual_encoder(crops.to(device)).float().cpu().numpy()
 
 
-def end_of(chunk):
-    """Where a stretch of sound ends.
+class _Parts:
+    """Items of a clip by chunk; with the MediaInfo of its files, or None."""
 
-    Arguments
-    ---------
-    chunk : AudioChunk
-        At 16 kHz.
+    def __init__(self, sound, picture):
+        self.sound, self.picture = sound, picture
+        self.items = {}  # number of a chunk to its AudioChunk and FaceChunk
+        self.heard = self.seen = 0.0  # how far sound and picture are complete
+        self.longest = 0.0  # the clip lasts at least so long
+        self.done = 0
 
-    Returns
-    -------
-    float
-        Seconds from the start of the presentation.
-    """
+    def add(self, item):
+        """Takes in what :meth:`FeatureExtractor.stream` yields."""
+        if isinstance(item, AudioChunk):
+            self.heard = end_of(item)
+            self.longest = max(self.longest, self.heard)
+            number = int(max(item.start, 0.0) // CHUNK)
+            self.items.setdefault(number, []).append(item)
+        elif isinstance(item, FaceChunk):
+            self.longest = max(self.longest, item.times[-1])
+            numbers = (np.maximum(item.times, 0.0) // CHUNK).astype(int)
+            for number in np.unique(numbers).tolist():
+                rows = numbers == number
+                part = FaceChunk(item.features[rows], None, item.times[rows])
+                self.items.setdefault(number, []).append(part)
+        else:
+            self.seen = item.time
+
+    def complete(self):
+        """Yields (chunk, items) of those of which no more will come.
+
+        A container may round a clip of ``WHOLE`` seconds up by less than one.
+        """
+        known = []
+        if self.sound is not None and self.sound.has_audio:
+            known.append(self.heard)
+        if self.picture is not None and self.picture.has_video:
+            known.append(self.seen)
+        known = min(known, default=0.0)
+        while (
+            self.longest > WHOLE + 1.0
+            and known >= (self.done + 1) * CHUNK
+            and max(self.items) > self.done
+        ):
+            start, items = self.done * CHUNK, self.items.pop(self.done, None)
+            self.done += 1
+            if items:
+                yield Chunk(start, start + CHUNK, False), items
+
+    def rest(self, duration):
+        """Yields (chunk, items) of what is left at the end of the clip."""
+        if duration <= WHOLE and self.done == 0 and self.items:
+            numbers = sorted(self.items)
+            self.items = {0: [i for n in numbers for i in self.items[n]]}
+        last = max(self.items, default=0)
+        for number in sorted(self.items):
+            start = number * CHUNK
+            end = duration if number == last else start + CHUNK
+            yield Chunk(start, end, number == last), self.items[number]
+
+
+def _time_frames(chunks, samples, count, frame_rate):
+    """When each frame of some sound begins, and its extreme samples."""
+    first = np.arange(count) * (SAMPLE_RATE / frame_rate)
+    first = np.minimum(first.round().astype(int), len(samples) - 1)
+    lengths = [len(chunk.samples) for chunk in chunks]
+    offsets = np.cumsum([0, *lengths[:-1]])
+    chunk = np.searchsorted(offsets, first, side="right") - 1
+    starts = np.array([c.start for c in chunks])
+    times = starts[chunk] + (first - offsets[chunk]) / SAMPLE_RATE
+    peaks = [
+        extreme.reduceat(samples, first) for extreme in (np.minimum, np.maximum)
+    ]
+    return times, np.stack(peaks, axis=-1)
+
+
+def end_of(chunk: AudioChunk) -> float:
+    """Where a stretch of 16 kHz sound ends, seconds from the start."""
     return chunk.start + len(chunk.samples) / SAMPLE_RATE
 
 
@@ -352,15 +513,15 @@ def _side_by_side(streams):
             continue
         if isinstance(item, AudioChunk):
             reached[id(stream)] = end_of(item)
-        elif isinstance(item, Decided):
-            reached[id(stream)] = item.until
+        elif isinstance(item, CropsUntil):
+            reached[id(stream)] = item.time
         yield item
 
 
-def _half(parts, name):
-    """Joined features in half precision, checked to be finite."""
+def _half(features, name):
+    """Features in half precision, checked to be finite."""
     with np.errstate(over="ignore"):
-        features = np.concatenate(parts).astype(np.float16)
+        features = features.astype(np.float16)
     if not np.isfinite(features).all():
         raise MediaError(
             f"{name}: the encoder gave features that half precision cannot "

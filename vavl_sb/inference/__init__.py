@@ -1,5 +1,4 @@
 """Trained models applied to clips."""
 
-from vavl_sb.inference.analysis import Analysis, TimedEmotion
 from vavl_sb.inference.emotion import EmotionRecognizer
-from vavl_sb.inference.prediction import Emotion
+from vavl_sb.inference.prediction import Analysis, Emotion, TimedEmotion

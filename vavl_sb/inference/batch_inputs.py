@@ -1,15 +1,11 @@
-"""Clips that are tensors already, made ready for a feature extractor.
-
-Authors
- * The vavl_sb authors 2026
-"""
+"""Clips that are tensors already, made ready for a feature extractor."""
 
 import numpy as np
 import torch
 
-from vavl_sb.faces.alignment import centre_square
+from vavl_sb.faces.detector import centre_square
 from vavl_sb.features.extractor import ClipFeatures
-from vavl_sb.media.frames import RatePicker
+from vavl_sb.media.decoders import RatePicker
 from vavl_sb.utils.errors import MediaError, VAVLError
 
 
@@ -31,11 +27,6 @@ def unpad(wavs=None, wav_lens=None, crops=None, crop_lens=None):
     -------
     list of (torch.Tensor or None, torch.Tensor or None)
         Samples and crops of each clip.
-
-    Raises
-    ------
-    VAVLError
-        In one line: shapes that do not fit.
 
     Example
     -------
@@ -109,11 +100,6 @@ def prepare_frames(frames, frame_rate, wanted_rate, size):
     torch.Tensor
         uint8, shape (n, 3, size, size).
 
-    Raises
-    ------
-    VAVLError
-        In one line: what is wrong with the frames.
-
     Example
     -------
     >>> frames = np.zeros((30, 40, 30, 3), np.uint8)
@@ -140,22 +126,9 @@ def prepare_frames(frames, frame_rate, wanted_rate, size):
 
 
 def encode_tensors(encoder, samples, crops, name):
-    """Features of a clip that is in memory.
+    """ClipFeatures of samples (n,) at 16 kHz and crops (N, 3, H, W), or None.
 
-    Arguments
-    ---------
-    encoder : vavl_sb.features.extractor.FeatureExtractor
-        What encodes.
-    samples : torch.Tensor
-        16 kHz mono, shape (n,), or None.
-    crops : torch.Tensor
-        uint8, shape (N, 3, H, W), or None.
-    name : str
-        What an error calls the clip.
-
-    Returns
-    -------
-    ClipFeatures
+    ``name`` is what an error calls the clip.
     """
     features = ClipFeatures()
     if samples is not None:

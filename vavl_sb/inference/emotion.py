@@ -1,27 +1,44 @@
 """EmotionRecognizer: a clip in, an emotion out.
 
-Authors
- * The vavl_sb authors 2026
+Every way to ask a model about a file goes once over it: files to features
+(:mod:`vavl_sb.features.extractor`), features to the network's outputs, and
+these to a prediction (:mod:`vavl_sb.inference.prediction`), in memory that does
+not grow with the clip.
 """
 
+from pathlib import Path
+
+import numpy as np
 import torch
 from ruamel.yaml import YAMLError
 from speechbrain.inference.interfaces import Pretrained
 
-from vavl_sb.inference.analysis import analyze_file
+from vavl_sb.features.extractor import ClipFeatures, Stopwatch
 from vavl_sb.inference.batch_inputs import encode_tensors, prepare_frames, unpad
 from vavl_sb.inference.hub import hub_options, model_folder
 from vavl_sb.inference.loading import load_parts, read_weights
 from vavl_sb.inference.prediction import (
-    MODALITIES,
+    Analysis,
     Emotion,
+    TimedEmotion,
     check_modality,
-    choose,
-    why_no_answer,
+    mean_outputs,
+    select_head,
+    to_prediction,
+    why_no_head,
 )
+from vavl_sb.inference.sliding_windows import CropSample, SlidingWindows
+from vavl_sb.lobes.vavl import HEADS, MODALITIES
+from vavl_sb.media.demuxing import check_file
 from vavl_sb.nnet.attribute_scale import AttributeScale
 from vavl_sb.training.model_file import YAML
 from vavl_sb.utils.errors import EncoderError, MediaError, VAVLError
+from vavl_sb.utils.logger import get_logger
+
+logger = get_logger(__name__)
+
+STAGES = ("decode", "faces", "audio encoder", "visual encoder", "heads")
+WORDS = {"audio": "sound", "visual": "picture"}
 
 
 class EmotionRecognizer(Pretrained):
@@ -119,11 +136,16 @@ class EmotionRecognizer(Pretrained):
                 f"({type(error).__name__}: {reason}); export it again"
             ) from error
 
-    def predict_file(self, path, modality="auto", audio_path=None):
+    def predict_file(
+        self,
+        path: str | Path,
+        modality: str = "auto",
+        audio_path: str | Path | None = None,
+    ) -> Emotion:
         """Predicts the emotion of a clip.
 
-        A clip of more than 30 s is taken in pieces of 6 s, and the answer is
-        the mean of theirs (see :mod:`vavl_sb.inference.prediction`).
+        A clip of more than 30 s is taken in chunks of 6 s, and the prediction
+        is the mean of theirs (see :mod:`vavl_sb.inference.prediction`).
 
         Arguments
         ---------
@@ -147,16 +169,21 @@ class EmotionRecognizer(Pretrained):
         MediaError
             The clip cannot be decoded, or lacks what ``modality`` needs.
         """
-        return analyze_file(self, path, modality, audio_path).emotion
+        return self.analyze(path, modality, audio_path, None, crops=0).emotion
 
     def timeline(
-        self, path, window=3.0, hop=1.0, modality="auto", audio_path=None
-    ):
+        self,
+        path: str | Path,
+        window: float = 3.0,
+        hop: float = 1.0,
+        modality: str = "auto",
+        audio_path: str | Path | None = None,
+    ) -> list[TimedEmotion]:
         """Predicts the emotion of a clip over time.
 
         Features are computed once, as for :meth:`predict_file`; each window
         takes those of its own time. A model whose audio frames are about as
-        long as a window (``audio_frame_average``) hears each by itself.
+        long as a window (``audio_frame_average``) encodes each by itself.
 
         Arguments
         ---------
@@ -172,18 +199,18 @@ class EmotionRecognizer(Pretrained):
         -------
         list of TimedEmotion
         """
-        found = analyze_file(self, path, modality, audio_path, window, hop)
+        found = self.analyze(path, modality, audio_path, window, hop, crops=0)
         return found.timeline
 
     def analyze(
         self,
-        path,
-        modality="auto",
-        audio_path=None,
-        window=3.0,
-        hop=1.0,
-        crops=8,
-    ):
+        path: str | Path,
+        modality: str = "auto",
+        audio_path: str | Path | None = None,
+        window: float | None = 3.0,
+        hop: float = 1.0,
+        crops: int = 8,
+    ) -> Analysis:
         """Emotion, timeline, face crops and times of a clip, in one pass.
 
         Arguments
@@ -191,26 +218,97 @@ class EmotionRecognizer(Pretrained):
         path, modality, audio_path
             As for :meth:`predict_file`.
         window, hop : float
-            As for :meth:`timeline`.
+            As for :meth:`timeline`; a window of None gives none.
         crops : int
             At most so many face crops, evenly over the clip.
 
         Returns
         -------
-        vavl_sb.inference.analysis.Analysis
+        Analysis
+
+        Raises
+        ------
+        MediaError, VAVLError
+            In one line: what is wrong with the clip or with the arguments.
         """
-        return analyze_file(
-            self, path, modality, audio_path, window, hop, crops
+        check_modality(modality)
+        video, wav = str(path), str(audio_path or path)
+        for file in (video, wav):
+            check_file(file)
+        options = (modality, window, hop, crops)
+        try:
+            found, has = self._one_pass(wav, video, *options)
+        except (MediaError, EncoderError) as error:
+            found, has = self._without_the_fault(error, wav, video, *options)
+        if found.emotion is None:
+            why = why_no_head(modality, has, self.trained_heads)
+            raise MediaError(f"{video}: {why}")
+        return found
+
+    def _one_pass(self, wav, video, modality, window, hop, crops):
+        """(Analysis, what the clip has); no emotion where no head has one."""
+        extractor, watch = self.hparams.feature_extractor, Stopwatch()
+        sample = CropSample(crops) if crops > 0 else None
+        windows = None
+        if window is not None:
+            windows = SlidingWindows(window, hop, extractor, watch)
+        parts, timeline, has, duration = [], [], set(), 0.0
+        on_crops = sample.add if sample else None
+        for chunk in extractor.chunks(wav, video, watch, on_crops):
+            has |= _modalities(chunk.features)
+            with watch("heads"):
+                outputs = self.outputs(chunk.features)
+            parts.append((chunk.end - chunk.start, outputs))
+            for start, end, features in windows.add(chunk) if windows else ():
+                with watch("heads"):
+                    part = (end - start, self.outputs(features))
+                emotion = self._to_emotion([part], modality)
+                timeline.append(TimedEmotion(start, end, emotion))
+            duration = chunk.end
+        return Analysis(
+            emotion=self._to_emotion(parts, modality),
+            duration=duration,
+            timeline=timeline,
+            crops=sample.chosen() if sample else [],
+            profile={s: watch.seconds.get(s, 0.0) for s in STAGES},
+        ), has
+
+    def _without_the_fault(self, error, wav, video, modality, *options):
+        """A pass over the one stream that is whole, where that is enough."""
+        if modality == "audiovisual":
+            raise error
+        good, faults = {}, {}
+        for name, files in (("audio", (wav, None)), ("visual", (None, video))):
+            try:
+                good[name] = self._one_pass(*files, modality, *options)
+            except (MediaError, EncoderError) as fault:
+                faults[name] = fault
+        if modality in faults:
+            raise faults[modality]
+        if len(faults) != 1 or any(f.emotion is None for f, _ in good.values()):
+            raise error
+        ((lost, fault),) = faults.items()
+        logger.warning(
+            "%s: answering without its %s (%s)", video, WORDS[lost], fault
         )
+        return next(iter(good.values()))
+
+    def _to_emotion(self, parts, modality):
+        """The Emotion of (seconds, outputs) of chunks, or None."""
+        head = select_head(parts, modality)
+        if head is None:
+            return None
+        task, labels = self.hparams.task, self.hparams.labels
+        return to_prediction(head, mean_outputs(parts), task, labels)
 
     def predict_batch(
         self,
-        wavs=None,
-        wav_lens=None,
-        crops=None,
-        crop_lens=None,
-        modality="auto",
-    ):
+        wavs: torch.Tensor | None = None,
+        wav_lens: torch.Tensor | None = None,
+        crops: torch.Tensor | None = None,
+        crop_lens: torch.Tensor | None = None,
+        modality: str = "auto",
+    ) -> list[Emotion]:
         """Predicts the emotion of clips that are tensors already.
 
         Each clip is encoded by itself, as from a file, and is taken whole.
@@ -235,20 +333,17 @@ class EmotionRecognizer(Pretrained):
         """
         check_modality(modality)
         rows = unpad(wavs, wav_lens, crops, crop_lens)
-        encoder = self.hparams.feature_extractor
-        answers = []
-        for number, (samples, faces) in enumerate(rows):
-            name = f"clip {number} of the batch"
-            answers.append(
-                self._predict(
-                    encode_tensors(encoder, samples, faces, name),
-                    modality,
-                    name,
-                )
-            )
-        return answers
+        return [
+            self._predict_tensors(*row, modality, f"clip {number} of the batch")
+            for number, row in enumerate(rows)
+        ]
 
-    def predict_frames(self, frames, frame_rate=None, modality="visual"):
+    def predict_frames(
+        self,
+        frames: np.ndarray | torch.Tensor,
+        frame_rate: float | None = None,
+        modality: str = "visual",
+    ) -> Emotion:
         """Predicts the emotion of a face from a sequence of its crops.
 
         Arguments
@@ -268,68 +363,30 @@ class EmotionRecognizer(Pretrained):
         Emotion
         """
         check_modality(modality, ("auto", "visual"))
-        encoder = self.hparams.feature_extractor
-        faces = prepare_frames(
-            frames, frame_rate, encoder.frame_rate, encoder.face_tracker.size
-        )
-        features = encode_tensors(encoder, None, faces, "frames")
-        return self._predict(features, modality, "frames")
+        extractor = self.hparams.feature_extractor
+        size = extractor.face_tracker.size
+        faces = prepare_frames(frames, frame_rate, extractor.frame_rate, size)
+        return self._predict_tensors(None, faces, modality, "frames")
 
-    def _predict(self, features, modality, name):
-        """The emotion of a clip's features."""
-        outputs = {}
-        has = {m for m in vars(features) if getattr(features, m) is not None}
-        if has:
-            outputs = self.outputs(features)
-        head = choose([(1.0, outputs)], modality)
-        if head is None:
-            raise MediaError(f"{name}: {self.why_no_answer(modality, has)}")
-        return self.say(head, outputs)
-
-    def say(self, modality, outputs):
-        """An answer in words, from numbers.
-
-        Arguments
-        ---------
-        modality : str
-            The head that answers.
-        outputs : dict
-            From :meth:`outputs`.
-
-        Returns
-        -------
-        Emotion
-        """
-        answers = {m: self._readable(values) for m, values in outputs.items()}
-        return Emotion(
-            modality=modality, **answers[modality], per_modality=answers
-        )
-
-    def why_no_answer(self, modality, has):
-        """Why no head can answer for a clip.
-
-        Arguments
-        ---------
-        modality : str
-            What was asked for.
-        has : set
-            Of "audio" and "visual": what the clip has.
-
-        Returns
-        -------
-        str
-            To stand after the clip's name.
-        """
-        return why_no_answer(modality, has, self.trained_heads)
+    def _predict_tensors(self, samples, faces, modality, name):
+        """The emotion of a clip's samples and face crops."""
+        extractor = self.hparams.feature_extractor
+        features = encode_tensors(extractor, samples, faces, name)
+        emotion = self._to_emotion([(1.0, self.outputs(features))], modality)
+        if emotion is None:
+            has = _modalities(features)
+            why = why_no_head(modality, has, self.trained_heads)
+            raise MediaError(f"{name}: {why}")
+        return emotion
 
     @property
-    def trained_heads(self):
-        """Heads that have learned; exports without a record have them all."""
-        recorded = getattr(self.hparams, "trained_heads", None)
-        return tuple(m for m in MODALITIES if m in (recorded or MODALITIES))
+    def trained_heads(self) -> tuple[str, ...]:
+        """Heads that have learned."""
+        trained = getattr(self.hparams, "trained_heads", None) or HEADS
+        return tuple(head for head in HEADS if head in trained)
 
     @torch.no_grad()
-    def outputs(self, features):
+    def outputs(self, features: ClipFeatures) -> dict[str, torch.Tensor]:
         """The numbers that each head gives for a clip's features.
 
         Arguments
@@ -341,53 +398,36 @@ class EmotionRecognizer(Pretrained):
         -------
         dict
             Each head that the clip allows and that was trained ("audio",
-            "visual", "audiovisual") to a float32 tensor on the CPU, shape (n,): logits
-            for classes, attributes in the corpus's own scale.
+            "visual", "audiovisual") to a float32 tensor on the CPU, shape
+            (n,): logits for classes, attributes in the corpus's own scale.
         """
-        inputs = {}
-        for name in ("audio", "visual"):
-            found = getattr(features, name)
-            if found is not None:
-                inputs[name] = torch.from_numpy(found).float()[None]
-        inputs = {k: v.to(self.device) for k, v in inputs.items()}
+        inputs = {
+            name: torch.from_numpy(found).float()[None].to(self.device)
+            for name, found in vars(features).items()
+            if found is not None
+        }
+        if not inputs:
+            return {}
         with self.inference_ctx:
             out = self.mods.vavl(**inputs)
-        return {
-            name: self._in_corpus_scale(getattr(out, name)[0].float().cpu())
-            for name in self.trained_heads
-            if getattr(out, name) is not None
+        found = {
+            head: getattr(out, head)[0].float().cpu()
+            for head in self.trained_heads
+            if getattr(out, head) is not None
         }
-
-    def _in_corpus_scale(self, values):
-        """Logits as they are; attributes in the corpus's own scale."""
         if self.hparams.task == "classification":
-            return values
+            return found
         limits = getattr(self.hparams, "attribute_range", None)
-        return AttributeScale(limits).to_corpus(values)
-
-    def _readable(self, values):
-        """One head's numbers (n,) with names."""
-        labels = self.hparams.labels
-        if self.hparams.task == "classification":
-            shares = torch.softmax(values, dim=-1).tolist()
-            return {
-                "label": labels[int(values.argmax())],
-                "probabilities": dict(zip(labels, shares)),
-            }
-        return {"attributes": dict(zip(labels, values.tolist()))}
+        to_corpus = AttributeScale(limits).to_corpus
+        return {head: to_corpus(values) for head, values in found.items()}
 
     def forward(
         self, audio=None, audio_lens=None, visual=None, visual_lens=None
     ):
-        """Runs the network on features.
-
-        Arguments
-        ---------
-        audio, audio_lens, visual, visual_lens : torch.Tensor
-            As for ``VAVL.forward``.
-
-        Returns
-        -------
-        vavl_sb.lobes.vavl.VAVLOutput
-        """
+        """Runs the network on features, as ``VAVL.forward``."""
         return self.mods.vavl(audio, audio_lens, visual, visual_lens)
+
+
+def _modalities(features):
+    """Which of "audio" and "visual" a clip has features of."""
+    return {m for m in MODALITIES if getattr(features, m) is not None}

@@ -1,8 +1,4 @@
-"""Models on the Hugging Face hub: fetching one, and sending one there.
-
-Authors
- * The vavl_sb authors 2026
-"""
+"""Models on the Hugging Face hub: fetching one, and sending one there."""
 
 import os
 from pathlib import Path
@@ -25,18 +21,7 @@ FILES = [
 
 
 def hub_options(kwargs):
-    """Takes the options that concern the hub out of others.
-
-    Arguments
-    ---------
-    kwargs : dict
-        Of ``from_hparams``; ``revision``, ``token``, ``local_files_only`` and
-        SpeechBrain's ``fetch_config`` are taken out of it.
-
-    Returns
-    -------
-    dict
-        For :func:`fetch_model`.
+    """Takes what concerns the hub out of the options of ``from_hparams``.
 
     Example
     -------
@@ -279,25 +264,37 @@ def reason(error, sending=False):
         getattr(getattr(one, "response", None), "status_code", None)
         for one in chain
     ]
-    if among(errors.OfflineModeIsEnabled):
-        if sending:
-            return "HF_HUB_OFFLINE is set; unset it"
-        return "HF_HUB_OFFLINE is set and the cache lacks it; unset it"
-    if among(errors.GatedRepoError):
-        return "it is gated; ask for access on its page, then give a token"
-    if among(errors.RevisionNotFoundError):
-        return "it has no such revision; give a branch, a tag or a commit"
-    if among(errors.LocalTokenNotFoundError) or 401 in statuses:
-        return (
+    lacking = "" if sending else " and the cache lacks it"
+    for known, why in (
+        (
+            among(errors.OfflineModeIsEnabled),
+            f"HF_HUB_OFFLINE is set{lacking}; unset it",
+        ),
+        (
+            among(errors.GatedRepoError),
+            "it is gated; ask for access on its page, then give a token",
+        ),
+        (
+            among(errors.RevisionNotFoundError),
+            "it has no such revision; give a branch, a tag or a commit",
+        ),
+        (
+            among(errors.LocalTokenNotFoundError) or 401 in statuses,
             "there is no such model, or it is private, or the token is "
-            "missing or wrong; run `hf auth login`, or give a token"
-        )
-    if 403 in statuses:
-        return "the token does not allow it; give one that does"
-    if among(errors.RepositoryNotFoundError):
-        return "there is no such model, or the token may not see it"
-    if among(errors.IncompleteSnapshotError):
-        return "the cache has a part of it only; get it while online"
+            "missing or wrong; run `hf auth login`, or give a token",
+        ),
+        (403 in statuses, "the token does not allow it; give one that does"),
+        (
+            among(errors.RepositoryNotFoundError),
+            "there is no such model, or the token may not see it",
+        ),
+        (
+            among(errors.IncompleteSnapshotError),
+            "the cache has a part of it only; get it while online",
+        ),
+    ):
+        if known:
+            return why
     if among(errors.HfHubHTTPError):
         return f"the hub answered: {first_line(error)}"
     if isinstance(chain[-1], errors.LocalEntryNotFoundError):
@@ -307,7 +304,7 @@ def reason(error, sending=False):
         return f"{local[-1].filename}: {local[-1].strerror}, on this machine"
     # Of the network: no hub answered.
     if among(errors.LocalEntryNotFoundError, OSError, *_network_errors()):
-        lacking = "" if sending else ", and the cache lacks it"
+        lacking = lacking and f",{lacking}"
         return (
             f"the hub cannot be reached{lacking} ({first_line(chain[-1])}); "
             "check the network"

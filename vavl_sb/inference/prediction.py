@@ -1,14 +1,13 @@
-"""From the heads' outputs on a clip's pieces to the one that answers.
+"""From the heads' outputs on a clip's chunks to a prediction."""
 
-Authors
- * The vavl_sb authors 2026
-"""
+from dataclasses import asdict, dataclass, field
 
-from dataclasses import asdict, dataclass
+import numpy as np
+import torch
 
+from vavl_sb.lobes.vavl import HEADS, MODALITIES
 from vavl_sb.utils.errors import VAVLError
 
-MODALITIES = ("audio", "visual", "audiovisual")
 NEEDS = {
     "audio": {"audio"},
     "visual": {"visual"},
@@ -19,12 +18,12 @@ WORDS = {"audio": "sound", "visual": "face"}
 
 @dataclass
 class Emotion:
-    """What a model says about one clip.
+    """What a model predicts for one clip.
 
     Arguments
     ---------
     modality : str
-        Which head answered: "audio", "visual" or "audiovisual".
+        The head that predicted: "audio", "visual" or "audiovisual".
     label : str
         The most probable class; None for attributes.
     probabilities : dict
@@ -41,39 +40,172 @@ class Emotion:
     attributes: dict | None = None
     per_modality: dict | None = None
 
-    def as_dict(self):
-        """The fields that are not None, as plain Python.
-
-        Returns
-        -------
-        dict
-        """
+    def as_dict(self) -> dict:
+        """The fields that are not None, as plain Python."""
         return {k: v for k, v in asdict(self).items() if v is not None}
 
 
-def check_modality(modality, allowed=("auto", *MODALITIES)):
-    """Refuses a modality that is none.
+@dataclass
+class TimedEmotion:
+    """What a model predicts for a window of a clip.
 
     Arguments
     ---------
-    modality : str
-        What the user asks for.
-    allowed : sequence of str
-        What there is.
-
-    Raises
-    ------
-    VAVLError
-        In one line.
+    start, end : float
+        Seconds from the start of the clip.
+    emotion : Emotion
+        None where the window has neither sound nor a face, or lacks what the
+        modality that was asked for needs.
     """
+
+    start: float
+    end: float
+    emotion: Emotion | None = None
+
+
+@dataclass
+class Analysis:
+    """All that one pass over a clip tells.
+
+    Arguments
+    ---------
+    emotion : Emotion
+        Of the whole clip.
+    duration : float
+        Seconds.
+    timeline : list of TimedEmotion
+        In order of time.
+    crops : list of (float, np.ndarray)
+        Time, and a face as the visual encoder saw it: uint8 (H, W, 3), RGB.
+    profile : dict
+        Stage to the seconds that it took: "decode", "faces", "audio
+        encoder", "visual encoder" and "heads".
+    """
+
+    emotion: Emotion | None
+    duration: float
+    timeline: list[TimedEmotion] = field(default_factory=list)
+    crops: list[tuple[float, np.ndarray]] = field(default_factory=list)
+    profile: dict[str, float] = field(default_factory=dict)
+
+
+def check_modality(modality: str, allowed: tuple = ("auto", *HEADS)) -> None:
+    """Refuses a modality that is none of those allowed."""
     if modality not in allowed:
         raise VAVLError(
             f"modality: must be one of {', '.join(allowed)}, not {modality!r}"
         )
 
 
-def why_no_answer(modality, has, trained):
-    """Why no head can answer for a clip.
+def select_head(parts: list, modality: str = "auto") -> str | None:
+    """The head whose prediction is a clip's.
+
+    Arguments
+    ---------
+    parts : list of (float, dict)
+        Weight (seconds) of each chunk, and head to output, for those heads
+        that have one for it.
+    modality : str
+        One of ``HEADS``: that head. "auto": both together, if they have an
+        output for at least half of the time that has any; otherwise the one
+        modality that has for longer, sound where they are equal.
+
+    Returns
+    -------
+    str or None
+        None if no head has an output, or not the one that was asked for.
+
+    Example
+    -------
+    >>> both = {"audio": 0, "visual": 0, "audiovisual": 0}
+    >>> select_head([(30.0, both), (30.0, {"audio": 0})])
+    'audiovisual'
+    >>> select_head([(30.0, both), (31.0, {"audio": 0})])
+    'audio'
+    >>> select_head([(30.0, {"audio": 0})], "visual") is None
+    True
+    """
+    seconds = {}
+    for weight, outputs in parts:
+        for head in outputs:
+            seconds[head] = seconds.get(head, 0.0) + weight
+    if modality != "auto":
+        return modality if modality in seconds else None
+    whole = sum(weight for weight, outputs in parts if outputs)
+    if "audiovisual" in seconds and 2 * seconds["audiovisual"] >= whole:
+        return "audiovisual"
+    found = [head for head in HEADS if head in seconds]
+    return max(found, key=seconds.get, default=None)
+
+
+def mean_outputs(parts: list) -> dict:
+    """Each head's output for a clip: the mean over its chunks.
+
+    Weighted by how long each chunk lasts. It is the logits of classes that are
+    averaged, so that a chunk with a clear emotion counts for more than one
+    that is undecided.
+
+    Arguments
+    ---------
+    parts : list of (float, dict)
+        Weight of each chunk, and head to output, a tensor.
+
+    Returns
+    -------
+    dict
+        Head to output; that of a single chunk is unchanged.
+
+    Example
+    -------
+    >>> mean_outputs([(1.0, {"audio": 4.0}), (3.0, {"audio": 0.0})])
+    {'audio': 1.0}
+    """
+    means = {}
+    for head in HEADS:
+        found = [(w, o[head]) for w, o in parts if head in o]
+        total = sum(weight for weight, _ in found)
+        if len(found) == 1 or (found and total == 0):
+            means[head] = found[0][1]
+        elif found:
+            means[head] = sum(w * out for w, out in found) / total
+    return means
+
+
+def to_prediction(
+    head: str, outputs: dict[str, torch.Tensor], task: str, labels: list[str]
+) -> Emotion:
+    """The heads' outputs with names.
+
+    Arguments
+    ---------
+    head : str
+        From :func:`select_head`.
+    outputs : dict
+        Head to logits of classes or values of attributes, shape (n,).
+    task : str
+        "classification" or "regression".
+    labels : list of str
+        Names of the n classes or attributes.
+
+    Returns
+    -------
+    Emotion
+    """
+    named = {}
+    for name, values in outputs.items():
+        if task == "classification":
+            shares = torch.softmax(values, dim=-1).tolist()
+            named[name] = {
+                "label": labels[int(values.argmax())],
+                "probabilities": dict(zip(labels, shares)),
+            }
+        else:
+            named[name] = {"attributes": dict(zip(labels, values.tolist()))}
+    return Emotion(head, **named[head], per_modality=named)
+
+
+def why_no_head(modality: str, has: set[str], trained: tuple) -> str:
+    """Why no head has a prediction for a clip, to stand after its name.
 
     Arguments
     ---------
@@ -84,20 +216,15 @@ def why_no_answer(modality, has, trained):
     trained : sequence of str
         Heads that have learned.
 
-    Returns
-    -------
-    str
-        To stand after the clip's name.
-
     Example
     -------
-    >>> why_no_answer("audio", set(), MODALITIES)
+    >>> why_no_head("audio", set(), HEADS)
     'neither sound nor a face was found in it'
     """
     if not has:
         return "neither sound nor a face was found in it"
     needed = NEEDS.get(modality, has)
-    missing = [WORDS[m] for m in ("audio", "visual") if m in needed - has]
+    missing = [WORDS[m] for m in MODALITIES if m in needed - has]
     if missing:
         return (
             f"no {' and no '.join(missing)} was found in it, so the "
@@ -108,82 +235,3 @@ def why_no_answer(modality, has, trained):
         f"the model's {head} head was never trained, so it cannot answer "
         f"(trained: {', '.join(trained)}); take another model or modality"
     )
-
-
-def choose(parts, modality="auto"):
-    """The head that answers for a clip.
-
-    Arguments
-    ---------
-    parts : list of (float, dict)
-        Weight (seconds) of each piece, and head to output, for those heads
-        that can answer for it.
-    modality : str
-        One of ``MODALITIES``: that head. "auto": both together, if they can
-        answer for at least half of the time that has any answer; otherwise
-        the one modality that can for longer, sound where they are equal.
-
-    Returns
-    -------
-    str or None
-        None if no head can answer, or not the one that was asked for.
-
-    Example
-    -------
-    >>> both = {"audio": 0, "visual": 0, "audiovisual": 0}
-    >>> choose([(30.0, both), (30.0, {"audio": 0})])
-    'audiovisual'
-    >>> choose([(30.0, both), (31.0, {"audio": 0})])
-    'audio'
-    >>> choose([(30.0, {"audio": 0})], "visual") is None
-    True
-    """
-    covered = dict.fromkeys(MODALITIES, 0.0)
-    seen, whole = set(), 0.0
-    for weight, outputs in parts:
-        seen.update(outputs)
-        whole += weight if outputs else 0.0
-        for head in outputs:
-            covered[head] += weight
-    if modality != "auto":
-        return modality if modality in seen else None
-    if "audiovisual" in seen and 2 * covered["audiovisual"] >= whole:
-        return "audiovisual"
-    return max(
-        (head for head in MODALITIES if head in seen),
-        key=covered.get,
-        default=None,
-    )
-
-
-def mean_outputs(parts):
-    """Each head's output for a clip: the mean over its pieces.
-
-    Weighted by how long each piece lasts. It is the logits of classes that are
-    averaged, so that a piece with a clear emotion counts for more than one
-    that is undecided.
-
-    Arguments
-    ---------
-    parts : list of (float, dict)
-        Weight of each piece, and head to output, a tensor.
-
-    Returns
-    -------
-    dict
-        Head to output; that of a single piece is unchanged.
-
-    Example
-    -------
-    >>> mean_outputs([(1.0, {"audio": 4.0}), (3.0, {"audio": 0.0})])
-    {'audio': 1.0}
-    """
-    means = {}
-    for head in MODALITIES:
-        found = [(w, o[head]) for w, o in parts if head in o]
-        total = sum(weight for weight, _ in found)
-        if len(found) == 1 or (found and total == 0):
-            means[head] = found[0][1]
-        elif found:
-            means[head] = sum(w * out for w, out in found) / total
-    return means

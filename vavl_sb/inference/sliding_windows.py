@@ -1,12 +1,9 @@
-"""Windows over a clip: what the heads say as time goes on.
+"""What stands beside a clip's prediction: windows over time, and crops.
 
 Features are computed once for the whole clip, and a window takes the frames of
 its time. Where an encoder averages so many frames that a window would have a
 few at the most, as in RAVDESS's recipe, the sound of each window is encoded by
 itself.
-
-Authors
- * The vavl_sb authors 2026
 """
 
 import math
@@ -14,7 +11,13 @@ import math
 import numpy as np
 import torch
 
-from vavl_sb.features.extractor import SAMPLE_RATE, ClipFeatures, end_of
+from vavl_sb.features.extractor import (
+    SAMPLE_RATE,
+    WHOLE,
+    Chunk,
+    ClipFeatures,
+    end_of,
+)
 from vavl_sb.media.reader import is_silent
 from vavl_sb.utils.errors import VAVLError
 
@@ -25,81 +28,47 @@ LEAST_FRAMES = 5
 SHORT_FRAME = 0.2
 
 
-def spans(duration, window, hop, longest):
-    """Where windows start and end.
+class SlidingWindows:
+    """Cuts windows out of a clip's chunks, and forgets what lies behind.
 
     They start every ``hop`` seconds, until one reaches the end of the clip;
     the last ends with the clip.
 
     Arguments
     ---------
-    duration : float
-        Seconds of the clip.
     window, hop : float
         Seconds of a window, and between the starts of two.
-    longest : float
-        No window may be longer.
-
-    Returns
-    -------
-    list of (float, float)
-        Start and end, at least one pair.
+    extractor : vavl_sb.features.extractor.FeatureExtractor
+        From which the chunks come.
+    watch : vavl_sb.features.extractor.Stopwatch
+        Counts the audio encoder.
 
     Raises
     ------
     VAVLError
         In one line: a window or a hop that cannot be.
-
-    Example
-    -------
-    >>> spans(5.5, window=3.0, hop=1.0, longest=30.0)
-    [(0.0, 3.0), (1.0, 4.0), (2.0, 5.0), (3.0, 5.5)]
-    """
-    if not 0 < window <= longest:
-        raise VAVLError(
-            f"window: must be above 0 and at most {longest:g} s, not {window}"
-        )
-    if not LEAST_HOP <= hop < math.inf:
-        raise VAVLError(f"hop: must be at least {LEAST_HOP} s, not {hop}")
-    count = 1
-    while (count - 1) * hop + window < duration and count * hop < duration:
-        count += 1
-    starts = [number * hop for number in range(count)]
-    # The first lasts as long as the clip, also where the clip has no length.
-    return [(start, min(start + window, duration)) for start in starts]
-
-
-class FeatureWindows:
-    """Cuts windows out of a clip's pieces, and forgets what lies behind.
-
-    Arguments
-    ---------
-    spans : list of (float, float)
-        From :func:`spans`.
-    duration : float
-        Seconds of the clip.
-    frame_rate : float
-        Audio frames a second.
-    encode : callable
-        From a window's samples, a tensor (n,) at 16 kHz, to its audio
-        features, None for silence; used where windows would have fewer than
-        ``LEAST_FRAMES`` frames.
     """
 
-    def __init__(self, spans, duration, frame_rate, encode):
-        self.spans, self.duration = list(spans), duration
-        longest = max(end - start for start, end in self.spans)
-        few = longest * frame_rate < LEAST_FRAMES
-        self.encode = encode if few and 1 / frame_rate > SHORT_FRAME else None
+    def __init__(self, window, hop, extractor, watch):
+        if not 0 < window <= WHOLE:
+            raise VAVLError(
+                f"window: must be above 0 and at most {WHOLE:g} s, not {window}"
+            )
+        if not LEAST_HOP <= hop < math.inf:
+            raise VAVLError(f"hop: must be at least {LEAST_HOP} s, not {hop}")
+        self.window, self.hop = window, hop
+        self.extractor, self.watch = extractor, watch
+        self.number = 0  # of the next window
+        self.by_itself = None  # whether a window's sound is encoded by itself
         self.sound = []  # AudioChunk
         self.kept = {"audio": [], "visual": []}  # of (times, features, peaks)
 
-    def add(self, piece):
-        """Takes a piece in, and gives the windows that it completes.
+    def add(self, chunk: Chunk):
+        """Takes a chunk in, and gives the windows that it completes.
 
         Arguments
         ---------
-        piece : vavl_sb.features.chunks.Piece
+        chunk : Chunk
             The next one.
 
         Yields
@@ -109,66 +78,66 @@ class FeatureWindows:
         features : ClipFeatures
             Of the frames that begin within the window.
         """
-        if not self.spans:
-            return
-        found = piece.features
-        if self.encode is not None:
-            self.sound += piece.sound
-            self._forget()
+        if self.by_itself is None:
+            rate = self.extractor.audio_encoder.frame_rate
+            longest = min(self.window, chunk.end) if chunk.last else self.window
+            few = longest * rate < LEAST_FRAMES
+            self.by_itself = few and 1 / rate > SHORT_FRAME
+        found = chunk.features
+        if self.by_itself:
+            self.sound += chunk.sound
         elif found.audio is not None:
-            rows = (piece.audio_times, found.audio, piece.peaks)
+            rows = (chunk.audio_times, found.audio, chunk.peaks)
             self.kept["audio"].append(rows)
         if found.visual is not None:
-            rows = (piece.visual_times, found.visual, piece.visual_times)
+            rows = (chunk.visual_times, found.visual, chunk.visual_times)
             self.kept["visual"].append(rows)
-        # What ends with the clip waits for all of it.
-        known = min(piece.end, math.nextafter(self.duration, -math.inf))
-        while self.spans and self.spans[0][1] <= known:
-            yield self._next()
-
-    def finish(self):
-        """Gives the windows that are left, at the end of the clip.
-
-        Yields
-        ------
-        tuple
-            As :meth:`add`.
-        """
-        while self.spans:
-            yield self._next()
-
-    def _next(self):
-        """Cuts out the first window that is left."""
-        start, end = self.spans.pop(0)
-        # What lies at the very end of a clip, or is rounded to lie behind it.
-        until = math.inf if end >= self.duration else end
-        audio = self._audio(start, until)
-        visual, _ = self._cut("visual", start, until)
         self._forget()
-        return start, end, ClipFeatures(audio, visual)
+        while (span := self._next_span(chunk)) is not None:
+            start, end = span
+            # What lies at the very end, or is rounded to lie behind it.
+            until = math.inf if chunk.last and end >= chunk.end else end
+            audio = self._audio(start, until)
+            visual, _ = self._cut("visual", start, until)
+            self.number += 1
+            self._forget()
+            yield start, end, ClipFeatures(audio, visual)
+
+    def _next_span(self, chunk):
+        """Start and end of the next window, if all of it is there."""
+        start = self.number * self.hop
+        end = start + self.window
+        if not chunk.last:
+            return (start, end) if end <= chunk.end else None
+        done = end - self.hop >= chunk.end or start >= chunk.end
+        # The first lasts as long as the clip, also if that has no length.
+        if self.number > 0 and done:
+            return None
+        return start, min(end, chunk.end)
 
     def _audio(self, start, end):
         """Audio features of a stretch; None for silence."""
-        if self.encode is None:
+        if not self.by_itself:
             features, peaks = self._cut("audio", start, end)
             silent = peaks is not None and is_silent(peaks)
             return None if silent else features
         parts = [_between(chunk, start, end) for chunk in self.sound]
         if not any(len(part) for part in parts):
             return None
-        return self.encode(torch.from_numpy(np.concatenate(parts)))
+        with self.watch("audio encoder"):
+            return self.extractor.encode_audio(
+                torch.from_numpy(np.concatenate(parts))
+            )
 
     def _forget(self):
-        """Sound before the windows that are left."""
-        start = self.spans[0][0] if self.spans else math.inf
+        """Drops what lies before the next window."""
+        start = self.number * self.hop
         self.sound = [chunk for chunk in self.sound if end_of(chunk) > start]
+        for kind, kept in self.kept.items():
+            self.kept[kind] = [rows for rows in kept if rows[0][-1] >= start]
 
     def _cut(self, kind, start, end):
         """Features and peaks of the frames that begin in a stretch."""
-        # The next window starts here or later.
-        self.kept[kind] = [
-            rows for rows in self.kept[kind] if rows[0][-1] >= start
-        ]
         features, peaks = [], []
         for times, found, extremes in self.kept[kind]:
             inside = (times >= start) & (times < end)
@@ -184,3 +153,50 @@ def _between(chunk, start, end):
     places = [(time - chunk.start) * SAMPLE_RATE for time in (start, end)]
     first, last = np.clip(np.round(places), 0, len(chunk.samples)).astype(int)
     return chunk.samples[first:last]
+
+
+class CropSample:
+    """Keeps a few crops, evenly over a clip whose length is not known.
+
+    Arguments
+    ---------
+    count : int
+        At most so many in the end; at least one.
+
+    Example
+    -------
+    >>> sample = CropSample(3)
+    >>> sample.add(torch.zeros(9, 3, 2, 2, dtype=torch.uint8), np.arange(9.0))
+    >>> [time for time, _ in sample.chosen()]
+    [0.0, 4.0, 8.0]
+    """
+
+    def __init__(self, count):
+        self.count = count
+        self.step, self.seen, self.kept = 1, 0, []
+
+    def add(self, crops: torch.Tensor, times: np.ndarray) -> None:
+        """Takes crops in, in order of time.
+
+        Arguments
+        ---------
+        crops : torch.Tensor
+            uint8, shape (n, 3, H, W).
+        times : np.ndarray
+            Seconds, shape (n,).
+        """
+        for crop, time in zip(crops, times.tolist(), strict=True):
+            if self.seen % self.step == 0:
+                picture = crop.permute(1, 2, 0).contiguous().cpu().numpy()
+                self.kept.append((time, picture))
+            self.seen += 1
+            # A few times as many as are wanted, and then every other of them.
+            if len(self.kept) > 4 * self.count:
+                self.kept = self.kept[::2]
+                self.step *= 2
+
+    def chosen(self) -> list:
+        """The crops to show: (time, picture), uint8 (H, W, 3)."""
+        count = min(self.count, len(self.kept))
+        places = np.linspace(0, len(self.kept) - 1, count)
+        return [self.kept[int(place)] for place in places.round()]

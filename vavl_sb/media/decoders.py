@@ -2,25 +2,19 @@
 
 The two halves of :func:`vavl_sb.media.reader.decode`: each reader turns the
 packets of its stream into what is yielded, and keeps no more than one batch.
-
-Authors
- * The vavl_sb authors 2026
 """
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 
-from vavl_sb.media.demuxing import import_av, reason
-from vavl_sb.media.frames import AudioChunk, FrameBatch, RatePicker, upright
-from vavl_sb.media.limits import (
+from vavl_sb.media.demuxing import (
     MAX_PIXELS,
-    DecodingCredit,
-    fault_of_format,
-    fault_of_picture,
-    fault_of_rate,
-    fault_of_time,
-    kept_size,
+    MAX_TIME,
+    MediaFault,
+    import_av,
+    reason,
 )
 from vavl_sb.utils.errors import MediaError
 from vavl_sb.utils.logger import get_logger
@@ -28,6 +22,22 @@ from vavl_sb.utils.logger import get_logger
 logger = get_logger(__name__)
 
 MAX_BATCH_BYTES = 128 * 2**20
+
+# Bytes of one decoded picture, of which a decoder keeps up to a few dozen:
+# the largest one with 24 bits a pixel (10-bit 4:2:0, or RGB).
+MAX_PICTURE_BYTES = 3 * MAX_PIXELS
+
+# Pixels of a picture beyond which it is kept at a smaller size (2560 x 1440
+# is kept as it is, 4K at half its size). No crop of a face needs more.
+MAX_KEPT_PIXELS = 2**22
+
+# Pixels to decode for a second of a clip: 8K at 30 frames a second fits, or
+# 4K at 120. So many seconds' worth may come at once.
+MAX_PIXELS_A_SECOND = 2**30
+SAVED_SECONDS = 4
+
+# Samples a second: below is no speech, above no recorder.
+SAMPLE_RATES = (1000, 768_000)
 
 # Time stamps of flv and matroska are rounded to 1 ms, and sound is cut into
 # packets; a step ahead of more than this is a gap.
@@ -37,131 +47,149 @@ GAP = 0.1
 # the last packet, or a last packet that is cut off.
 LOSS_AT_END = 0.2
 
-
-# So many seconds a stream that was cut out of a longer one may complain
-# of pictures that it refers to and does not have.
+# For so many seconds a stream that was cut out of a longer one may refer to
+# pictures that it does not have.
 LEAD = 0.5
 
 
-class Fault(Exception):
-    """A fault in a file, before it is known what the caller wants of it."""
+@dataclass
+class AudioChunk:
+    """A stretch of sound.
+
+    Arguments
+    ---------
+    samples : np.ndarray
+        float32, shape (n,), mono in [-1, 1].
+    start : float
+        Time of the first sample, seconds from the start of the presentation.
+        Chunks follow each other without a gap unless the file has one.
+    """
+
+    samples: np.ndarray
+    start: float
 
 
-class _Reader:
+@dataclass
+class FrameBatch:
+    """Some frames that follow each other.
+
+    Arguments
+    ---------
+    frames : np.ndarray
+        uint8, shape (n, H, W, 3), RGB, upright. H and W may differ between
+        two batches if the stream changes its size.
+    times : np.ndarray
+        float64, shape (n,), seconds from the start of the presentation, never
+        falling.
+    """
+
+    frames: np.ndarray
+    times: np.ndarray
+
+
+class RatePicker:
+    """Picks items by their time, at most one in each 1 / rate seconds.
+
+    The first item is picked, and then the first of each interval counted from
+    it. An interval is taken to start a tenth of itself earlier, so that time
+    stamps rounded to 1 ms do not drop every other frame when the rate is that
+    of the file.
+
+    Arguments
+    ---------
+    rate : float or None
+        Items a second; None picks all.
+
+    Example
+    -------
+    >>> picker = RatePicker(10)
+    >>> [picker.pick(time) for time in (0.5, 0.533, 0.567, 0.6, 0.9)]
+    [True, False, False, True, True]
+    """
+
+    def __init__(self, rate):
+        self.rate = rate
+        self.first = self.interval = None
+
+    def pick(self, time: float) -> bool:
+        """Whether to pick an item; times (seconds) never fall."""
+        if self.rate is None:
+            return True
+        if self.first is None:
+            self.first = time
+        interval = math.floor((time - self.first) * self.rate + 0.1)
+        if self.interval is not None and interval <= self.interval:
+            return False
+        self.interval = interval
+        return True
+
+
+class _StreamReader:
     """Decodes one stream's packets and keeps account of faults."""
 
     kind = hint = ""
 
-    def open(self, stream, origin, path, complaints):
-        """Gets ready for a stream.
-
-        Arguments
-        ---------
-        stream : av.stream.Stream
-            The stream whose packets follow.
-        origin : float
-            Time stamp of the start of the presentation, seconds.
-        path : str
-            The file, for messages.
-        complaints : vavl_sb.media.ffmpeg_log.Complaints
-            Hears what FFmpeg says of the stream.
-        """
-        self.stream, self.origin, self.path = stream, origin, path
-        self.complaints = complaints
+    def open(self, stream, origin, path, log):
+        """Gets ready for a stream whose presentation starts at ``origin``."""
+        self.stream, self.origin = stream, origin
+        self.path, self.log = path, log
         self.error = import_av().error.FFmpegError
         self.begin = None  # time of the first good frame, seconds
         self.clock = None  # where the last good frame ends, seconds
-        self.heard_of = None  # time of the last packet, seconds
+        self.demuxed = None  # time of the last packet, seconds
         self.fault = None  # (time, reason) of the first undecodable packet
         if stream.codec_context is None:
             raise MediaError(
                 f"{path}: no decoder for its {self.kind}; convert the clip "
                 "with a common codec (H.264, AAC)"
             )
+        # The same file gives the same frames so, also where it is damaged.
         stream.codec_context.thread_count = 1
 
-    def frames(self, packet):
+    def decode(self, packet):
         """Yields (frame, time) for each good frame that a packet completes.
 
-        Raises a Fault at a good frame behind an undecodable packet. Packets
-        before the first good frame do not count: a stream that was cut out of
-        a longer one starts with such.
+        Raises a MediaFault at a good frame behind an undecodable packet.
+        Packets before the first good frame do not count: a stream that was cut
+        out of a longer one starts with such.
         """
         if packet.pts is not None:
-            self.heard_of = float(packet.pts * packet.time_base) - self.origin
-        before = len(self.complaints.open)
+            self.demuxed = float(packet.pts * packet.time_base) - self.origin
+        before = len(self.log.pending)
         try:
-            with self.complaints.heard():
+            with self.log.capture():
                 decoded = packet.decode()
         except self.error as error:
             decoded = []
             self._note(reason(error))
-        self.pay(max(1, len(decoded)))
+        self._pay(max(1, len(decoded)))
         for frame in decoded:
             if frame.is_corrupt:
                 self._note("its data is incomplete")
                 continue
             time = self._time(frame)
-            beyond = self.beyond(frame) or fault_of_time(time)
-            if beyond is not None:
-                raise Fault(beyond)
+            self._check(frame, time)
             if self.fault is not None and time >= self.fault[0]:
                 raise self._as_fault()
             self.begin = time if self.begin is None else self.begin
-            self.complaints.settle(time - self.begin > LEAD, before)
+            self.log.settle(time - self.begin > LEAD, before)
             before = 0
-            self.clock = time + self.length(frame)
+            self.clock = time + self._length(frame)
             yield frame, time
 
-    def pay(self, count):
-        """Raises a Fault where decoding costs more than the clip is worth.
-
-        Arguments
-        ---------
-        count : int
-            Frames that were decoded.
-        """
-
-    def length(self, frame):
-        """How long a frame lasts, seconds.
-
-        Arguments
-        ---------
-        frame : av.frame.Frame
-            A decoded frame of this stream.
-
-        Returns
-        -------
-        float
-        """
-        raise NotImplementedError
-
-    def beyond(self, frame):
-        """Which of the limits a frame breaks.
-
-        Arguments
-        ---------
-        frame : av.frame.Frame
-            A decoded frame of this stream.
-
-        Returns
-        -------
-        str
-            In words; None where it breaks none.
-        """
-        raise NotImplementedError
-
     def fault_at_end(self):
-        """The Fault to tell of once all packets are read, or None."""
-        if self.heard_of is None or self.clock is None:
-            if self.heard_of is not None:
-                return Fault(
-                    f"nothing of its {self.kind} can be decoded{self.hint}"
-                )
+        """The MediaFault to tell of once all packets are read, or None."""
+        if self.demuxed is None:
             return None
-        if self.fault and self.heard_of - self.clock > LOSS_AT_END:
-            return self._as_fault()
-        return None
+        if self.clock is None:
+            return MediaFault(
+                f"nothing of its {self.kind} can be decoded{self.hint}"
+            )
+        lost = self.demuxed - self.clock > LOSS_AT_END
+        return self._as_fault() if self.fault and lost else None
+
+    def _pay(self, count):
+        """Raises a MediaFault where decoding costs more than allowed."""
 
     def _note(self, why):
         if self.fault is None and self.clock is not None:
@@ -169,7 +197,9 @@ class _Reader:
 
     def _as_fault(self):
         time, why = self.fault
-        return Fault(f"decoding its {self.kind} fails at {time:.2f} s ({why})")
+        return MediaFault(
+            f"decoding its {self.kind} fails at {time:.2f} s ({why})"
+        )
 
     def _time(self, frame):
         """Time of a frame; where it has none, it follows the last one."""
@@ -179,8 +209,21 @@ class _Reader:
         stamp = float(frame.pts * frame.time_base)
         return round(stamp - self.origin, 6) + 0.0
 
+    def _check(self, frame, time):
+        """Raises a MediaFault for a frame beyond the limits."""
+        if abs(time) > MAX_TIME:
+            raise MediaFault(late(time))
 
-class AudioReader(_Reader):
+
+def late(time: float) -> str:
+    """What to say of a time stamp (seconds) beyond the limit."""
+    return (
+        f"a time stamp of {time:g} s is beyond the limit of "
+        f"{MAX_TIME / 3600:g} hours"
+    )
+
+
+class AudioReader(_StreamReader):
     """Sound of one stream, as mono of one rate.
 
     Each channel is resampled as float, and the mean of the channels taken
@@ -200,43 +243,17 @@ class AudioReader(_Reader):
         self.resampler = self.form = None
         self.parts, self.kept, self.start = [], 0, 0.0
 
-    def length(self, frame):
-        """How long a frame lasts, seconds.
-
-        Arguments
-        ---------
-        frame : av.frame.Frame
-            A decoded frame of this stream.
-
-        Returns
-        -------
-        float
-        """
-        return frame.samples / frame.sample_rate
-
-    def beyond(self, frame):
-        """Which of the limits a frame breaks; see the base class."""
-        return fault_of_rate(frame.sample_rate)
-
     def read(self, packet):
-        """Yields an AudioChunk for each full second.
-
-        Arguments
-        ---------
-        packet : av.Packet
-            Of this stream; the empty one ends it.
-        """
+        """Yields an AudioChunk for each full second; the empty packet ends."""
         expected = self.clock
-        for frame, time in self.frames(packet):
+        for frame, time in self.decode(packet):
             form = (frame.format.name, frame.layout.name, frame.sample_rate)
             gap = 0.0 if expected is None else time - expected
             if form != self.form or gap > GAP:
                 if gap > GAP:
                     logger.warning(
                         "%s: %.2f s of sound are missing at %.2f s",
-                        self.path,
-                        gap,
-                        expected,
+                        *(self.path, gap, expected),
                     )
                 yield from self.flush()
                 self.form, self.start = form, time
@@ -259,12 +276,26 @@ class AudioReader(_Reader):
         while self.kept:
             yield self._take(min(self.kept, self.sample_rate))
 
+    def _length(self, frame):
+        return frame.samples / frame.sample_rate
+
+    def _check(self, frame, time):
+        low, high = SAMPLE_RATES
+        if not low <= frame.sample_rate <= high:
+            raise MediaFault(
+                f"sound of {frame.sample_rate} samples a second is outside of "
+                f"{low} to {high}"
+            )
+        super()._check(frame, time)
+
     def _resample(self, frame):
         """What the resampler gives for a frame; None drains it."""
         try:
             return self.resampler.resample(frame)
-        except import_av().FFmpegError as error:
-            raise Fault(f"its audio cannot be resampled ({error})") from None
+        except self.error as error:
+            raise MediaFault(
+                f"its audio cannot be resampled ({error})"
+            ) from None
 
     def _keep(self, frames):
         for frame in frames:
@@ -273,7 +304,7 @@ class AudioReader(_Reader):
             samples = frame.to_ndarray().mean(axis=0, dtype=np.float32)
             if not np.isfinite(samples).all():
                 at = self.start + self.kept / self.sample_rate
-                raise Fault(f"its audio is not a number at {at:.2f} s")
+                raise MediaFault(f"its audio is not a number at {at:.2f} s")
             # Lossy codecs overshoot full scale.
             self.parts.append(samples.clip(-1.0, 1.0))
             self.kept += len(samples)
@@ -287,7 +318,7 @@ class AudioReader(_Reader):
         return chunk
 
 
-class VideoReader(_Reader):
+class VideoReader(_StreamReader):
     """Frames of one stream, picked by time, upright, with square pixels.
 
     Arguments
@@ -306,14 +337,19 @@ class VideoReader(_Reader):
         self.picker = RatePicker(frame_rate)
         self.batch_frames = batch_frames
         self.room, self.times = None, []
+        self.latest = self.paid = -math.inf
+        self.credit = SAVED_SECONDS * MAX_PIXELS_A_SECOND
 
-    def open(self, stream, origin, path, complaints):
+    def open(self, stream, origin, path, log):
         """Gets ready for a stream; see the base class."""
-        super().open(stream, origin, path, complaints)
+        super().open(stream, origin, path, log)
         codec = stream.codec_context
-        beyond = _beyond(codec.width, codec.height, codec.format)
-        if beyond is not None:
-            raise MediaError(f"{path}: {beyond}; scale it down or leave it out")
+        try:
+            _check_picture(codec.width, codec.height, codec.format)
+        except MediaFault as fault:
+            raise MediaError(
+                f"{path}: {fault}; scale it down or leave it out"
+            ) from None
         # The picture's own header may say otherwise than the container's.
         codec.options = {"max_pixels": str(MAX_PIXELS)}
         kept, _ = kept_size(codec.width, codec.height)
@@ -322,59 +358,24 @@ class VideoReader(_Reader):
             # away so, and FFV1's gives other pictures.
             halvings = int(math.log2(codec.width / kept))
             codec.options["lowres"] = str(halvings)
-        self.credit = DecodingCredit()
         rate = stream.average_rate or stream.base_rate
         self.spacing = 1 / float(rate) if rate else 0.04
-        ratio = stream.sample_aspect_ratio
-        self.pixel_ratio = float(ratio) if ratio else 1.0
-        self.latest = -math.inf
+        self.pixel_ratio = float(stream.sample_aspect_ratio or 1)
         # From version 17 on, PyAV converts in as many threads as there are
         # cores unless told otherwise, which on busy cores is far slower.
         version = int(import_av().__version__.split(".")[0])
         self.threads = {"threads": 1} if version >= 17 else {}
 
-    def length(self, frame):
-        """How long a frame lasts (by the average rate), seconds.
-
-        Arguments
-        ---------
-        frame : av.frame.Frame
-            A decoded frame of this stream.
-
-        Returns
-        -------
-        float
-        """
-        return self.spacing
-
-    def beyond(self, frame):
-        """Which of the limits a frame breaks; see the base class."""
-        return _beyond(self._width(frame), frame.height, frame.format)
-
-    def pay(self, count):
-        """Raises a Fault where decoding costs too much; see the base class."""
-        codec = self.stream.codec_context
-        pixels = count * codec.width * codec.height
-        fault = self.credit.spend(pixels, self.heard_of)
-        if fault is not None:
-            raise Fault(fault)
-
     def read(self, packet):
-        """Yields a FrameBatch for each full one.
-
-        Arguments
-        ---------
-        packet : av.Packet
-            Of this stream; the empty one ends it.
-        """
-        for frame, time in self.frames(packet):
+        """Yields a FrameBatch for each full one; the empty packet ends."""
+        for frame, time in self.decode(packet):
             time = self.latest = max(time, self.latest)
             if not self.picker.pick(time):
                 continue
             try:
                 image = self._image(frame)
             except (self.error, OSError) as error:
-                raise Fault(
+                raise MediaFault(
                     f"its picture cannot be converted ({error.strerror})"
                 ) from None
             if self.room is not None and image.shape != self.room.shape[1:]:
@@ -395,7 +396,34 @@ class VideoReader(_Reader):
             yield FrameBatch(frames, np.array(self.times, np.float64))
         self.room, self.times = None, []
 
+    def _length(self, frame):
+        return self.spacing
+
+    def _check(self, frame, time):
+        _check_picture(self._width(frame), frame.height, frame.format)
+        super()._check(frame, time)
+
+    def _pay(self, count):
+        """Each second of a clip brings some pixels that may be decoded.
+
+        A few kilobytes can hold thousands of pictures with one time stamp.
+        """
+        most = SAVED_SECONDS * MAX_PIXELS_A_SECOND
+        if self.demuxed is not None and self.demuxed > self.paid:
+            seconds = min(self.demuxed - self.paid, SAVED_SECONDS)
+            self.paid = self.demuxed
+            earned = self.credit + seconds * MAX_PIXELS_A_SECOND
+            self.credit = min(earned, most)
+        codec = self.stream.codec_context
+        self.credit -= count * codec.width * codec.height
+        if self.credit < 0:
+            raise MediaFault(
+                f"more than {MAX_PIXELS_A_SECOND / 1e6:.0f} million pixels a "
+                "second to decode"
+            )
+
     def _image(self, frame):
+        """A frame as RGB, upright, uint8 (H, W, 3)."""
         width, height = kept_size(self._width(frame), frame.height)
         image = frame.to_ndarray(
             format="rgb24", width=width, height=height, **self.threads
@@ -411,9 +439,68 @@ class VideoReader(_Reader):
         return max(1, round(frame.width * self.pixel_ratio))
 
 
-def _beyond(width, height, form):
-    """Which limit a picture breaks; ``form`` is a format of pixels or None."""
+def _check_picture(width, height, form):
+    """Raises a MediaFault for a picture that is too large to decode."""
+    if width * height > MAX_PIXELS:
+        raise MediaFault(
+            f"a picture of {width} x {height} pixels is above the limit of "
+            f"{MAX_PIXELS}"
+        )
     bits = form.padded_bits_per_pixel if form is not None else 0
-    return fault_of_picture(width, height) or fault_of_format(
-        width, height, bits
-    )
+    size = width * height * bits // 8
+    if size > MAX_PICTURE_BYTES:
+        raise MediaFault(
+            f"a picture of {size / 1e6:.0f} MB is above the limit of "
+            f"{MAX_PICTURE_BYTES / 1e6:.0f} MB"
+        )
+
+
+def kept_size(width: int, height: int) -> tuple[int, int]:
+    """Size at which a picture is kept, so that large ones fill no memory.
+
+    Both divided by the least whole number that ``MAX_KEPT_PIXELS`` allows.
+
+    Example
+    -------
+    >>> kept_size(1920, 1080), kept_size(3840, 2160), kept_size(8192, 4096)
+    ((1920, 1080), (1920, 1080), (2731, 1365))
+    """
+    kept, factor = (width, height), 1
+    while kept[0] * kept[1] > MAX_KEPT_PIXELS:
+        factor += 1
+        kept = (max(1, round(width / factor)), max(1, round(height / factor)))
+    return kept
+
+
+def upright(image: np.ndarray, matrix: bytes) -> np.ndarray:
+    """Turns and mirrors an image as a display matrix says.
+
+    Arguments
+    ---------
+    image : np.ndarray
+        Shape (H, W, 3).
+    matrix : bytes
+        Nine int32 in native order, in rows [a b u], [c d v], [x y w]: the
+        point (x, y) is shown at (a x + c y, b x + d y), y downwards (ISO/IEC
+        14496-12, 6.2.2). Angles between the four right ones count as none.
+
+    Returns
+    -------
+    np.ndarray
+        Shape (H, W, 3) or (W, H, 3).
+
+    Example
+    -------
+    >>> image = np.array([[[1], [2], [3]]])
+    >>> turn = np.array([0, -1, 0, 1, 0, 0, 0, 0, 1], np.int32) << 16
+    >>> upright(image, turn.tobytes())[..., 0].tolist()
+    [[3], [2], [1]]
+    """
+    a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()
+    across, down = a, d
+    if max(abs(b), abs(c)) > max(abs(a), abs(d)):
+        image = image.transpose(1, 0, 2)
+        across, down = c, b
+    if across < 0:
+        image = image[:, ::-1]
+    return image[::-1] if down < 0 else image

@@ -1,46 +1,47 @@
 """Media files in, frames with their times and mono audio out.
 
-One path for every container: PyAV (FFmpeg's libraries) demuxes and decodes in
-one pass and in bounded memory, since :func:`decode` is a generator that holds
-one batch of frames and one second of sound at most.
+One path for every container: PyAV (FFmpeg's libraries) opens, demuxes and
+decodes a file once, in bounded memory: one batch of frames and one second of
+sound at most.
 
 - Times are seconds from the start of the presentation, the same origin for
   sound and picture, whatever offsets the streams have.
 - Frames are upright (the file's rotation or mirroring is applied), have square
   pixels, and are RGB. Those of more than 2560 x 1440 pixels come smaller (see
-  :func:`vavl_sb.media.limits.kept_size`).
+  :func:`vavl_sb.media.decoders.kept_size`).
 - Sound is the mean of the channels, resampled by FFmpeg's swresample.
-- Decoders run in one thread: the same file gives the same frames, also where
-  it is damaged, and workers do not compete for cores. On clips of 640x360
-  threads inside of it gained nothing.
 
 A fault in the middle (a packet that cannot be decoded and good ones after it,
 or an end clearly before the duration that the header states) raises a
-:class:`MediaError` that names the time; with ``partial=True`` decoding stops
-there with a warning. Damage that FFmpeg's decoders mend gives a warning
-too, as does a gap in the sound.
-
-Authors
- * The vavl_sb authors 2026
+:class:`MediaError` that names the time. Damage that FFmpeg's decoders mend
+gives a warning, as does a gap in the sound.
 """
 
 import os
+import struct
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from vavl_sb.media.decoders import AudioReader, Fault, VideoReader
+from vavl_sb.media.decoders import (
+    AudioChunk,
+    AudioReader,
+    FrameBatch,
+    VideoReader,
+    late,
+)
 from vavl_sb.media.demuxing import (
+    AV_TIME_BASE,
+    MAX_TIME,
+    FFmpegLog,
+    MediaFault,
     Timeline,
     choose_streams,
     import_av,
     open_media,
+    read_packets,
 )
-from vavl_sb.media.durations import promised_duration
-from vavl_sb.media.ffmpeg_log import Complaints
-from vavl_sb.media.frames import AudioChunk, FrameBatch
-from vavl_sb.media.limits import MAX_WHOLE, fault_of_time
 from vavl_sb.utils.errors import MediaError, VAVLError
 from vavl_sb.utils.logger import get_logger
 
@@ -64,21 +65,35 @@ logger = get_logger(__name__)
 # offset is no sound.
 SILENCE_RANGE = 2e-4
 
+# Seconds of sound that are held at once, where a clip is read whole: 230 MB.
+MAX_WHOLE = 3600.0
 
-@dataclass(frozen=True)
+# Headers of these state a duration when the file is written. Those of others
+# do not (ogg, mpegts: FFmpeg reads it off the last packet; adts, mp3 without a
+# Xing frame: FFmpeg guesses it from size and bit rate), so that a missing end
+# cannot be known.
+FORMATS_WITH_DURATION = {"mov", "matroska", "flv", "asf", "flac", "aiff"}
+
+# Sizes that writers to a pipe put where they cannot know the true one.
+UNKNOWN_RIFF_SIZE = 0x7FFF0000
+
+# A stretch of zeros reads as chunks of no length, which have no end.
+MAX_RIFF_CHUNKS = 1000
+
+
+@dataclass
 class MediaInfo:
-    """What a media file holds, told by its packets without decoding.
+    """What a media file holds, told by its packets.
 
     Arguments
     ---------
-    path : str
-        The file.
+    has_audio, has_video : bool
+        Whether there is a stream of that kind; once all is read, whether there
+        is anything in it. Cover art is no video; a silent track is audio (see
+        :func:`is_silent`).
     duration : float
         Seconds from the start of the presentation to the end of the last
         packet of sound or picture, exact to about one packet.
-    has_audio, has_video : bool
-        Whether there is a stream of that kind with anything in it. Cover art
-        is no video; a silent track is audio (see :func:`is_silent`).
     audio_duration, video_duration : float
         Seconds of each stream from its first packet to its last one's end; 0.0
         if there is none.
@@ -86,35 +101,49 @@ class MediaInfo:
         The packets end clearly before the duration that the header states, or
         cannot be read to the end. Ogg, mpegts and bare streams state none, so
         that theirs is always False.
-    promised_duration : float or None
-        Seconds that the header states, where it can be relied on.
-    frame_rate : float or None
-        Average frames a second of the video stream.
     sample_rate : int or None
         Samples a second of the audio stream.
     """
 
-    path: str
-    duration: float
-    has_audio: bool
-    has_video: bool
-    audio_duration: float
-    video_duration: float
-    truncated: bool
-    promised_duration: float | None = None
-    frame_rate: float | None = None
+    has_audio: bool = True
+    has_video: bool = True
+    duration: float = 0.0
+    audio_duration: float = 0.0
+    video_duration: float = 0.0
+    truncated: bool = False
     sample_rate: int | None = None
 
 
+class MediaStream:
+    """What :func:`decode` gives: an iterator that learns what a file holds.
+
+    Attributes
+    ----------
+    info : MediaInfo
+        ``has_audio`` and ``has_video`` as soon as there is a first item, all
+        else after the last.
+    """
+
+    def __init__(self, path, readers):
+        self.info = MediaInfo()
+        # The info and not this object: that would be a cycle of references.
+        self._items = _decode(path, readers, self.info)
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        return next(self._items)
+
+
 def decode(
-    path,
-    sample_rate=16000,
-    frame_rate=None,
-    audio=True,
-    video=True,
-    batch_frames=32,
-    partial=False,
-):
+    path: str | os.PathLike,
+    sample_rate: int = 16000,
+    frame_rate: float | None = None,
+    audio: bool = True,
+    video: bool = True,
+    batch_frames: int = 32,
+) -> MediaStream:
     """Decodes a file in one pass.
 
     Arguments
@@ -131,21 +160,19 @@ def decode(
     batch_frames : int
         Frames in a batch; fewer where they would fill more than 128 MiB, and
         at the end.
-    partial : bool
-        At a fault, stop with a warning instead of raising.
 
-    Yields
-    ------
-    AudioChunk or FrameBatch
-        In the order of the file. A stream that the file lacks yields nothing.
+    Returns
+    -------
+    MediaStream
+        An iterator over AudioChunk and FrameBatch, in the order of the file. A
+        stream that the file lacks gives nothing.
 
     Raises
     ------
     MediaError
-        The file cannot be opened (see ``open_media``), claims a picture above
-        the limit (see :mod:`vavl_sb.media.limits`), or has a fault, of which
-        a broken limit is one, and ``partial`` is False. Raised at the fault:
-        what came before it has been yielded.
+        The file cannot be opened (see ``open_media``), has a fault, or goes
+        beyond a limit (see :mod:`vavl_sb.media.decoders`). Raised at the
+        fault: what came before it has been yielded.
 
     Example
     -------
@@ -163,95 +190,112 @@ def decode(
             f"frame_rate is {frame_rate}: give a number above 0, or null for "
             "every frame"
         )
-    if sample_rate <= 0 or batch_frames < 1:
-        raise VAVLError(
-            f"sample_rate is {sample_rate} and batch_frames {batch_frames}: "
-            "both must be above 0"
-        )
     readers = {}
     if audio:
         readers["audio"] = AudioReader(sample_rate)
     if video:
         readers["video"] = VideoReader(frame_rate, batch_frames)
-    return _decode(os.fspath(path), readers, partial)
+    return MediaStream(os.fspath(path), readers)
 
 
-def _decode(path, readers, partial):
+def _decode(path, readers, info):
     """The generator behind :func:`decode`."""
-    complaints = Complaints(import_av())
-    with open_media(path) as container:
+    log = FFmpegLog(import_av())
+    with open_media(path) as (container, file):
         timeline = Timeline(container)
+        sound, picture = choose_streams(container)
+        info.has_audio, info.has_video = sound is not None, picture is not None
         used = {}
-        for stream in choose_streams(container):
+        for stream in (sound, picture):
             if stream is not None and stream.type in readers:
                 used[stream.index] = readers[stream.type]
-                used[stream.index].open(
-                    stream, timeline.origin, path, complaints
-                )
-        if not used:
+                used[stream.index].open(stream, timeline.origin, path, log)
+        if readers and not used:
             return
         fault = None
         try:
-            for packet in _packets(container, timeline):
+            for packet in read_packets(container, timeline):
                 reader = used.get(packet.stream.index)
                 if reader is not None:
                     yield from reader.read(packet)
-        except Fault as error:
+        except MediaFault as error:
             fault = error
         for reader in used.values():
             try:
                 yield from reader.flush()
-            except Fault as error:
+            except MediaFault as error:
                 # What a resampler still holds may be as broken.
                 fault = fault or error
             fault = fault or reader.fault_at_end()
-        promised = promised_duration(path, container)
-        if fault is None and timeline.ends_before(promised):
-            fault = Fault(
-                f"ends at {timeline.end:.2f} s of the {promised:.2f} s that "
+        stated = stated_duration(file, container)
+        if fault is None and timeline.ends_before(stated):
+            fault = MediaFault(
+                f"ends at {timeline.end:.2f} s of the {stated:.2f} s that "
                 "its header states"
             )
-    if fault is not None and not partial:
+        _tell(info, timeline, sound, picture)
+    info.truncated = fault is not None
+    if fault is not None and used:
         raise MediaError(
             f"{path}: {fault}; the file is damaged or cut off: get it again, "
             "or leave it out"
         )
-    if fault is not None:
-        logger.warning("%s: %s; using what comes before", path, fault)
-    elif complaints.count:
+    if log.count:
         logger.warning(
             "%s: damaged in places, which FFmpeg has mended as it could "
             "(%d messages, first: %s)",
-            *(path, complaints.count, complaints.first[:100]),
+            *(path, log.count, log.first[:100]),
         )
 
 
-def _packets(container, timeline):
-    """All packets of a container; a fault in reading them is a Fault."""
-    av = import_av()
-    # What a container's reader says is often of a tag, and does not count.
-    unheeded = Complaints(av)
-    packets = container.demux()
-    while True:
-        try:
-            with unheeded.heard():
-                packet = next(packets)
-        except StopIteration:
-            return
-        except IndexError:
-            # PyAV, after all else is read, asks for a stream that was found
-            # only in the middle (damaged flv), which it does not know. By
-            # chance it does so or not: the stream does not count either way.
-            return
-        except (av.error.FFmpegError, OSError) as error:
-            raise Fault(
-                f"cannot be read beyond {timeline.end:.2f} s ({error.strerror})"
-            ) from error
-        timeline.add(packet)
-        yield packet
+def _tell(info, timeline, sound, picture):
+    """Fills in what all packets of a file have told."""
+    info.has_audio = sound is not None and sound.index in timeline.spans
+    info.has_video = picture is not None and picture.index in timeline.spans
+    info.duration = max(0.0, timeline.end_of(sound), timeline.end_of(picture))
+    info.audio_duration = timeline.duration(sound)
+    info.video_duration = timeline.duration(picture)
+    codec = sound.codec_context if sound is not None else None
+    info.sample_rate = getattr(codec, "sample_rate", None)
 
 
-def read_audio(path, sample_rate=16000, partial=False):
+def probe(path: str | os.PathLike) -> MediaInfo:
+    """What a file holds, by its packets, without decoding any.
+
+    Arguments
+    ---------
+    path : str or os.PathLike
+        A file in any container that FFmpeg knows.
+
+    Returns
+    -------
+    MediaInfo
+
+    Example
+    -------
+    >>> import tempfile, wave
+    >>> with tempfile.NamedTemporaryFile(suffix=".wav") as file:
+    ...     with wave.open(file.name, "wb") as writer:
+    ...         writer.setparams((1, 2, 16000, 0, "NONE", "NONE"))
+    ...         writer.writeframes(bytes(2 * 8000))
+    ...     info = probe(file.name)
+    >>> info.duration, info.has_audio, info.has_video, info.truncated
+    (0.5, True, False, False)
+    """
+    stream = decode(path, audio=False, video=False)
+    for _ in stream:
+        pass
+    if stream.info.duration > MAX_TIME:
+        raise MediaError(
+            f"{path}: {late(stream.info.duration)}; get it again or leave it "
+            "out"
+        )
+    return stream.info
+
+
+def read_audio(
+    path: str | os.PathLike, sample_rate: int = 16000
+) -> torch.Tensor | None:
     """All sound of a file, or None where there is nothing to hear.
 
     Arguments
@@ -260,8 +304,6 @@ def read_audio(path, sample_rate=16000, partial=False):
         A file in any container that FFmpeg knows.
     sample_rate : int
         Samples a second wanted.
-    partial : bool
-        As in :func:`decode`.
 
     Returns
     -------
@@ -274,37 +316,19 @@ def read_audio(path, sample_rate=16000, partial=False):
     ------
     MediaError
         As :func:`decode`, and for more than an hour of sound.
-
-    Example
-    -------
-    >>> import tempfile, wave
-    >>> with tempfile.NamedTemporaryFile(suffix=".wav") as file:
-    ...     with wave.open(file.name, "wb") as writer:
-    ...         writer.setparams((1, 2, 16000, 0, "NONE", "NONE"))
-    ...         writer.writeframes(bytes(2 * 16000))
-    ...     print(read_audio(file.name))
-    None
     """
-    chunks = decode(path, sample_rate, video=False, partial=partial)
-    samples, seconds = [], 0.0
-    for chunk in chunks:
-        samples.append(chunk.samples)
+    parts = [np.zeros(0, np.float32)]
+    seconds = 0.0
+    for chunk in decode(path, sample_rate, video=False):
+        parts.append(chunk.samples)
         seconds += len(chunk.samples) / sample_rate
         refuse_endless(path, seconds)
-    samples = np.concatenate(samples) if samples else np.zeros(0, np.float32)
+    samples = np.concatenate(parts)
     return None if is_silent(samples) else torch.from_numpy(samples)
 
 
-def refuse_endless(path, seconds):
-    """Raises a MediaError where more sound is held than is sensible.
-
-    Arguments
-    ---------
-    path : str
-        The file, for the message.
-    seconds : float
-        Of sound that was read so far.
-    """
+def refuse_endless(path: str, seconds: float) -> None:
+    """Raises a MediaError where more sound is held than is sensible."""
     if seconds > MAX_WHOLE:
         raise MediaError(
             f"{path}: more than {MAX_WHOLE / 3600:g} h of sound; cut it into "
@@ -312,7 +336,7 @@ def refuse_endless(path, seconds):
         )
 
 
-def is_silent(samples):
+def is_silent(samples: np.ndarray | torch.Tensor) -> bool:
     """Whether samples are digital silence: a track without sound.
 
     That is a range from lowest to highest sample below ``SILENCE_RANGE``,
@@ -338,56 +362,86 @@ def is_silent(samples):
     return bool(samples.max() - samples.min() < SILENCE_RANGE)
 
 
-def probe(path):
-    """What a file holds, by its packets, without decoding any.
+def stated_duration(file, container) -> float | None:
+    """Duration that the header of a file states, where it can be relied on.
 
     Arguments
     ---------
-    path : str or os.PathLike
-        A file in any container that FFmpeg knows.
+    file, container
+        From :func:`vavl_sb.media.demuxing.open_media`, read to the end.
 
     Returns
     -------
-    MediaInfo
-
-    Example
-    -------
-    >>> import tempfile, wave
-    >>> with tempfile.NamedTemporaryFile(suffix=".wav") as file:
-    ...     with wave.open(file.name, "wb") as writer:
-    ...         writer.setparams((1, 2, 16000, 0, "NONE", "NONE"))
-    ...         writer.writeframes(bytes(2 * 8000))
-    ...     info = probe(file.name)
-    >>> info.duration, info.has_audio, info.has_video, info.truncated
-    (0.5, True, False, False)
+    float or None
+        Seconds, or None where the container states none (see
+        ``FORMATS_WITH_DURATION``) or the writer could not know it.
     """
-    path = os.fspath(path)
-    with open_media(path) as container:
-        sound, picture = choose_streams(container)
-        timeline = Timeline(container)
-        readable = True
-        try:
-            for _ in _packets(container, timeline):
-                pass
-        except Fault:
-            readable = False
-        promised = promised_duration(path, container)
-        used = [s for s in (sound, picture) if s is not None]
-        spans = [timeline.spans.get(stream.index) for stream in used]
-        rate = picture.average_rate if picture is not None else None
-        codec = sound.codec_context if sound is not None else None
-        beyond = fault_of_time(timeline.end)
-        if beyond is not None:
-            raise MediaError(f"{path}: {beyond}; get it again or leave it out")
-        return MediaInfo(
-            path=path,
-            duration=max((s.end for s in spans if s is not None), default=0.0),
-            has_audio=sound is not None and sound.index in timeline.spans,
-            has_video=picture is not None and picture.index in timeline.spans,
-            audio_duration=timeline.duration(sound),
-            video_duration=timeline.duration(picture),
-            truncated=not readable or timeline.ends_before(promised),
-            promised_duration=promised,
-            frame_rate=float(rate) if rate else None,
-            sample_rate=getattr(codec, "sample_rate", None),
-        )
+    file.seek(0)
+    name = container.format.name.split(",")[0]
+    if name in ("wav", "avi"):
+        return riff_duration(file)
+    stated = name in FORMATS_WITH_DURATION or (
+        name == "mp3" and _has_xing_frame(file)
+    )
+    if not stated or not container.duration or container.duration < 0:
+        return None
+    return container.duration / AV_TIME_BASE
+
+
+def riff_duration(file) -> float | None:
+    """Duration that the header of a wav or avi file states.
+
+    FFmpeg corrects both by the size of the file, which hides a missing end.
+    Layout: Microsoft's "Multimedia Programming Interface and Data
+    Specifications 1.0" (RIFF, WAVE) and "AVI RIFF File Reference".
+
+    Arguments
+    ---------
+    file : binary file object
+        Open at its start.
+
+    Returns
+    -------
+    float or None
+        Seconds; None if unknown (written to a pipe, RF64, compressed wav).
+    """
+    magic, _, form = struct.unpack("<4sI4s", file.read(12).ljust(12, b"\0"))
+    if magic != b"RIFF":
+        return None
+    if form == b"AVI ":
+        # LIST size hdrl avih size, then the fields of AVIMAINHEADER.
+        head = file.read(40).ljust(40, b"\0")
+        if head[12:16] != b"avih":
+            return None
+        frame_us, frames = struct.unpack_from("<I12xI", head, 20)
+        return frame_us * frames / 1e6 or None
+    byte_rate = 0
+    for _ in range(MAX_RIFF_CHUNKS):
+        header = file.read(8)
+        if len(header) < 8:
+            break
+        chunk, size = struct.unpack("<4sI", header)
+        if chunk == b"data":
+            known = byte_rate and size < UNKNOWN_RIFF_SIZE
+            return size / byte_rate if known else None
+        body = file.read(min(size, 16)) if chunk == b"fmt " else b""
+        if len(body) == 16:
+            code, byte_rate = struct.unpack("<H6xI", body[:12])
+            # PCM, float or extensible: else the byte rate is an average.
+            byte_rate = byte_rate if code in (1, 3, 0xFFFE) else 0
+        file.seek(size + size % 2 - len(body), os.SEEK_CUR)
+    return None
+
+
+def _has_xing_frame(file):
+    """Whether the first frame of an mp3 states the number of frames."""
+    head = file.read(10)
+    if head[:3] == b"ID3" and len(head) == 10:
+        # An ID3v2 tag's size is written in four bytes of seven bits each.
+        size = 0
+        for byte in head[6:]:
+            size = size << 7 | byte & 0x7F
+        file.seek(10 + size)
+        head = b""
+    frame = head + file.read(1500)
+    return any(mark in frame for mark in (b"Xing", b"Info", b"VBRI"))

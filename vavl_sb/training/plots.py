@@ -148,7 +148,7 @@ def emotion_over_time(timeline, limits=None):
 
     Arguments
     ---------
-    timeline : list of vavl_sb.inference.analysis.TimedEmotion
+    timeline : list of vavl_sb.inference.TimedEmotion
         In order of time; windows without an emotion leave a gap.
     limits : list of float
         Lowest and highest value of an attribute; None for 0 to 1, or more
@@ -184,7 +184,7 @@ def emotion_curves(timeline):
 
     Arguments
     ---------
-    timeline : list of vavl_sb.inference.analysis.TimedEmotion
+    timeline : list of vavl_sb.inference.TimedEmotion
         In order of time.
 
     Returns
