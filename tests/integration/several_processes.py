@@ -17,7 +17,8 @@ import speechbrain as sb
 import torch
 from speechbrain.utils.distributed import ddp_barrier
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "unittests"))
+TESTS = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(TESTS), str(TESTS / "unittests")]
 import test_brain as light  # noqa: E402
 from test_features import CountingEncoder  # noqa: E402
 

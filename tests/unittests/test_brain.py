@@ -166,6 +166,22 @@ def test_each_update_moves_exactly_its_parameters(tmp_path, task, update):
     assert moved(net, before) == expected
 
 
+def test_the_audiovisual_update_runs_the_backbone_in_eval_mode(tmp_path):
+    brain = ready(make_brain(tmp_path))
+    batch = EmotionBatch(list(items(["av", "a", "av", "v"]).values()))
+    first, second = (
+        brain.compute_forward(batch, sb.Stage.TRAIN, "audiovisual")
+        for _ in range(2)
+    )
+    for name in ("audio_embedding", "visual_embedding"):
+        assert torch.equal(getattr(first, name), getattr(second, name))
+        # Of the clips that have both, and of no others.
+        used = getattr(first, name).any(dim=-1).tolist()
+        assert used == [True, False, True, False]
+    # Its own head is in training: with dropout.
+    assert not torch.equal(first.audiovisual, second.audiovisual)
+
+
 @pytest.mark.parametrize("task", ["classification", "regression"])
 def test_rows_without_a_modality_take_no_part(tmp_path, task):
     kinds = ["av", "a", "v", "av", "a", "v", "av", "av"]

@@ -199,7 +199,12 @@ def test_the_paper_s_sizes():
         head = [m for m in net.audiovisual_head if hasattr(m, "weight")]
         shapes = [tuple(m.weight.shape) for m in head]
         assert shapes == [(512, 1024), (256, 512), (6, 256)]
+        # As released: after the first layer only.
+        kinds = [type(layer).__name__ for layer in net.audiovisual_head]
+        assert kinds == ["Linear", "ReLU", "Dropout", "Linear", "Linear"]
+        assert net.audiovisual_head[2].p == 0.2
         branch = net.visual_branch
+        assert branch["projection"][0].bias is None
         assert [tuple(m.weight.shape) for m in branch["projection"]] == [
             (50, 1408),
             (512, 50),

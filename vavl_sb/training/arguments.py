@@ -82,12 +82,12 @@ def parse_arguments(
     return hparams_file, run_opts, _below_includes(given, own, included)
 
 
-def read_keys(hparams_file: str) -> tuple[dict, dict]:
+def read_keys(yaml_file: str) -> tuple[dict, dict]:
     """The keys of a YAML file, and those of the files that it includes.
 
     Arguments
     ---------
-    hparams_file : str
+    yaml_file : str
         The file.
 
     Returns
@@ -97,9 +97,9 @@ def read_keys(hparams_file: str) -> tuple[dict, dict]:
     included : dict
         Key that includes a file to the items of that file.
     """
-    own = _read(hparams_file)
+    own = _read(yaml_file)
     included = {
-        key: _read(Path(hparams_file).parent / _tag(node)[len(INCLUDE) :])
+        key: _read(Path(yaml_file).parent / _tag(node)[len(INCLUDE) :])
         for key, node in own.items()
         if _tag(node).startswith(INCLUDE)
     }

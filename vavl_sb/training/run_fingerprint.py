@@ -34,12 +34,12 @@ FREE = {
 }
 
 
-def read_settings(hparams_file: str, overrides: str = "") -> dict:
+def read_settings(yaml_file: str, overrides: str = "") -> dict:
     """All settings of a YAML file, by key, those of included files too.
 
     Arguments
     ---------
-    hparams_file : str
+    yaml_file : str
         The file.
     overrides : str
         YAML, from :func:`vavl_sb.training.arguments.parse_arguments`.
@@ -57,7 +57,7 @@ def read_settings(hparams_file: str, overrides: str = "") -> dict:
     >>> read_settings(path, "lr: 0.2")
     {'lr': '0.2', 'net': '!new:torch.nn.ReLU '}
     """
-    own, included = read_keys(hparams_file)
+    own, included = read_keys(yaml_file)
     recursive_update(own, YAML().load(overrides) or {})
     settings = {}
     for key, nodes in included.items():
