@@ -2,9 +2,6 @@
 
 Faces are looked for with MTCNN; encoders are light, so that what is tested is
 the way from a file to an answer.
-
-Authors
- * The vavl_sb authors 2026
 """
 
 import sys
@@ -116,18 +113,6 @@ def test_a_variable_frame_rate(model, material, tmp_path):
     )
     even = write(tmp_path / "even.mkv", frames, samples, fps=FPS)
     similar(model.predict_file(path), model.predict_file(even), 0.05)
-
-
-def test_of_two_faces_the_larger_is_followed(model, material, tmp_path):
-    (first, second), _ = material
-    large = write(tmp_path / "large.mp4", first, fps=FPS)
-    beside = [
-        np.hstack([one, np.pad(two[::4, ::4], ((270, 0), (0, 0), (0, 0)))])
-        for one, two in zip(first, second, strict=True)
-    ]
-    assert beside[0].shape == (360, 640, 3)
-    both = write(tmp_path / "both.mp4", beside, fps=FPS)
-    similar(model.predict_file(both), model.predict_file(large), 0.05)
 
 
 def test_a_face_in_half_of_the_frames(model, material, tmp_path):

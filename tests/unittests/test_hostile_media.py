@@ -226,13 +226,10 @@ def test_a_large_picture_comes_smaller_and_else_the_same(tmp_path, codec):
     assert batch.frames.shape == (1, 1080, 1920, 3)
     blocks = image.reshape(1080, 2, 1920, 2, 3).mean(axis=(1, 3))
     assert np.abs(batch.frames[0] - blocks).mean() < 2.0
-
-
-def test_a_picture_of_1920_x_1080_is_left_as_it_is(tmp_path):
-    image = np.random.default_rng(0).integers(0, 256, (1080, 1920, 3), np.uint8)
-    path = write(tmp_path / "a.avi", [image], codecs=("ffv1", None))
+    # One of 1920 x 1080 is left as it is.
+    write(path, [image[::2, ::2].copy()], codecs=(codec, None))
     (batch,) = decode(path)
-    assert np.array_equal(batch.frames[0], image)
+    assert np.abs(batch.frames[0] - image[::2, ::2].astype(int)).mean() < 2.0
 
 
 def test_frames_are_free_as_soon_as_they_are_read(tmp_path):

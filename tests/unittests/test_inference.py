@@ -493,14 +493,9 @@ def test_tensors_that_cannot_be(model, wrong):
     with pytest.raises(VAVLError) as error:
         model.predict_batch(**wrong)
     assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize("shape", [(0, 8, 8, 3), (2, 8, 8), (2, 8, 8, 4)])
-def test_frames_that_cannot_be(model, shape):
-    with pytest.raises(VAVLError, match="frames"):
-        model.predict_frames(np.zeros(shape, np.uint8))
-    with pytest.raises(VAVLError, match="modality"):
-        model.predict_frames(np.zeros((1, 8, 8, 3), np.uint8), modality="audio")
+    for shape in ((0, 8, 8, 3), (2, 8, 8), (2, 8, 8, 4)):
+        with pytest.raises(VAVLError, match="frames"):
+            model.predict_frames(np.zeros(shape, np.uint8))
 
 
 def test_crops_are_those_that_were_used_evenly_over_the_clip(model, clip):

@@ -4,13 +4,18 @@ import numpy as np
 import torch
 
 from vavl_sb.faces.detector import centre_square
-from vavl_sb.features.extractor import ClipFeatures
+from vavl_sb.features.extractor import ClipFeatures, FeatureExtractor
 from vavl_sb.media.decoders import RatePicker
 from vavl_sb.utils.errors import MediaError, VAVLError
 
 
-def unpad(wavs=None, wav_lens=None, crops=None, crop_lens=None):
-    """The rows of a batch without their padding.
+def unpad(
+    wavs: torch.Tensor | None = None,
+    wav_lens: torch.Tensor | None = None,
+    crops: torch.Tensor | None = None,
+    crop_lens: torch.Tensor | None = None,
+) -> list[tuple]:
+    """The clips of a batch without their padding.
 
     Arguments
     ---------
@@ -34,8 +39,6 @@ def unpad(wavs=None, wav_lens=None, crops=None, crop_lens=None):
     >>> samples.shape, crops
     (torch.Size([5]), None)
     """
-    if wavs is None and crops is None:
-        raise VAVLError("predict_batch: give wavs, crops or both")
     if wavs is not None and (wavs.ndim != 2 or not wavs.is_floating_point()):
         raise VAVLError(
             f"wavs: must be floats of shape (B, n), not {wavs.dtype} "
@@ -48,40 +51,33 @@ def unpad(wavs=None, wav_lens=None, crops=None, crop_lens=None):
             "crops: must be uint8 of shape (B, N, 3, H, W), not "
             f"{crops.dtype} {tuple(crops.shape)}"
         )
-    sizes = {len(batch) for batch in (wavs, crops) if batch is not None}
-    if len(sizes) != 1:
+    counts = {len(batch) for batch in (wavs, crops) if batch is not None}
+    if len(counts) != 1:
         raise VAVLError(
-            f"predict_batch: {len(wavs)} clips in wavs, but {len(crops)} in "
-            "crops"
+            "predict_batch: give wavs, crops, or both of as many clips"
         )
-    count = sizes.pop()
-    rows = [
-        _cut(batch, lens, count, name)
-        for batch, lens, name in (
-            (wavs, wav_lens, "wav_lens"),
-            (crops, crop_lens, "crop_lens"),
-        )
-    ]
-    return list(zip(*rows, strict=True))
+    (count,) = counts
+    samples = _rows(wavs, wav_lens, count, "wav_lens")
+    return list(zip(samples, _rows(crops, crop_lens, count, "crop_lens")))
 
 
-def _cut(batch, lens, count, name):
+def _rows(batch, lens, count, name):
     """Each row cut to its length; None where there is nothing of it."""
     if batch is None:
         return [None] * count
-    if lens is None:
-        return list(batch)
-    lens = torch.as_tensor(lens).double()
+    lens = torch.ones(count) if lens is None else torch.as_tensor(lens)
     if lens.shape != (count,) or not bool(((lens >= 0) & (lens <= 1)).all()):
         raise VAVLError(f"{name}: must be {count} numbers from 0 to 1")
-    lengths = (lens * batch.shape[1]).round().long().tolist()
-    return [
-        row[:length] if length else None
-        for row, length in zip(batch, lengths, strict=True)
-    ]
+    lengths = (lens.double() * batch.shape[1]).round().long().tolist()
+    return [row[:n] if n else None for row, n in zip(batch, lengths)]
 
 
-def prepare_frames(frames, frame_rate, wanted_rate, size):
+def prepare_frames(
+    frames: np.ndarray | torch.Tensor,
+    frame_rate: float | None,
+    wanted_rate: float | None,
+    size: int,
+) -> torch.Tensor:
     """Pictures of a face as a visual encoder takes them.
 
     Arguments
@@ -117,16 +113,19 @@ def prepare_frames(frames, frame_rate, wanted_rate, size):
     if frames.size == 0:
         raise MediaError("frames: there is no picture in it")
     if frame_rate is not None:
-        if not frame_rate > 0:
-            raise VAVLError(f"frame_rate: must be above 0, not {frame_rate}")
         picker = RatePicker(wanted_rate)
         kept = [n for n in range(len(frames)) if picker.pick(n / frame_rate)]
         frames = frames[kept]
     return torch.stack([centre_square(frame, size)[0] for frame in frames])
 
 
-def encode_tensors(encoder, samples, crops, name):
-    """ClipFeatures of samples (n,) at 16 kHz and crops (N, 3, H, W), or None.
+def encode_tensors(
+    extractor: FeatureExtractor,
+    samples: torch.Tensor | None,
+    crops: torch.Tensor | None,
+    name: str,
+) -> ClipFeatures:
+    """Features of samples (n,) at 16 kHz and of crops (N, 3, H, W).
 
     ``name`` is what an error calls the clip.
     """
@@ -134,7 +133,7 @@ def encode_tensors(encoder, samples, crops, name):
     if samples is not None:
         if not bool(torch.isfinite(samples).all()):
             raise MediaError(f"{name}: its sound is not a number")
-        features.audio = encoder.encode_audio(samples.float(), name)
+        features.audio = extractor.encode_audio(samples.float(), name)
     if crops is not None and len(crops):
-        features.visual = encoder.encode_faces(crops, name)
+        features.visual = extractor.encode_faces(crops, name)
     return features
