@@ -8,11 +8,7 @@ that stands alone.
 
 The modules below compute what SpeechBrain's compute, with the same weights
 under the same names, and take less time for it: frames stay in the layout
-(B, T, C) throughout, attention is PyTorch's own, and dropout that of
-:mod:`vavl_sb.nnet.dropout`.
-
-Authors
- * The vavl_sb authors 2026
+(B, T, C) throughout, and attention is PyTorch's own.
 """
 
 import torch
@@ -28,8 +24,6 @@ from speechbrain.nnet.attention import (
 )
 from torch import nn
 from torch.nn import functional as F
-
-from vavl_sb.nnet.dropout import use_in as use_quick_dropout
 
 
 class MaskedConvolutionModule(ConvolutionModule):
@@ -262,7 +256,6 @@ class MaskedConformerEncoder(nn.Module):
                     dropout=dropout,
                     activation=Swish,
                 )
-        use_quick_dropout(self.conformer)
 
     def forward(self, x, padding_mask=None):
         """Encodes frames in the context of their clip.

@@ -5,9 +5,6 @@ waveform over its padding too, and run models whose first convolution has a
 GroupNorm over time on padded batches, which changes the features of each clip
 but the longest. Here a waveform is normalised over a clip's own samples, and
 such models see clips of one length at a time.
-
-Authors
- * The vavl_sb authors 2026
 """
 
 import torch
@@ -168,7 +165,7 @@ class MaskedLobe(StrictLobe):
             self.spec_augment and frames >= self.config.mask_time_length
         )
         out = self.model(
-            wavs, attention_mask=mask, output_hidden_states=self.all_layers
+            wavs, attention_mask=mask, output_hidden_states=self.output_all_hiddens
         )
         return self.join_layers(out)
 

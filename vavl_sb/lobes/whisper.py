@@ -4,9 +4,6 @@ The lobe in speechbrain.integrations.huggingface (1.1.2) takes the floor of the
 log-mel spectrogram from the whole batch and cuts clips at 30 s. Here the floor
 is each window's own (as in OpenAI's code and in WhisperFeatureExtractor), long
 clips are taken in consecutive windows, and frames past the end are dropped.
-
-Authors
- * The vavl_sb authors 2026
 """
 
 import torch
@@ -156,7 +153,7 @@ class WindowedWhisper(StrictLobe, Whisper):
     def _encode(self, mel):
         """The last hidden state of windows, or all of them side by side."""
         return self.join_layers(
-            self.model.encoder(mel, output_hidden_states=self.all_layers)
+            self.model.encoder(mel, output_hidden_states=self.output_all_hiddens)
         )
 
     def export_state(self):

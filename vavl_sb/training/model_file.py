@@ -105,7 +105,7 @@ CLASSES = {
         {
             "source": _one_of(AUDIO_ENCODER),
             "num_layers": _or_null(_integer(1, 1000)),
-            "all_layers": _BOOLEAN,
+            "output_all_hiddens": _BOOLEAN,
             "average": _integer(1, 10**6),
         },
     ),
