@@ -2,9 +2,6 @@
 
 No test reaches a hub: the cache is laid out by hand, and the hub's answers are
 huggingface_hub's own errors or a stand-in that records what it is asked.
-
-Authors
- * The vavl_sb authors 2026
 """
 
 import os
@@ -346,7 +343,7 @@ def test_a_card_tells_scores_and_command(tmp_path):
             "seed": 12,
             "partition": 3,
         },
-        "encoder_names": {"audio": "openai/whisper-tiny", "visual": "random"},
+        "encoder_names": {"audio": "openai/whisper-tiny", "visual": None},
         "test": {
             "audio": {
                 "ccc": {"arousal": 0.5, "valence": 0.25},
@@ -381,7 +378,7 @@ def test_a_card_tells_scores_and_command(tmp_path):
         "each from 1 to 5",
         "Corpus RAVDESS: CC BY-NC-SA 4.0",
         "Whisper's encoder (openai/whisper-tiny): MIT",
-        "random weights, nothing to license",
+        "oriented gradients: nothing to license",
     ):
         assert part in text
     assert "pipeline_tag" not in text

@@ -186,7 +186,7 @@ def test_info_shows_what_an_export_says(capsys, tmp_path):
         "run": {evil: evil, "task": "x", "command": evil},
         "encoder_names": {"audio": evil},
         "test": {evil: {evil: 0.5, "ccc": {"a": None}}, "task": {}},
-        "licence": evil,
+        "licences": {evil: evil},
     }
     path.write_text(json.dumps(model))
     status, out, err = call(capsys, "info", run)
@@ -194,7 +194,7 @@ def test_info_shows_what_an_export_says(capsys, tmp_path):
     names = [line.split(":")[0] for line in out.splitlines()]
     # Neither a line break nor the name of a setting passes for "task".
     assert names.count("task") == 1 and "licence" not in names
-    assert len(names) == 13 and out.count(SHOWN.replace("\\udcff", "")) == 9
+    assert len(names) == 15 and out.count(SHOWN.replace("\\udcff", "")) == 10
     status, out, _ = call(capsys, "info", run, "--json")
     assert status == 0 and out.isascii() and not hidden(out)
     json.dumps(json.loads(out), ensure_ascii=False).encode("utf-8")

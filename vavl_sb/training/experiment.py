@@ -324,7 +324,20 @@ def _export(hparams, datasets):
         net=hparams["vavl"],
         feature_extractor=hparams["feature_extractor"],
         train_speakers=speakers,
-        record=run_record(hparams),
+        record=run_record(
+            output_folder=hparams["output_folder"],
+            audio_encoder=hparams["audio_encoder"],
+            visual_encoder=hparams["visual_encoder"],
+            audio_encoder_source=hparams["audio_encoder_source"],
+            visual_encoder_weights=hparams["visual_encoder_weights"],
+            feature_whitening=hparams["vavl"].settings["feature_whitening"],
+            audio_speeds=hparams["feature_extractor"].audio_speeds,
+            **{
+                key: hparams[key]
+                for key in ("seed", "partition", "also_train")
+                + ("withhold_audio", "withhold_visual", "pretrained_from")
+            },
+        ),
         task=hparams["task"],
         labels=hparams["labels"],
         corpus=corpus_name(hparams["corpus"], hparams["data_folder"]),

@@ -1,19 +1,39 @@
-"""What an exported model tells of the run that it comes from.
-
-Authors
- * The vavl_sb authors 2026
-"""
+"""What an exported model tells of the run that it comes from: recorded by the
+run, described for `vavl info` and for the model card."""
 
 import os
 import shlex
 import sys
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
+from vavl_sb.lobes.vavl import HEADS, MODALITIES
+from vavl_sb.training.model_file import read_model
+from vavl_sb.utils.corpora import corpus_terms
 from vavl_sb.utils.errors import VAVLError
 from vavl_sb.utils.files import read_json
 
+UNKNOWN = "not known here: see the source"
+WEIGHTS_TERMS = (
+    "what the licence of the corpus allows, and whoever shares them says"
+)
+# Names and licences of encoders, by config.json and by class.
+ENCODERS = {
+    "vavl_logmel": ("log-mel features", "nothing to license"),
+    "wav2vec2": ("wav2vec 2.0", "Apache-2.0 for wav2vec2-large-robust"),
+    "whisper": ("Whisper's encoder", "MIT"),
+    "hubert": ("HuBERT", UNKNOWN),
+    "wavlm": ("WavLM", UNKNOWN),
+    "VisualEncoder": (
+        "EfficientNet-B2",
+        "Apache-2.0 for those of timm and of HSEmotion",
+    ),
+    "gradients": ("oriented gradients", "nothing to license"),
+}
 
-def trained_heads(features, clips):
+
+def trained_heads(features: dict, clips: Iterable[str]) -> list[str]:
     """Heads that the training clips let learn.
 
     A model trained on voices alone has a visual and an audio-visual head as
@@ -38,26 +58,40 @@ def trained_heads(features, clips):
     >>> trained_heads(features, ["a"])
     ['audio']
     """
-    has = [
-        (features[id]["audio"] is not None, features[id]["visual"] is not None)
-        for id in clips
-    ]
-    learned = {
-        "audio": any(audio for audio, _ in has),
-        "visual": any(visual for _, visual in has),
-        "audiovisual": any(audio and visual for audio, visual in has),
+    found = {
+        frozenset(m for m in MODALITIES if features[clip][m] is not None)
+        for clip in clips
     }
-    return [head for head, found in learned.items() if found]
+    return [
+        head
+        for head in HEADS
+        if any(
+            {*MODALITIES} <= has if head == "audiovisual" else head in has
+            for has in found
+        )
+    ]
 
 
-def run_record(hparams):
-    """Command, settings and test scores of a run, for about.json.
+def run_record(
+    output_folder: str | Path,
+    audio_encoder: object,
+    visual_encoder: object,
+    audio_encoder_source: str | None,
+    visual_encoder_weights: str | None,
+    **settings,
+) -> dict[str, Any]:
+    """Command, settings and test scores of a run, for an export's metadata.
 
     Arguments
     ---------
-    hparams : dict
-        The loaded hparams file; metrics.json, if the run was tested, stands
-        in its ``output_folder``.
+    output_folder : str or Path
+        Of the run, with metrics.json if the run was tested.
+    audio_encoder, visual_encoder : FeatureEncoder
+        The encoders.
+    audio_encoder_source, visual_encoder_weights : str
+        Where their weights came from; None for no weights.
+    **settings
+        What else the scores depend on: seed, partition, ...
 
     Returns
     -------
@@ -66,36 +100,91 @@ def run_record(hparams):
         depend on), ``encoder_names``, and ``test`` and ``n_test`` as in
         metrics.json, without confusion matrices.
     """
-    settings = (
-        *("seed", "partition", "label_source", "also_train"),
-        *("withhold_audio", "withhold_visual", "pretrained_from"),
-        *("speed_changes", "mixup"),
-        *("feature_whitening", "feature_noise", "feature_dropout"),
-    )
-    run = {key: _public(hparams[key]) for key in settings if key in hparams}
-    # Of the encoder, which is what an hparams file may leave as it was.
-    run["audio_speeds"] = list(hparams["feature_extractor"].audio_speeds)
+    run = {key: _public(value) for key, value in settings.items()}
     return {
         "run": {"command": command_line(sys.argv), **run},
         "encoder_names": {
-            "audio": _encoder_name(hparams, "audio", "source"),
-            "visual": _encoder_name(hparams, "visual", "weights"),
+            "audio": _encoder_name(audio_encoder, audio_encoder_source),
+            "visual": _encoder_name(visual_encoder, visual_encoder_weights),
         },
-        **_scores(Path(hparams["output_folder"]) / "metrics.json"),
+        **_scores(Path(output_folder) / "metrics.json"),
     }
 
 
-def _encoder_name(hparams, modality, origin):
+def describe(folder: str | Path) -> dict[str, Any]:
+    """What a model's folder tells of itself, without loading the model.
+
+    Arguments
+    ---------
+    folder : str or Path
+        An exported model.
+
+    Returns
+    -------
+    dict
+        ``folder``, ``task``, ``labels``, ``attribute_range``, ``corpus``,
+        ``trained_heads``, ``encoders`` (their names), ``network`` (its
+        settings), ``train_speakers``, ``run``, ``test``, ``n_test`` and
+        ``licences`` (of each corpus, of the encoders and of the weights).
+        None where nothing was recorded.
+
+    Raises
+    ------
+    EncoderError
+        In one line: there is no model, or its files cannot be read.
+    """
+    folder = Path(folder)
+    model = read_model(folder)
+    record = model["metadata"]
+    names = record.get("encoder_names") or {}
+    run = record.get("run") or {}
+    corpora = [model["corpus"], *(run.get("also_train") or [])]
+    terms = {name: corpus_terms(name) or UNKNOWN for name in corpora}
+    encoders = {}
+    for modality in MODALITIES:
+        kind = _kind(folder, model, modality)
+        what, terms[modality] = ENCODERS.get(kind, (kind, UNKNOWN))
+        name = names.get(modality)
+        encoders[modality] = f"{what} ({name})" if name else what
+    plain = ("task", "labels", "attribute_range", "corpus", "trained_heads")
+    recorded = ("train_speakers", "run", "test", "n_test")
+    return {
+        "folder": str(folder),
+        **{key: model[key] for key in plain},
+        "encoders": encoders,
+        "network": model["network"]["arguments"],
+        **{key: record.get(key) for key in recorded},
+        "licences": {
+            **terms,
+            "weights": WEIGHTS_TERMS,
+            **(record.get("licences") or {}),
+        },
+    }
+
+
+def _kind(folder: Path, model: dict, modality: str) -> str:
+    """What an encoder is: a key of :data:`ENCODERS`, or its class."""
+    name = model[f"{modality}_encoder"]["class"]
+    if name == "VisualEncoder":
+        weights = model["visual_encoder"]["arguments"].get("weights")
+        return name if weights else "gradients"
+    if name != "AudioEncoder":
+        return name
+    try:
+        return read_json(folder / "audio_encoder/config.json")["model_type"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return name
+
+
+def _encoder_name(encoder: object, origin: str | None) -> str | None:
     """Where an encoder's weights come from; of a user's own, its class."""
-    name = f"{modality}_encoder"
-    encoder = hparams.get(name)
     kind = type(encoder)
-    if encoder is not None and not kind.__module__.startswith("vavl_sb."):
+    if not kind.__module__.startswith("vavl_sb."):
         return f"{kind.__module__}.{kind.__qualname__}"
-    return _public(hparams[f"{name}_{origin}"]) or "random"
+    return _public(origin)
 
 
-def command_line(arguments):
+def command_line(arguments: list[str]) -> str:
     """A command that others can use: folders of this machine are left out.
 
     Arguments
@@ -124,14 +213,14 @@ def command_line(arguments):
     return shlex.join(words)
 
 
-def _shown(option, value):
+def _shown(option: str, value: str) -> str:
     """An option's value, or the option's name in place of a folder."""
     if option.endswith("_folder"):
         return option.lstrip("-").upper()
     return _public(value)
 
 
-def _public(value):
+def _public(value: Any) -> Any:
     """A value without the folders of this machine."""
     if isinstance(value, (list, tuple)):
         return [_public(item) for item in value]
@@ -143,7 +232,7 @@ def _public(value):
     return value
 
 
-def _scores(path):
+def _scores(path: Path) -> dict[str, Any]:
     """Test scores of metrics.json; {} where the run was not tested."""
     try:
         metrics = read_json(path)
