@@ -27,7 +27,6 @@ from vavl_sb.page.layout import (
     Page,
     answers_html,
     build_page,
-    chosen_modality,
     crops_html,
     results,
 )
@@ -188,15 +187,15 @@ def test_clips_that_grow_old_are_deleted_by_gradio(tmp_path):
 
     clips = Clips(tmp_path, max_bytes=99)
     page = build_page(None, clips, max_mb=1)
-    file = SimpleNamespace(file=io.BytesIO(b"clip"), size=4, filename="a.mp4")
-    paths = [Path(clips.keep(file)) for _ in range(3)]
+    file = (io.BytesIO(b"clip"), 4, "a.mp4")
+    paths = [Path(clips.keep(*file)) for _ in range(3)]
     for _ in clips.kept:  # Uploads come while Gradio looks at them.
-        paths.append(Path(clips.keep(file)))
+        paths.append(Path(clips.keep(*file)))
     delete_files_created_by_app(page, age=3600)
     assert len(paths) == 6 and all(path.is_file() for path in paths)
     delete_files_created_by_app(page, age=-1)
     assert not any(path.is_file() for path in paths)
-    clips.keep(file)
+    clips.keep(*file)
     assert len(list(tmp_path.iterdir())) == 1
 
 
@@ -255,7 +254,7 @@ def test_switches_ask_the_head_that_is_left_about_the_same_clip(tmp_path):
         (path, "audio", 0),
     ]
     with pytest.raises(VAVLError, match="not both"):
-        chosen_modality(True, True)
+        page.same_clip("anna", True, True)
     assert page.new_clip("anna", None, False, False) == Page.EMPTY
     assert list(tmp_path.iterdir()) == []
 

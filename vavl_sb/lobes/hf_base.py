@@ -173,6 +173,11 @@ class StrictLobe:
             for key, tensor in load_tensors(path, finite=False).items()
             if f".{self.prefix}" in f".{key}"
         }
+        if any(t.dtype in (torch.int8, torch.uint8) for t in state.values()):
+            raise EncoderError(
+                f"audio encoder {self._folder}: its weights are quantized; "
+                "give them as floats"
+            )
         self._refuse_larger(sum(t.numel() for t in state.values()))
         # Without a name transformers reads no file at all.
         self.model, report = self.model_class.from_pretrained(

@@ -165,7 +165,9 @@ class MaskedLobe(StrictLobe):
             self.spec_augment and frames >= self.config.mask_time_length
         )
         out = self.model(
-            wavs, attention_mask=mask, output_hidden_states=self.output_all_hiddens
+            wavs,
+            attention_mask=mask,
+            output_hidden_states=self.output_all_hiddens,
         )
         return self.join_layers(out)
 

@@ -153,7 +153,9 @@ class WindowedWhisper(StrictLobe, Whisper):
     def _encode(self, mel):
         """The last hidden state of windows, or all of them side by side."""
         return self.join_layers(
-            self.model.encoder(mel, output_hidden_states=self.output_all_hiddens)
+            self.model.encoder(
+                mel, output_hidden_states=self.output_all_hiddens
+            )
         )
 
     def export_state(self):

@@ -157,7 +157,9 @@ def _task(about: dict) -> str:
         text = f"Regression of {labels}, each from {low:g} to {high:g}."
     else:
         text = f"Regression of {labels}."
-    return f"{text} Heads that were trained: {', '.join(about['trained_heads'])}."
+    return (
+        f"{text} Heads that were trained: {', '.join(about['trained_heads'])}."
+    )
 
 
 def _training(about: dict) -> str:

@@ -13,11 +13,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from speechbrain.utils.checkpoints import (
-    CKPT_PREFIX,
-    Checkpoint,
-    Checkpointer,
-)
+from speechbrain.utils.checkpoints import CKPT_PREFIX, Checkpoint, Checkpointer
 from speechbrain.utils.distributed import (
     ddp_barrier,
     if_main_process,
