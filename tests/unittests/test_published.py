@@ -49,28 +49,22 @@ def normalized(crops):
 
 
 @pytest.mark.parametrize(
-    ("ending", "legacy", "content"),
+    ("ending", "content"),
     [
-        (".pt", False, lambda net: net),
-        (".pt", True, lambda net: net),
-        (".pth", False, lambda net: nn.DataParallel(net)),
-        (".pt", False, lambda net: {"state_dict": net.state_dict()}),
-        (".safetensors", False, lambda net: net.state_dict()),
+        (".pt", lambda net: net),
+        (".pth", lambda net: nn.DataParallel(net)),
+        (".safetensors", lambda net: net.state_dict()),
     ],
-    ids=["whole", "whole, old format", "parallel", "checkpoint", "safetensors"],
+    ids=["whole", "parallel", "safetensors"],
 )
 def test_visual_features_are_timms(
-    tmp_path, capsys, efficientnet, ending, legacy, content
+    tmp_path, capsys, efficientnet, ending, content
 ):
     source, out = tmp_path / f"enet{ending}", tmp_path / "out.safetensors"
     if ending == ".safetensors":
         save_file(content(efficientnet), source)
     else:
-        torch.save(
-            content(efficientnet),
-            source,
-            _use_new_zipfile_serialization=not legacy,
-        )
+        torch.save(content(efficientnet), source)
     assert cli.main(["import-visual", str(source), str(out)]) == 0
     told = capsys.readouterr().out
     assert "classifier.0.bias, classifier.0.weight" in told

@@ -2,9 +2,6 @@
 
 The truths are torch.load on files that this test wrote, and a canary that any
 file which ran something would have touched.
-
-Authors
- * The vavl_sb authors 2026
 """
 
 import builtins
@@ -50,8 +47,8 @@ def net():
     return made
 
 
-def save(content, path, legacy=False):
-    torch.save(content, path, _use_new_zipfile_serialization=not legacy)
+def save(content, path):
+    torch.save(content, path)
     return path
 
 
@@ -62,7 +59,6 @@ def same(found, expected):
     )
 
 
-@pytest.mark.parametrize("legacy", [False, True])
 @pytest.mark.parametrize(
     "wrap",
     [
@@ -72,13 +68,12 @@ def same(found, expected):
         lambda n: {"best": 0.5, "model": n},
     ],
 )
-def test_gives_what_state_dict_gives(tmp_path, legacy, wrap):
-    path = save(wrap(net()), tmp_path / "f.pt", legacy)
+def test_gives_what_state_dict_gives(tmp_path, wrap):
+    path = save(wrap(net()), tmp_path / "f.pt")
     assert same(read_tensors(path), net().state_dict())
 
 
-@pytest.mark.parametrize("legacy", [False, True])
-def test_views_types_and_empty_tensors(tmp_path, legacy):
+def test_views_types_and_empty_tensors(tmp_path):
     base = torch.arange(24.0).reshape(4, 6)
     state = {
         "base": base,
@@ -91,7 +86,7 @@ def test_views_types_and_empty_tensors(tmp_path, legacy):
         "number": torch.tensor(2.5),
         "empty": torch.empty(0, 3),
     }
-    assert same(read_tensors(save(state, tmp_path / "f", legacy)), state)
+    assert same(read_tensors(save(state, tmp_path / "f")), state)
 
 
 def test_a_class_that_no_longer_exists_is_no_hindrance(tmp_path):
@@ -147,11 +142,10 @@ def attacks(canary):
 NAMES = list(attacks("x"))
 
 
-@pytest.mark.parametrize("legacy", [False, True])
 @pytest.mark.parametrize("name", NAMES)
-def test_a_file_that_calls_is_refused_and_calls_nothing(tmp_path, name, legacy):
+def test_a_file_that_calls_is_refused_and_calls_nothing(tmp_path, name):
     canary = tmp_path / "canary"
-    path = save(attacks(canary)[name], tmp_path / "f.pt", legacy)
+    path = save(attacks(canary)[name], tmp_path / "f.pt")
     with pytest.raises(EncoderError, match="calls .*; nothing of it was run"):
         read_tensors(path)
     assert not canary.exists()
@@ -263,9 +257,8 @@ def test_modules_without_end(tmp_path):
             read_tensors(save(whole, tmp_path / "f.pt"))
 
 
-@pytest.mark.parametrize("legacy", [False, True])
-def test_a_file_cut_at_any_byte_gives_one_line(tmp_path, legacy):
-    whole = save(net(), tmp_path / "f.pt", legacy).read_bytes()
+def test_a_file_cut_at_any_byte_gives_one_line(tmp_path):
+    whole = save(net(), tmp_path / "f.pt").read_bytes()
     path = tmp_path / "cut.pt"
     for cut in range(0, len(whole) - 1, max(1, len(whole) // 50)):
         path.write_bytes(whole[:cut])

@@ -7,6 +7,8 @@ but the longest. Here a waveform is normalised over a clip's own samples, and
 such models see clips of one length at a time.
 """
 
+from pathlib import Path
+
 import torch
 from speechbrain.dataio.dataio import length_to_mask
 from speechbrain.integrations.huggingface.hubert import HuBERT
@@ -60,7 +62,7 @@ class MaskedLobe(StrictLobe):
         "max_bucket_distance",
     )
 
-    def __init__(self, plain, folder, num_layers=None):
+    def __init__(self, plain: str, folder: Path, num_layers: int | None = None):
         # Plain values may stand before Module.__init__, which calls
         # override_config.
         self._folder, self._num_layers = folder, num_layers
@@ -80,11 +82,13 @@ class MaskedLobe(StrictLobe):
                 f"{self.receptive_field}; no encoder of this kind has that"
             )
 
-    def settings(self):
+    def settings(self) -> dict:
         """All that features depend on besides the weights."""
         return {**super().settings(), "do_normalize": self.normalize_wav}
 
-    def prepare_training(self, freeze_feature_extractor, spec_augment):
+    def prepare_training(
+        self, freeze_feature_extractor: bool, spec_augment: bool
+    ) -> None:
         """Settings of fine-tuning.
 
         Arguments
@@ -102,7 +106,7 @@ class MaskedLobe(StrictLobe):
         if hasattr(self.model, "masked_spec_embed"):
             self.model.masked_spec_embed.requires_grad_(spec_augment)
 
-    def frames(self, samples):
+    def frames(self, samples: torch.Tensor) -> torch.Tensor:
         """Frames that lie wholly within a clip, and at least one.
 
         Arguments
@@ -120,7 +124,9 @@ class MaskedLobe(StrictLobe):
             frames = (frames - kernel) // stride + 1
         return frames
 
-    def forward(self, wavs, samples):
+    def forward(
+        self, wavs: torch.Tensor, samples: torch.Tensor
+    ) -> torch.Tensor:
         """Features of clips.
 
         Arguments
@@ -147,7 +153,9 @@ class MaskedLobe(StrictLobe):
         mask = length_to_mask(samples, longest, dtype=torch.long)
         return self._transform(wavs, mask)
 
-    def _by_length(self, wavs, samples):
+    def _by_length(
+        self, wavs: torch.Tensor, samples: torch.Tensor
+    ) -> torch.Tensor:
         """Like forward, but clips of unequal length never meet."""
         frames = self.frames(samples)
         features = wavs.new_zeros(len(wavs), int(frames.max()), self.output_dim)
@@ -191,7 +199,7 @@ class MaskedWavLM(MaskedLobe, WavLM):
     attention = "eager"
 
 
-def normalize(wavs, samples):
+def normalize(wavs: torch.Tensor, samples: torch.Tensor) -> torch.Tensor:
     """Zero mean and unit variance of each clip over its own samples.
 
     As transformers' Wav2Vec2FeatureExtractor with ``do_normalize``, its

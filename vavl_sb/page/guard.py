@@ -7,6 +7,7 @@ import re
 import secrets
 import shutil
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -215,7 +216,7 @@ class Guard:
         Where uploads go.
     """
 
-    def __init__(self, app, clips: Clips):
+    def __init__(self, app: Callable, clips: Clips):
         self.app, self.clips = app, clips
         self._uploads = 0  # Under way.
 

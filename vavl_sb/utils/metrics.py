@@ -3,10 +3,9 @@
 SpeechBrain's ``MetricStats`` averages scores over items. A concordance
 coefficient or a macro F1 cannot be averaged that way, so the classes here
 collect predictions and targets and compute each score from all of them.
-
-Authors
- * The vavl_sb authors 2026
 """
+
+from typing import Any, TextIO
 
 import numpy as np
 import torch
@@ -24,16 +23,18 @@ class _SetStats(MetricStats):
         Names of the outputs, in their order.
     """
 
-    def __init__(self, labels):
+    def __init__(self, labels: list[str]):
         self.labels = list(labels)
         self.clear()
 
-    def clear(self):
+    def clear(self) -> None:
         """Forgets everything collected so far."""
         self.ids, self.predictions, self.targets = [], [], []
         self.summary = {}
 
-    def append(self, ids, predictions, targets):
+    def append(
+        self, ids: list[str], predictions: torch.Tensor, targets: torch.Tensor
+    ) -> None:
         """Collects one batch.
 
         Arguments
@@ -52,14 +53,14 @@ class _SetStats(MetricStats):
     def __len__(self):
         return len(self.ids)
 
-    def stacked(self):
+    def stacked(self) -> tuple[np.ndarray, np.ndarray]:
         """All predictions and all targets, as two numpy arrays."""
         return (
             torch.cat(self.predictions).double().numpy(),
             torch.cat(self.targets).numpy(),
         )
 
-    def write_stats(self, filestream, verbose=False):
+    def write_stats(self, filestream: TextIO, verbose: bool = False) -> None:
         """Writes the summary, a score a line.
 
         Arguments
@@ -92,7 +93,7 @@ class ConcordanceStats(_SetStats):
     0.5714
     """
 
-    def summarize(self, field=None):
+    def summarize(self, field: str | None = None) -> Any:
         """Scores over all clips collected.
 
         Arguments
@@ -136,14 +137,14 @@ class EmotionStats(_SetStats):
     0.75
     """
 
-    def confusion(self):
+    def confusion(self) -> np.ndarray:
         """Counts, shape (n, n): rows are true classes, columns predicted."""
         predictions, targets = self.stacked()
         n = len(self.labels)
         pairs = targets.astype(int) * n + predictions.argmax(axis=1)
         return np.bincount(pairs, minlength=n * n).reshape(n, n)
 
-    def summarize(self, field=None):
+    def summarize(self, field: str | None = None) -> Any:
         """Scores over all clips collected.
 
         Arguments
@@ -168,7 +169,7 @@ class EmotionStats(_SetStats):
         return self.summary["f1_macro" if field == "score" else field]
 
 
-def emotion_scores(confusion):
+def emotion_scores(confusion: np.ndarray) -> dict[str, np.ndarray]:
     """Scores of one or many confusion matrices.
 
     Arguments
@@ -201,20 +202,18 @@ def emotion_scores(confusion):
     }
 
 
-def _ratio(above, below):
+def _ratio(above, below) -> np.ndarray:
     """A quotient, and 0 where the divisor is 0."""
     above, below = np.broadcast_arrays(above, np.asarray(below, np.float64))
     return np.divide(above, below, out=np.zeros(below.shape), where=below > 0)
 
 
-def concordance(predictions, targets):
+def concordance(predictions: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """Concordance correlation coefficient of each column, in float64.
 
     Population moments, as Lin defines it (Biometrics 45, 1989). torchmetrics
-    divides variances and covariance by N - 1 instead, which is the same where
-    the means agree and differs by O(1/N) elsewhere; and where a column is
-    constant or there is a single row it gives NaN (for constants whose mean is
-    not exact, what rounding leaves), not 0.
+    divides by N - 1 instead, which differs by O(1/N) where the means do; and
+    where a column is constant it gives NaN or what rounding leaves, not 0.
 
     Arguments
     ---------

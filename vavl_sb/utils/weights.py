@@ -1,8 +1,4 @@
-"""Weights as safetensors: nothing pickled, nothing executed on loading.
-
-Authors
- * The vavl_sb authors 2026
-"""
+"""Weights as safetensors: nothing pickled, nothing executed on loading."""
 
 import os
 from pathlib import Path
@@ -15,7 +11,7 @@ from vavl_sb.utils.errors import EncoderError, VAVLError, first_line
 from vavl_sb.utils.torch_file import read_tensors
 
 
-def save_weights(module, path):
+def save_weights(module: torch.nn.Module, path: str | Path) -> None:
     """Writes a module's parameters and buffers.
 
     Arguments
@@ -28,7 +24,11 @@ def save_weights(module, path):
     save_tensors(module.state_dict(), path)
 
 
-def save_tensors(tensors, path, metadata=None):
+def save_tensors(
+    tensors: dict[str, torch.Tensor],
+    path: str | Path,
+    metadata: dict[str, str] | None = None,
+) -> None:
     """Writes tensors.
 
     A fault leaves a part of the file, since there may be too much to hold it
@@ -67,7 +67,7 @@ def save_tensors(tensors, path, metadata=None):
         ) from None
 
 
-def load_weights(module, path):
+def load_weights(module: torch.nn.Module, path: str | Path) -> None:
     """Reads a module's parameters and buffers; all of them, or an error.
 
     Can be a ``custom_hooks`` entry of SpeechBrain's Pretrainer.
@@ -141,7 +141,7 @@ def load_tensors(
     return tensors
 
 
-def _read_safetensors(path):
+def _read_safetensors(path: str | Path) -> dict[str, torch.Tensor]:
     """Tensors by name; SpeechBrain's Pretrainer may name the file .ckpt."""
     try:
         return load_file(path)
