@@ -302,14 +302,6 @@ def test_digest_follows_weights_and_settings(ssl_folder, tmp_path):
     assert AudioEncoder(copy).fingerprint() != first
 
 
-def test_more_layers_than_there_are_takes_all(ssl_folder, caplog):
-    folder = ssl_folder("wav2vec2")
-    with caplog.at_level("INFO"):
-        encoder = AudioEncoder(folder, num_layers=12)
-    assert "3 layers, not 12" in caplog.text
-    assert encoder.fingerprint() == AudioEncoder(folder, None).fingerprint()
-
-
 def _whisper_truth(folder, clip, cut=None):
     """Encoder output by transformers alone, window by window, trimmed."""
     import transformers
@@ -362,17 +354,6 @@ def test_whisper_fine_tuning_and_export(small_whisper, tmp_path):
     # It is a Hugging Face folder like any other, and needs no decoder.
     truth = _whisper_truth(copy.source, _clips(9000)[0])
     assert torch.allclose(copy(wavs[:1, :9000])[0][0], truth, atol=1e-4)
-
-
-def test_whisper_needs_no_decoder(small_whisper, tmp_path):
-    folder = tmp_path / "audio_encoder"
-    encoder = AudioEncoder(small_whisper)
-    encoder.export(tmp_path)
-    weights = folder / "model.safetensors"
-    state = load_file(weights)
-    state = {k: v for k, v in state.items() if k.startswith("encoder")}
-    save_file(state, weights, metadata={"format": "pt"})
-    assert AudioEncoder(folder).fingerprint() == encoder.fingerprint()
 
 
 @pytest.mark.real
@@ -457,10 +438,6 @@ def _broken(folder, what):
     weights = folder / "model.safetensors"
     if what == "no config":
         config.unlink()
-    elif what == "config":
-        config.write_text("{")
-    elif what == "no type":
-        config.write_text("[]")
     elif what == "model_type":
         config.write_text(json.dumps({"model_type": "llama"}))
     elif what == "no weights":
@@ -469,9 +446,6 @@ def _broken(folder, what):
         weights.write_bytes(weights.read_bytes()[:5000])
     elif what == "preprocessor":
         (folder / "preprocessor_config.json").unlink()
-    elif what == "shape":
-        content = json.loads(config.read_text())
-        config.write_text(json.dumps({**content, "hidden_size": 64}))
     elif what == "rate":
         path = folder / "preprocessor_config.json"
         content = json.loads(path.read_text())
@@ -486,8 +460,6 @@ def _broken(folder, what):
     "what,says",
     [
         ("no config", "has no config.json"),
-        ("config", "is not the configuration of a model"),
-        ("no type", "is not the configuration of a model"),
         (
             "model_type",
             "'llama' is not supported; give one of wav2vec2, hubert",
@@ -495,7 +467,6 @@ def _broken(folder, what):
         ("no weights", "has no weights"),
         ("truncated", "cannot be read"),
         ("preprocessor", "cannot be read"),
-        ("shape", "cannot be read"),
         ("rate", "8000 Hz"),
         ("missing", "encoder.layers.1.attention.k_proj.weight"),
     ],

@@ -167,16 +167,6 @@ def test_revisions(cache, options):
     assert model.hparams.labels == ["old", "happy"]
 
 
-def test_a_cache_elsewhere(cache, tmp_path, monkeypatch):
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "empty"))
-    config = FetchConfig(huggingface_cache_dir=str(cache))
-    model = EmotionRecognizer.from_hparams(
-        "me/model", savedir="pretrained_models/x", fetch_config=config
-    )
-    assert model.hparams.labels == ["angry", "happy"]
-    assert not Path("pretrained_models").exists()
-
-
 @pytest.mark.parametrize(
     ("source", "options", "told"),
     [

@@ -259,26 +259,6 @@ def test_switches_ask_the_head_that_is_left_about_the_same_clip(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_error_names_the_file_as_its_owner_does_and_deletes_it(tmp_path):
-    page = page_of(Recognizer(), tmp_path)
-    path = upload(tmp_path, "text", "notes.txt")
-    with pytest.raises(VAVLError) as error:
-        page.new_clip("anna", str(path), False, False)
-    assert str(error.value) == "notes.txt: not a media file"
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_clip_that_ended_the_work_is_deleted_whatever_was_asked(tmp_path):
-    def ask(path, modality):
-        raise Ended(f"{path}: took more than 3 s")
-
-    page = Page(ask, Clips(tmp_path, max_bytes=99))
-    path = upload(tmp_path, "long", "a.mp4")
-    with pytest.raises(VAVLError, match="^a.mp4: took more than 3 s$"):
-        page.new_clip("anna", str(path), True, False)
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_a_clip_that_had_to_make_room_is_told_of(tmp_path):
     page = page_of(Recognizer(), tmp_path)
     path = upload(tmp_path, "old", "a.mp4")

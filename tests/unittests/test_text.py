@@ -85,13 +85,6 @@ def test_what_was_written_can_be_told_from_what_is_shown(text):
     )
 
 
-@pytest.mark.parametrize(
-    "text", ["", "glücklich", "漢字 😀", "a, b: 'c' [d] {e} $f$ <g>", "C:\\dir"]
-)
-def test_ordinary_text_stays_as_it_is(text):
-    assert printable(text) == text
-
-
 def test_no_line_adds_a_line_of_its_own():
     assert printable(HOSTILE) == SHOWN
     text = printable_lines([HOSTILE, "second"])

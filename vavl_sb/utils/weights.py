@@ -96,18 +96,13 @@ def load_weights(module: torch.nn.Module, path: str | Path) -> None:
     """
     tensors = _read_safetensors(path)
     check_finite(tensors, path)
-    expected = module.state_dict()
-    faults = sorted(set(expected) ^ set(tensors)) + [
-        name
-        for name in sorted(set(expected) & set(tensors))
-        if expected[name].shape != tensors[name].shape
-    ]
-    if faults:
+    try:
+        module.load_state_dict(tensors)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
         raise EncoderError(
-            f"{path}: weights do not fit the network ({len(faults)} tensors "
-            f"missing, unknown or of another shape, first {faults[0]})"
-        )
-    module.load_state_dict(tensors)
+            f"{path}: weights do not fit the network ({reason[:300]})"
+        ) from None
 
 
 def load_tensors(
