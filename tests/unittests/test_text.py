@@ -278,7 +278,7 @@ def test_a_card_shows_what_an_export_says(tmp_path):
         "run": {
             "command": f"a `` b {evil}",
             "seed": evil,
-            "also_train": [evil],
+            "also_train": [evil, {"a": []}],
         },
         "encoder_names": {"audio": evil, "visual": evil},
         "test": {evil: {evil: 0.5, "uar": 0.25}},

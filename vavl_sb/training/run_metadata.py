@@ -137,9 +137,9 @@ def describe(folder: str | Path) -> dict[str, Any]:
     model = read_model(folder)
     record = model["metadata"]
     names = record.get("encoder_names") or {}
-    run = record.get("run") or {}
-    corpora = [model["corpus"], *(run.get("also_train") or [])]
-    terms = {name: corpus_terms(name) or UNKNOWN for name in corpora}
+    also = (record.get("run") or {}).get("also_train")
+    corpora = [model["corpus"], *(also if isinstance(also, list) else [])]
+    terms = {str(c): corpus_terms(str(c)) or UNKNOWN for c in corpora}
     encoders = {}
     for modality in MODALITIES:
         kind = _kind(folder, model, modality)
