@@ -86,7 +86,7 @@ class FeatureEncoder(nn.Module):
         """
         self.freeze = bool(freeze)
         self.requires_grad_(not self.freeze)
-        self._fingerprint = (None, None)
+        self._fingerprint: tuple[dict | None, str] = (None, "")
         self.train(not self.freeze)
 
     def train(self, mode: bool = True) -> "FeatureEncoder":

@@ -7,9 +7,9 @@ missing package.
 
 import copy
 import json
-import os
 import re
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -119,8 +119,17 @@ def _download(name: str, save_path: str | Path | None) -> Path:
 class StrictLobe:
     """Strict loading, fingerprint and export, for a lobe of SpeechBrain."""
 
+    # Of SpeechBrain's lobe.
+    config: Any
+    model: Any
+    feature_extractor: Any
+    normalize_wav: bool
+    # Where the weights are, and how many layers are kept; None for all.
+    _folder: Path
+    _num_layers: int | None
     # transformers' classes, and its attention.
-    model_class = extractor_class = None
+    model_class: Any = None
+    extractor_class: Any = None
     attention = "sdpa"
     # Key of the configuration that counts the layers, what else features
     # depend on, and prefix of the weights that they depend on.
@@ -286,5 +295,4 @@ class StrictLobe:
         layers = getattr(self.config, self.layers_key)
         write_json(path, {**written, "vavl_sb": {"num_layers": layers}})
         self.feature_extractor.save_pretrained(folder)
-        path = os.path.join(folder, "model.safetensors")
-        save_tensors(state, path, {"format": "pt"})
+        save_tensors(state, Path(folder, "model.safetensors"), {"format": "pt"})

@@ -67,7 +67,7 @@ class MaskedLobe(StrictLobe):
         # override_config.
         self._folder, self._num_layers = folder, num_layers
         self.spec_augment = False
-        super().__init__(plain, save_path=plain)
+        super().__init__(plain, save_path=plain)  # type: ignore[call-arg]
         self.convolutions = list(
             zip(self.config.conv_kernel, self.config.conv_stride, strict=True)
         )

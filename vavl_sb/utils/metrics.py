@@ -5,6 +5,7 @@ coefficient or a macro F1 cannot be averaged that way, so the classes here
 collect predictions and targets and compute each score from all of them.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ class _SetStats:
     """
 
     main = ""  # The score that stands for all.
+    _scores: Callable[..., dict]  # From predictions and targets.
 
     def __init__(self, labels: list[str]):
         self.labels = list(labels)

@@ -346,7 +346,7 @@ def _nothing(*unused):
     return _Object()
 
 
-CALLS = {
+CALLS: dict[str, Callable] = {
     "torch._utils._rebuild_tensor": _tensor,
     "torch._utils._rebuild_tensor_v2": _tensor,
     "torch._utils._rebuild_parameter": _parameter,
