@@ -1,5 +1,4 @@
-"""Checkpoints under kills, damage and full disks.
-"""
+"""Checkpoints under kills, damage and full disks."""
 
 import errno
 import logging

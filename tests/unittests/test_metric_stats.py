@@ -1,6 +1,5 @@
 """Scores against scikit-learn and torchmetrics, over the set at once."""
 
-
 import numpy as np
 import pytest
 import torch
