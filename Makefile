@@ -49,6 +49,7 @@ test-faults: setup
 lint: setup
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
 	$(RUN) -m yamllint --strict recipes
 	$(RUN) -m codespell_lib vavl_sb synthetic recipes tests docs benchmarks README.md
 

@@ -30,7 +30,7 @@ from vavl_sb.utils import (  # noqa: E402
     distributed as processes,
 )
 from vavl_sb.utils.errors import VAVLError, exit_on_error  # noqa: E402
-from vavl_sb.utils.random_state import RandomState  # noqa: E402
+from vavl_sb.utils.seeding import RandomState  # noqa: E402
 
 # The rows of one batch; two processes take halves of it.
 BATCHES = {

@@ -441,6 +441,15 @@ def test_a_clip_that_never_ends_does_not_block_the_next_visitor(empty, word):
     assert list(empty.clips()) == [paths["good"]]
 
 
+def test_no_other_file_is_analysed(empty, tmp_path):
+    """Asking as the page does, but for a path that nobody uploaded."""
+    (tmp_path / "private").write_text("happy")
+    assert empty.join("thief", str(tmp_path / "private"))[0] == 200
+    told = empty.events("thief")
+    assert not answers(told) and '"success":false' in told
+    assert (tmp_path / "private").exists()
+
+
 def test_a_file_of_no_use_is_one_line_and_is_deleted(empty):
     (path,) = json.loads(empty.upload(content=b"bad")[1])
     empty.join("nobody", path)

@@ -2,9 +2,6 @@
 
 The truths are transformers itself, run on one clip at a time without padding
 and cut at the layer after the fact, and closed forms for log-mel.
-
-Authors
- * The vavl_sb authors 2026
 """
 
 import json
@@ -16,6 +13,7 @@ import sys
 import pytest
 import soundfile
 import torch
+from safetensors.torch import load_file, save_file
 
 from vavl_sb.lobes.audio_encoder import AudioEncoder
 from vavl_sb.utils.errors import EncoderError
@@ -163,7 +161,7 @@ def test_equals_transformers_alone_and_in_a_batch(
         assert full.tolist() == [1.0]
 
 
-@pytest.mark.parametrize("kind,norm,stable,normalize", KINDS)
+@pytest.mark.parametrize("kind,norm,stable,normalize", KINDS[:2])
 def test_all_layers_side_by_side(
     ssl_folder, tmp_path, kind, norm, stable, normalize
 ):
@@ -187,7 +185,7 @@ def test_all_layers_side_by_side(
     assert torch.equal(again(*_batch(clips))[0], features)
 
 
-@pytest.mark.parametrize("kind,norm,stable,normalize", KINDS)
+@pytest.mark.parametrize("kind,norm,stable,normalize", KINDS[:2])
 def test_a_clip_shorter_than_a_frame_gives_one_frame(
     ssl_folder, kind, norm, stable, normalize
 ):
@@ -201,11 +199,8 @@ def test_a_clip_shorter_than_a_frame_gives_one_frame(
     assert torch.isfinite(encoder(torch.zeros(2, 0))[0]).all()
 
 
-@pytest.mark.parametrize("kind,norm,stable,normalize", KINDS)
-def test_frozen_is_deterministic_in_train_mode(
-    ssl_folder, kind, norm, stable, normalize
-):
-    encoder = AudioEncoder(ssl_folder(kind, norm, stable, normalize))
+def test_frozen_is_deterministic_in_train_mode(ssl_folder):
+    encoder = AudioEncoder(ssl_folder("wav2vec2"))
     wavs, _ = _batch(_clips(8000, 8000))
     before, _ = encoder(wavs)
     # As a Brain does: train() on a container.
@@ -270,6 +265,9 @@ def test_export_gives_the_same_features_and_digest(
     folder = ssl_folder(kind, norm, stable, normalize)
     encoder = AudioEncoder(folder, num_layers=CUT)
     copy = AudioEncoder(**encoder.export(tmp_path))
+    # What is cut already is taken whole.
+    again = AudioEncoder(copy.source, num_layers=1)
+    assert again.fingerprint() == copy.fingerprint()
     wavs, lens = _batch(_clips(9000, 5000))
     assert torch.equal(encoder(wavs, lens)[0], copy(wavs, lens)[0])
     assert encoder.fingerprint() == copy.fingerprint()
@@ -280,13 +278,6 @@ def test_export_gives_the_same_features_and_digest(
     assert config["num_hidden_layers"] == CUT
     assert folder not in json.dumps(config)
     assert AudioEncoder(folder).fingerprint() != encoder.fingerprint()
-
-
-def test_export_is_taken_whole(ssl_folder, tmp_path):
-    # The default of 12 layers must not cut an exported encoder of 13.
-    encoder = AudioEncoder(ssl_folder("wav2vec2"), num_layers=None)
-    folder = encoder.export(tmp_path)["source"]
-    assert AudioEncoder(folder, 1).fingerprint() == encoder.fingerprint()
 
 
 def test_digest_follows_weights_and_settings(ssl_folder, tmp_path):
@@ -311,15 +302,7 @@ def test_digest_follows_weights_and_settings(ssl_folder, tmp_path):
     assert AudioEncoder(copy).fingerprint() != first
 
 
-def test_more_layers_than_there_are_takes_all(ssl_folder, caplog):
-    folder = ssl_folder("wav2vec2")
-    with caplog.at_level("INFO"):
-        encoder = AudioEncoder(folder, num_layers=12)
-    assert "3 layers, not 12" in caplog.text
-    assert encoder.fingerprint() == AudioEncoder(folder, None).fingerprint()
-
-
-def _whisper_truth(folder, clip, cut=None, all_layers=False):
+def _whisper_truth(folder, clip, cut=None):
     """Encoder output by transformers alone, window by window, trimmed."""
     import transformers
 
@@ -335,8 +318,6 @@ def _whisper_truth(folder, clip, cut=None, all_layers=False):
             state = out.last_hidden_state
             if cut is not None:
                 state = model.encoder.layer_norm(out.hidden_states[cut])
-            if all_layers:
-                state = torch.cat([*out.hidden_states[1:cut], state], dim=-1)
         parts.append(state[0, : math.ceil(len(piece) / 320)])
     return torch.cat(parts)
 
@@ -382,22 +363,9 @@ def test_whisper_fine_tuning_and_export(small_whisper, tmp_path):
     wavs, lens = _batch(_clips(9000, 20000))
     assert torch.equal(encoder(wavs, lens)[0], copy(wavs, lens)[0])
     assert encoder.fingerprint() == copy.fingerprint()
-    # It is a Hugging Face folder like any other.
+    # It is a Hugging Face folder like any other, and needs no decoder.
     truth = _whisper_truth(copy.source, _clips(9000)[0])
     assert torch.allclose(copy(wavs[:1, :9000])[0][0], truth, atol=1e-4)
-
-
-def test_whisper_needs_no_decoder(small_whisper, tmp_path):
-    from safetensors.torch import load_file, save_file
-
-    folder = tmp_path / "audio_encoder"
-    encoder = AudioEncoder(small_whisper)
-    encoder.export(tmp_path)
-    weights = folder / "model.safetensors"
-    state = load_file(weights)
-    state = {k: v for k, v in state.items() if k.startswith("encoder")}
-    save_file(state, weights, metadata={"format": "pt"})
-    assert AudioEncoder(folder).fingerprint() == encoder.fingerprint()
 
 
 @pytest.mark.real
@@ -482,10 +450,6 @@ def _broken(folder, what):
     weights = folder / "model.safetensors"
     if what == "no config":
         config.unlink()
-    elif what == "config":
-        config.write_text("{")
-    elif what == "no type":
-        config.write_text("[]")
     elif what == "model_type":
         config.write_text(json.dumps({"model_type": "llama"}))
     elif what == "no weights":
@@ -494,16 +458,11 @@ def _broken(folder, what):
         weights.write_bytes(weights.read_bytes()[:5000])
     elif what == "preprocessor":
         (folder / "preprocessor_config.json").unlink()
-    elif what == "shape":
-        content = json.loads(config.read_text())
-        config.write_text(json.dumps({**content, "hidden_size": 64}))
     elif what == "rate":
         path = folder / "preprocessor_config.json"
         content = json.loads(path.read_text())
         path.write_text(json.dumps({**content, "sampling_rate": 8000}))
     elif what == "missing":
-        from safetensors.torch import load_file, save_file
-
         state = load_file(weights)
         state.pop("encoder.layers.1.attention.k_proj.weight")
         save_file(state, weights, metadata={"format": "pt"})
@@ -513,8 +472,6 @@ def _broken(folder, what):
     "what,says",
     [
         ("no config", "has no config.json"),
-        ("config", "is not the configuration of a model"),
-        ("no type", "is not the configuration of a model"),
         (
             "model_type",
             "'llama' is not supported; give one of wav2vec2, hubert",
@@ -522,7 +479,6 @@ def _broken(folder, what):
         ("no weights", "has no weights"),
         ("truncated", "cannot be read"),
         ("preprocessor", "cannot be read"),
-        ("shape", "cannot be read"),
         ("rate", "8000 Hz"),
         ("missing", "encoder.layers.1.attention.k_proj.weight"),
     ],
@@ -560,6 +516,8 @@ def test_a_source_that_is_not_here_is_one_line(tmp_path, source, says):
 
 
 def test_bad_settings_are_one_line():
+    with pytest.raises(EncoderError, match="average is 0"):
+        AudioEncoder("logmel", average=0)
     with pytest.raises(EncoderError, match="num_layers is 0"):
         AudioEncoder("facebook/wav2vec2-large-robust", num_layers=0)
     with pytest.raises(EncoderError, match="hop of 5 ms"):
@@ -601,27 +559,19 @@ class _Malicious:
         return open, (self.path, "w")
 
 
-def test_pickled_weights_run_no_code(ssl_folder, tmp_path):
+def test_pickled_weights_are_read_and_run_no_code(ssl_folder, tmp_path):
     folder, trace = tmp_path / "audio_encoder", tmp_path / "trace"
-    AudioEncoder(ssl_folder("wav2vec2")).export(tmp_path)
-    (folder / "model.safetensors").unlink()
+    encoder = AudioEncoder(ssl_folder("wav2vec2"))
+    encoder.export(tmp_path)
     path = folder / "pytorch_model.bin"
+    state = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    torch.save(state, path)
+    assert AudioEncoder(folder).fingerprint() == encoder.fingerprint()
     torch.save({"a": _Malicious(trace)}, path, pickle_module=pickle)
     with pytest.raises(EncoderError, match="calls 'io.open'"):
         AudioEncoder(folder)
     assert not trace.exists()
-
-
-def test_plain_pickled_weights_are_read(ssl_folder, tmp_path):
-    from safetensors.torch import load_file
-
-    folder = tmp_path / "audio_encoder"
-    encoder = AudioEncoder(ssl_folder("wav2vec2"))
-    encoder.export(tmp_path)
-    state = load_file(folder / "model.safetensors")
-    (folder / "model.safetensors").unlink()
-    torch.save(state, folder / "pytorch_model.bin")
-    assert AudioEncoder(folder).fingerprint() == encoder.fingerprint()
 
 
 def test_without_transformers_is_one_line(ssl_folder, monkeypatch):
@@ -643,7 +593,7 @@ def test_logmel_imports_no_transformers():
     assert found.stdout.strip() == "False", found.stderr
 
 
-@pytest.mark.parametrize("average", [1, 2, 3, 7])
+@pytest.mark.parametrize("average", [1, 2, 7])
 def test_average_of_consecutive_frames(average):
     wavs = torch.randn(3, 16000) * 0.1
     lens = torch.tensor([1.0, 0.43, 0.9])
@@ -663,9 +613,3 @@ def test_average_of_consecutive_frames(average):
     assert encoder.frame_rate == 50 / average
     same = encoder.fingerprint() == AudioEncoder("logmel").fingerprint()
     assert same == (average == 1)
-
-
-@pytest.mark.parametrize("average", [0, -1, 1.5, "2"])
-def test_average_that_cannot_be_meant(average):
-    with pytest.raises(EncoderError, match="average"):
-        AudioEncoder("logmel", average=average)

@@ -21,7 +21,7 @@ from vavl_sb.training.mixup import Mixup
 from vavl_sb.utils.checkpoints import CheckedCheckpointer
 from vavl_sb.utils.errors import VAVLError
 from vavl_sb.utils.metrics import ConcordanceStats, EmotionStats
-from vavl_sb.utils.random_state import RandomState
+from vavl_sb.utils.seeding import RandomState
 
 LABELS = ["angry", "happy", "sad"]
 AUDIO_DIM, VISUAL_DIM = 10, 8

@@ -1,8 +1,4 @@
-"""Checkpoints under kills, damage and full disks.
-
-Authors
- * The vavl_sb authors 2026
-"""
+"""Checkpoints under kills, damage and full disks."""
 
 import errno
 import logging
@@ -15,7 +11,7 @@ import torch
 
 from vavl_sb.utils.checkpoints import CheckedCheckpointer
 from vavl_sb.utils.errors import VAVLError
-from vavl_sb.utils.random_state import RandomState
+from vavl_sb.utils.seeding import RandomState
 
 
 def saver_in(folder):
@@ -82,11 +78,15 @@ def flip(path):
     path.write_bytes(content)
 
 
+def remove(path):
+    path.unlink()
+
+
 FILES = ["net.ckpt", "random_state.ckpt", "CKPT.yaml", "checksums.json"]
 
 
 @pytest.mark.parametrize("name", FILES)
-@pytest.mark.parametrize("damage", [cut, empty, flip])
+@pytest.mark.parametrize("damage", [cut, empty, flip, remove])
 def test_a_damaged_checkpoint_is_told_and_the_one_before_used(
     saver, name, damage, caplog
 ):
@@ -118,46 +118,6 @@ def test_all_damaged_starts_anew(saver, caplog):
     cut(newest(saver) / "net.ckpt")
     assert recovered(saver) is None
     assert "there is none before it" in caplog.text
-
-
-@pytest.mark.parametrize("gone", FILES)
-def test_a_half_deleted_checkpoint_is_removed(saver, gone, caplog):
-    save(saver, 1)
-    save(saver, 2)
-    path = newest(saver)
-    (path / gone).unlink()
-    assert recovered(saver) == 1
-    assert not path.exists() and str(path) in caplog.text
-
-
-def older(saver):
-    """The newest checkpoint, as SpeechBrain's own Checkpointer leaves it."""
-    path = newest(saver)
-    (path / "checksums.json").unlink()
-    lines = (path / "CKPT.yaml").read_text().splitlines()
-    kept = [line for line in lines if "checksums" not in line]
-    assert len(kept) == len(lines) - 1
-    (path / "CKPT.yaml").write_text("\n".join(kept) + "\n")
-    return path
-
-
-def test_a_checkpoint_from_before_checksums_is_used_unchecked(saver, caplog):
-    save(saver, 1)
-    path = older(saver)
-    assert recovered(saver) == 1
-    (line,) = warnings(caplog)
-    assert str(path) in line and "unchecked" in line
-    # Those after it are checked, and it may take their place.
-    save(saver, 2)
-    flip(newest(saver) / "net.ckpt")
-    assert recovered(saver) == 1
-
-
-def test_an_older_one_that_is_cut_is_not_used(saver, caplog):
-    save(saver, 1)
-    empty(older(saver) / "CKPT.yaml")
-    assert recovered(saver) is None
-    assert "CKPT.yaml is damaged" in caplog.text
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
@@ -220,7 +180,8 @@ def test_killed_at_each_step_of_saving_and_deleting(tmp_path):
         assert recovered(again, max_key="score") == 2
         # Whatever lay about is not taken for one, and the run goes on.
         for path in again.checkpoints_dir.iterdir():
-            assert set(FILES) == set(os.listdir(path)), path
+            aside = path.name.startswith("damaged+")
+            assert aside or set(FILES) == set(os.listdir(path)), path
         save(again, 5, 0.7)
         assert recovered(again) == 5
     assert sorted(found) == found and set(found) == {2, 3, 4}

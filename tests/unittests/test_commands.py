@@ -20,10 +20,7 @@ from test_media import grays, sine, write
 from vavl_sb.cli import main
 from vavl_sb.faces.tracker import FaceTracker
 from vavl_sb.features.extractor import FeatureExtractor
-from vavl_sb.inference import (
-    EmotionRecognizer,
-    metadata as about,
-)
+from vavl_sb.inference import EmotionRecognizer, hub
 from vavl_sb.lobes.audio_encoder import AudioEncoder
 from vavl_sb.lobes.vavl import VAVL
 from vavl_sb.lobes.visual_encoder import VisualEncoder
@@ -103,7 +100,7 @@ def test_all_commands_take_a_model_in_the_same_way(monkeypatch, capsys):
         raise VAVLError("that will do")
 
     monkeypatch.setattr(EmotionRecognizer, "from_hparams", load)
-    monkeypatch.setattr(about, "model_folder", load)
+    monkeypatch.setattr(hub, "model_folder", load)
     monkeypatch.setattr(server, "serve", lambda load, *options: load())
     for command in ("predict M clip", "evaluate M test.json", "demo M"):
         words = [*command.split(), "--token", "T", "--trust"]
@@ -234,7 +231,11 @@ def make_run(folder, labels=LABELS, corpus="CREMA-D"):
         folder / "inference",
         net,
         encoder,
-        record=run_record({**hparams, "feature_extractor": encoder}),
+        record=run_record(
+            audio_encoder=encoder.audio_encoder,
+            visual_encoder=encoder.visual_encoder,
+            **hparams,
+        ),
         task="classification",
         labels=labels,
         corpus=corpus,
@@ -249,10 +250,10 @@ def test_info_tells_what_an_export_records(run_folder, capsys):
     about = json.loads(out)
     assert status == 0
     assert about["labels"] == LABELS and about["trained_heads"] == ["audio"]
-    assert about["encoders"] == {"audio": "logmel", "visual": "gradients"}
+    assert about["encoders"]["audio"] == "log-mel features (logmel)"
     assert about["test"] == {"audio": {"f1_macro": 0.5, "uar": 0.25}}
     assert about["run"]["seed"] == 11 and about["run"]["partition"] == 2
-    assert "Open Database" in about["licences"]["corpus"]
+    assert "Open Database" in about["licences"]["CREMA-D"]
     out = call(capsys, "info", run_folder / "inference")[1]
     assert "f1_macro 0.500" in out and "(7 test clips)" in out
 

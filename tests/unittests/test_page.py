@@ -27,7 +27,6 @@ from vavl_sb.page.layout import (
     Page,
     answers_html,
     build_page,
-    chosen_modality,
     crops_html,
     results,
 )
@@ -188,15 +187,15 @@ def test_clips_that_grow_old_are_deleted_by_gradio(tmp_path):
 
     clips = Clips(tmp_path, max_bytes=99)
     page = build_page(None, clips, max_mb=1)
-    file = SimpleNamespace(file=io.BytesIO(b"clip"), size=4, filename="a.mp4")
-    paths = [Path(clips.keep(file)) for _ in range(3)]
+    file = (io.BytesIO(b"clip"), 4, "a.mp4")
+    paths = [Path(clips.keep(*file)) for _ in range(3)]
     for _ in clips.kept:  # Uploads come while Gradio looks at them.
-        paths.append(Path(clips.keep(file)))
+        paths.append(Path(clips.keep(*file)))
     delete_files_created_by_app(page, age=3600)
     assert len(paths) == 6 and all(path.is_file() for path in paths)
     delete_files_created_by_app(page, age=-1)
     assert not any(path.is_file() for path in paths)
-    clips.keep(file)
+    clips.keep(*file)
     assert len(list(tmp_path.iterdir())) == 1
 
 
@@ -255,28 +254,8 @@ def test_switches_ask_the_head_that_is_left_about_the_same_clip(tmp_path):
         (path, "audio", 0),
     ]
     with pytest.raises(VAVLError, match="not both"):
-        chosen_modality(True, True)
+        page.same_clip("anna", True, True)
     assert page.new_clip("anna", None, False, False) == Page.EMPTY
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_an_error_names_the_file_as_its_owner_does_and_deletes_it(tmp_path):
-    page = page_of(Recognizer(), tmp_path)
-    path = upload(tmp_path, "text", "notes.txt")
-    with pytest.raises(VAVLError) as error:
-        page.new_clip("anna", str(path), False, False)
-    assert str(error.value) == "notes.txt: not a media file"
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_clip_that_ended_the_work_is_deleted_whatever_was_asked(tmp_path):
-    def ask(path, modality):
-        raise Ended(f"{path}: took more than 3 s")
-
-    page = Page(ask, Clips(tmp_path, max_bytes=99))
-    path = upload(tmp_path, "long", "a.mp4")
-    with pytest.raises(VAVLError, match="^a.mp4: took more than 3 s$"):
-        page.new_clip("anna", str(path), True, False)
     assert list(tmp_path.iterdir()) == []
 
 

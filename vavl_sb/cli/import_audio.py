@@ -45,7 +45,7 @@ def run(options):
     int
         Exit status.
     """
-    from vavl_sb.lobes.import_audio_weights import import_audio
+    from vavl_sb.lobes.import_weights import import_audio
 
     target, left_out = import_audio(options.file, options.out, options.config)
     tell(left_out, f"--audio_encoder_source {target}")

@@ -38,9 +38,10 @@ def run(options):
     int
         Exit status, 0.
     """
-    from vavl_sb.inference.metadata import read_about
+    from vavl_sb.inference.hub import model_folder
+    from vavl_sb.training.run_metadata import describe
 
-    about = read_about(options.model, options.token)
+    about = describe(model_folder(options.model, token=options.token))
     if options.json:
         say_json(about)
     else:

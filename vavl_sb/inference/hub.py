@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from vavl_sb.lobes.hf_source import HUB_NAME
+from vavl_sb.lobes.hf_base import HUB_NAME
 from vavl_sb.training.model_file import MODEL, WEIGHTS
 from vavl_sb.utils.errors import EncoderError, VAVLError, first_line
 

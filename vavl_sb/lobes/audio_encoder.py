@@ -3,24 +3,23 @@
 Pretrained encoders (wav2vec 2.0, HuBERT, WavLM, Whisper) by SpeechBrain's
 lobes, or log-mel features, which need no download. All of them give a clip
 the same features alone, in any batch and under any padding.
-
-Authors
- * The vavl_sb authors 2026
 """
 
+import contextlib
 import os
+import tempfile
+import warnings
 from pathlib import Path
 
 import torch
 from speechbrain.dataio.dataio import length_to_mask
 
 from vavl_sb.lobes.feature_encoder import FeatureEncoder
-from vavl_sb.lobes.hf_config import read_config
-from vavl_sb.lobes.hf_source import find_folder
-from vavl_sb.lobes.log_mel import LogMel
-from vavl_sb.utils.errors import EncoderError
-
-SAMPLE_RATE = 16000
+from vavl_sb.lobes.hf_base import find_folder
+from vavl_sb.lobes.hf_config import read_config, read_preprocessor
+from vavl_sb.lobes.log_mel import SAMPLE_RATE, LogMel
+from vavl_sb.utils.errors import EncoderError, first_line
+from vavl_sb.utils.files import write_json
 
 
 class AudioEncoder(FeatureEncoder):
@@ -84,29 +83,25 @@ class AudioEncoder(FeatureEncoder):
 
     def __init__(
         self,
-        source,
-        num_layers=12,
-        freeze=True,
-        save_path=None,
-        hop_ms=20,
-        freeze_feature_extractor=True,
-        spec_augment=False,
-        output_all_hiddens=False,
-        average=1,
+        source: str | Path,
+        num_layers: int | None = 12,
+        freeze: bool = True,
+        save_path: str | Path | None = None,
+        hop_ms: int = 20,
+        freeze_feature_extractor: bool = True,
+        spec_augment: bool = False,
+        output_all_hiddens: bool = False,
+        average: int = 1,
     ):
         super().__init__()
         self.source = os.fspath(source)
-        if not isinstance(average, int) or average < 1:
-            raise EncoderError(
-                f"audio encoder {source}: average is {average!r}; give a whole "
-                "number above 0, such as 1 for all frames"
-            )
         self.average = average
-        if num_layers is not None and num_layers < 1:
-            raise EncoderError(
-                f"audio encoder {source}: num_layers is {num_layers}; give a "
-                "whole number above 0, or null for all layers"
-            )
+        for name, number in (("average", average), ("num_layers", num_layers)):
+            if number is not None and number < 1:
+                raise EncoderError(
+                    f"audio encoder {source}: {name} is {number}; give a "
+                    "positive integer"
+                )
         if self.source == "logmel":
             self.encoder = LogMel(hop_ms)
         else:
@@ -115,11 +110,11 @@ class AudioEncoder(FeatureEncoder):
             if config["model_type"] == "vavl_logmel":
                 self.encoder = LogMel(config.get("hop_ms", hop_ms))
             else:
-                self.encoder = _ssl().load_lobe(folder, config, num_layers)
+                self.encoder = _load_lobe(folder, config, num_layers)
         is_logmel = isinstance(self.encoder, LogMel)
         self.output_all_hiddens = bool(output_all_hiddens) and not is_logmel
         if not is_logmel:
-            self.encoder.all_layers = self.output_all_hiddens
+            self.encoder.output_all_hiddens = self.output_all_hiddens
         self.set_freeze(freeze or is_logmel)
         if not self.freeze:
             self.encoder.prepare_training(
@@ -127,16 +122,16 @@ class AudioEncoder(FeatureEncoder):
             )
 
     @property
-    def output_dim(self):
+    def output_dim(self) -> int:
         """Numbers per frame."""
         return self.encoder.output_dim
 
     @property
-    def frame_rate(self):
+    def frame_rate(self) -> float:
         """Frames per second."""
         return SAMPLE_RATE / self.encoder.hop / self.average
 
-    def settings(self):
+    def settings(self) -> dict:
         """All settings that features depend on, besides the weights.
 
         Returns
@@ -144,13 +139,9 @@ class AudioEncoder(FeatureEncoder):
         dict
             ``kind`` and what belongs to the kind.
         """
-        found = self.encoder.settings()
-        # Left out where it does nothing, so that older caches hold.
-        return (
-            found if self.average == 1 else {**found, "average": self.average}
-        )
+        return {**self.encoder.settings(), "average": self.average}
 
-    def feature_state(self):
+    def feature_state(self) -> dict[str, torch.Tensor]:
         """All tensors that features depend on.
 
         Returns
@@ -160,7 +151,9 @@ class AudioEncoder(FeatureEncoder):
         """
         return self.encoder.feature_state()
 
-    def forward(self, wavs, wav_lens=None):
+    def forward(
+        self, wavs: torch.Tensor, wav_lens: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Features of a batch of clips.
 
         Arguments
@@ -179,8 +172,6 @@ class AudioEncoder(FeatureEncoder):
         lens : torch.Tensor
             Lengths relative to T, float32, shape (B,).
         """
-        if wavs.ndim != 2:
-            raise ValueError(f"wavs must be (B, n), got {tuple(wavs.shape)}")
         samples = _absolute(wav_lens, wavs)
         longest = int(samples.max())
         wavs = wavs[:, :longest].float()
@@ -199,7 +190,7 @@ class AudioEncoder(FeatureEncoder):
             features, frames = average_frames(features, frames, self.average)
         return features, frames / frames.max()
 
-    def export(self, folder):
+    def export(self, folder: str | Path) -> dict:
         """Writes the folder ``audio_encoder`` into an exported model's.
 
         Arguments
@@ -226,7 +217,9 @@ class AudioEncoder(FeatureEncoder):
         }
 
 
-def average_frames(features, frames, average):
+def average_frames(
+    features: torch.Tensor, frames: torch.Tensor, average: int
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Averages consecutive frames, within each clip.
 
     Arguments
@@ -261,8 +254,10 @@ def average_frames(features, frames, average):
     return total / counts.unsqueeze(-1), -(-frames // average)
 
 
-def _ssl():
-    """The module of pretrained lobes, imported when one is asked for."""
+def _load_lobe(
+    folder: Path, config: dict, num_layers: int | None
+) -> torch.nn.Module:
+    """SpeechBrain's lobe for a folder, cut to its first layers."""
     try:
         import transformers  # noqa: F401
     except ImportError:
@@ -270,12 +265,67 @@ def _ssl():
             "pretrained speech encoders need the package transformers; "
             'pip install "vavl_sb[ssl]", or use logmel'
         ) from None
-    from vavl_sb.lobes import hf_encoder as ssl_encoder
+    from vavl_sb.lobes import wav2vec2, whisper
 
-    return ssl_encoder
+    kinds = {
+        "wav2vec2": wav2vec2.MaskedWav2Vec2,
+        "hubert": wav2vec2.MaskedHuBERT,
+        "wavlm": wav2vec2.MaskedWavLM,
+        "whisper": whisper.WindowedWhisper,
+    }
+    lobe = kinds[config["model_type"]]
+    extractor = lobe.extractor_class.__name__
+    preprocessor = read_preprocessor(folder, extractor)
+    if "vavl_sb" in config:
+        num_layers = None
+    try:
+        # SpeechBrain hands a folder to transformers, which would also read
+        # code, adapters and generation settings: it gets one of ours.
+        with _quiet(), tempfile.TemporaryDirectory() as plain:
+            write_json(os.path.join(plain, "config.json"), config)
+            write_json(
+                os.path.join(plain, "preprocessor_config.json"),
+                {"feature_extractor_type": extractor, **preprocessor},
+            )
+            loaded = lobe(plain, folder, num_layers)
+    except EncoderError:
+        raise
+    # A broken file shows as anything from OSError to SafetensorError.
+    except Exception as error:
+        raise EncoderError(
+            f"audio encoder {folder}: cannot be read ({first_line(error)}); "
+            "copy or download the folder again"
+        ) from error
+    rate = loaded.feature_extractor.sampling_rate
+    if rate != SAMPLE_RATE:
+        raise EncoderError(
+            f"audio encoder {folder}: is made for {rate} Hz; give one that "
+            f"is made for {SAMPLE_RATE} Hz"
+        )
+    return loaded
 
 
-def _absolute(lens, wavs):
+@contextlib.contextmanager
+def _quiet():
+    """No progress bars of transformers, lists of unused weights (the layers
+    that are cut off), nor warnings meant for SpeechBrain's authors."""
+    from transformers.utils import logging
+
+    level = logging.get_verbosity()
+    bars = logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _absolute(lens: torch.Tensor | None, wavs: torch.Tensor) -> torch.Tensor:
     """Samples of each clip (B,), from relative lengths."""
     batch, longest = wavs.shape
     if lens is None:

@@ -42,7 +42,12 @@ class MaskedConvolutionModule(ConvolutionModule):
     True
     """
 
-    def forward(self, x, mask=None, dynchunktrain_config=None):
+    def forward(
+        self,
+        x: torch.Tensor,
+        mask: torch.Tensor | None = None,
+        dynchunktrain_config: None = None,
+    ) -> torch.Tensor:
         """Applies the convolution.
 
         Arguments
@@ -72,7 +77,7 @@ class MaskedConvolutionModule(ConvolutionModule):
             out = out.masked_fill(mask, 0.0)
         return self.after_conv(self._depthwise(out))
 
-    def _depthwise(self, x):
+    def _depthwise(self, x: torch.Tensor) -> torch.Tensor:
         """The depthwise convolution over frames (B, T, C).
 
         As pictures one row high, whose channels come last in memory just as
@@ -108,14 +113,14 @@ class RelativeAttention(RelPosMHAXL):
 
     def forward(
         self,
-        query,
-        key,
-        value,
-        pos_embs,
-        key_padding_mask=None,
-        attn_mask=None,
-        return_attn_weights=False,
-    ):
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        pos_embs: torch.Tensor,
+        key_padding_mask: torch.Tensor | None = None,
+        attn_mask: None = None,
+        return_attn_weights: bool = False,
+    ) -> tuple[torch.Tensor, None]:
         """Attends over the frames of each clip.
 
         Arguments
@@ -168,7 +173,7 @@ class RelativeAttention(RelPosMHAXL):
         return self.out_proj(out), None
 
     @staticmethod
-    def _shift(scores, frames):
+    def _shift(scores: torch.Tensor, frames: int) -> torch.Tensor:
         """Row i of (B, heads, T, 2 T - 1) from place T - 1 - i on, T long."""
         if frames == 1:
             return scores
@@ -182,7 +187,7 @@ class RelativeAttention(RelPosMHAXL):
 class FeedForward(PositionalwiseFeedForward):
     """SpeechBrain's feed-forward module, without turning its input around."""
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Applies the module.
 
         Arguments
@@ -226,12 +231,12 @@ class MaskedConformerEncoder(nn.Module):
 
     def __init__(
         self,
-        num_layers,
-        d_model,
-        nhead=8,
-        d_ffn=2048,
-        kernel_size=31,
-        dropout=0.1,
+        num_layers: int,
+        d_model: int,
+        nhead: int = 8,
+        d_ffn: int = 2048,
+        kernel_size: int = 31,
+        dropout: float = 0.1,
     ):
         super().__init__()
         self.positions = RelPosEncXL(d_model)
@@ -257,7 +262,9 @@ class MaskedConformerEncoder(nn.Module):
                     activation=Swish,
                 )
 
-    def forward(self, x, padding_mask=None):
+    def forward(
+        self, x: torch.Tensor, padding_mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Encodes frames in the context of their clip.
 
         Arguments
@@ -280,7 +287,7 @@ class MaskedConformerEncoder(nn.Module):
         return encoded
 
 
-def compile_conformers(module, **how):
+def compile_conformers(module: nn.Module, **how) -> None:
     """Compiles the conformers of a network, in place.
 
     Nearly all of a step's time goes there. What is around them depends on

@@ -2,20 +2,19 @@
 
 Both turn a signal into features, are frozen unless the user says otherwise,
 and are known by a fingerprint that names cached features and exported models.
-
-Authors
- * The vavl_sb authors 2026
 """
 
 import contextlib
 import hashlib
 import json
+from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 from torch import nn
 
 
-def hash_state(settings, tensors):
+def hash_state(settings: dict, tensors: dict[str, torch.Tensor]) -> str:
     """SHA-256 of settings and tensors, the same on every machine.
 
     Arguments
@@ -77,7 +76,7 @@ class FeatureEncoder(nn.Module):
     (torch.Size([1, 50, 1]), 64)
     """
 
-    def set_freeze(self, freeze):
+    def set_freeze(self, freeze: bool) -> None:
         """Freezes the encoder, or lets it learn.
 
         Arguments
@@ -87,10 +86,10 @@ class FeatureEncoder(nn.Module):
         """
         self.freeze = bool(freeze)
         self.requires_grad_(not self.freeze)
-        self._fingerprint = (None, None)
+        self._fingerprint: tuple[dict | None, str] = (None, "")
         self.train(not self.freeze)
 
-    def train(self, mode=True):
+    def train(self, mode: bool = True) -> "FeatureEncoder":
         """Sets the mode; a frozen encoder stays in eval mode.
 
         A Brain calls ``modules.train()`` on all modules alike. In a frozen
@@ -110,7 +109,7 @@ class FeatureEncoder(nn.Module):
         return super().train(mode and not self.freeze)
 
     @contextlib.contextmanager
-    def _features_context(self, device):
+    def _features_context(self, device: torch.device) -> Iterator[None]:
         """Frozen: no gradients, and float32 even where the rest runs in bf16.
 
         Features are cached once and computed anew at inference; they must not
@@ -122,7 +121,7 @@ class FeatureEncoder(nn.Module):
         with torch.no_grad(), torch.autocast(device.type, enabled=False):
             yield
 
-    def settings(self):
+    def settings(self) -> dict:
         """All settings that features depend on, besides the weights.
 
         Returns
@@ -136,7 +135,7 @@ class FeatureEncoder(nn.Module):
             "features depend on, or {} for none"
         )
 
-    def feature_state(self):
+    def feature_state(self) -> dict[str, torch.Tensor]:
         """All tensors that features depend on.
 
         Returns
@@ -147,7 +146,7 @@ class FeatureEncoder(nn.Module):
         """
         return self.state_dict()
 
-    def export(self, folder):
+    def export(self, folder: Path) -> dict:
         """Writes what it takes to make the encoder anew.
 
         Arguments
@@ -166,7 +165,7 @@ class FeatureEncoder(nn.Module):
         """
         return {}
 
-    def fingerprint(self):
+    def fingerprint(self) -> str:
         """Fingerprint of class, settings and weights.
 
         Equal digests mean equal features (up to the rounding of the device).

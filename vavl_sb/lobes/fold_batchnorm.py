@@ -3,9 +3,6 @@
 In eval mode a BatchNorm layer multiplies each channel by a number and adds
 another. The convolution before it can do both with its own weights and bias,
 and a pass over all values is saved.
-
-Authors
- * The vavl_sb authors 2026
 """
 
 import copy
@@ -14,7 +11,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 
-def fold_batch_norms(network):
+def fold_batch_norms(network: nn.Module) -> nn.Module:
     """A copy whose convolutions do the work of the BatchNorm behind them.
 
     Arguments
@@ -51,7 +48,7 @@ def fold_batch_norms(network):
     return folded
 
 
-def _fold(convolution, norm):
+def _fold(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
     """Puts a BatchNorm into the convolution before it."""
     convolution.weight, convolution.bias = fuse_conv_bn_weights(
         convolution.weight,
@@ -64,7 +61,7 @@ def _fold(convolution, norm):
     )
 
 
-def _behind(norm):
+def _behind(norm: nn.BatchNorm2d) -> nn.Module:
     """What a BatchNorm of timm does after it has normalized."""
     parts = [getattr(norm, name, None) for name in ("drop", "act")]
     parts = [p for p in parts if p and not isinstance(p, nn.Identity)]

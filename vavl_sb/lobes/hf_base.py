@@ -1,41 +1,144 @@
-"""What the pretrained speech encoders share: strict loading, and export.
+"""Pretrained speech encoders in the Hugging Face layout: found, read strictly
+and written again.
 
-Authors
- * The vavl_sb authors 2026
+Nothing here imports transformers, so that a wrong path is told apart from a
+missing package.
 """
 
 import copy
 import json
-import os
+import re
+from pathlib import Path
+from typing import Any
 
 import torch
 
-from vavl_sb.lobes.hf_source import read_state
-from vavl_sb.utils.errors import EncoderError
+from vavl_sb.lobes.hf_config import read_config
+from vavl_sb.utils.errors import EncoderError, first_line
 from vavl_sb.utils.files import write_json
 from vavl_sb.utils.logger import get_logger
-from vavl_sb.utils.weights import check_finite, save_tensors
+from vavl_sb.utils.weights import check_finite, load_tensors, save_tensors
 
 logger = get_logger(__name__)
 
+CONFIGS = ["config.json", "preprocessor_config.json"]
+# The last two are pickled: their tensors are taken out, nothing is run.
+WEIGHTS = [
+    "model.safetensors",
+    "model-*-of-*.safetensors",
+    "pytorch_model.bin",
+    "pytorch_model-*-of-*.bin",
+]
+HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 # Numbers of a network that its files need not have: what masks, a decoder.
 UNSAVED = 2**20
 
 
-class StrictLobe:
-    """Loading, description and export, for a lobe of SpeechBrain."""
+def find_folder(
+    source: str | Path, save_path: str | Path | None = None
+) -> Path:
+    """Folder of a pretrained encoder, downloaded if it is a hub name.
 
+    Arguments
+    ---------
+    source : str or Path
+        A local folder in the Hugging Face layout, or a name of the hub.
+    save_path : str or Path
+        Where downloads are kept; None for Hugging Face's own cache.
+
+    Returns
+    -------
+    Path
+        It has a readable config.json and weights.
+
+    Raises
+    ------
+    EncoderError
+        In one line: no such folder, no configuration or weights in it, or no
+        way to download it.
+    """
+    folder = Path(source).expanduser()
+    if folder.is_file():
+        raise EncoderError(
+            f"audio encoder {source}: is a file; give the folder that has "
+            "config.json and model.safetensors"
+        )
+    if not folder.is_dir():
+        if not HUB_NAME.fullmatch(str(source)):
+            raise EncoderError(
+                f"audio encoder {source}: no such folder; give a local "
+                "Hugging Face folder, the name of a model on the hub, or logmel"
+            )
+        folder = _download(str(source), save_path)
+    if read_config(folder)["model_type"] != "vavl_logmel":
+        _weights(folder)
+    return folder
+
+
+def _weights(folder: Path) -> list[Path]:
+    """The files of weights, of the first kind that there is."""
+    for pattern in WEIGHTS:
+        paths = [p for p in sorted(folder.glob(pattern)) if p.is_file()]
+        if paths:
+            return paths
+    raise EncoderError(
+        f"audio encoder {folder}: has no weights ({WEIGHTS[0]} or "
+        f"{WEIGHTS[2]}); copy or download the folder again"
+    )
+
+
+def _download(name: str, save_path: str | Path | None) -> Path:
+    """Folder of the newest version on the hub, or the one already here."""
+    from huggingface_hub import snapshot_download
+
+    def get(patterns):
+        try:
+            return Path(
+                snapshot_download(
+                    name,
+                    cache_dir=save_path,
+                    allow_patterns=[*CONFIGS, *patterns],
+                )
+            )
+        # Name, network, disk or token: the user needs the one line.
+        except Exception as error:
+            raise EncoderError(
+                f"audio encoder {name}: no such folder here, and it cannot be "
+                f"downloaded from the hub ({first_line(error)}); give a local "
+                "folder, or use logmel, which needs no download"
+            ) from None
+
+    # Nothing large is fetched for a model that is refused.
+    read_config(get([]))
+    folder = get(WEIGHTS[:2])
+    if not any(any(folder.glob(pattern)) for pattern in WEIGHTS[:2]):
+        folder = get(WEIGHTS[2:])
+    return folder
+
+
+class StrictLobe:
+    """Strict loading, fingerprint and export, for a lobe of SpeechBrain."""
+
+    # Of SpeechBrain's lobe.
+    config: Any
+    model: Any
+    feature_extractor: Any
+    normalize_wav: bool
+    # Where the weights are, and how many layers are kept; None for all.
+    _folder: Path
+    _num_layers: int | None
     # transformers' classes, and its attention.
-    model_class = extractor_class = None
+    model_class: Any = None
+    extractor_class: Any = None
     attention = "sdpa"
     # Key of the configuration that counts the layers, what else features
     # depend on, and prefix of the weights that they depend on.
     layers_key = "num_hidden_layers"
-    config_keys = ()
+    config_keys: tuple[str, ...] = ()
     prefix = ""
     output_dim_key = "hidden_size"
     # Whether features are the outputs of all layers, side by side.
-    all_layers = False
+    output_all_hiddens = False
 
     def override_config(self, config):
         """Cuts the number of layers before any weight is read.
@@ -68,12 +171,22 @@ class StrictLobe:
         return config
 
     def _from_pretrained(self, source, **unused):
-        """Reads weights, as float32, all or none."""
+        """Reads weights, as float32, all or none; SpeechBrain calls it.
+
+        Whatever shards there are are read, and no index: it could name files
+        elsewhere.
+        """
         state = {
             key: tensor
-            for key, tensor in read_state(self._folder).items()
+            for path in _weights(self._folder)
+            for key, tensor in load_tensors(path, finite=False).items()
             if f".{self.prefix}" in f".{key}"
         }
+        if any(t.dtype in (torch.int8, torch.uint8) for t in state.values()):
+            raise EncoderError(
+                f"audio encoder {self._folder}: its weights are quantized; "
+                "give them as floats"
+            )
         self._refuse_larger(sum(t.numel() for t in state.values()))
         # Without a name transformers reads no file at all.
         self.model, report = self.model_class.from_pretrained(
@@ -85,9 +198,7 @@ class StrictLobe:
             output_loading_info=True,
         )
         self.model.float()
-        missing = sorted(
-            key for key in report["missing_keys"] if self._matters(key)
-        )
+        missing = sorted(filter(self._matters, report["missing_keys"]))
         if missing:
             raise EncoderError(
                 f"audio encoder {self._folder}: lacks {len(missing)} weights, "
@@ -95,7 +206,7 @@ class StrictLobe:
             )
         check_finite(self.feature_state(), self._folder)
 
-    def _refuse_larger(self, present):
+    def _refuse_larger(self, present: int):
         """Refuses a network of more numbers than there are weights."""
         # On no device: shapes without memory.
         with torch.device("meta"):
@@ -108,17 +219,19 @@ class StrictLobe:
                 "or download the folder again"
             )
 
-    def _matters(self, key):
+    def _matters(self, key: str) -> bool:
         """Whether features depend on a weight."""
         return key.startswith(self.prefix) and key != "masked_spec_embed"
 
     @property
-    def output_dim(self):
+    def output_dim(self) -> int:
         """Numbers per frame."""
-        layers = getattr(self.config, self.layers_key) if self.all_layers else 1
-        return layers * getattr(self.config, self.output_dim_key)
+        width = getattr(self.config, self.output_dim_key)
+        if self.output_all_hiddens:
+            width *= getattr(self.config, self.layers_key)
+        return width
 
-    def join_layers(self, out):
+    def join_layers(self, out) -> torch.Tensor:
         """Features of what transformers' encoder gives.
 
         Arguments
@@ -131,34 +244,39 @@ class StrictLobe:
         torch.Tensor
             Shape (B, T, output_dim).
         """
-        if not self.all_layers:
+        if not self.output_all_hiddens:
             return out.last_hidden_state
         # The first is what the transformer reads; whether the last is before
         # or after the final LayerNorm depends on transformers' version.
         states = [*out.hidden_states[1:-1], out.last_hidden_state]
         return torch.cat(states, dim=-1)
 
-    def settings(self):
+    def settings(self) -> dict:
         """All that features depend on besides the weights."""
-        described = {"kind": self.config.model_type}
-        for key in sorted((self.layers_key, *self.config_keys)):
-            value = getattr(self.config, key, None)
-            described[key] = list(value) if _is_listlike(value) else value
-        # Left out where it is off, so that older caches hold.
-        if self.all_layers:
-            described["all_layers"] = True
-        return described
+        found = {
+            key: getattr(self.config, key, None)
+            for key in (self.layers_key, *self.config_keys)
+        }
+        found = {
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in found.items()
+        }
+        return {
+            "kind": self.config.model_type,
+            "output_all_hiddens": self.output_all_hiddens,
+            **found,
+        }
 
-    def feature_state(self):
+    def feature_state(self) -> dict[str, torch.Tensor]:
         """Weights that features depend on."""
         state = self.model.state_dict()
         return {k: v for k, v in state.items() if self._matters(k)}
 
-    def export_state(self):
+    def export_state(self) -> tuple:
         """Weights and configuration to write."""
         return self.model.state_dict(), copy.deepcopy(self.config)
 
-    def write(self, folder):
+    def write(self, folder: str) -> None:
         """Writes a Hugging Face folder.
 
         Arguments
@@ -170,22 +288,11 @@ class StrictLobe:
         config.architectures = [type(self.model).__name__]
         config.dtype = "float32"
         config.save_pretrained(folder)
-        self._mark(os.path.join(folder, "config.json"))
+        path = Path(folder, "config.json")
+        written = json.loads(path.read_text(encoding="utf-8"))
+        written.pop("_name_or_path", None)
+        # The mark of a model that is cut already.
+        layers = getattr(self.config, self.layers_key)
+        write_json(path, {**written, "vavl_sb": {"num_layers": layers}})
         self.feature_extractor.save_pretrained(folder)
-        path = os.path.join(folder, "model.safetensors")
-        save_tensors(state, path, {"format": "pt"})
-
-    def _mark(self, path):
-        """Marks a configuration as cut, and forgets where it came from."""
-        with open(path, encoding="utf-8") as file:
-            config = json.load(file)
-        config.pop("_name_or_path", None)
-        config["vavl_sb"] = {
-            "num_layers": getattr(self.config, self.layers_key)
-        }
-        write_json(path, config)
-
-
-def _is_listlike(value):
-    """Lists and tuples, which JSON writes alike."""
-    return isinstance(value, (list, tuple))
+        save_tensors(state, Path(folder, "model.safetensors"), {"format": "pt"})

@@ -1,24 +1,35 @@
-"""Published weights of encoders, read safely and checked name by name.
-
-Authors
- * The vavl_sb authors 2026
-"""
+"""Published weights of encoders, read safely and checked name by name."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save
 
+from vavl_sb.lobes.hf_config import read_config, read_preprocessor
 from vavl_sb.lobes.visual_encoder import MODEL, PREFIXES, create_backbone
 from vavl_sb.utils.errors import EncoderError
-from vavl_sb.utils.files import write_atomically
-from vavl_sb.utils.weights import load_tensors
+from vavl_sb.utils.files import write_atomically, write_folder
+from vavl_sb.utils.weights import load_tensors, save_tensors
 
-# So many names of each fault are told.
-TOLD = 5
+Tensors = dict[str, torch.Tensor]
+
+FIRST = "feature_extractor.conv_layers.0.conv.weight"
+PARTS = {"feature_extractor", "feature_projection", "encoder"}
+POSITIONS = "encoder.pos_conv_embed.conv."
+DIRECTION = f"{POSITIONS}parametrizations.weight.original1"
+# torch's old names of a weight's norm and direction, and its new ones.
+RENAMED = {
+    f"{POSITIONS}weight_g": f"{POSITIONS}parametrizations.weight.original0",
+    f"{POSITIONS}weight_v": DIRECTION,
+}
+HEAD_SIZE = 64
+STRIDES = (5, 2, 2, 2, 2, 2, 2)
 
 
-def import_visual(source, target=None):
+def import_visual(
+    source: str | Path, target: str | Path | None = None
+) -> tuple[Path, list[str]]:
     """Writes the weights of an EfficientNet-B2 as safetensors.
 
     Arguments
@@ -43,11 +54,7 @@ def import_visual(source, target=None):
         fit. Then nothing is written.
     """
     source = Path(source)
-    if target is None and source.suffix == ".safetensors":
-        raise EncoderError(
-            f"{source}: give OUT, another file to write the weights to"
-        )
-    target = new_path(target or source.with_suffix(".safetensors"))
+    target = _new_path(target or source.with_suffix(".safetensors"))
     found = {}
     for name, tensor in load_tensors(source).items():
         while name.startswith(PREFIXES):
@@ -58,32 +65,60 @@ def import_visual(source, target=None):
     parts = {name.split(".")[0] for name in wanted}
     left_out = check_fit(source, MODEL, found, wanted, parts)
     tensors = {name: found[name] for name in wanted if name in found}
-    write_atomically(
-        target,
-        save(owned(tensors), {"format": "pt", "model": MODEL}),
-    )
+    content = save(_owned(tensors), {"format": "pt", "model": MODEL})
+    write_atomically(target, content)
     return target, left_out
 
 
-def new_path(path):
-    """A path to write to, at which nothing stands.
+def import_audio(
+    source: str | Path,
+    target: str | Path | None = None,
+    config_folder: str | Path | None = None,
+) -> tuple[Path, list[str]]:
+    """Writes a Hugging Face folder of a wav2vec 2.0, such as VAVL's
+    ``final_wav2vec.pt``.
 
     Arguments
     ---------
-    path : str or Path
-        File or folder.
+    source : str or Path
+        State dict of transformers' ``Wav2Vec2Model`` of any number of layers,
+        alone or within a larger model, by ``torch.save`` or as safetensors.
+    target : str or Path
+        The folder to write; None: ``source`` without its ending.
+    config_folder : str or Path
+        Folder with the config.json of the model, or of one that differs in
+        the number of layers only; None: it is told from the shapes.
 
     Returns
     -------
-    Path
+    target : Path
+        The folder, for ``AudioEncoder(source=target)``.
+    left_out : list of str
+        Names in the source that features do not depend on.
+
+    Raises
+    ------
+    EncoderError
+        In one line: what cannot be read, or which names and shapes do not
+        fit. Then nothing is written.
     """
-    path = Path(path)
-    if path.exists():
-        raise EncoderError(f"{path}: exists; remove it, or give another OUT")
-    return path
+    source = Path(source)
+    target = _new_path(target or source.with_suffix(""))
+    found, left_out = _find_root(source, load_tensors(source))
+    config, wanted = _make_network(source, found, config_folder)
+    left_out += check_fit(source, "wav2vec2", found, wanted, PARTS)
+    tensors = {key: found[key] for key in wanted if key in found}
+    _write(target, config, _owned(tensors), config_folder)
+    return target, sorted(left_out)
 
 
-def check_fit(source, model, found, wanted, parts):
+def check_fit(
+    source: str | Path,
+    model: str,
+    found: Tensors,
+    wanted: Tensors,
+    parts: set[str],
+) -> list[str]:
     """Compares names and shapes with those of the network.
 
     Arguments
@@ -116,49 +151,45 @@ def check_fit(source, model, found, wanted, parts):
     Traceback (most recent call last):
     vavl_sb.utils.errors.EncoderError: f: does not fit net: 1 of another shape (a.w is (1,), not (2,)); give weights of that network
     """
-    missing = [
-        name
-        for name in wanted
-        if name not in found and not name.endswith("num_batches_tracked")
-    ]
     others = [name for name in found if name not in wanted]
-    unknown = [name for name in others if name.split(".")[0] in parts]
-    shapes = [
-        f"{name} is {tuple(found[name].shape)}, not {tuple(tensor.shape)}"
-        for name, tensor in wanted.items()
-        if name in found and found[name].shape != tensor.shape
-    ]
-    faults = [
-        f"{len(names)} {kind} ({_some(names)})"
-        for kind, names in (
-            ("missing", missing),
-            ("unknown", unknown),
-            ("of another shape", shapes),
-        )
+    faults = {
+        "missing": [
+            name
+            for name in wanted
+            if name not in found and not name.endswith("num_batches_tracked")
+        ],
+        "unknown": [name for name in others if name.split(".")[0] in parts],
+        "of another shape": [
+            f"{name} is {tuple(found[name].shape)}, not {tuple(tensor.shape)}"
+            for name, tensor in wanted.items()
+            if name in found and found[name].shape != tensor.shape
+        ],
+    }
+    told = [
+        f"{len(names)} {kind} "
+        f"({', '.join(names[:5])}{', ...' if len(names) > 5 else ''})"
+        for kind, names in faults.items()
         if names
     ]
-    if faults:
+    if told:
         raise EncoderError(
-            f"{source}: does not fit {model}: {', '.join(faults)}; give "
+            f"{source}: does not fit {model}: {', '.join(told)}; give "
             "weights of that network"
         )
     return sorted(others)
 
 
-def owned(tensors):
+def _new_path(path: str | Path) -> Path:
+    """A path to write to, at which nothing stands."""
+    path = Path(path)
+    if path.exists():
+        raise EncoderError(f"{path}: exists; remove it, or give another OUT")
+    return path
+
+
+def _owned(tensors: Tensors) -> Tensors:
     """Tensors as they are written: float32 where they are floats, none of
-    them sharing memory.
-
-    Arguments
-    ---------
-    tensors : dict
-        Names to tensors.
-
-    Returns
-    -------
-    dict
-        Names to tensors.
-    """
+    them sharing memory."""
     ready, seen = {}, set()
     for name, tensor in tensors.items():
         if tensor.is_floating_point():
@@ -170,7 +201,125 @@ def owned(tensors):
     return ready
 
 
-def _some(names):
-    """The first few of some names."""
-    more = ["..."] if len(names) > TOLD else []
-    return ", ".join([*names[:TOLD], *more])
+def _find_root(source: Path, state: Tensors) -> tuple[Tensors, list[str]]:
+    """The tensors of the wav2vec 2.0 by their own names, and other names."""
+    roots = [name for name in state if f".{name}".endswith(f".{FIRST}")]
+    if len(roots) != 1:
+        raise EncoderError(
+            f"{source}: has {len(roots)} tensors {FIRST}, not one; give the "
+            "state dict of one wav2vec2"
+        )
+    root = roots[0].removesuffix(FIRST)
+    found = {
+        RENAMED.get(name.removeprefix(root), name.removeprefix(root)): tensor
+        for name, tensor in state.items()
+        if name.startswith(root)
+    }
+    # What features do not depend on, and what may be absent.
+    found.pop("masked_spec_embed", None)
+    return found, [name for name in state if not name.startswith(root)]
+
+
+def _make_network(
+    source: Path, found: Tensors, folder: str | Path | None
+) -> tuple[Any, Tensors]:
+    """transformers' configuration, and the network's tensors, without memory.
+
+    No layer at all is left for :func:`check_fit` to tell.
+    """
+    try:
+        from transformers import Wav2Vec2Config, Wav2Vec2Model
+    except ImportError:
+        raise EncoderError(
+            "vavl import-audio needs the package transformers; "
+            'pip install "vavl_sb[ssl]"'
+        ) from None
+    layers = {
+        int(name.split(".")[2])
+        for name in found
+        if name.startswith("encoder.layers.") and name.split(".")[2].isdigit()
+    }
+    settings = _settings(source, found) if folder is None else {}
+    if folder is not None:
+        settings = read_config(folder)
+        if settings.pop("model_type") != "wav2vec2":
+            raise EncoderError(f"{folder}: is not the config of a wav2vec2")
+    settings["num_hidden_layers"] = 1 + max(layers, default=0)
+    settings.pop("vavl_sb", None)
+    # transformers and torch refuse sizes with errors of many kinds.
+    try:
+        config = Wav2Vec2Config(**settings)
+        with torch.device("meta"):
+            wanted = Wav2Vec2Model(config).state_dict()
+    except Exception as error:
+        raise EncoderError(
+            f"{source}: no wav2vec2 has such sizes "
+            f"({' '.join(str(error).split())[:150]}); give --config"
+        ) from None
+    return config, {k: t for k, t in wanted.items() if k.split(".")[0] in PARTS}
+
+
+def _settings(source: Path, found: Tensors) -> dict[str, Any]:
+    """What the shapes tell.
+
+    The strides, and whether the LayerNorms stand before or after the layers,
+    cannot be told: they are as in the published models, of which those with a
+    LayerNorm in each convolution (large-robust, lv60, XLSR) have them before.
+    """
+    convolutions = "feature_extractor.conv_layers"
+    inner = "encoder.layers.0.feed_forward.intermediate_dense.weight"
+    try:
+        width, _ = found["feature_projection.projection.weight"].shape
+        _, per_group, kernel = found[DIRECTION].shape
+        shapes = [
+            found[f"{convolutions}.{index}.conv.weight"].shape
+            for index in range(len(STRIDES))
+        ]
+        sizes = {
+            "hidden_size": width,
+            "num_attention_heads": width // HEAD_SIZE,
+            "intermediate_size": len(found[inner]),
+            "conv_dim": [shape[0] for shape in shapes],
+            "conv_kernel": [shape[2] for shape in shapes],
+            "num_conv_pos_embeddings": kernel,
+            "num_conv_pos_embedding_groups": width // per_group,
+        }
+    except (KeyError, ValueError, IndexError, ZeroDivisionError) as error:
+        raise EncoderError(
+            f"{source}: has no usable {error} to tell the network's sizes "
+            "from; give --config FOLDER with its config.json"
+        ) from None
+    if width % HEAD_SIZE:
+        raise EncoderError(
+            f"{source}: {width} numbers are not heads of {HEAD_SIZE}; give "
+            "--config FOLDER with its config.json"
+        )
+    each = f"{convolutions}.1.layer_norm.weight" in found
+    return {
+        **sizes,
+        "conv_stride": list(STRIDES),
+        "conv_bias": f"{convolutions}.0.conv.bias" in found,
+        "feat_extract_norm": "layer" if each else "group",
+        "do_stable_layer_norm": each,
+    }
+
+
+def _write(
+    target: Path, config: Any, tensors: Tensors, folder: str | Path | None
+) -> None:
+    """Writes the folder, whole or not at all."""
+    from transformers import Wav2Vec2FeatureExtractor
+
+    config.architectures = ["Wav2Vec2Model"]
+    config.dtype = "float32"
+    settings = {
+        "do_normalize": True,
+        "return_attention_mask": config.feat_extract_norm == "layer",
+    }
+    if folder and Path(folder, "preprocessor_config.json").exists():
+        settings = read_preprocessor(folder, "Wav2Vec2FeatureExtractor")
+    with write_folder(target) as part:
+        part.mkdir(parents=True)
+        config.save_pretrained(part)
+        Wav2Vec2FeatureExtractor(**settings).save_pretrained(part)
+        save_tensors(tensors, part / "model.safetensors", {"format": "pt"})

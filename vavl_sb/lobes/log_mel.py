@@ -1,11 +1,8 @@
-"""Log-mel features on a fixed scale.
-
-Authors
- * The vavl_sb authors 2026
-"""
+"""Log-mel features on a fixed scale."""
 
 import os
 
+import torch
 from speechbrain.lobes.features import Fbank
 from torch import nn
 
@@ -38,7 +35,6 @@ class LogMel(nn.Module):
 
     Example
     -------
-    >>> import torch
     >>> LogMel(10)(torch.zeros(1, 1600), torch.tensor([1600])).shape
     torch.Size([1, 11, 80])
     """
@@ -48,7 +44,7 @@ class LogMel(nn.Module):
     centre_db = -35.0
     scale_db = 20.0
 
-    def __init__(self, hop_ms=20):
+    def __init__(self, hop_ms: int = 20):
         super().__init__()
         if hop_ms not in (10, 20):
             raise EncoderError(
@@ -68,24 +64,19 @@ class LogMel(nn.Module):
         self.fbank.compute_fbanks.amin = 10 ** (self.floor_db / 10)
         self.fbank.compute_fbanks.top_db = float("inf")
 
-    def settings(self):
+    def settings(self) -> dict:
         """All that the features depend on."""
         return {
             "kind": "logmel",
             "hop_ms": self.hop_ms,
-            "n_mels": self.output_dim,
-            "n_fft": 1024,
-            "win_ms": 25,
-            "floor_db": self.floor_db,
-            "centre_db": self.centre_db,
-            "scale_db": self.scale_db,
+            "version": 1,  # Counts up when the same hop gives other features.
         }
 
-    def feature_state(self):
+    def feature_state(self) -> dict:
         """No weights."""
         return {}
 
-    def frames(self, samples):
+    def frames(self, samples: torch.Tensor) -> torch.Tensor:
         """Frames of clips of so many samples.
 
         Arguments
@@ -100,7 +91,9 @@ class LogMel(nn.Module):
         """
         return samples // self.hop + 1
 
-    def forward(self, wavs, samples):
+    def forward(
+        self, wavs: torch.Tensor, samples: torch.Tensor
+    ) -> torch.Tensor:
         """Features of clips.
 
         Arguments
@@ -118,7 +111,7 @@ class LogMel(nn.Module):
         wavs = nn.functional.pad(wavs, (0, max(0, 1 - wavs.shape[1])))
         return (self.fbank(wavs) - self.centre_db) / self.scale_db
 
-    def write(self, folder):
+    def write(self, folder: str) -> None:
         """Writes the settings as config.json.
 
         Arguments

@@ -5,10 +5,9 @@ waveform over its padding too, and run models whose first convolution has a
 GroupNorm over time on padded batches, which changes the features of each clip
 but the longest. Here a waveform is normalised over a clip's own samples, and
 such models see clips of one length at a time.
-
-Authors
- * The vavl_sb authors 2026
 """
+
+from pathlib import Path
 
 import torch
 from speechbrain.dataio.dataio import length_to_mask
@@ -63,12 +62,12 @@ class MaskedLobe(StrictLobe):
         "max_bucket_distance",
     )
 
-    def __init__(self, plain, folder, num_layers=None):
+    def __init__(self, plain: str, folder: Path, num_layers: int | None = None):
         # Plain values may stand before Module.__init__, which calls
         # override_config.
         self._folder, self._num_layers = folder, num_layers
         self.spec_augment = False
-        super().__init__(plain, save_path=plain)
+        super().__init__(plain, save_path=plain)  # type: ignore[call-arg]
         self.convolutions = list(
             zip(self.config.conv_kernel, self.config.conv_stride, strict=True)
         )
@@ -83,11 +82,13 @@ class MaskedLobe(StrictLobe):
                 f"{self.receptive_field}; no encoder of this kind has that"
             )
 
-    def settings(self):
+    def settings(self) -> dict:
         """All that features depend on besides the weights."""
         return {**super().settings(), "do_normalize": self.normalize_wav}
 
-    def prepare_training(self, freeze_feature_extractor, spec_augment):
+    def prepare_training(
+        self, freeze_feature_extractor: bool, spec_augment: bool
+    ) -> None:
         """Settings of fine-tuning.
 
         Arguments
@@ -105,7 +106,7 @@ class MaskedLobe(StrictLobe):
         if hasattr(self.model, "masked_spec_embed"):
             self.model.masked_spec_embed.requires_grad_(spec_augment)
 
-    def frames(self, samples):
+    def frames(self, samples: torch.Tensor) -> torch.Tensor:
         """Frames that lie wholly within a clip, and at least one.
 
         Arguments
@@ -123,7 +124,9 @@ class MaskedLobe(StrictLobe):
             frames = (frames - kernel) // stride + 1
         return frames
 
-    def forward(self, wavs, samples):
+    def forward(
+        self, wavs: torch.Tensor, samples: torch.Tensor
+    ) -> torch.Tensor:
         """Features of clips.
 
         Arguments
@@ -150,7 +153,9 @@ class MaskedLobe(StrictLobe):
         mask = length_to_mask(samples, longest, dtype=torch.long)
         return self._transform(wavs, mask)
 
-    def _by_length(self, wavs, samples):
+    def _by_length(
+        self, wavs: torch.Tensor, samples: torch.Tensor
+    ) -> torch.Tensor:
         """Like forward, but clips of unequal length never meet."""
         frames = self.frames(samples)
         features = wavs.new_zeros(len(wavs), int(frames.max()), self.output_dim)
@@ -168,7 +173,9 @@ class MaskedLobe(StrictLobe):
             self.spec_augment and frames >= self.config.mask_time_length
         )
         out = self.model(
-            wavs, attention_mask=mask, output_hidden_states=self.all_layers
+            wavs,
+            attention_mask=mask,
+            output_hidden_states=self.output_all_hiddens,
         )
         return self.join_layers(out)
 
@@ -192,7 +199,7 @@ class MaskedWavLM(MaskedLobe, WavLM):
     attention = "eager"
 
 
-def normalize(wavs, samples):
+def normalize(wavs: torch.Tensor, samples: torch.Tensor) -> torch.Tensor:
     """Zero mean and unit variance of each clip over its own samples.
 
     As transformers' Wav2Vec2FeatureExtractor with ``do_normalize``, its

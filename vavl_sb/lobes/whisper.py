@@ -4,10 +4,9 @@ The lobe in speechbrain.integrations.huggingface (1.1.2) takes the floor of the
 log-mel spectrogram from the whole batch and cuts clips at 30 s. Here the floor
 is each window's own (as in OpenAI's code and in WhisperFeatureExtractor), long
 clips are taken in consecutive windows, and frames past the end are dropped.
-
-Authors
- * The vavl_sb authors 2026
 """
+
+from pathlib import Path
 
 import torch
 from speechbrain.integrations.huggingface.whisper import Whisper
@@ -49,7 +48,7 @@ class WindowedWhisper(StrictLobe, Whisper):
     prefix = "encoder."
     output_dim_key = "d_model"
 
-    def __init__(self, plain, folder, num_layers=None):
+    def __init__(self, plain: str, folder: Path, num_layers: int | None = None):
         self._folder, self._num_layers = folder, num_layers
         super().__init__(plain, save_path=plain, encoder_only=True)
         if self.feature_extractor.feature_size != self.config.num_mel_bins:
@@ -81,12 +80,14 @@ class WindowedWhisper(StrictLobe, Whisper):
         config.suppress_tokens = config.begin_suppress_tokens = None
         return config
 
-    def settings(self):
+    def settings(self) -> dict:
         """All that features depend on besides the weights."""
         found = {"n_fft": self._n_fft, "hop_length": self._hop_length}
         return {**super().settings(), **found}
 
-    def prepare_training(self, freeze_feature_extractor, spec_augment):
+    def prepare_training(
+        self, freeze_feature_extractor: bool, spec_augment: bool
+    ) -> None:
         """Settings of fine-tuning.
 
         Arguments
@@ -103,7 +104,7 @@ class WindowedWhisper(StrictLobe, Whisper):
             encoder.conv1.requires_grad_(False)
             encoder.conv2.requires_grad_(False)
 
-    def frames(self, samples):
+    def frames(self, samples: torch.Tensor) -> torch.Tensor:
         """Frames that a clip has begun.
 
         Arguments
@@ -118,7 +119,9 @@ class WindowedWhisper(StrictLobe, Whisper):
         """
         return (samples.clamp(min=1) + self.hop - 1) // self.hop
 
-    def forward(self, wavs, samples):
+    def forward(
+        self, wavs: torch.Tensor, samples: torch.Tensor
+    ) -> torch.Tensor:
         """Features of clips, in windows of 30 s.
 
         Arguments
@@ -156,10 +159,12 @@ class WindowedWhisper(StrictLobe, Whisper):
     def _encode(self, mel):
         """The last hidden state of windows, or all of them side by side."""
         return self.join_layers(
-            self.model.encoder(mel, output_hidden_states=self.all_layers)
+            self.model.encoder(
+                mel, output_hidden_states=self.output_all_hiddens
+            )
         )
 
-    def export_state(self):
+    def export_state(self) -> tuple:
         """Weights and configuration, with a decoder of no layers.
 
         transformers' WhisperModel cannot be without one; zeros of two tokens

@@ -7,7 +7,9 @@ import re
 import secrets
 import shutil
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 from vavl_sb.utils.errors import VAVLError
 
@@ -44,9 +46,8 @@ ROUTES = {
 SMALL = 16 * 1024
 # Seconds that a request's body may take to arrive.
 PATIENCE = 300
-# All clips, those under way too: as many of the largest size, and at all. (One
-# that has come is copied from a nameless file, and counts twice meanwhile.)
-LARGEST, MOST = 4, 100
+# Clips of the largest size that may lie there, uploads at a time, clips at all.
+LARGEST, AT_ONCE, MOST = 4, 4, 100
 GONE = "this clip is not there any more; upload it again"
 
 
@@ -82,75 +83,53 @@ class Clips:
     Example
     -------
     >>> import io
-    >>> from types import SimpleNamespace as Upload
     >>> clips = Clips(getfixture("tmp_path"), max_bytes=100)
     >>> for name in ("a.mp4", "b.mp4"):
-    ...     upload = Upload(file=io.BytesIO(b"clip"), size=4, filename=name)
-    ...     clips.take("visitor", clips.keep(upload))
+    ...     clips.take("visitor", clips.keep(io.BytesIO(b"clip"), 4, name))
     >>> [path.name for path in clips.folder.rglob("*.mp4")]
     ['b.mp4']
     """
 
-    def __init__(self, folder, max_bytes):
+    def __init__(self, folder: str | Path, max_bytes: int):
         self.folder = Path(folder).resolve()
         self.max_bytes = max_bytes
-        self._arriving = 0  # Bytes of uploads under way.
         self.kept = _Paths()  # For Gradio, which deletes what grows old.
-        self._held = {}
+        self._held: dict[str, Path] = {}
         # Visitors come and go in threads of their own.
         self._lock = threading.RLock()
 
-    def keep(self, upload) -> str:
-        """Writes an upload to the folder.
+    def keep(self, file: BinaryIO, size: int, name: str) -> str:
+        """Writes an upload to a folder of its own that cannot be guessed.
 
         Arguments
         ---------
-        upload : starlette.datastructures.UploadFile
+        file : file-like object
             The clip.
+        size : int
+            Its bytes.
+        name : str
+            What the visitor calls it.
 
         Returns
         -------
         str
-            Where it lies: in a folder of its own that cannot be guessed.
-
-        Raises
-        ------
-        Refusal
-            There is no room.
+            Where it lies.
         """
         place = self.folder / secrets.token_hex(16)
-        path = place / file_name(upload.filename or "")
+        path = place / file_name(name)
         with self._lock:
-            self._make_room(upload.size)
+            self._make_room(size)
             place.mkdir()
             try:
                 with open(path, "xb") as out:
-                    shutil.copyfileobj(upload.file, out)
+                    shutil.copyfileobj(file, out)
             except BaseException:
                 self._delete(path)
                 raise
             self.kept.add(str(path))
         return str(path)
 
-    def arrive(self, size: int) -> None:
-        """Counts bytes of uploads under way.
-
-        Arguments
-        ---------
-        size : int
-            Bytes; negative when an upload has ended.
-
-        Raises
-        ------
-        Refusal
-            There is no room.
-        """
-        with self._lock:
-            self._arriving += size
-            if size > 0:
-                self._make_room()
-
-    def _make_room(self, size=0):
+    def _make_room(self, size: int) -> None:
         """Deletes the oldest clips, as far as there are too many."""
         found = []
         for place in self.folder.iterdir():
@@ -158,13 +137,10 @@ class Clips:
                 place.rmdir()  # Gradio deletes old files alone.
         for path in self.folder.glob("*/*"):
             with contextlib.suppress(OSError):  # As it does at any moment.
-                stat = path.stat()
-                found.append((stat.st_mtime, stat.st_size, path))
+                found.append((path.stat().st_mtime, path.stat().st_size, path))
         found.sort()
-        size += self._arriving + sum(row[1] for row in found)
-        while size > LARGEST * self.max_bytes or len(found) >= MOST:
-            if not found:
-                raise Refusal(507, "too many uploads at once; try again")
+        size += sum(row[1] for row in found)
+        while found and (size > LARGEST * self.max_bytes or len(found) >= MOST):
             _, freed, path = found.pop(0)
             self._delete(path)
             size -= freed
@@ -177,20 +153,15 @@ class Clips:
         visitor : str
             Who uploaded it.
         path : str
-            The clip.
-
-        Raises
-        ------
-        VAVLError
-            It is not a file in the folder.
+            The clip; VAVLError unless it is a file in the folder.
         """
-        path = Path(path).resolve()
-        if self.folder not in path.parents or not path.is_file():
+        found = Path(path).resolve()
+        if self.folder not in found.parents or not found.is_file():
             raise VAVLError(GONE)
         with self._lock:
-            if self._held.get(visitor) != path:
+            if self._held.get(visitor) != found:
                 self.drop(visitor)
-            self._held[visitor] = path
+            self._held[visitor] = found
 
     def held(self, visitor: str) -> str | None:
         """The clip that a visitor has.
@@ -203,20 +174,12 @@ class Clips:
         Returns
         -------
         str
-            Its path; None if there is none.
-
-        Raises
-        ------
-        VAVLError
-            There was one, which had to make room.
+            Its path; None if there is none. VAVLError if it had to make room.
         """
-        with self._lock:
-            path = self._held.get(visitor)
-        if path is None:
-            return None
-        if not path.is_file():
+        path = self._held.get(visitor)
+        if path is not None and not path.is_file():
             raise VAVLError(GONE)
-        return str(path)
+        return None if path is None else str(path)
 
     def drop(self, visitor: str) -> None:
         """Deletes the clip that a visitor has, if any.
@@ -231,7 +194,7 @@ class Clips:
             if path is not None:
                 self._delete(path)
 
-    def _delete(self, path):
+    def _delete(self, path: Path) -> None:
         """Deletes a clip and the folder that it alone lies in."""
         with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)
@@ -253,8 +216,9 @@ class Guard:
         Where uploads go.
     """
 
-    def __init__(self, app, clips):
+    def __init__(self, app: Callable, clips: Clips):
         self.app, self.clips = app, clips
+        self._uploads = 0  # Under way.
 
     async def __call__(self, scope, receive, send):
         """Handles one request; see the base class of ASGI applications."""
@@ -290,14 +254,10 @@ class Guard:
         from starlette.responses import JSONResponse
 
         limit = self.clips.max_bytes
-        arrived = 0
-
-        async def count(size):
-            nonlocal arrived
-            arrived += size
-            await run_sync(self.clips.arrive, size)
-
-        receive = _bounded(scope, receive, limit + SMALL, count)
+        receive = _bounded(scope, receive, limit + SMALL)
+        if self._uploads >= AT_ONCE:
+            raise Refusal(507, "too many uploads at once; try again")
+        self._uploads += 1
         try:
             request = Request(scope, receive)
             async with request.form(max_files=1, max_fields=0) as form:
@@ -306,7 +266,8 @@ class Guard:
                     raise Refusal(400, "no file in this request")
                 if file.size > limit:
                     raise _too_large(limit)
-                path = await run_sync(self.clips.keep, file)
+                given = (file.file, file.size, file.filename or "")
+                path = await run_sync(self.clips.keep, *given)
         except HTTPException as error:
             raise Refusal(error.status_code, error.detail) from None
         except ClientDisconnect:
@@ -314,7 +275,7 @@ class Guard:
         except OSError as error:
             raise Refusal(507, f"cannot be kept ({error.strerror})") from None
         finally:
-            self.clips.arrive(-arrived)
+            self._uploads -= 1
         return JSONResponse([path])
 
 
@@ -341,7 +302,7 @@ def _check(scope):
         raise Refusal(416, "give one range of bytes")
 
 
-def _bounded(scope, receive, limit, count=None):
+def _bounded(scope, receive, limit):
     """``receive``, for a body of so many bytes that comes in bounded time."""
     for name, value in scope["headers"]:
         if name == b"content-length" and int(value) > limit:
@@ -356,12 +317,9 @@ def _bounded(scope, receive, limit, count=None):
             message = await asyncio.wait_for(receive(), end - clock())
         except asyncio.TimeoutError:
             raise Refusal(408, "the request took too long") from None
-        size = len(message.get("body", b""))
-        total += size
+        total += len(message.get("body", b""))
         if total > limit:
             raise _too_large(limit)
-        if count is not None:
-            await count(size)
         return message
 
     return receive_some

@@ -6,6 +6,7 @@ import io
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from vavl_sb.page.guard import Clips
@@ -47,14 +48,14 @@ SWEEP = (60, 3600)
 WAITING = 20
 
 
-def build_page(ask: Callable, clips: Clips, max_mb: float):
+def build_page(ask: Callable, clips: Clips, max_mb: float) -> Any:
     """Puts the page together.
 
     Arguments
     ---------
     ask : callable
         From a clip's path and a modality to what :func:`results` gives.
-    clips : vavl_sb.page.guard.Clips
+    clips : Clips
         Where the visitors' clips are held.
     max_mb : float
         Upload limit that the page tells, in MB.
@@ -79,13 +80,8 @@ def build_page(ask: Callable, clips: Clips, max_mb: float):
             with gr.Column():
                 player = gr.HTML(NOTHING_YET, elem_id="player")
                 timeline = gr.Plot(show_label=False, elem_id="timeline")
-        shown = [
-            player,
-            timeline,
-            gr.HTML(elem_id="answers"),
-            gr.HTML(elem_id="crops"),
-            gr.HTML(elem_id="stages"),
-        ]
+        texts = [gr.HTML(elem_id=x) for x in ("answers", "crops", "stages")]
+        shown = [player, timeline, *texts]
         _connect(gr, page, sources, switches, shown, Page(ask, clips))
     # Gradio deletes what is in this set and has grown old.
     page.temp_file_sets.append(clips.kept)
@@ -93,7 +89,7 @@ def build_page(ask: Callable, clips: Clips, max_mb: float):
     return page
 
 
-def _sources(gr, max_mb):
+def _sources(gr, max_mb: float) -> list:
     """A tab for each way to give a clip; gives their components."""
     with gr.Tab("File"):
         # gr.Video would refuse sound alone, and containers that the browser
@@ -112,14 +108,12 @@ def _sources(gr, max_mb):
         )
     with gr.Tab("Microphone"):
         microphone = gr.Audio(
-            sources=["microphone"],
-            label="Record sound",
-            elem_id="microphone",
+            sources=["microphone"], label="Record sound", elem_id="microphone"
         )
     return [file, camera, microphone]
 
 
-def _connect(gr, page, sources, switches, shown, work):
+def _connect(gr, page, sources, switches, shown, work) -> None:
     """Says what follows on what."""
     # The model answers one visitor after the other.
     common = {
@@ -171,7 +165,7 @@ class Page:
     # Of player, timeline, answers, crops and times.
     EMPTY = (NOTHING_YET, None, "", "", "")
 
-    def __init__(self, ask, clips):
+    def __init__(self, ask: Callable, clips: Clips):
         self.ask, self.clips = ask, clips
 
     def new_clip(
@@ -210,17 +204,17 @@ class Page:
         Returns
         -------
         tuple
-            As in :meth:`new_clip`.
-
-        Raises
-        ------
-        VAVLError
-            The clip cannot be used; the line names it as the visitor does.
+            As in :meth:`new_clip`. VAVLError if the clip cannot be used: its
+            line names it as the visitor does.
         """
         path = self.clips.held(visitor)
         if path is None:
             return self.EMPTY
-        modality = chosen_modality(no_sound, no_face)
+        if no_sound and no_face:
+            raise VAVLError(
+                "nothing is left to go by: ignore sound or face, not both"
+            )
+        modality = "visual" if no_sound else "audio" if no_face else "auto"
         try:
             found = self.ask(path, modality)
         except VAVLError as error:
@@ -229,10 +223,17 @@ class Page:
                 self.clips.drop(visitor)
             line = error.text.replace(path, Path(path).name)
             raise VAVLError(line) from error
-        return (_player(path), *found)
+        # The browser plays what it can; a container that it does not know is
+        # no reason to refuse the clip.
+        player = (
+            '<video class="vavl-player" controls preload="metadata" '
+            f'src="/gradio_api/file={quote(os.fsencode(path))}"></video>'
+            f"<p>{_text(Path(path).name)}</p>"
+        )
+        return (player, *found)
 
 
-def results(model, path: str, modality: str) -> tuple:
+def results(model: Any, path: str, modality: str) -> tuple:
     """What the page shows of a clip, without its player.
 
     Arguments
@@ -252,54 +253,19 @@ def results(model, path: str, modality: str) -> tuple:
     limits = getattr(model.hparams, "attribute_range", None)
     crops = 0 if modality == "audio" else 8
     analysis = model.analyze(path, modality=modality, crops=crops)
+    stages = ", ".join(
+        f"{name} {seconds:.2f} s" for name, seconds in analysis.profile.items()
+    )
     return (
         emotion_over_time(analysis.timeline, limits),
         answers_html(analysis.emotion, limits, modality),
         crops_html(analysis.crops),
-        _stages(analysis),
-    )
-
-
-def chosen_modality(no_sound: bool, no_face: bool) -> str:
-    """Which head the switches leave.
-
-    Arguments
-    ---------
-    no_sound, no_face : bool
-        What is to be ignored.
-
-    Returns
-    -------
-    str
-        A modality of ``EmotionRecognizer.analyze``.
-
-    Example
-    -------
-    >>> chosen_modality(False, False), chosen_modality(True, False)
-    ('auto', 'visual')
-    """
-    if no_sound and no_face:
-        raise VAVLError(
-            "nothing is left to go by: ignore sound or face, not both"
-        )
-    if no_sound:
-        return "visual"
-    return "audio" if no_face else "auto"
-
-
-def _player(path):
-    """A player for a clip, also for one that has no picture."""
-    # The browser plays what it can; a container that it does not know is no
-    # reason to refuse the clip.
-    return (
-        '<video class="vavl-player" controls preload="metadata" '
-        f'src="/gradio_api/file={quote(os.fsencode(path))}"></video>'
-        f"<p>{html.escape(printable(Path(path).name))}</p>"
+        f"<p>Clip of {analysis.duration:.1f} s: {_text(stages)}.</p>",
     )
 
 
 def answers_html(
-    emotion, limits: list | None = None, modality: str = "auto"
+    emotion: Any, limits: list | None = None, modality: str = "auto"
 ) -> str:
     """The three heads' answers side by side.
 
@@ -335,7 +301,7 @@ def answers_html(
     return f'<div class="vavl-answers">{"".join(columns)}</div>'
 
 
-def _answer(answer, limits):
+def _answer(answer: dict, limits: tuple | list) -> str:
     """One head's answer: its label and a bar for each number."""
     values = answer.get("probabilities") or answer["attributes"]
     # The most probable first; attributes have an order of their own.
@@ -347,10 +313,10 @@ def _answer(answer, limits):
     for name, value in rows:
         share = min(max((value - low) / (high - low), 0.0), 1.0)
         lines.append(
-            f"<div>{html.escape(printable(name))} <b>{value:.2f}</b></div>"
+            f"<div>{_text(name)} <b>{value:.2f}</b></div>"
             f'<div class="vavl-bar" style="width: {100 * share:.0f}%"></div>'
         )
-    label = html.escape(printable(answer.get("label") or ""))
+    label = _text(answer.get("label") or "")
     return f'<div class="label">{label}</div>{"".join(lines)}'
 
 
@@ -366,31 +332,23 @@ def crops_html(crops: list) -> str:
     -------
     str
     """
+    from PIL import Image
+
     if not crops:
         return "<p>No face was used.</p>"
-    figures = [
-        f'<figure><img alt="face at {time:.1f} s" src="{_picture(pixels)}">'
-        f"<figcaption>{time:.1f} s</figcaption></figure>"
-        for time, pixels in crops
-    ]
+    figures = []
+    for time, pixels in crops:
+        jpeg = io.BytesIO()
+        Image.fromarray(pixels).save(jpeg, "JPEG", quality=90)
+        data = base64.b64encode(jpeg.getvalue()).decode("ascii")
+        figures.append(
+            f'<figure><img alt="face at {time:.1f} s" '
+            f'src="data:image/jpeg;base64,{data}">'
+            f"<figcaption>{time:.1f} s</figcaption></figure>"
+        )
     return f'<div class="vavl-crops">{"".join(figures)}</div>'
 
 
-def _picture(pixels):
-    """A data URI of an RGB array."""
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "JPEG", quality=90)
-    return "data:image/jpeg;base64," + base64.b64encode(
-        buffer.getvalue()
-    ).decode("ascii")
-
-
-def _stages(analysis):
-    """How long each stage took, in one line."""
-    stages = ", ".join(
-        f"{html.escape(name)} {seconds:.2f} s"
-        for name, seconds in analysis.profile.items()
-    )
-    return f"<p>Clip of {analysis.duration:.1f} s: {stages}.</p>"
+def _text(text: str) -> str:
+    """What others wrote, as text of HTML."""
+    return html.escape(printable(text))

@@ -50,15 +50,17 @@ def serve(
         Gradio is not installed, the port is taken, or the model cannot be
         loaded.
     """
-    if not max_mb > 0:
-        raise VAVLError(f"--max-mb {max_mb:g}: give a size above 0")
-    if not max_seconds > 0:
-        raise VAVLError(f"--max-seconds {max_seconds:g}: give a time above 0")
-    if not 0 < port < 65536:
-        raise VAVLError(f"--port {port}: give one from 1 to 65535")
-    check_port(port)
+    for name, value in (("mb", max_mb), ("seconds", max_seconds)):
+        if not value > 0:
+            raise VAVLError(f"--max-{name} {value:g}: give a number above 0")
+    _check_port(port)
     with _ends_on_signals(), _private_folder() as folder:
-        _import_gradio()
+        try:
+            import gradio  # noqa: F401
+        except ImportError as error:
+            raise VAVLError(
+                f"the page needs Gradio ({error}): pip install 'vavl_sb[demo]'"
+            ) from None
         with Worker(load_model, results, max_seconds) as worker:
             page = _launch(worker.ask, folder, port, max_mb)
             try:
@@ -68,39 +70,18 @@ def serve(
                 page.close(verbose=False)
 
 
-def check_port(port: int) -> None:
-    """Refuses a port that is in use, before a model is loaded in vain.
-
-    Arguments
-    ---------
-    port : int
-        On 127.0.0.1.
-
-    Raises
-    ------
-    VAVLError
-        The port is in use, or may not be used.
-    """
+def _check_port(port: int) -> None:
+    """Refuses a port that is in use, before a model is loaded in vain."""
     with socket.socket() as probe:
         # As the server does: a port that was left a moment ago is free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))
-        except OSError as error:
+        except (OSError, OverflowError) as error:
             raise VAVLError(
-                f"port {port} on {HOST} cannot be had ({error.strerror}): "
-                "choose another with --port"
+                f"port {port} on {HOST} cannot be had ({error}): choose "
+                "another with --port"
             ) from None
-
-
-def _import_gradio():
-    """Imports it, or raises an error that says how to get it."""
-    try:
-        import gradio  # noqa: F401
-    except ImportError as error:
-        raise VAVLError(
-            f"the page needs Gradio ({error}): pip install 'vavl_sb[demo]'"
-        ) from None
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from typing import Any
 
 from vavl_sb.utils.errors import VAVLError
 
@@ -36,11 +37,6 @@ class Worker:
     VAVLError
         The model cannot be loaded.
 
-    Example
-    -------
-    >>> with Worker(dict, dict.get, seconds=60) as worker:  # doctest: +SKIP
-    ...     print(worker.ask("a key"))
-    None
     """
 
     def __init__(self, load_model: Callable, work: Callable, seconds: float):
@@ -62,7 +58,7 @@ class Worker:
     def __exit__(self, *error):
         self.close()
 
-    def ask(self, *arguments):
+    def ask(self, *arguments) -> Any:
         """What the work gives for the arguments.
 
         Arguments
@@ -100,7 +96,7 @@ class Worker:
                 self._start()
             raise Ended(f"{arguments[0]}: {reason}")
 
-    def close(self):
+    def close(self) -> None:
         """Ends the process."""
         self._closed = True
         self._process.kill()
@@ -140,25 +136,22 @@ def _run(pipe, load_model, work):
     # so does its death.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    model = []
-
-    def load():
-        model.append(load_model())
-
-    _answer(pipe, load)
+    model = _answer(pipe, load_model, shown=False)
     with contextlib.suppress(EOFError):
-        while model:
-            _answer(pipe, work, *model, *pipe.recv())
+        while model is not None:
+            _answer(pipe, work, model, *pipe.recv())
 
 
-def _answer(pipe, function, *arguments):
+def _answer(pipe, function, *arguments, shown=True):
     """Sends what a function gives, or the line that it fails with."""
+    found = None
     try:
         found = function(*arguments)
+        pipe.send(found if shown else None)
     except VAVLError as error:
         # As plain text: its kind may take other arguments.
-        found = VAVLError(str(error))
-    pipe.send(found)
+        pipe.send(VAVLError(str(error)))
+    return found
 
 
 def _end_with_parent():

@@ -7,7 +7,9 @@ make an encoder of a user's own.
 """
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
@@ -72,8 +74,13 @@ def _ref(text):
 
 
 def export_model(
-    folder, net, feature_extractor, train_speakers=(), record=None, **about
-):
+    folder: str | Path,
+    net: Any,
+    feature_extractor: Any,
+    train_speakers: Iterable[str] = (),
+    record: dict | None = None,
+    **about,
+) -> None:
     """Writes model.json, hyperparams.yaml, the card README.md, and the weights
     of network and encoders.
 

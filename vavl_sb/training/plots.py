@@ -1,17 +1,20 @@
-"""Pictures of a run. matplotlib is imported only when one is drawn.
-
-Authors
- * The vavl_sb authors 2026
-"""
+"""Pictures of a run. matplotlib is imported only when one is drawn."""
 
 import io
 import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from vavl_sb.utils.files import write_atomically
 from vavl_sb.utils.text import printable
 
 
-def confusion(counts, labels, title, path):
+def confusion(
+    counts: np.ndarray, labels: list[str], title: str, path: str | Path
+) -> None:
     """Draws a confusion matrix, rows normalised, counts written in.
 
     Arguments
@@ -48,7 +51,7 @@ def confusion(counts, labels, title, path):
     save_figure(figure, path)
 
 
-def learning_curves(entries, path):
+def learning_curves(entries: list[dict], path: str | Path) -> None:
     """Draws losses and validation scores by epoch.
 
     Arguments
@@ -104,7 +107,9 @@ def plain(text: str) -> str:
     return f"\u2009{text}" if text.startswith("_") else text
 
 
-def make_figure(width, height, columns=1, rows=1):
+def make_figure(
+    width: float, height: float, columns: int = 1, rows: int = 1
+) -> tuple[Any, Any]:
     """A figure that needs no screen.
 
     Arguments
@@ -128,7 +133,7 @@ def make_figure(width, height, columns=1, rows=1):
     return figure, figure.subplots(rows, columns)
 
 
-def save_figure(figure, path):
+def save_figure(figure: Any, path: str | Path) -> None:
     """Writes a figure as PNG, whole or not at all.
 
     Arguments
@@ -143,7 +148,9 @@ def save_figure(figure, path):
     write_atomically(path, buffer.getvalue())
 
 
-def emotion_over_time(timeline, limits=None):
+def emotion_over_time(
+    timeline: list, limits: Sequence[float] | None = None
+) -> Any:
     """Draws what a model says about the windows of a clip.
 
     Arguments
@@ -175,7 +182,7 @@ def emotion_over_time(timeline, limits=None):
     return figure
 
 
-def emotion_curves(timeline):
+def emotion_curves(timeline: list) -> tuple[list[float], dict[str, list]]:
     """The points of :func:`emotion_over_time`, a curve for each class or
     attribute.
 

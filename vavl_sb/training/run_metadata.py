@@ -1,20 +1,40 @@
-"""What an exported model tells of the run that it comes from.
-
-Authors
- * The vavl_sb authors 2026
-"""
+"""What an exported model tells of the run that it comes from: recorded by the
+run, described for `vavl info` and for the model card."""
 
 import os
 import shlex
 import sys
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from vavl_sb.lobes.face_descriptor import NAME as GRADIENTS
+from vavl_sb.lobes.vavl import HEADS, MODALITIES
+from vavl_sb.training.model_file import read_model
+from vavl_sb.utils.corpora import corpus_terms
 from vavl_sb.utils.errors import VAVLError
 from vavl_sb.utils.files import read_json
 
+UNKNOWN = "not known here: see the source"
+WEIGHTS_TERMS = (
+    "what the licence of the corpus allows, and whoever shares them says"
+)
+# Names and licences of encoders, by config.json and by class.
+ENCODERS = {
+    "vavl_logmel": ("log-mel features", "nothing to license"),
+    "wav2vec2": ("wav2vec 2.0", "Apache-2.0 for wav2vec2-large-robust"),
+    "whisper": ("Whisper's encoder", "MIT"),
+    "hubert": ("HuBERT", UNKNOWN),
+    "wavlm": ("WavLM", UNKNOWN),
+    "VisualEncoder": (
+        "EfficientNet-B2",
+        "Apache-2.0 for those of timm and of HSEmotion",
+    ),
+    GRADIENTS: ("oriented gradients", "nothing to license"),
+}
 
-def trained_heads(features, clips):
+
+def trained_heads(features: dict, clips: Iterable[str]) -> list[str]:
     """Heads that the training clips let learn.
 
     A model trained on voices alone has a visual and an audio-visual head as
@@ -39,36 +59,38 @@ def trained_heads(features, clips):
     >>> trained_heads(features, ["a"])
     ['audio']
     """
-    has = [
-        (features[id]["audio"] is not None, features[id]["visual"] is not None)
-        for id in clips
-    ]
-    learned = {
-        "audio": any(audio for audio, _ in has),
-        "visual": any(visual for _, visual in has),
-        "audiovisual": any(audio and visual for audio, visual in has),
+    found = {
+        frozenset(m for m in MODALITIES if features[clip][m] is not None)
+        for clip in clips
     }
-    return [head for head, found in learned.items() if found]
+    return [
+        head
+        for head in HEADS
+        if any(
+            {*MODALITIES} <= has if head == "audiovisual" else head in has
+            for has in found
+        )
+    ]
 
 
 def run_record(
-    output_folder,
-    audio_encoder,
-    visual_encoder,
-    audio_encoder_source,
-    visual_encoder_weights,
+    output_folder: str | Path,
+    audio_encoder: object,
+    visual_encoder: object,
+    audio_encoder_source: str | None,
+    visual_encoder_weights: str | None,
     **settings,
-):
-    """Command, settings and test scores of a run, for about.json.
+) -> dict[str, Any]:
+    """Command, settings and test scores of a run, for an export's metadata.
 
     Arguments
     ---------
-    output_folder : str
+    output_folder : str or Path
         Of the run, with metrics.json if the run was tested.
-    audio_encoder, visual_encoder : torch.nn.Module
+    audio_encoder, visual_encoder : FeatureEncoder
         The encoders.
-    audio_encoder_source, visual_encoder_weights : str or None
-        Where their weights came from.
+    audio_encoder_source, visual_encoder_weights : str
+        Where their weights came from; None for no weights.
     **settings
         What else the scores depend on: seed, partition, ...
 
@@ -90,15 +112,80 @@ def run_record(
     }
 
 
-def _encoder_name(encoder, origin):
+def describe(folder: str | Path) -> dict[str, Any]:
+    """What a model's folder tells of itself, without loading the model.
+
+    Arguments
+    ---------
+    folder : str or Path
+        An exported model.
+
+    Returns
+    -------
+    dict
+        ``folder``, ``task``, ``labels``, ``attribute_range``, ``corpus``,
+        ``trained_heads``, ``encoders`` (their names), ``network`` (its
+        settings), ``train_speakers``, ``run``, ``test``, ``n_test`` and
+        ``licences`` (of each corpus, of the encoders and of the weights).
+        None where nothing was recorded.
+
+    Raises
+    ------
+    EncoderError
+        In one line: there is no model, or its files cannot be read.
+    """
+    folder = Path(folder)
+    model = read_model(folder)
+    record = model["metadata"]
+    names = record.get("encoder_names") or {}
+    also = (record.get("run") or {}).get("also_train")
+    corpora = [model["corpus"], *(also if isinstance(also, list) else [])]
+    terms = {str(c): corpus_terms(str(c)) or UNKNOWN for c in corpora}
+    encoders = {}
+    for modality in MODALITIES:
+        kind = _kind(folder, model, modality)
+        what, terms[modality] = ENCODERS.get(kind, (kind, UNKNOWN))
+        name = names.get(modality)
+        encoders[modality] = f"{what} ({name})" if name else what
+    plain = ("task", "labels", "attribute_range", "corpus", "trained_heads")
+    recorded = ("train_speakers", "run", "test", "n_test")
+    return {
+        "folder": str(folder),
+        **{key: model[key] for key in plain},
+        "encoders": encoders,
+        "network": model["network"]["arguments"],
+        **{key: record.get(key) for key in recorded},
+        "licences": {
+            **terms,
+            "weights": WEIGHTS_TERMS,
+            **(record.get("licences") or {}),
+        },
+    }
+
+
+def _kind(folder: Path, model: dict, modality: str) -> str:
+    """What an encoder is: a key of :data:`ENCODERS`, or its class."""
+    name = model[f"{modality}_encoder"]["class"]
+    if name == "VisualEncoder":
+        weights = model["visual_encoder"]["arguments"].get("weights")
+        return name if weights else GRADIENTS
+    if name != "AudioEncoder":
+        return name
+    try:
+        return read_json(folder / "audio_encoder/config.json")["model_type"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return name
+
+
+def _encoder_name(encoder: object, origin: str | None) -> str | None:
     """Where an encoder's weights come from; of a user's own, its class."""
     kind = type(encoder)
     if not kind.__module__.startswith("vavl_sb."):
         return f"{kind.__module__}.{kind.__qualname__}"
-    return _public(origin) or GRADIENTS
+    return _public(origin)
 
 
-def command_line(arguments):
+def command_line(arguments: list[str]) -> str:
     """A command that others can use: folders of this machine are left out.
 
     Arguments
@@ -127,14 +214,14 @@ def command_line(arguments):
     return shlex.join(words)
 
 
-def _shown(option, value):
+def _shown(option: str, value: str) -> str:
     """An option's value, or the option's name in place of a folder."""
     if option.endswith("_folder"):
         return option.lstrip("-").upper()
     return _public(value)
 
 
-def _public(value):
+def _public(value: Any) -> Any:
     """A value without the folders of this machine."""
     if isinstance(value, (list, tuple)):
         return [_public(item) for item in value]
@@ -146,7 +233,7 @@ def _public(value):
     return value
 
 
-def _scores(path):
+def _scores(path: Path) -> dict[str, Any]:
     """Test scores of metrics.json; {} where the run was not tested."""
     try:
         metrics = read_json(path)

@@ -3,25 +3,17 @@
 SpeechBrain's Checkpointer writes a checkpoint file by file into its final
 folder, and loads the newest folder that has a meta file. A process that is
 killed in between leaves a part of a checkpoint that looks like one.
-
-Authors
- * The vavl_sb authors 2026
 """
 
 import contextlib
-import json
 import logging
 import os
 import shutil
 import zlib
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 
-import yaml
-from speechbrain.utils.checkpoints import (
-    CKPT_PREFIX,
-    METAFNAME,
-    Checkpoint,
-    Checkpointer,
-)
+from speechbrain.utils.checkpoints import CKPT_PREFIX, Checkpoint, Checkpointer
 from speechbrain.utils.distributed import (
     ddp_barrier,
     if_main_process,
@@ -36,8 +28,6 @@ from vavl_sb.utils.logger import get_logger
 logger = get_logger(__name__)
 
 CHECKSUMS = "checksums.json"
-# In the meta file: that there are checksums beside it, however it looks now.
-MARK = "has_checksums"
 PARTIAL = "partial+"
 DAMAGED = "damaged+"
 
@@ -71,7 +61,7 @@ class CheckedCheckpointer(Checkpointer):
     1
     """
 
-    def __init__(self, checkpoints_dir, *args, **kwargs):
+    def __init__(self, checkpoints_dir: str | Path, *args, **kwargs):
         # While the hparams file loads, before the run has its folder.
         try:
             super().__init__(checkpoints_dir, *args, **kwargs)
@@ -79,13 +69,17 @@ class CheckedCheckpointer(Checkpointer):
             raise unwritable(checkpoints_dir, error) from None
 
     def save_checkpoint(
-        self, meta={}, end_of_epoch=True, name=None, verbosity=logging.INFO
-    ):
+        self,
+        meta: dict = {},
+        end_of_epoch: bool = True,
+        name: str | None = None,
+        verbosity: int = logging.INFO,
+    ) -> Checkpoint | None:
         """Saves a checkpoint, whole or not at all.
 
         Arguments
         ---------
-        meta : mapping
+        meta : dict
             Added to the meta file.
         end_of_epoch : bool
             Whether the checkpoint is at the end of an epoch.
@@ -106,22 +100,23 @@ class CheckedCheckpointer(Checkpointer):
         """
         with self._refused_in_one_line():
             checkpoint = super().save_checkpoint(
-                {**meta, MARK: True}, end_of_epoch, name, logging.DEBUG
+                meta, end_of_epoch, name, logging.DEBUG
             )
-            whole = None
             if checkpoint is not None:
-                _write_checksums(checkpoint.path)
-                whole = self._publish(checkpoint)
+                checkpoint = self._publish(checkpoint)
         # All must see the same checkpoints when they choose which to delete.
         ddp_barrier()
-        if whole is None:
-            return None
-        logger.log(verbosity, "Saved a checkpoint in %s", whole.path)
-        return whole
+        if checkpoint is not None:
+            logger.log(verbosity, "Saved a checkpoint in %s", checkpoint.path)
+        return checkpoint
 
     def save_and_keep_only(
-        self, *args, importance_keys=(), ckpt_predicate=None, **kwargs
-    ):
+        self,
+        *args,
+        importance_keys: Iterable[Callable] = (),
+        ckpt_predicate: Callable | None = None,
+        **kwargs,
+    ) -> None:
         """Saves a checkpoint and deletes others, but not the one before it.
 
         Arguments
@@ -138,11 +133,8 @@ class CheckedCheckpointer(Checkpointer):
         if ckpt_predicate is None:
             before = self.find_checkpoint()
             ddp_barrier()  # The main process adds none before all have looked.
-
-            def is_before(checkpoint):
-                return before is not None and checkpoint.path == before.path
-
-            keys.append(is_before)
+            if before is not None:
+                keys.append(lambda checkpoint: checkpoint.path == before.path)
         super().save_and_keep_only(
             *args,
             importance_keys=keys,
@@ -150,7 +142,7 @@ class CheckedCheckpointer(Checkpointer):
             **kwargs,
         )
 
-    def recover_if_possible(self, *args, **kwargs):
+    def recover_if_possible(self, *args, **kwargs) -> Checkpoint | None:
         """Loads the checkpoint that is asked for, of those that are sound.
 
         Arguments
@@ -164,7 +156,7 @@ class CheckedCheckpointer(Checkpointer):
             None if there is none.
         """
         # A folder is set aside by one process, and looked at by all after.
-        faults = {}
+        faults: dict[Path, str] = {}
         run_on_main(lambda: faults.update(self._clear()))
         found = super().recover_if_possible(*args, **kwargs)
         used = "there is none before it" if found is None else found.path.name
@@ -175,58 +167,40 @@ class CheckedCheckpointer(Checkpointer):
             )
         return found
 
-    def _clear(self):
-        """Removes halves of checkpoints, and sets damaged ones aside.
-
-        Returns
-        -------
-        dict
-            Path of each damaged one to what is wrong with it.
-        """
+    def _clear(self) -> dict[Path, str]:
+        """Removes parts of checkpoints, and sets those aside that are damaged
+        or half deleted; gives what is wrong with each of these."""
         faults = {}
         for path in sorted(self.checkpoints_dir.iterdir()):
-            if not path.is_dir():
-                continue
-            if path.name.startswith(PARTIAL) or _is_half_deleted(path):
+            if path.name.startswith(PARTIAL):
                 shutil.rmtree(path)
                 logger.warning(
-                    "%s: half written or half deleted when a run was stopped; "
-                    "removed, and not used",
-                    path,
+                    "%s: half written when a run was stopped; removed", path
                 )
-            elif path.name.startswith(CKPT_PREFIX):
-                fault = _fault(path)
-                if fault:
-                    self._set_aside(path)
-                    faults[path] = fault
-                elif not (path / CHECKSUMS).exists():
-                    logger.warning(
-                        "%s: has no %s, as from an older version; used "
-                        "unchecked",
-                        *(path, CHECKSUMS),
-                    )
+            elif path.name.startswith(CKPT_PREFIX) and _fault(path):
+                faults[path] = _fault(path)
+                aside = path.with_name(DAMAGED + path.name)
+                shutil.rmtree(aside, ignore_errors=True)
+                os.rename(path, aside)
         return faults
 
-    @staticmethod
-    def _set_aside(path):
-        """Gives a damaged checkpoint a name that nobody looks for."""
-        aside = path.with_name(DAMAGED + path.name)
-        if aside.exists():
-            shutil.rmtree(aside)
-        os.rename(path, aside)
-
-    def _publish(self, checkpoint):
-        """Gives a checkpoint that is whole its real name."""
-        name = checkpoint.path.name[len(PARTIAL) :]
+    def _publish(self, checkpoint: Checkpoint) -> Checkpoint:
+        """Gives a checkpoint that is whole its checksums and its real name."""
+        files = sorted(checkpoint.path.iterdir())
+        write_json(
+            checkpoint.path / CHECKSUMS,
+            {path.name: _checksum(path) for path in files},
+        )
+        name = checkpoint.path.name.removeprefix(PARTIAL)
         final = checkpoint.path.with_name(name)
         if final.exists():
             shutil.rmtree(final)
         os.rename(checkpoint.path, final)
-        files = {
+        paramfiles = {
             name: final / path.name
             for name, path in checkpoint.paramfiles.items()
         }
-        return Checkpoint(final, checkpoint.meta, files)
+        return Checkpoint(final, checkpoint.meta, paramfiles)
 
     def _new_checkpoint_dirpath(self):
         """A folder that no one takes for a checkpoint yet."""
@@ -239,7 +213,7 @@ class CheckedCheckpointer(Checkpointer):
         return path.with_name(PARTIAL + path.name)
 
     @contextlib.contextmanager
-    def _refused_in_one_line(self):
+    def _refused_in_one_line(self) -> Iterator[None]:
         """Removes what a failed save leaves; a full disk is one line."""
         try:
             yield
@@ -247,34 +221,24 @@ class CheckedCheckpointer(Checkpointer):
             if if_main_process():
                 for path in self.checkpoints_dir.glob(f"{PARTIAL}*"):
                     shutil.rmtree(path, ignore_errors=True)
-            if not _cannot_write(error):
+            # torch has no class of its own for errors of the disk.
+            words = ("PytorchStreamWriter", "inline_container", "iostream")
+            of_torch = isinstance(error, RuntimeError) and any(
+                word in str(error) for word in words
+            )
+            # A VAVLError here comes from write_json: of one file only.
+            if not (of_torch or isinstance(error, OSError | VAVLError)):
                 raise
+            reason = getattr(error, "strerror", None) or str(error)
             raise VAVLError(
                 f"{self.checkpoints_dir}: the checkpoint cannot be written "
-                f"({_reason(error)}); free space there, then run the same "
-                "command again: it goes on from the checkpoint before"
+                f"({' '.join(reason.split())[:120]}); free space there, then "
+                "run the same command again: it goes on from the checkpoint "
+                "before"
             ) from None
 
 
-def _cannot_write(error):
-    """Whether an error is of the disk; torch has no class for it."""
-    if isinstance(error, RuntimeError):
-        return any(
-            word in str(error)
-            for word in ("PytorchStreamWriter", "inline_container", "iostream")
-        )
-    # A VAVLError here comes from write_json, which speaks of one file only.
-    return isinstance(error, OSError | VAVLError)
-
-
-def _reason(error):
-    """The cause of a failed write, in a few words."""
-    if isinstance(error, OSError):
-        return error.strerror or type(error).__name__
-    return " ".join(str(error).split())[:120]
-
-
-def _checksum(path):
+def _checksum(path: Path) -> list[int]:
     """Size and CRC-32 of a file."""
     size, value = 0, 0
     with open(path, "rb") as file:
@@ -283,59 +247,17 @@ def _checksum(path):
     return [size, value]
 
 
-def _write_checksums(folder):
-    """Writes those of all files in a checkpoint's folder beside them."""
-    files = {path.name: _checksum(path) for path in sorted(folder.iterdir())}
-    write_json(folder / CHECKSUMS, {"files": files, "all": _digest(files)})
-
-
-def _read_checksums(folder):
-    """What was recorded; None where that is missing or damaged."""
+def _fault(folder: Path) -> str:
+    """What is wrong with a checkpoint; "" for nothing."""
     try:
-        recorded = read_json(folder / CHECKSUMS)
-        sound = recorded["all"] == _digest(recorded["files"])
-        return recorded["files"] if sound else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _digest(files):
-    """The checksum of checksums."""
-    return zlib.crc32(json.dumps(files, sort_keys=True).encode())
-
-
-def _is_half_deleted(folder):
-    """Whether a checkpoint's folder lacks files that it once had."""
-    if not folder.name.startswith(CKPT_PREFIX):
-        return False
-    recorded = _read_checksums(folder) or {METAFNAME: None}
-    if _read_meta(folder).get(MARK):
-        recorded = {**recorded, CHECKSUMS: None}
-    return not all((folder / name).is_file() for name in recorded)
-
-
-def _read_meta(folder):
-    """What the meta file tells; {} where that cannot be read."""
-    try:
-        found = yaml.safe_load((folder / METAFNAME).read_text("utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
-        found = None
-    return found if isinstance(found, dict) else {}
-
-
-def _fault(folder):
-    """What is wrong with a checkpoint; "" for nothing, or nothing known."""
-    if not (folder / CHECKSUMS).exists():
-        return "" if _read_meta(folder) else f"{METAFNAME} is damaged"
-    recorded = _read_checksums(folder)
-    if recorded is None:
-        return f"{CHECKSUMS} is damaged"
+        recorded = dict(read_json(folder / CHECKSUMS))
+    except (OSError, ValueError, TypeError):
+        return f"{CHECKSUMS} is missing or damaged"
     for name, expected in recorded.items():
         try:
-            size, value = _checksum(folder / name)
-        except OSError as error:
-            return f"{name} cannot be read ({error.strerror})"
-        if [size, value] != expected:
-            short = f"has {size} bytes" if size != expected[0] else "is changed"
-            return f"{name} {short}"
+            found = _checksum(folder / name)
+        except (OSError, ValueError) as error:
+            return f"{name} cannot be read ({error})"
+        if found != expected:
+            return f"{name} is not as {CHECKSUMS} has it"
     return ""

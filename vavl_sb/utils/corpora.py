@@ -1,10 +1,6 @@
-"""Corpora that recipes train on: what a model says of its own, and its terms.
+"""Corpora that recipes train on: what a model says of its own, and its terms."""
 
-Authors
- * The vavl_sb authors 2026
-"""
-
-import os
+from pathlib import Path
 
 # Stands in every corpus that vavl_sb has drawn, in whatever layout.
 SYNTHETIC = "synthetic.json"
@@ -20,7 +16,7 @@ TERMS = {
 }
 
 
-def corpus_name(name, folder):
+def corpus_name(name: str, folder: str | Path) -> str:
     """What the corpus in a folder is, for a model that was trained on it.
 
     Arguments
@@ -44,11 +40,10 @@ def corpus_name(name, folder):
     >>> corpus_name("CREMA-D", folder)
     'a synthetic corpus in the layout of CREMA-D'
     """
-    drawn = os.path.isfile(os.path.join(folder, SYNTHETIC))
-    return DRAWN + name if drawn else name
+    return DRAWN + name if Path(folder, SYNTHETIC).is_file() else name
 
 
-def corpus_terms(name):
+def corpus_terms(name: str) -> str | None:
     """On what terms a corpus is given out.
 
     Arguments

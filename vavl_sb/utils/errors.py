@@ -4,14 +4,12 @@ Every error that a user can cause (a broken file, a wrong option, a missing
 package) is a :class:`VAVLError` whose text is one line: what is wrong, where,
 and what to do. Programs print that line and exit with status 1; see
 :func:`exit_on_error`.
-
-Authors
- * The vavl_sb authors 2026
 """
 
 import contextlib
 import errno
 import sys
+from collections.abc import Iterator
 
 from vavl_sb.utils.signals import exit_status, sigterm_raises
 from vavl_sb.utils.text import printable, say
@@ -30,11 +28,11 @@ class VAVLError(Exception):
     a\x0ab.wav: no such file
     """
 
-    def __str__(self):
+    def __str__(self) -> str:
         return printable(self.text)
 
     @property
-    def text(self):
+    def text(self) -> str:
         """What was said, as it is: for JSON, and within another error."""
         text = super().__str__().rstrip()
         lines = text.splitlines()
@@ -60,7 +58,7 @@ class EncoderError(VAVLError):
     """An encoder or its weights cannot be had or do not fit."""
 
 
-def first_line(error):
+def first_line(error: BaseException) -> str:
     """The first line of an error's text, for errors of one line.
 
     Arguments
@@ -82,7 +80,7 @@ def first_line(error):
     return lines[0].strip() if lines else type(error).__name__
 
 
-def say_error(error):
+def say_error(error: "VAVLError | str") -> None:
     """Prints a command's error, in one line.
 
     Arguments
@@ -94,7 +92,7 @@ def say_error(error):
 
 
 @contextlib.contextmanager
-def exit_on_error():
+def exit_on_error() -> Iterator[None]:
     """Turns a :class:`VAVLError` into one logged line and exit status 1.
 
     A full disk is told of in the same way. Ctrl-C and SIGTERM end in one line
@@ -142,7 +140,7 @@ def exit_on_error():
         )
 
 
-def _exit(reason, what="error: ", status=1):
+def _exit(reason: object, what: str = "error: ", status: int = 1) -> None:
     """Ends the program with one line, which one process alone writes."""
     from vavl_sb.utils.distributed import first_to_fail
     from vavl_sb.utils.logger import get_logger

@@ -1,8 +1,4 @@
-"""Files and folders that are written whole or not at all.
-
-Authors
- * The vavl_sb authors 2026
-"""
+"""Files and folders that are written whole or not at all, and strict JSON."""
 
 import contextlib
 import json
@@ -10,14 +6,15 @@ import math
 import os
 import secrets
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from vavl_sb.utils.errors import VAVLError
 from vavl_sb.utils.text import printable_lines
 
 
-def write_atomically(path, data):
+def write_atomically(path: str | Path, data: bytes) -> None:
     """Writes a file so that readers see the old one or the new, never a part.
 
     Arguments
@@ -40,26 +37,35 @@ def write_atomically(path, data):
     b'text'
     """
     path = os.fspath(path)
+    folder = os.path.dirname(path) or "."
     # In the same folder: os.replace is atomic within one file system only.
     # A name of its own, since containers that share a folder share numbers of
     # processes too.
     temporary = f"{path}.{os.getpid()}-{secrets.token_hex(4)}.tmp"
     try:
-        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+        os.makedirs(folder, exist_ok=True)
         with open(temporary, "wb") as file:
             file.write(data)
         os.replace(temporary, path)
     except OSError as error:
-        raise VAVLError(
-            f"{path}: cannot be written ({error.strerror}{_room(path)}); free "
-            "space or choose another folder, then run the same command again"
-        ) from None
+        room = ""
+        with contextlib.suppress(OSError):
+            room = f", {shutil.disk_usage(folder).free / 1e6:.1f} MB free"
+        raise _unwritable(path, f"{error.strerror}{room}") from None
     finally:
         with contextlib.suppress(OSError):
             os.remove(temporary)
 
 
-def write_lines(path: str, lines: list) -> None:
+def _unwritable(path: str | Path, reason: object) -> VAVLError:
+    """The one line for what cannot be written."""
+    return VAVLError(
+        f"{path}: cannot be written ({reason}); free space or choose another "
+        "folder, then run the same command again"
+    )
+
+
+def write_lines(path: str | Path, lines: list[str]) -> None:
     r"""Writes a text of printable lines, atomically.
 
     Arguments
@@ -79,7 +85,7 @@ def write_lines(path: str, lines: list) -> None:
     write_atomically(path, printable_lines(lines).encode("utf-8"))
 
 
-def strict(content: object, text: Callable = str) -> object:
+def strict(content: Any, text: Callable = str) -> Any:
     """What JSON can say of a content: it has no NaN and no infinity.
 
     Arguments
@@ -100,10 +106,7 @@ def strict(content: object, text: Callable = str) -> object:
     {'ccc': [0.5, None]}
     """
     if isinstance(content, dict):
-        return {
-            strict(key, text): strict(value, text)
-            for key, value in content.items()
-        }
+        return {strict(k, text): strict(v, text) for k, v in content.items()}
     if isinstance(content, (list, tuple)):
         return [strict(item, text) for item in content]
     if isinstance(content, str):
@@ -113,18 +116,13 @@ def strict(content: object, text: Callable = str) -> object:
     return content
 
 
-def say_json(content: object) -> None:
+def say_json(content: dict | list) -> None:
     """Prints a command's one JSON document, in ASCII.
 
     Arguments
     ---------
     content : dict or list
-        What to print, see :func:`strict`.
-
-    Raises
-    ------
-    VAVLError
-        It is nested too deep.
+        What to print, see :func:`strict`. VAVLError if it is nested too deep.
 
     Example
     -------
@@ -146,7 +144,7 @@ def say_json(content: object) -> None:
     print(said, flush=True)  # noqa: T201
 
 
-def write_json(path, content):
+def write_json(path: str | Path, content: dict | list) -> None:
     """Writes JSON, atomically.
 
     Arguments
@@ -160,15 +158,60 @@ def write_json(path, content):
     -------
     >>> path = getfixture("tmp_path") / "file.json"
     >>> write_json(path, {"a": 1})
-    >>> json.loads(path.read_text())
+    >>> read_json(path)
     {'a': 1}
     """
     text = json.dumps(strict(content), indent=2, allow_nan=False) + "\n"
     write_atomically(path, text.encode("utf-8"))
 
 
+def read_json(path: str | Path) -> Any:
+    """Reads a JSON file.
+
+    Arguments
+    ---------
+    path : str or Path
+        The file.
+
+    Returns
+    -------
+    dict or list or str or float or int or bool or None
+        What it holds. OSError if it cannot be read, ValueError if it is not
+        JSON in UTF-8, whatever else stands in it.
+    """
+    return parse_json(Path(path).read_text(encoding="utf-8"))
+
+
+def parse_json(text: str, **options) -> Any:
+    """Parses JSON; a ValueError is the only error.
+
+    Arguments
+    ---------
+    text : str
+        The JSON.
+    **options
+        For ``json.loads``.
+
+    Returns
+    -------
+    object
+        As :func:`read_json`.
+
+    Example
+    -------
+    >>> parse_json("[" * 100000)
+    Traceback (most recent call last):
+    ...
+    ValueError: nested too deep
+    """
+    try:
+        return json.loads(text, **options)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+
+
 @contextlib.contextmanager
-def write_folder(folder):
+def write_folder(folder: str | Path) -> Iterator[Path]:
     """A folder to fill, which then takes the place of the one that is meant.
 
     It stands beside that one, so that the last step is a rename. What a
@@ -206,91 +249,20 @@ def write_folder(folder):
     _remove(part, old)
     try:
         yield part
-        _replace(folder, part, old)
+        if folder.exists():
+            os.rename(folder, old)
+        os.rename(part, folder)
     except OSError as error:
-        raise VAVLError(
-            f"{folder}: cannot be written ({error.strerror or error}); free "
-            "space or choose another folder, then run the same command again"
-        ) from None
+        raise _unwritable(folder, error.strerror or error) from None
     finally:
+        if old.exists() and not folder.exists():  # A stop came just then.
+            os.rename(old, folder)
         _remove(part, old)
 
 
-def _remove(*paths):
+def _remove(*paths: Path) -> None:
     """Removes folders, and what else stands in their place."""
     for path in paths:
         if path.is_symlink() or path.is_file():
             path.unlink(missing_ok=True)
         shutil.rmtree(path, ignore_errors=True)
-
-
-def _replace(folder, part, old):
-    """Puts a folder in the place of one that may be there."""
-    if not folder.exists():
-        os.rename(part, folder)
-        return
-    try:
-        os.rename(folder, old)
-        os.rename(part, folder)
-    except BaseException:  # Also of a stop that comes just now.
-        if old.exists() and not folder.exists():
-            os.rename(old, folder)
-        raise
-
-
-def read_json(path):
-    """Reads a JSON file.
-
-    Arguments
-    ---------
-    path : str or Path
-        The file.
-
-    Returns
-    -------
-    dict or list or str or float or int or bool or None
-        What it holds. OSError if it cannot be read, ValueError if it is not
-        JSON in UTF-8, whatever else stands in it.
-
-    Example
-    -------
-    >>> path = getfixture("tmp_path") / "file.json"
-    >>> _ = path.write_text("[" * 100000)
-    >>> read_json(path)
-    Traceback (most recent call last):
-    ...
-    ValueError: nested too deep
-    """
-    with open(path, encoding="utf-8") as file:
-        return parse_json(file.read())
-
-
-def parse_json(text, **options):
-    """Parses JSON; a ValueError is the only error.
-
-    Arguments
-    ---------
-    text : str
-        The JSON.
-    **options
-        For ``json.loads``.
-
-    Returns
-    -------
-    object
-        As :func:`read_json`.
-    """
-    try:
-        return json.loads(text, **options)
-    except RecursionError:
-        raise ValueError("nested too deep") from None
-
-
-def _room(path):
-    """What is left on the disk of a file, in words."""
-    folder = os.path.dirname(path) or "."
-    try:
-        free = shutil.disk_usage(folder).free
-    except OSError:
-        return ""
-    return f", {free / 1e6:.1f} MB free"

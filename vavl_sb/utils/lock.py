@@ -1,21 +1,19 @@
-"""One run at a time in a folder.
-
-Authors
- * The vavl_sb authors 2026
-"""
+"""One run at a time in a folder."""
 
 import fcntl
 import os
 import socket
+from pathlib import Path
+from typing import TextIO
 
 from vavl_sb.utils.errors import VAVLError
 
 LOCK = "train.lock"
 # Locks last as long as their files are open: until the process ends.
-_HELD = {}
+_HELD: dict[str, TextIO] = {}
 
 
-def take_lock(path):
+def take_lock(path: str | Path) -> TextIO | None:
     """Locks a file for this process.
 
     The lock is the operating system's: however the process ends, no lock is
@@ -51,28 +49,15 @@ def take_lock(path):
     return file
 
 
-def unwritable(folder, error):
-    """The refusal of an output folder that cannot be written.
-
-    Arguments
-    ---------
-    folder : str or Path
-        The folder.
-    error : OSError
-        Why.
-
-    Returns
-    -------
-    VAVLError
-        In one line, to be raised.
-    """
+def unwritable(folder: str | Path, error: OSError) -> VAVLError:
+    """The error, to be raised, of an output folder that cannot be written."""
     return VAVLError(
         f"{folder}: cannot be written ({error.strerror}); give another "
         "output_folder"
     )
 
 
-def hold_folder(folder):
+def hold_folder(folder: str | Path) -> None:
     """Makes a folder this process's own, until the process ends.
 
     Under torchrun the main process takes it for all.

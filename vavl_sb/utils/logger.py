@@ -13,7 +13,7 @@ class PrintableLogger(base.MultiProcessLoggerAdapter):
     arguments.
     """
 
-    def log(self, level, msg, *args, **kwargs):
+    def log(self, level: int, msg: str, *args, **kwargs) -> None:
         """Logs a message; see the base class.
 
         Arguments
@@ -29,7 +29,7 @@ class PrintableLogger(base.MultiProcessLoggerAdapter):
         super().log(level, msg, *map(_shown, args), **kwargs)
 
 
-def _shown(value):
+def _shown(value: object) -> object:
     """An argument that may be printed."""
     if isinstance(value, (int, float, VAVLError)):
         return value  # The text of a VAVLError is printable already.

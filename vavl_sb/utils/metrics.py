@@ -3,19 +3,16 @@
 SpeechBrain's ``MetricStats`` averages scores over items. A concordance
 coefficient or a macro F1 cannot be averaged that way, so the classes here
 collect predictions and targets and compute each score from all of them.
-
-Authors
- * The vavl_sb authors 2026
 """
+
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
-from speechbrain.utils.metric_stats import MetricStats
-
-from vavl_sb.utils.text import printable_lines, say
 
 
-class _SetStats(MetricStats):
+class _SetStats:
     """Collects (id, prediction, target) and scores them together.
 
     Arguments
@@ -24,16 +21,21 @@ class _SetStats(MetricStats):
         Names of the outputs, in their order.
     """
 
-    def __init__(self, labels):
+    main = ""  # The score that stands for all.
+    _scores: Callable[..., dict]  # From predictions and targets.
+
+    def __init__(self, labels: list[str]):
         self.labels = list(labels)
         self.clear()
 
-    def clear(self):
+    def clear(self) -> None:
         """Forgets everything collected so far."""
         self.ids, self.predictions, self.targets = [], [], []
         self.summary = {}
 
-    def append(self, ids, predictions, targets):
+    def append(
+        self, ids: list[str], predictions: torch.Tensor, targets: torch.Tensor
+    ) -> None:
         """Collects one batch.
 
         Arguments
@@ -52,27 +54,30 @@ class _SetStats(MetricStats):
     def __len__(self):
         return len(self.ids)
 
-    def stacked(self):
+    def stacked(self) -> tuple[np.ndarray, np.ndarray]:
         """All predictions and all targets, as two numpy arrays."""
         return (
             torch.cat(self.predictions).double().numpy(),
             torch.cat(self.targets).numpy(),
         )
 
-    def write_stats(self, filestream, verbose=False):
-        """Writes the summary, a score a line.
+    def summarize(self, field: str | None = None) -> Any:
+        """Scores over all clips collected.
 
         Arguments
         ---------
-        filestream : file-like object
-            Where to write.
-        verbose : bool
-            Whether to print it as well.
+        field : str
+            One score only, by its name; "score" for the one that stands for
+            all.
+
+        Returns
+        -------
+        dict or the value of ``field``
         """
-        lines = [f"{k}: {v}" for k, v in self.summarize().items()]
-        filestream.write(printable_lines(lines))
-        if verbose:
-            say(*lines)
+        self.summary = self._scores(*self.stacked())
+        if field is None:
+            return self.summary
+        return self.summary[self.main if field == "score" else field]
 
 
 class ConcordanceStats(_SetStats):
@@ -92,31 +97,16 @@ class ConcordanceStats(_SetStats):
     0.5714
     """
 
-    def summarize(self, field=None):
-        """Scores over all clips collected.
+    main = "ccc_mean"
 
-        Arguments
-        ---------
-        field : str
-            One score only: "ccc", "ccc_mean" or "score" (= ccc_mean).
-
-        Returns
-        -------
-        dict or the value of ``field``
-            "ccc" maps each attribute to its CCC. A CCC is in [-1, 1]; where
-            predictions and targets do not vary at all it is 0.
-        """
-        predictions, targets = self.stacked()
+    def _scores(self, predictions: np.ndarray, targets: np.ndarray) -> dict:
+        """ "ccc" maps each attribute to its CCC, in [-1, 1]; where predictions
+        and targets do not vary at all it is 0."""
         ccc = concordance(predictions, targets)
-        self.summary = {
-            "ccc": {
-                name: float(value) for name, value in zip(self.labels, ccc)
-            },
+        return {
+            "ccc": dict(zip(self.labels, ccc.tolist())),
             "ccc_mean": float(ccc.mean()),
         }
-        if field is None:
-            return self.summary
-        return self.summary["ccc_mean" if field == "score" else field]
 
 
 class EmotionStats(_SetStats):
@@ -136,39 +126,19 @@ class EmotionStats(_SetStats):
     0.75
     """
 
-    def confusion(self):
-        """Counts, shape (n, n): rows are true classes, columns predicted."""
-        predictions, targets = self.stacked()
+    main = "f1_macro"
+
+    def _scores(self, predictions: np.ndarray, targets: np.ndarray) -> dict:
+        """Of :func:`emotion_scores`, and "confusion": counts (n, n), rows are
+        true classes, columns predicted."""
         n = len(self.labels)
         pairs = targets.astype(int) * n + predictions.argmax(axis=1)
-        return np.bincount(pairs, minlength=n * n).reshape(n, n)
-
-    def summarize(self, field=None):
-        """Scores over all clips collected.
-
-        Arguments
-        ---------
-        field : str
-            One score only: "f1_macro", "f1_micro", "uar", "confusion" or
-            "score" (= f1_macro).
-
-        Returns
-        -------
-        dict or the value of ``field``
-            Scores in [0, 1]. f1_macro is the mean over the classes that occur
-            among targets or predictions, uar over those among the targets.
-        """
-        confusion = self.confusion()
-        self.summary = {
-            **{k: float(v) for k, v in emotion_scores(confusion).items()},
-            "confusion": confusion.tolist(),
-        }
-        if field is None:
-            return self.summary
-        return self.summary["f1_macro" if field == "score" else field]
+        counts = np.bincount(pairs, minlength=n * n).reshape(n, n)
+        scores = {k: float(v) for k, v in emotion_scores(counts).items()}
+        return {**scores, "confusion": counts.tolist()}
 
 
-def emotion_scores(confusion):
+def emotion_scores(confusion: np.ndarray) -> dict[str, np.ndarray]:
     """Scores of one or many confusion matrices.
 
     Arguments
@@ -201,20 +171,18 @@ def emotion_scores(confusion):
     }
 
 
-def _ratio(above, below):
+def _ratio(above, below) -> np.ndarray:
     """A quotient, and 0 where the divisor is 0."""
     above, below = np.broadcast_arrays(above, np.asarray(below, np.float64))
     return np.divide(above, below, out=np.zeros(below.shape), where=below > 0)
 
 
-def concordance(predictions, targets):
+def concordance(predictions: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """Concordance correlation coefficient of each column, in float64.
 
     Population moments, as Lin defines it (Biometrics 45, 1989). torchmetrics
-    divides variances and covariance by N - 1 instead, which is the same where
-    the means agree and differs by O(1/N) elsewhere; and where a column is
-    constant or there is a single row it gives NaN (for constants whose mean is
-    not exact, what rounding leaves), not 0.
+    divides by N - 1 instead, which differs by O(1/N) where the means do; and
+    where a column is constant it gives NaN or what rounding leaves, not 0.
 
     Arguments
     ---------

@@ -7,6 +7,7 @@ a table, or marks that turn letters around.
 
 import re
 import unicodedata
+from collections.abc import Iterable
 from typing import TextIO
 
 # Control characters, format characters (bidi marks, zero-width ones),
@@ -46,7 +47,7 @@ def printable(text: str) -> str:
     return "".join(shown)
 
 
-def _escaped(char):
+def _escaped(char: str) -> str:
     """A character, or its number where it does not show as itself."""
     if unicodedata.category(char) not in HIDDEN:
         return char
@@ -56,7 +57,7 @@ def _escaped(char):
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
-def printable_lines(lines: list) -> str:
+def printable_lines(lines: Iterable[str]) -> str:
     r"""Lines as one text; none of them can add a line of its own.
 
     Arguments

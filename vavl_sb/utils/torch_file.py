@@ -8,10 +8,8 @@ ours: a class becomes a name, an object its state, the only calls are those of
 :data:`CALLS`, keys are plain, and steps are counted.
 """
 
-import contextlib
 import io
 import math
-import mmap
 import pickletools
 import zipfile
 from collections.abc import Callable, Iterator
@@ -22,24 +20,19 @@ import torch
 
 from vavl_sb.utils.errors import EncoderError
 
-# Of torch.save's older format, which is a row of pickles.
-LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 # Training scripts wrap the weights in a checkpoint.
 WRAPPERS = ("state_dict", "model_state_dict", "model")
 STORAGES = {
-    f"torch.{name}Storage": dtype
-    for name, dtype in {
-        "BFloat16": torch.bfloat16,
-        "Bool": torch.bool,
-        "Byte": torch.uint8,
-        "Char": torch.int8,
-        "Double": torch.float64,
-        "Float": torch.float32,
-        "Half": torch.float16,
-        "Int": torch.int32,
-        "Long": torch.int64,
-        "Short": torch.int16,
-    }.items()
+    "torch.BFloat16Storage": torch.bfloat16,
+    "torch.BoolStorage": torch.bool,
+    "torch.ByteStorage": torch.uint8,
+    "torch.CharStorage": torch.int8,
+    "torch.DoubleStorage": torch.float64,
+    "torch.FloatStorage": torch.float32,
+    "torch.HalfStorage": torch.float16,
+    "torch.IntStorage": torch.int32,
+    "torch.LongStorage": torch.int64,
+    "torch.ShortStorage": torch.int16,
 }
 # The whole module of an EfficientNet-B2 takes 66,000 steps and 160 kB.
 MOST_STEPS = 500_000
@@ -74,7 +67,7 @@ def read_tensors(path: str | Path) -> dict[str, torch.Tensor]:
     Arguments
     ---------
     path : str or Path
-        What ``torch.save`` wrote, in its zip archive or its older format: a
+        What ``torch.save`` wrote: a
         state dict, one in a checkpoint, or a whole pickled module, whose
         classes need not exist.
 
@@ -99,10 +92,7 @@ def read_tensors(path: str | Path) -> dict[str, torch.Tensor]:
     if not path.is_file():
         raise EncoderError(f"{path}: no such file; give one from torch.save")
     try:
-        with open(path, "rb") as file:
-            is_zip = file.read(4) == b"PK\x03\x04"
-        found = _read_zip(path) if is_zip else _read_legacy(path)
-        return _state_of(found, path.stat().st_size)
+        return _state_of(_read_zip(path), path.stat().st_size)
     except RefusedError as error:
         raise EncoderError(
             f"{path}: {error}, which no file of weights needs; nothing of it "
@@ -112,13 +102,13 @@ def read_tensors(path: str | Path) -> dict[str, torch.Tensor]:
     except Exception as error:
         reason = " ".join(str(error).split())[:100]
         raise EncoderError(
-            f"{path}: is no whole file of torch.save "
+            f"{path}: is no whole file of torch.save, of PyTorch 1.6 or later "
             f"({type(error).__name__}: {reason}); get it again"
         ) from None
 
 
 def _read_zip(path: Path) -> Any:
-    """The object in the newer format."""
+    """The object in a file, of plain types, tensors and :class:`_Object`."""
     with zipfile.ZipFile(path) as archive:
         pickles = [
             i for i in archive.filelist if i.filename.endswith("/data.pkl")
@@ -131,45 +121,20 @@ def _read_zip(path: Path) -> Any:
         if pickles[0].file_size > LARGEST_PICKLE:
             raise RefusedError("has a pickle of more than 64 MB")
         root = pickles[0].filename.rpartition("/")[0]
-        with contextlib.suppress(KeyError):
-            if archive.read(f"{root}/byteorder").strip() != b"little":
-                raise ValueError("written by a big-endian machine")
+        order = f"{root}/byteorder"
+        if order in archive.namelist() and b"big" in archive.read(order):
+            raise ValueError("written by a big-endian machine")
 
         def read(key: str, count: int) -> torch.Tensor:
             if archive.getinfo(f"{root}/data/{key}").file_size < count:
                 raise ValueError("a storage that is too short")
-            return _bytes(archive.read(f"{root}/data/{key}"), count)
+            data = bytearray(archive.read(f"{root}/data/{key}"))
+            if not count:
+                return torch.empty(0, dtype=torch.uint8)
+            return torch.frombuffer(data, dtype=torch.uint8, count=count)
 
         storages = _Storages(path.stat().st_size, read)
         return _Pickle(io.BytesIO(archive.read(pickles[0])), storages).load()
-
-
-def _read_legacy(path: Path) -> Any:
-    """The object in the older format: pickles, then bytes."""
-    with (
-        open(path, "rb") as file,
-        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
-    ):
-        if _Pickle(data).load() != LEGACY_MAGIC:
-            raise ValueError("an unknown format")
-        _Pickle(data).load()  # the version
-        _Pickle(data).load()  # the machine
-        storages = _Storages(
-            len(data), lambda key, count: torch.empty(count, dtype=torch.uint8)
-        )
-        found = _Pickle(data, storages).load()
-        for key in _Pickle(data).load():
-            raw = storages.raw[_scalar(key)]
-            data.read(8)  # the number of elements, which is known
-            raw[:] = _bytes(data.read(len(raw)), len(raw))
-        return found
-
-
-def _bytes(data: bytes, count: int) -> torch.Tensor:
-    """The first bytes of some, uint8."""
-    if not count:
-        return torch.empty(0, dtype=torch.uint8)
-    return torch.frombuffer(bytearray(data), dtype=torch.uint8, count=count)
 
 
 class _Storages:
@@ -177,10 +142,14 @@ class _Storages:
     ``read`` gives some bytes (uint8, shape (n,)) by key and number."""
 
     def __init__(self, size: int, read: Callable[[str, int], torch.Tensor]):
-        self.left, self.read, self.raw = size, read, {}
+        self.left, self.read = size, read
+        self.raw: dict[str, torch.Tensor] = {}
 
-    def find(self, kind, key, location, numel, *unused) -> torch.Tensor:
+    def find(self, pid: Any) -> torch.Tensor:
         """Elements of one storage, shape (n,), by what a pickle says of it."""
+        if not isinstance(pid, tuple) or len(pid) != 5 or pid[0] != "storage":
+            raise RefusedError("refers to what is no storage")
+        _, kind, key, _, numel = pid
         if not isinstance(kind, _Class) or kind not in STORAGES:
             raise RefusedError("has a storage of an unknown type")
         count = _whole(numel) * STORAGES[kind].itemsize
@@ -195,10 +164,9 @@ class _Storages:
 
 
 class _Pickle:
-    """Follows one pickle and runs nothing of it; the file is left behind its
-    last byte. Without ``storages`` it can have none."""
+    """Follows one pickle and runs nothing of it."""
 
-    def __init__(self, file: BinaryIO, storages: _Storages | None = None):
+    def __init__(self, file: BinaryIO, storages: _Storages):
         self.file, self.storages = file, storages
         self.stack, self.marks, self.memo = [], [], {}
         self.steps = MOST_STEPS
@@ -277,16 +245,6 @@ class _Pickle:
             target.state = part
         self.push(target)
 
-    def refer(self, pid: Any) -> None:
-        """Finds a storage; old files write a class with its source, too."""
-        kind = pid[0] if isinstance(pid, tuple) and len(pid) > 1 else None
-        if kind == "module" and isinstance(pid[1], _Class):
-            self.push(pid[1])
-        elif kind == "storage" and self.storages and len(pid) in (5, 6):
-            self.push(self.storages.find(*pid[1:]))
-        else:
-            raise RefusedError("refers to what is no storage")
-
 
 VALUES = {
     *("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT"),
@@ -319,7 +277,7 @@ OPCODES = {
     "NEWOBJ": lambda p, _: p.make(*p.pop(2)),
     "REDUCE": lambda p, _: p.call(*p.pop(2)),
     "BUILD": lambda p, _: p.build(*p.pop(2)),
-    "BINPERSID": lambda p, _: p.refer(*p.pop(1)),
+    "BINPERSID": lambda p, _: p.push(p.storages.find(*p.pop(1))),
 }
 
 
@@ -388,7 +346,7 @@ def _nothing(*unused):
     return _Object()
 
 
-CALLS = {
+CALLS: dict[str, Callable] = {
     "torch._utils._rebuild_tensor": _tensor,
     "torch._utils._rebuild_tensor_v2": _tensor,
     "torch._utils._rebuild_parameter": _parameter,

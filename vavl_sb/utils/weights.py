@@ -1,8 +1,4 @@
-"""Weights as safetensors: nothing pickled, nothing executed on loading.
-
-Authors
- * The vavl_sb authors 2026
-"""
+"""Weights as safetensors: nothing pickled, nothing executed on loading."""
 
 import os
 from pathlib import Path
@@ -15,7 +11,7 @@ from vavl_sb.utils.errors import EncoderError, VAVLError, first_line
 from vavl_sb.utils.torch_file import read_tensors
 
 
-def save_weights(module, path):
+def save_weights(module: torch.nn.Module, path: str | Path) -> None:
     """Writes a module's parameters and buffers.
 
     Arguments
@@ -28,7 +24,11 @@ def save_weights(module, path):
     save_tensors(module.state_dict(), path)
 
 
-def save_tensors(tensors, path, metadata=None):
+def save_tensors(
+    tensors: dict[str, torch.Tensor],
+    path: str | Path,
+    metadata: dict[str, str] | None = None,
+) -> None:
     """Writes tensors.
 
     A fault leaves a part of the file, since there may be too much to hold it
@@ -67,7 +67,7 @@ def save_tensors(tensors, path, metadata=None):
         ) from None
 
 
-def load_weights(module, path):
+def load_weights(module: torch.nn.Module, path: str | Path) -> None:
     """Reads a module's parameters and buffers; all of them, or an error.
 
     Can be a ``custom_hooks`` entry of SpeechBrain's Pretrainer.
@@ -96,18 +96,13 @@ def load_weights(module, path):
     """
     tensors = _read_safetensors(path)
     check_finite(tensors, path)
-    expected = module.state_dict()
-    faults = sorted(set(expected) ^ set(tensors)) + [
-        name
-        for name in sorted(set(expected) & set(tensors))
-        if expected[name].shape != tensors[name].shape
-    ]
-    if faults:
+    try:
+        module.load_state_dict(tensors)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
         raise EncoderError(
-            f"{path}: weights do not fit the network ({len(faults)} tensors "
-            f"missing, unknown or of another shape, first {faults[0]})"
-        )
-    module.load_state_dict(tensors)
+            f"{path}: weights do not fit the network ({reason[:300]})"
+        ) from None
 
 
 def load_tensors(
@@ -141,7 +136,7 @@ def load_tensors(
     return tensors
 
 
-def _read_safetensors(path):
+def _read_safetensors(path: str | Path) -> dict[str, torch.Tensor]:
     """Tensors by name; SpeechBrain's Pretrainer may name the file .ckpt."""
     try:
         return load_file(path)
