@@ -105,9 +105,9 @@ def test_links_to_the_blobs_of_the_hubs_cache_are_followed(cache):
     snapshot = repository / "snapshots" / COMMIT
     with pytest.raises(EncoderError, match="is a link out of the model's"):
         EmotionRecognizer.from_hparams(snapshot)
-    (snapshot / "about.json").unlink()
-    (snapshot / "about.json").symlink_to(cache.parent / "secret.json")
-    with pytest.raises(EncoderError, match="about.json: is a link out of"):
+    (snapshot / "model.json").unlink()
+    (snapshot / "model.json").symlink_to(cache.parent / "secret.json")
+    with pytest.raises(EncoderError, match="model.json: is a link out of"):
         EmotionRecognizer.from_hparams("me/model")
 
 
@@ -147,13 +147,13 @@ def test_links_within_a_model_and_what_is_no_file(tmp_path, exported):
     (folder / "vavl.safetensors").symlink_to("weights/a")
     (tmp_path / "link").symlink_to(folder)
     EmotionRecognizer.from_hparams(tmp_path / "link")
-    (folder / "about.json").unlink()
-    os.mkfifo(folder / "about.json")
-    with pytest.raises(EncoderError, match="about.json: is no file"):
+    (folder / "model.json").unlink()
+    os.mkfifo(folder / "model.json")
+    with pytest.raises(EncoderError, match="model.json: is no file"):
         EmotionRecognizer.from_hparams(folder)
-    (folder / "about.json").unlink()
-    (folder / "about.json").symlink_to("about.json")
-    with pytest.raises(EncoderError, match="about.json: is no file"):
+    (folder / "model.json").unlink()
+    (folder / "model.json").symlink_to("about.json")
+    with pytest.raises(EncoderError, match="model.json: is no file"):
         EmotionRecognizer.from_hparams(folder)
 
 
