@@ -10,9 +10,6 @@ second, faces looked for 5 times a second, 12 layers of wav2vec2-large; random
 weights. Once through in one process with all cores, stage by stage; and, for
 ``--processes``, the same clips shared out among so many processes with their
 share of the cores each. The passes take turns, five times after a warm-up.
-
-Authors
- * The vavl_sb authors 2026
 """
 
 import multiprocessing

@@ -3,9 +3,6 @@
 No download: the encoders have the size of the recipes' own and random weights,
 which take as long as trained ones. The clips are those of the synthetic
 corpus, 480 x 360 at 29.97 frames a second as in CREMA-D.
-
-Authors
- * The vavl_sb authors 2026
 """
 
 import json

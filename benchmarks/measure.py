@@ -1,8 +1,5 @@
 """What the benchmarks share: interleaved timing, the machine's rate, reports,
 and programs that are made of these.
-
-Authors
- * The vavl_sb authors 2026
 """
 
 import argparse

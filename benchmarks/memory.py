@@ -10,9 +10,6 @@ SpeechBrain's loop over the cached features for an epoch and scores the clips
 once. So that this takes minutes, the features are light: log-mel of a second
 of sound. The sound of a clip is one of eight; each clip is a file of its own
 (a hard link), so that all that is kept per clip is kept.
-
-Authors
- * The vavl_sb authors 2026
 """
 
 import argparse

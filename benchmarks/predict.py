@@ -13,9 +13,6 @@ five times; loading the model is not in it.
 
 With ``--long`` a clip of that many seconds is predicted as well, in a process
 of its own, and the peak memory of both is compared.
-
-Authors
- * The vavl_sb authors 2026
 """
 
 import argparse

@@ -14,9 +14,6 @@ process, fp32.
 
 The floor is what the three updates need at the least, in multiplications of
 matrices, over the rate at which this machine multiplied matrices in this run.
-
-Authors
- * The vavl_sb authors 2026
 """
 
 import math

@@ -2,9 +2,6 @@
 
 A server process imports torch and SpeechBrain once, and forks a child for each
 run: a start costs a tenth of what it costs a new Python.
-
-Authors
- * The vavl_sb authors 2026
 """
 
 import atexit

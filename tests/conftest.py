@@ -1,8 +1,4 @@
-"""Fixtures that all tests share.
-
-Authors
- * The vavl_sb authors 2026
-"""
+"""Fixtures that all tests share."""
 
 import json
 import os

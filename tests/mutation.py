@@ -3,9 +3,6 @@
 ``python tests/mutation.py < LIST`` reads each file of a list (one JSON list on
 a line: path, "frames" or "faces") in a process of its own, with limits on its
 memory and its processor time, and prints a JSON line for each.
-
-Authors
- * The vavl_sb authors 2026
 """
 
 import collections

@@ -1,8 +1,4 @@
-"""Small media files with known pictures and tones, in many containers.
-
-Authors
- * The vavl_sb authors 2026
-"""
+"""Small media files with known pictures and tones, in many containers."""
 
 import json
 from fractions import Fraction

@@ -2,9 +2,6 @@
 
 Both need root, to mount: `chmod` does not stop root, and a quota stops
 nobody here.
-
-Authors
- * The vavl_sb authors 2026
 """
 
 import json

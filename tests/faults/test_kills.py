@@ -1,8 +1,4 @@
-"""Kill -9 at random moments: the same command ends with the same scores.
-
-Authors
- * The vavl_sb authors 2026
-"""
+"""Kill -9 at random moments: the same command ends with the same scores."""
 
 import json
 import os

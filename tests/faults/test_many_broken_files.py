@@ -1,8 +1,4 @@
-"""500 broken media files: no crash, bounded time and memory, one line each.
-
-Authors
- * The vavl_sb authors 2026
-"""
+"""500 broken media files: no crash, bounded time and memory, one line each."""
 
 import collections
 import concurrent.futures

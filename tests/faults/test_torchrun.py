@@ -1,8 +1,4 @@
-"""Kill -9 of all processes of torchrun: the same command goes on.
-
-Authors
- * The vavl_sb authors 2026
-"""
+"""Kill -9 of all processes of torchrun: the same command goes on."""
 
 import os
 import signal

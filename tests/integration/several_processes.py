@@ -1,8 +1,4 @@
-"""What test_distributed.py starts with torchrun: each process leaves results.
-
-Authors
- * The vavl_sb authors 2026
-"""
+"""What test_distributed.py starts with torchrun: each process leaves results."""
 
 import contextlib
 import itertools

@@ -1,8 +1,4 @@
-"""Several processes, started by torchrun with gloo, against a single one.
-
-Authors
- * The vavl_sb authors 2026
-"""
+"""Several processes, started by torchrun with gloo, against a single one."""
 
 import json
 import os

@@ -4,9 +4,6 @@ A block that cannot run in a test stands below `<!-- not run: why -->`. The
 files that the texts name are made beforehand; of a file's blocks each finds
 what those before it have left, as for a reader. Options of all commands are
 looked up, also of those that are not run, and in the recipes' READMEs.
-
-Authors
- * The vavl_sb authors 2026
 """
 
 import ast

@@ -1,8 +1,4 @@
-"""The recipe of MSP-IMPROV, run as users run it, on a small synthetic corpus.
-
-Authors
- * The vavl_sb authors 2026
-"""
+"""The recipe of MSP-IMPROV, run as users run it, on a small synthetic corpus."""
 
 import csv
 import json

@@ -1,8 +1,4 @@
-"""The recipe of RAVDESS, run as users run it, alone and with CREMA-D's clips.
-
-Authors
- * The vavl_sb authors 2026
-"""
+"""The recipe of RAVDESS, run as users run it, alone and with CREMA-D's clips."""
 
 import csv
 import json

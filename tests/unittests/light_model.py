@@ -1,8 +1,4 @@
-"""A recognizer with light encoders, for tests of what is around them.
-
-Authors
- * The vavl_sb authors 2026
-"""
+"""A recognizer with light encoders, for tests of what is around them."""
 
 import json
 

@@ -1,8 +1,4 @@
-"""`vavl predict`, `info`, `export` and `check-media`, as a user types them.
-
-Authors
- * The vavl_sb authors 2026
-"""
+"""`vavl predict`, `info`, `export` and `check-media`, as a user types them."""
 
 import io
 import json

@@ -2,9 +2,6 @@
 
 What is fed is near what is expected: a damaged table or manifest more than
 noise, since noise is refused by the first check.
-
-Authors
- * The vavl_sb authors 2026
 """
 
 import functools

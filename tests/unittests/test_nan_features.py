@@ -1,8 +1,4 @@
-"""Features with NaN or infinity never reach the network.
-
-Authors
- * The vavl_sb authors 2026
-"""
+"""Features with NaN or infinity never reach the network."""
 
 import dataclasses
 

@@ -1,8 +1,4 @@
-"""Encoders of a user's own that lack what cache and export need.
-
-Authors
- * The vavl_sb authors 2026
-"""
+"""Encoders of a user's own that lack what cache and export need."""
 
 import pytest
 import torch

@@ -1,8 +1,4 @@
-"""A run that is stopped anywhere in an epoch ends as one that was not.
-
-Authors
- * The vavl_sb authors 2026
-"""
+"""A run that is stopped anywhere in an epoch ends as one that was not."""
 
 import json
 

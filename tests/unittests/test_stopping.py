@@ -1,8 +1,4 @@
-"""Locks, signals and writes that are whole or not there.
-
-Authors
- * The vavl_sb authors 2026
-"""
+"""Locks, signals and writes that are whole or not there."""
 
 import errno
 import os

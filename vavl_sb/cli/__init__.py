@@ -3,9 +3,6 @@
 Each subcommand is a module of :mod:`vavl_sb.cli` with ``add_parser``,
 which describes its options and sets ``run``, what does the work. One that also
 sets ``passes_on`` gets options that it does not know in ``passed_on``.
-
-Authors
- * The vavl_sb authors 2026
 """
 
 import argparse

@@ -1,8 +1,4 @@
-"""`vavl export`: a finished run's model, in a folder to give to others.
-
-Authors
- * The vavl_sb authors 2026
-"""
+"""`vavl export`: a finished run's model, in a folder to give to others."""
 
 import shutil
 from pathlib import Path

@@ -1,8 +1,4 @@
-"""`vavl import-audio`: published weights of an encoder, without running them.
-
-Authors
- * The vavl_sb authors 2026
-"""
+"""`vavl import-audio`: published weights of an encoder, without running them."""
 
 from vavl_sb.cli.import_visual import add_files, tell
 

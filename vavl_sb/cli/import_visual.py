@@ -1,8 +1,4 @@
-"""`vavl import-visual`: published weights of an encoder, without running them.
-
-Authors
- * The vavl_sb authors 2026
-"""
+"""`vavl import-visual`: published weights of an encoder, without running them."""
 
 from vavl_sb.utils.text import say
 

@@ -1,8 +1,4 @@
-"""`vavl info`: what a model was trained for, on what, and how well it scored.
-
-Authors
- * The vavl_sb authors 2026
-"""
+"""`vavl info`: what a model was trained for, on what, and how well it scored."""
 
 from vavl_sb.cli.model import add_model
 from vavl_sb.utils.files import say_json

@@ -1,8 +1,4 @@
-"""`vavl push`: share a model on the Hugging Face hub, with a card.
-
-Authors
- * The vavl_sb authors 2026
-"""
+"""`vavl push`: share a model on the Hugging Face hub, with a card."""
 
 from vavl_sb.utils.text import say
 

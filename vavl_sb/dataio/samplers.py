@@ -1,8 +1,4 @@
-"""The batches of one process, shared out among several.
-
-Authors
- * The vavl_sb authors 2026
-"""
+"""The batches of one process, shared out among several."""
 
 from vavl_sb.utils.errors import VAVLError
 

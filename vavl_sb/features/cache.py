@@ -3,9 +3,6 @@
 A cached feature is named by what it depends on: the clip's bytes, and a fingerprint
 of encoder, weights and settings. Nothing is ever overwritten in place, so
 several processes may share a cache, and a killed run goes on where it was.
-
-Authors
- * The vavl_sb authors 2026
 """
 
 import hashlib

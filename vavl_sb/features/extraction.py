@@ -2,9 +2,6 @@
 
 Under torchrun the processes share the work; see
 :mod:`vavl_sb.utils.distributed`.
-
-Authors
- * The vavl_sb authors 2026
 """
 
 import contextlib

@@ -103,10 +103,10 @@ def refuse_links(folder: str | Path, blobs: str | Path | None = None) -> None:
     Example
     -------
     >>> folder = getfixture("tmp_path")
-    >>> (folder / "about.json").symlink_to("/etc/passwd")
+    >>> (folder / "model.json").symlink_to("/etc/passwd")
     >>> refuse_links(folder)  # doctest: +ELLIPSIS
     Traceback (most recent call last):
-    vavl_sb.utils.errors.EncoderError: .../about.json: is a link out of ...
+    vavl_sb.utils.errors.EncoderError: .../model.json: is a link out of ...
     """
     root = Path(os.path.realpath(folder))
     homes = [root, *([Path(os.path.realpath(blobs))] if blobs else [])]

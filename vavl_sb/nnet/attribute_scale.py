@@ -1,8 +1,4 @@
-"""Attributes in a corpus's own scale, and as the network has them.
-
-Authors
- * The vavl_sb authors 2026
-"""
+"""Attributes in a corpus's own scale, and as the network has them."""
 
 from vavl_sb.utils.errors import VAVLError
 

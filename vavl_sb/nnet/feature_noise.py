@@ -1,8 +1,4 @@
-"""Noise on a clip's features in training, as another speaker would make.
-
-Authors
- * The vavl_sb authors 2026
-"""
+"""Noise on a clip's features in training, as another speaker would make."""
 
 import torch
 from torch import nn

@@ -1,8 +1,4 @@
-"""Losses of VAVL: concordance for attributes, and feature reconstruction.
-
-Authors
- * The vavl_sb authors 2026
-"""
+"""Losses of VAVL: concordance for attributes, and feature reconstruction."""
 
 import torch
 

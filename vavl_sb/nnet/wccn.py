@@ -6,9 +6,6 @@ heart. Whitening makes them equally small in all directions, so that what
 differs between classes stands out: Hatch et al., "Within-class covariance
 normalization for SVM-based speaker recognition", Interspeech 2006, with the
 covariance shrunk as in regularized discriminant analysis (Friedman, 1989).
-
-Authors
- * The vavl_sb authors 2026
 """
 
 import torch

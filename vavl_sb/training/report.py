@@ -1,8 +1,4 @@
-"""What a run leaves behind: scores, predictions, pictures and a table.
-
-Authors
- * The vavl_sb authors 2026
-"""
+"""What a run leaves behind: scores, predictions, pictures and a table."""
 
 import time
 from pathlib import Path

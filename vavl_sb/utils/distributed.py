@@ -2,9 +2,6 @@
 
 Within SpeechBrain's ``run_on_main`` and in a program of one process all of
 this is that of a single process.
-
-Authors
- * The vavl_sb authors 2026
 """
 
 import datetime
