@@ -119,9 +119,6 @@ class VAVL(nn.Module):
         Dropout rate in the conformer layers.
     head_dropout : float
         Dropout rate in the heads.
-    feature_whitening : float
-        Shrinkage of WCCN (:mod:`vavl_sb.nnet.wccn`), which whitens normalized
-        features; None for none.
     feature_noise : float
         Deviation of noise on normalized features in training
         (:mod:`vavl_sb.nnet.feature_noise`). What is to be reconstructed has
@@ -158,7 +155,6 @@ class VAVL(nn.Module):
         kernel_size=31,
         dropout=0.1,
         head_dropout=0.2,
-        feature_whitening=None,
         feature_noise=0.0,
     ):
         super().__init__()
@@ -184,7 +180,7 @@ class VAVL(nn.Module):
         hidden = [d_model, half]
         for modality, dim in zip(MODALITIES, (audio_dim, visual_dim)):
             branch = {
-                "normalize": InputNormalization(dim, feature_whitening),
+                "normalize": InputNormalization(dim),
                 "noise": FeatureNoise(feature_noise),
                 "projection": nn.Sequential(
                     nn.Linear(dim, projection_dim, bias=False),

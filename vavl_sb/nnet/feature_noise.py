@@ -17,8 +17,7 @@ class FeatureNoise(nn.Module):
     ---------
     noise : float
         Standard deviation of the Gaussian noise, where that of the features
-        is 1; 0 for none. On whitened features (:mod:`vavl_sb.nnet.wccn`)
-        it is spread as clips of one class are.
+        is 1; 0 for none.
 
     Raises
     ------
