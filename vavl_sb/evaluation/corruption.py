@@ -4,7 +4,7 @@ Nothing here changes its input. What is chosen at random depends on a seed and
 the clip's id alone.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,7 +103,7 @@ def make_noise(seed: int, path: str | Path | None = None) -> Callable:
     return part
 
 
-def lose_modality(clips, percent: float, seed: int) -> dict:
+def lose_modality(clips: Iterable[str], percent: float, seed: int) -> dict:
     """Chooses clips that lose their sound or their face.
 
     Which ones depends on the seed and the ids alone. Those that a smaller

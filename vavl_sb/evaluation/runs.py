@@ -162,7 +162,7 @@ def launch(
     launcher: str = "local",
     jobs: int = 1,
     slurm: dict | None = None,
-):
+) -> None:
     """Performs runs, and reports each as it starts and ends.
 
     Where more than one may run at a time, the first goes alone, unless one

@@ -58,7 +58,7 @@ class Detection:
     score: float = 1.0
 
     @property
-    def area(self):
+    def area(self) -> float:
         """Area of the box, square pixels."""
         return float(np.prod(np.maximum(self.box[2:] - self.box[:2], 0.0)))
 
@@ -90,7 +90,11 @@ class MTCNNDetector:
     """
 
     def __init__(
-        self, device="cpu", longest_side=480, min_face=0.1, min_score=0.9
+        self,
+        device: str | torch.device = "cpu",
+        longest_side: int = 480,
+        min_face: float = 0.1,
+        min_score: float = 0.9,
     ):
         self.device = torch.device(device)
         self.longest_side = longest_side

@@ -10,12 +10,14 @@ import contextlib
 import hashlib
 import json
 import time
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
-from vavl_sb.faces.tracker import CropBatch, CropsUntil
+from vavl_sb.faces.tracker import CropBatch, CropsUntil, FaceTracker
+from vavl_sb.lobes.feature_encoder import FeatureEncoder
 from vavl_sb.media.reader import AudioChunk, decode, is_silent, refuse_endless
 from vavl_sb.utils.errors import MediaError
 
@@ -135,7 +137,7 @@ class Stopwatch:
             self._count()
             self._running.pop()
 
-    def each(self, stage, items):
+    def each(self, stage: str, items: Iterable) -> Iterator:
         """Counts the work of an iterator, not that of who uses its items."""
         items, end = iter(items), object()
         while True:
@@ -180,11 +182,11 @@ class FeatureExtractor:
 
     def __init__(
         self,
-        audio_encoder,
-        visual_encoder,
-        face_tracker,
-        frame_rate=10.0,
-        batch_frames=32,
+        audio_encoder: FeatureEncoder,
+        visual_encoder: FeatureEncoder,
+        face_tracker: FaceTracker,
+        frame_rate: float | None = 10.0,
+        batch_frames: int = 32,
     ):
         self.audio_encoder = audio_encoder
         self.visual_encoder = visual_encoder
@@ -281,7 +283,12 @@ class FeatureExtractor:
             np.concatenate(visual) if visual else None,
         )
 
-    def stream(self, wav=None, video=None, watch=None):
+    def stream(
+        self,
+        wav: str | None = None,
+        video: str | None = None,
+        watch: Stopwatch | None = None,
+    ) -> Iterator:
         """A clip bit by bit; two files are read side by side.
 
         Arguments
@@ -298,7 +305,13 @@ class FeatureExtractor:
         """
         return _side_by_side(self._open(wav, video, watch or Stopwatch())[1])
 
-    def chunks(self, wav=None, video=None, watch=None, on_crops=None):
+    def chunks(
+        self,
+        wav: str | None = None,
+        video: str | None = None,
+        watch: Stopwatch | None = None,
+        on_crops: Callable | None = None,
+    ) -> Iterator[Chunk]:
         """Features of a clip of any length: of the whole, or chunk by chunk.
 
         A speech encoder's attention grows with the square of what it is given,

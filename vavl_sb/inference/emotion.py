@@ -28,7 +28,7 @@ from vavl_sb.inference.prediction import (
     why_no_head,
 )
 from vavl_sb.inference.sliding_windows import CropSample, SlidingWindows
-from vavl_sb.lobes.vavl import HEADS, MODALITIES
+from vavl_sb.lobes.vavl import HEADS, MODALITIES, VAVLOutput
 from vavl_sb.media.demuxing import check_file
 from vavl_sb.nnet.attribute_scale import AttributeScale
 from vavl_sb.training.model_file import YAML
@@ -64,7 +64,13 @@ class EmotionRecognizer(Pretrained):
             read_weights(part)
 
     @classmethod
-    def from_hparams(cls, source, trust=False, overrides=None, **kwargs):
+    def from_hparams(
+        cls,
+        source: str | Path,
+        trust: bool = False,
+        overrides: dict | None = None,
+        **kwargs,
+    ) -> "EmotionRecognizer":
         """Loads an exported model.
 
         Arguments
@@ -422,8 +428,12 @@ class EmotionRecognizer(Pretrained):
         return {head: to_corpus(values) for head, values in found.items()}
 
     def forward(
-        self, audio=None, audio_lens=None, visual=None, visual_lens=None
-    ):
+        self,
+        audio: torch.Tensor | None = None,
+        audio_lens: torch.Tensor | None = None,
+        visual: torch.Tensor | None = None,
+        visual_lens: torch.Tensor | None = None,
+    ) -> VAVLOutput:
         """Runs the network on features, as ``VAVL.forward``."""
         return self.mods.vavl(audio, audio_lens, visual, visual_lens)
 

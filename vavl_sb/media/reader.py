@@ -20,6 +20,7 @@ gives a warning, as does a gap in the sound.
 import os
 import struct
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 import torch
@@ -44,6 +45,9 @@ from vavl_sb.media.demuxing import (
 )
 from vavl_sb.utils.errors import MediaError, VAVLError
 from vavl_sb.utils.logger import get_logger
+
+if TYPE_CHECKING:
+    import av
 
 __all__ = [
     "AudioChunk",
@@ -124,7 +128,7 @@ class MediaStream:
         else after the last.
     """
 
-    def __init__(self, path, readers):
+    def __init__(self, path: str | os.PathLike, readers: list):
         self.info = MediaInfo()
         # The info and not this object: that would be a cycle of references.
         self._items = _decode(path, readers, self.info)
@@ -362,7 +366,9 @@ def is_silent(samples: np.ndarray | torch.Tensor) -> bool:
     return bool(samples.max() - samples.min() < SILENCE_RANGE)
 
 
-def stated_duration(file, container) -> float | None:
+def stated_duration(
+    file: BinaryIO, container: "av.container.InputContainer"
+) -> float | None:
     """Duration that the header of a file states, where it can be relied on.
 
     Arguments
@@ -388,7 +394,7 @@ def stated_duration(file, container) -> float | None:
     return container.duration / AV_TIME_BASE
 
 
-def riff_duration(file) -> float | None:
+def riff_duration(file: BinaryIO) -> float | None:
     """Duration that the header of a wav or avi file states.
 
     FFmpeg corrects both by the size of the file, which hides a missing end.

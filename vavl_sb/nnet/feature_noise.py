@@ -34,13 +34,13 @@ class FeatureNoise(nn.Module):
     (True, False)
     """
 
-    def __init__(self, noise=0.0):
+    def __init__(self, noise: float = 0.0):
         super().__init__()
         if not _is_number(noise) or not 0 <= noise <= 100:
             raise VAVLError(f"feature_noise: must be 0 to 100, not {noise!r}")
         self.noise = float(noise)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Disturbs clips.
 
         Arguments
@@ -57,7 +57,7 @@ class FeatureNoise(nn.Module):
             return x
         return x + self.noise * torch.randn_like(x[:, :1])
 
-    def extra_repr(self):
+    def extra_repr(self) -> str:
         """Its number, where a network is printed."""
         return f"noise={self.noise}"
 

@@ -32,7 +32,7 @@ class InputNormalization(nn.Module):
     tensor([[2., 0.]])
     """
 
-    def __init__(self, dim, whitening=None):
+    def __init__(self, dim: int, whitening: float | None = None):
         super().__init__()
         self.shrinkage = check_whitening(whitening)
         self.register_buffer("mean", torch.zeros(dim))
@@ -43,7 +43,9 @@ class InputNormalization(nn.Module):
             self.register_buffer("directions", torch.zeros(dim, rank))
             self.register_buffer("gains", torch.zeros(rank))
 
-    def set_statistics(self, mean, deviation):
+    def set_statistics(
+        self, mean: torch.Tensor, deviation: torch.Tensor
+    ) -> None:
         """Sets the statistics.
 
         Arguments
@@ -58,7 +60,7 @@ class InputNormalization(nn.Module):
         floor = 0.1 * deviation.median().item() or 1.0
         self.deviation.copy_(deviation.clamp(min=floor))
 
-    def set_whitening(self, means, targets):
+    def set_whitening(self, means: torch.Tensor, targets: torch.Tensor) -> None:
         """Sets the whitening, after the statistics.
 
         Arguments
@@ -77,7 +79,7 @@ class InputNormalization(nn.Module):
         self.directions.zero_()[:, : len(gains)] = directions
         self.gains.zero_()[: len(gains)] = gains
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Normalizes.
 
         Arguments

@@ -16,7 +16,7 @@ from vavl_sb.utils.errors import VAVLError
 RANK = 2048
 
 
-def check_whitening(shrinkage):
+def check_whitening(shrinkage: float | None) -> float | None:
     """Refuses what is no shrinkage.
 
     Arguments
@@ -42,7 +42,9 @@ def check_whitening(shrinkage):
     return float(shrinkage)
 
 
-def whitening(features, targets, shrinkage):
+def whitening(
+    features: torch.Tensor, targets: torch.Tensor, shrinkage: float
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """What whitens that part of features which targets do not explain.
 
     The inverse root of the covariance, base * I + V diag(gains) V', as its
@@ -102,7 +104,12 @@ def whitening(features, targets, shrinkage):
     return (base * scale).float(), directions.float(), (gains * scale).float()
 
 
-def whiten(x, base, directions, gains):
+def whiten(
+    x: torch.Tensor,
+    base: torch.Tensor,
+    directions: torch.Tensor,
+    gains: torch.Tensor,
+) -> torch.Tensor:
     """Whitens features.
 
     Arguments

@@ -1,6 +1,7 @@
 """What a run leaves behind: scores, predictions, pictures and a table."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from vavl_sb.utils.logger import get_logger
 logger = get_logger(__name__)
 
 
-def scores(stats):
+def scores(stats: dict) -> dict:
     """Summaries of the heads that had clips to score.
 
     Arguments
@@ -45,7 +46,9 @@ def scores(stats):
     return found
 
 
-def write_test_report(output_folder, task, labels, stats):
+def write_test_report(
+    output_folder: str | Path, task: str, labels: Sequence[str], stats: dict
+) -> dict:
     """Writes metrics.json, predictions_test.csv and the pictures of a test.
 
     Of several processes the main one calls it, by ``run_on_main``.
@@ -101,7 +104,7 @@ def write_test_report(output_folder, task, labels, stats):
     return metrics
 
 
-def score_table(metrics):
+def score_table(metrics: dict) -> list[str]:
     """The scores as a table for a terminal.
 
     Arguments
@@ -151,12 +154,12 @@ class LearningCurves:
         Output folder of the run.
     """
 
-    def __init__(self, folder):
+    def __init__(self, folder: str | Path):
         self.path = Path(folder) / "learning_curves.json"
         self.picture = Path(folder) / "learning_curves.png"
         self.drawn = time.monotonic()
 
-    def add(self, epoch, train, valid):
+    def add(self, epoch: int, train: dict, valid: dict) -> None:
         """Adds an epoch; a resumed run replaces the epochs it repeats.
 
         Arguments
@@ -175,7 +178,7 @@ class LearningCurves:
         if time.monotonic() - self.drawn > SECONDS_BETWEEN_PICTURES:
             self.draw()
 
-    def draw(self):
+    def draw(self) -> None:
         """Draws all epochs so far, where there is one."""
         kept = self._kept()
         if kept:
@@ -210,7 +213,7 @@ def _number(value):
     return value if isinstance(value, str) else f"{float(value):.7g}"
 
 
-def flat_scores(metrics):
+def flat_scores(metrics: dict) -> dict:
     """Test scores with one name each, as SpeechBrain's loggers take them.
 
     Arguments
