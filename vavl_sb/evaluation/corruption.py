@@ -15,6 +15,7 @@ from speechbrain.processing.signal_processing import (
     dB_to_amplitude,
 )
 
+from vavl_sb.lobes.vavl import MODALITIES
 from vavl_sb.media.reader import read_audio
 from vavl_sb.utils.errors import MediaError, VAVLError
 from vavl_sb.utils.seeding import clip_generator, shuffled
@@ -132,9 +133,7 @@ def lose_modality(clips: Iterable[str], percent: float, seed: int) -> dict:
     """
     order = shuffled(clips, seed)
     chosen = order[: _part(len(order), percent)]
-    return {
-        clip: ("audio", "visual")[rank % 2] for rank, clip in enumerate(chosen)
-    }
+    return {clip: MODALITIES[rank % 2] for rank, clip in enumerate(chosen)}
 
 
 def _part(count, percent):

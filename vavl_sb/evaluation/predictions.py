@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from vavl_sb.evaluation.statistics import clip_statistics
-from vavl_sb.training.predictions import HEADS, STATS, read_predictions
+from vavl_sb.lobes.vavl import HEADS
+from vavl_sb.training.predictions import STATS, read_predictions
 from vavl_sb.utils.errors import VAVLError
 from vavl_sb.utils.files import read_json
 from vavl_sb.utils.metrics import ConcordanceStats, EmotionStats
@@ -56,10 +57,9 @@ class Predictions:
         best = [head for head in HEADS if head in outputs][-1]
         self.outputs["auto"][clip] = outputs[best]
         if self.task == "classification":
-            target = self.labels.index(entry["emotion"])
+            self.targets[clip] = self.labels.index(entry["emotion"])
         else:
-            target = [float(entry[name]) for name in self.labels]
-        self.targets[clip] = target
+            self.targets[clip] = [float(entry[name]) for name in self.labels]
 
     def clips(self, head: str = "auto") -> list:
         """Ids of the clips that a head has an output for.

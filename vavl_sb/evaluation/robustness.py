@@ -19,8 +19,9 @@ from vavl_sb.evaluation.corruption import lose_modality
 from vavl_sb.evaluation.predictions import Predictions
 from vavl_sb.features.cache import MEDIA_FIELD
 from vavl_sb.features.extractor import ClipFeatures
+from vavl_sb.lobes.vavl import HEADS
 from vavl_sb.training.plots import make_figure, save_figure
-from vavl_sb.training.predictions import HEADS, predictions_csv
+from vavl_sb.training.predictions import predictions_csv
 from vavl_sb.training.report import score_table
 from vavl_sb.utils.errors import ManifestError, MediaError
 from vavl_sb.utils.files import write_atomically, write_json, write_lines

@@ -198,7 +198,9 @@ def launch(
             waiting.append(run)
     if not waiting:
         return
-    executor = _slurm_executor(jobs, **slurm) if launcher == "slurm" else None
+    executor = (
+        _slurm_executor(jobs, **(slurm or {})) if launcher == "slurm" else None
+    )
     alone = 0
     if len(waiting) == len(runs) and (executor or jobs > 1):
         alone = 1

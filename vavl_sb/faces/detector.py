@@ -14,6 +14,7 @@ face with brows, chin and open mouth, as encoders for emotion are trained on.
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -100,7 +101,7 @@ class MTCNNDetector:
         self.longest_side = longest_side
         self.min_face = min_face
         self.min_score = min_score
-        self.network = None
+        self.network: Any = None  # facenet-pytorch's
 
     def settings(self) -> dict:
         """All that changes what is found, as a plain dict."""

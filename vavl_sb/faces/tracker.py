@@ -164,7 +164,11 @@ class FaceTracker:
         The device and the size of batches are not in it: they change no more
         than the last bit of a detector's sums.
         """
-        settings = {"version": VERSION, "size": self.size, "detector": None}
+        settings: dict[str, Any] = {
+            "version": VERSION,
+            "size": self.size,
+            "detector": None,
+        }
         if self.detector is not None:
             settings.update(
                 detector=self.detector.settings(),

@@ -12,16 +12,21 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 
 from vavl_sb.faces.tracker import CropBatch, CropsUntil, FaceTracker
 from vavl_sb.lobes.feature_encoder import FeatureEncoder
-from vavl_sb.media.reader import AudioChunk, decode, is_silent, refuse_endless
+from vavl_sb.media.reader import (
+    SAMPLE_RATE,
+    AudioChunk,
+    decode,
+    is_silent,
+    refuse_endless,
+)
 from vavl_sb.utils.errors import MediaError
-
-SAMPLE_RATE = 16000
 
 # Raised when this file changes what features a clip gives.
 PATH_VERSION = 1
@@ -219,7 +224,10 @@ class FeatureExtractor:
         str
             16 hexadecimal digits.
         """
-        parts = {"version": PATH_VERSION, "sample_rate": SAMPLE_RATE}
+        parts: dict[str, Any] = {
+            "version": PATH_VERSION,
+            "sample_rate": SAMPLE_RATE,
+        }
         if modality == "audio":
             parts["encoder"] = self.audio_encoder.fingerprint()
         else:
@@ -275,7 +283,7 @@ class FeatureExtractor:
             if isinstance(item, AudioChunk):
                 samples.append(item.samples)
                 seconds += len(item.samples) / SAMPLE_RATE
-                refuse_endless(wav, seconds)
+                refuse_endless(str(wav), seconds)
             elif isinstance(item, FaceChunk):
                 visual.append(item.features)
         return (
@@ -342,11 +350,11 @@ class FeatureExtractor:
             if isinstance(item, FaceChunk) and on_crops is not None:
                 on_crops(item.crops, item.times)
             parts.add(item)
-            for part in parts.complete():
-                yield self._chunk(*part, wav, watch)
+            for chunk, items in parts.complete():
+                yield self._chunk(chunk, items, wav, watch)
         duration = max(info.duration for info in infos.values())
-        for part in parts.rest(duration):
-            yield self._chunk(*part, wav, watch)
+        for chunk, items in parts.rest(duration):
+            yield self._chunk(chunk, items, wav, watch)
 
     def _open(self, wav, video, watch):
         """Each file's info by path, and what :meth:`stream` yields of it."""

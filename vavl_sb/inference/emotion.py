@@ -175,7 +175,9 @@ class EmotionRecognizer(Pretrained):
         MediaError
             The clip cannot be decoded, or lacks what ``modality`` needs.
         """
-        return self.analyze(path, modality, audio_path, None, crops=0).emotion
+        found = self.analyze(path, modality, audio_path, None, crops=0)
+        assert found.emotion is not None  # analyze refuses such a clip
+        return found.emotion
 
     def timeline(
         self,
@@ -293,9 +295,9 @@ class EmotionRecognizer(Pretrained):
             raise faults[modality]
         if len(faults) != 1 or any(f.emotion is None for f, _ in good.values()):
             raise error
-        ((lost, fault),) = faults.items()
+        ((lost, why),) = faults.items()
         logger.warning(
-            "%s: answering without its %s (%s)", video, WORDS[lost], fault
+            "%s: answering without its %s (%s)", video, WORDS[lost], why
         )
         return next(iter(good.values()))
 
@@ -340,8 +342,10 @@ class EmotionRecognizer(Pretrained):
         check_modality(modality)
         rows = unpad(wavs, wav_lens, crops, crop_lens)
         return [
-            self._predict_tensors(*row, modality, f"clip {number} of the batch")
-            for number, row in enumerate(rows)
+            self._predict_tensors(
+                samples, faces, modality, f"clip {number} of the batch"
+            )
+            for number, (samples, faces) in enumerate(rows)
         ]
 
     def predict_frames(

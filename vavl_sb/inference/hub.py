@@ -249,12 +249,12 @@ def send_model(
     return str(made)
 
 
-def reason(error: Exception, sending: bool = False) -> str:
+def reason(error: BaseException, sending: bool = False) -> str:
     """Why the hub did not do what it was asked, and what to do.
 
     Arguments
     ---------
-    error : Exception
+    error : BaseException
         From huggingface_hub.
     sending : bool
         Whether a model was to be sent, of which no cache can have one.
@@ -313,8 +313,8 @@ def reason(error: Exception, sending: bool = False) -> str:
         return f"the hub answered: {first_line(error)}"
     if isinstance(chain[-1], errors.LocalEntryNotFoundError):
         return "the cache lacks it, and the hub was not to be asked"
-    local = [one for one in chain if getattr(one, "filename", None)]
-    if local:  # An OSError of a file: sockets have no names.
+    local = [one for one in chain if isinstance(one, OSError) and one.filename]
+    if local:  # Of a file: sockets have no names.
         return f"{local[-1].filename}: {local[-1].strerror}, on this machine"
     # Of the network: no hub answered.
     if among(errors.LocalEntryNotFoundError, OSError, *_network_errors()):

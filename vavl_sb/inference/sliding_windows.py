@@ -13,7 +13,6 @@ import numpy as np
 import torch
 
 from vavl_sb.features.extractor import (
-    SAMPLE_RATE,
     WHOLE,
     Chunk,
     ClipFeatures,
@@ -21,7 +20,7 @@ from vavl_sb.features.extractor import (
     Stopwatch,
     end_of,
 )
-from vavl_sb.media.reader import is_silent
+from vavl_sb.media.reader import SAMPLE_RATE, is_silent
 from vavl_sb.utils.errors import VAVLError
 
 LEAST_HOP = 0.05

@@ -14,6 +14,7 @@ https://arxiv.org/abs/2305.07216, section 3.
 
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -173,7 +174,7 @@ class VAVL(nn.Module):
         }
         self.num_outputs = num_outputs
         self.residual = residual
-        conformer = dict(
+        conformer: dict[str, Any] = dict(
             d_model=d_model,
             nhead=nhead,
             d_ffn=d_ffn or 4 * d_model,

@@ -115,7 +115,8 @@ class RatePicker:
 
     def __init__(self, rate: float | None):
         self.rate = rate
-        self.first = self.interval = None
+        self.first: float | None = None
+        self.interval: int | None = None
 
     def pick(self, time: float) -> bool:
         """Whether to pick an item; times (seconds) never fall."""
@@ -246,7 +247,8 @@ class AudioReader(_StreamReader):
 
     def __init__(self, sample_rate: int):
         self.sample_rate = sample_rate
-        self.resampler = self.form = None
+        self.form: tuple | None = None
+        self.resampler = None
         self.parts, self.kept, self.start = [], 0, 0.0
 
     def read(self, packet: "av.Packet") -> Iterator[AudioChunk]:
@@ -342,7 +344,8 @@ class VideoReader(_StreamReader):
     def __init__(self, frame_rate: float | None, batch_frames: int):
         self.picker = RatePicker(frame_rate)
         self.batch_frames = batch_frames
-        self.room, self.times = None, []
+        self.room: np.ndarray | None = None
+        self.times = []
         self.latest = self.paid = -math.inf
         self.credit = SAVED_SECONDS * MAX_PIXELS_A_SECOND
 
@@ -399,7 +402,7 @@ class VideoReader(_StreamReader):
 
     def flush(self) -> Iterator[FrameBatch]:
         """Yields the frames that this reader still holds."""
-        if self.times:
+        if self.room is not None:
             frames = self.room[: len(self.times)]
             yield FrameBatch(frames, np.array(self.times, np.float64))
         self.room, self.times = None, []

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     import av
 
 __all__ = [
+    "SAMPLE_RATE",
     "AudioChunk",
     "FrameBatch",
     "MediaInfo",
@@ -60,6 +61,9 @@ __all__ = [
 ]
 
 logger = get_logger(__name__)
+
+# What encoders of speech are made for, Hz.
+SAMPLE_RATE = 16000
 
 # Peak-to-peak range below which sound is digital silence: 2e-4, that is peaks
 # of -80 dBFS, three steps of 16-bit audio. Silence that went through dither or
@@ -128,7 +132,11 @@ class MediaStream:
         else after the last.
     """
 
-    def __init__(self, path: str | os.PathLike, readers: list):
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        readers: dict[str, AudioReader | VideoReader],
+    ):
         self.info = MediaInfo()
         # The info and not this object: that would be a cycle of references.
         self._items = _decode(path, readers, self.info)
@@ -142,7 +150,7 @@ class MediaStream:
 
 def decode(
     path: str | os.PathLike,
-    sample_rate: int = 16000,
+    sample_rate: int = SAMPLE_RATE,
     frame_rate: float | None = None,
     audio: bool = True,
     video: bool = True,
@@ -194,7 +202,7 @@ def decode(
             f"frame_rate is {frame_rate}: give a number above 0, or null for "
             "every frame"
         )
-    readers = {}
+    readers: dict[str, AudioReader | VideoReader] = {}
     if audio:
         readers["audio"] = AudioReader(sample_rate)
     if video:
@@ -298,7 +306,7 @@ def probe(path: str | os.PathLike) -> MediaInfo:
 
 
 def read_audio(
-    path: str | os.PathLike, sample_rate: int = 16000
+    path: str | os.PathLike, sample_rate: int = SAMPLE_RATE
 ) -> torch.Tensor | None:
     """All sound of a file, or None where there is nothing to hear.
 
@@ -331,7 +339,7 @@ def read_audio(
     return None if is_silent(samples) else torch.from_numpy(samples)
 
 
-def refuse_endless(path: str, seconds: float) -> None:
+def refuse_endless(path: str | os.PathLike, seconds: float) -> None:
     """Raises a MediaError where more sound is held than is sensible."""
     if seconds > MAX_WHOLE:
         raise MediaError(

@@ -84,5 +84,6 @@ class PresentRows:
         """
         if self.all_present:
             return x
+        assert self.present is not None  # there are rows
         full = x.new_zeros(len(self.present), x.shape[-1])
         return full.masked_scatter(self.present.unsqueeze(-1), x)

@@ -71,6 +71,7 @@ class InputNormalization(nn.Module):
             Class indices or attributes, see
             :func:`vavl_sb.nnet.wccn.whitening`.
         """
+        assert self.shrinkage is not None  # else there is nothing to set
         # The network may be on a GPU already, which knows no double on a Mac.
         normalized = (means - self.mean.cpu()) / self.deviation.cpu()
         found = whitening(normalized, targets, self.shrinkage)

@@ -52,7 +52,8 @@ class LossMeters:
 
     def __init__(self, folder: str | Path):
         self.report = Path(folder) / "skipped.json"
-        self.epoch, self.sums, self.skipped = None, {}, []
+        self.epoch: int | None = None
+        self.sums, self.skipped = {}, []
         self.resumes = False
 
     def start_epoch(self, epoch: int | None) -> None:

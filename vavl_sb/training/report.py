@@ -1,7 +1,6 @@
 """What a run leaves behind: scores, predictions, pictures and a table."""
 
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +46,7 @@ def scores(stats: dict) -> dict:
 
 
 def write_test_report(
-    output_folder: str | Path, task: str, labels: Sequence[str], stats: dict
+    output_folder: str | Path, task: str, labels: list[str], stats: dict
 ) -> dict:
     """Writes metrics.json, predictions_test.csv and the pictures of a test.
 
@@ -59,7 +58,7 @@ def write_test_report(
         Of the run.
     task : str
         "classification" or "regression".
-    labels : list
+    labels : list of str
         Names of classes or attributes.
     stats : dict
         Head name to the statistics collected over the test set.
