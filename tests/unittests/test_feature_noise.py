@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from vavl_sb.lobes.vavl import VAVL
-from vavl_sb.nnet.feature_noise import FeatureNoise
+from vavl_sb.nnet.normalization import FeatureNoise
 from vavl_sb.utils.errors import VAVLError
 
 

@@ -27,7 +27,7 @@ def set_input_statistics(
     folder: str,
     raw_audio: bool = False,
     pretrained_from: str | None = None,
-):
+) -> None:
     """Sets the mean and deviation that a network normalizes its inputs by.
 
     They are those of the training clips, or of the model that the run starts
@@ -73,7 +73,7 @@ def init_from_pretrained(
     net: VAVL,
     feature_extractor: FeatureExtractor,
     splits: dict[str, dict],
-):
+) -> None:
     """Loads branches and shared layers of a model; prediction heads stay new.
 
     A modality that the model was never trained on stays new as well.
