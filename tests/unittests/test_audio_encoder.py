@@ -337,18 +337,6 @@ def test_whisper_equals_transformers_in_windows(small_whisper):
         assert torch.allclose(encoder(clip[None])[0][0], truth, atol=1e-4)
 
 
-def test_whisper_all_layers_side_by_side(small_whisper):
-    encoder = AudioEncoder(
-        small_whisper, num_layers=CUT, output_all_hiddens=True
-    )
-    assert encoder.output_dim == CUT * 32
-    clips = _clips(8000, 40001)
-    features, _ = encoder(*_batch(clips))
-    for clip, padded in zip(clips, features, strict=True):
-        truth = _whisper_truth(small_whisper, clip, CUT, all_layers=True)
-        assert torch.allclose(padded[: len(truth)], truth, atol=1e-4)
-
-
 def test_whisper_fine_tuning_and_export(small_whisper, tmp_path):
     encoder = AudioEncoder(small_whisper, num_layers=CUT, freeze=False)
     encoder(torch.rand(1, 4000))[0].square().sum().backward()
