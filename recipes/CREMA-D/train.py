@@ -287,7 +287,6 @@ def export(hparams, train_set):
             visual_encoder=hparams["visual_encoder"],
             audio_encoder_source=hparams["audio_encoder_source"],
             visual_encoder_weights=hparams["visual_encoder_weights"],
-            feature_whitening=hparams["vavl"].settings["feature_whitening"],
             **{key: hparams[key] for key in RECORDED if key in hparams},
         ),
         task=hparams["task"],

@@ -22,7 +22,7 @@ from vavl_sb.evaluation.baselines import check_sklearn, logistic_regression
 from vavl_sb.evaluation.comparison import table
 from vavl_sb.evaluation.protocol import fold_partitions, read_plan, run_protocol
 from vavl_sb.features.cache import clip_means, read_index
-from vavl_sb.training.predictions import HEADS
+from vavl_sb.lobes.vavl import HEADS
 from vavl_sb.utils.errors import VAVLError, exit_on_error
 from vavl_sb.utils.files import read_json, write_json, write_lines
 from vavl_sb.utils.text import say

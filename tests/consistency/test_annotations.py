@@ -8,37 +8,6 @@ import pytest
 import vavl_sb
 
 PACKAGE = Path(vavl_sb.__file__).parent
-# Rooms and files that are not done yet, by their path in the package.
-NOT_YET = {
-    "cli",
-    "corpora",
-    "dataio",
-    "evaluation",
-    "faces",
-    "features",
-    "inference",
-    "lobes/vavl.py",
-    "lobes/visual_encoder.py",
-    "lobes/visual_init.py",
-    "media",
-    "nnet",
-    "training/arguments.py",
-    "training/brain.py",
-    "training/distributed.py",
-    "training/epoch_log.py",
-    "training/epochs.py",
-    "training/experiment.py",
-    "training/init_from_pretrained.py",
-    "training/loss_meters.py",
-    "training/mixup.py",
-    "training/objectives.py",
-    "training/report.py",
-    "training/run_fingerprint.py",
-    "training/schedules.py",
-    "utils/distributed.py",
-    "utils/profiler.py",
-    "utils/signals.py",
-}
 # What transformers calls by arguments of its own, and ASGI's three.
 UNTYPED = {"override_config", "join_layers", "__call__"}
 
@@ -74,12 +43,7 @@ def modules():
     }
 
 
-def is_done(name):
-    """Whether a module is none of :data:`NOT_YET`."""
-    return name not in NOT_YET and name.split("/")[0] not in NOT_YET
-
-
-@pytest.mark.parametrize("name", filter(is_done, modules()))
+@pytest.mark.parametrize("name", modules())
 def test_public_functions_are_annotated(name):
     tree = ast.parse(modules()[name].read_text(encoding="utf-8"))
     faults = [
@@ -88,8 +52,3 @@ def test_public_functions_are_annotated(name):
         if node.name not in UNTYPED and missing(node, kind)
     ]
     assert faults == []
-
-
-def test_what_is_not_done_yet_is_there():
-    there = {*modules(), *(name.split("/")[0] for name in modules())}
-    assert NOT_YET <= there

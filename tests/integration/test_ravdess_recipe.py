@@ -110,13 +110,6 @@ def test_voices_here_and_faces_of_another_corpus(tmp_path):
     tensors = load_file(out / "inference" / "vavl.safetensors")
     mean = tensors["visual_branch.normalize.mean"].numpy()
     assert np.allclose(mean, frames.mean(0, dtype=np.float64), atol=1e-4)
-    # Whitened, as the recipe's hparams file has it.
-    # Of large differences between voices of a class less is left.
-    parts = {
-        name: tensors[f"audio_branch.normalize.{name}"].numpy()
-        for name in ("gains", "whitening_base")
-    }
-    assert parts["gains"].min() < -0.1 * parts["whitening_base"]
     # What it was trained with stands in its card.
     card = (out / "inference" / "README.md").read_text()
     assert "Mixup: 1" in card and "Noise on features in training: 2" in card

@@ -29,7 +29,7 @@ from vavl_sb.utils.errors import CorpusError
 RECIPE = Path(__file__).resolve().parents[2] / "recipes" / "RAVDESS"
 sys.path.insert(0, str(RECIPE))
 
-from ravdess_names import parse_name  # noqa: E402
+from ravdess_prepare import parse_name  # noqa: E402
 
 CREMAD = LAYOUTS["crema-d"]
 MEDIA = (".wav", ".flv", ".avi", ".mp4")
@@ -184,11 +184,11 @@ def test_ravdess_recipe_reads_every_name_as_it_was_meant():
         layout.clips(name, 3) for name in layout.speakers
     ):
         path = Path(layout.files(clip)[0])
-        modality, utterance = parse_name(path.stem)
+        modality, _, fields = parse_name(path.stem)
         assert modality == "03" and path.suffix == ".wav"
-        assert path.parent.name == utterance.spk_id == f"Actor_{clip.speaker}"
-        assert utterance.emotion == clip.emotion and not utterance.song
-        strong = utterance.intensity == "strong"
+        assert path.parent.name == fields["spk_id"] == f"Actor_{clip.speaker}"
+        assert fields["emotion"] == clip.emotion
+        strong = fields["intensity"] == "strong"
         assert strong == (clip.level == "HI")
         assert clip.female == (int(clip.speaker) % 2 == 0)
 

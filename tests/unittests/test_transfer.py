@@ -104,18 +104,6 @@ def test_other_shared_layers_are_refused(model, layers):
         init_from_pretrained(folder, net, encoder(), SPLITS)
 
 
-@pytest.mark.parametrize("theirs, own", [(0.5, None), (None, 0.5), (0.5, 0.7)])
-def test_features_whitened_in_another_way_are_refused(model, theirs, own):
-    run = {"feature_whitening": theirs}
-    folder = model(network(0, feature_whitening=theirs), run=run)
-    same_way = network(1, feature_whitening=theirs)
-    init_from_pretrained(folder, same_way, encoder(), SPLITS)
-    net = network(1, feature_whitening=own)
-    with pytest.raises(EncoderError, match="feature_whitening") as error:
-        init_from_pretrained(folder, net, encoder(), SPLITS)
-    assert "\n" not in str(error.value)
-
-
 @pytest.mark.parametrize("speaker", ["new1", "new2"])
 def test_a_speaker_that_scores_this_run_is_refused(model, speaker):
     folder = model(network(0), speakers=["old", speaker])

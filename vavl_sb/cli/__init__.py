@@ -8,6 +8,7 @@ sets ``passes_on`` gets options that it does not know in ``passed_on``.
 import argparse
 import importlib
 import sys
+from collections.abc import Sequence
 
 from vavl_sb.utils.errors import VAVLError, say_error
 from vavl_sb.utils.signals import exit_status
@@ -30,7 +31,7 @@ COMMANDS = (
 )
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command.
 
     Arguments

@@ -1,10 +1,12 @@
 """`vavl ablate`: what each part of the network is worth."""
 
+import argparse
+
 from vavl_sb.cli.protocol import add_options, interrupted
 from vavl_sb.utils.text import say
 
 
-def add_parser(commands):
+def add_parser(commands: argparse._SubParsersAction) -> None:
     """Adds the command to the command line.
 
     Arguments
@@ -21,7 +23,7 @@ def add_parser(commands):
     parser.set_defaults(run=run, passes_on=True)
 
 
-def run(options) -> int:
+def run(options: argparse.Namespace) -> int:
     """Runs the four protocols and prints the table.
 
     Arguments

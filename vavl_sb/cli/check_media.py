@@ -1,10 +1,12 @@
 """`vavl check-media`: what there is in a clip for a model to work on."""
 
+import argparse
+
 from vavl_sb.utils.files import say_json
 from vavl_sb.utils.text import say
 
 
-def add_parser(commands):
+def add_parser(commands: argparse._SubParsersAction) -> None:
     """Adds the command to the command line."""
     parser = commands.add_parser(
         "check-media",
@@ -17,7 +19,7 @@ def add_parser(commands):
     parser.set_defaults(run=run)
 
 
-def run(options):
+def run(options: argparse.Namespace) -> int:
     """Reads each clip and prints what is in it; no model is needed.
 
     Gives 1 where a clip is no media, a stream of it has a fault, or faces

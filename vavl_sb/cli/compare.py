@@ -1,11 +1,12 @@
 """`vavl compare`: a paired test between two protocols."""
 
+import argparse
 from pathlib import Path
 
 from vavl_sb.utils.text import say
 
 
-def add_parser(commands):
+def add_parser(commands: argparse._SubParsersAction) -> None:
     """Adds the command to the command line.
 
     Arguments
@@ -28,7 +29,7 @@ def add_parser(commands):
     parser.set_defaults(run=run)
 
 
-def run(options) -> int:
+def run(options: argparse.Namespace) -> int:
     """Compares, writes and prints.
 
     Arguments

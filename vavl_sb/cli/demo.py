@@ -1,11 +1,12 @@
 """`vavl demo`: a page in the browser that a clip can be given to."""
 
+import argparse
 import functools
 
 from vavl_sb.cli.model import add_model, load_model
 
 
-def add_parser(commands):
+def add_parser(commands: argparse._SubParsersAction) -> None:
     """Adds the command to the command line.
 
     Arguments
@@ -38,7 +39,7 @@ def add_parser(commands):
     parser.set_defaults(run=run)
 
 
-def run(options):
+def run(options: argparse.Namespace) -> int:
     """Serves the page until Ctrl+C.
 
     Arguments

@@ -1,5 +1,6 @@
 """`vavl evaluate`: score a model where information is missing or partial."""
 
+import argparse
 import os
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from vavl_sb.utils.errors import VAVLError
 from vavl_sb.utils.text import say
 
 
-def add_parser(commands):
+def add_parser(commands: argparse._SubParsersAction) -> None:
     """Adds the command to the command line.
 
     Arguments
@@ -61,7 +62,7 @@ def add_parser(commands):
     parser.set_defaults(run=run)
 
 
-def run(options) -> int:
+def run(options: argparse.Namespace) -> int:
     """Scores the model, prints a table and writes the files.
 
     Arguments

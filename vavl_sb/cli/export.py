@@ -1,5 +1,6 @@
 """`vavl export`: a finished run's model, in a folder to give to others."""
 
+import argparse
 import shutil
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from vavl_sb.utils.files import write_folder
 from vavl_sb.utils.text import say
 
 
-def add_parser(commands):
+def add_parser(commands: argparse._SubParsersAction) -> None:
     """Adds the command to the command line.
 
     Arguments
@@ -31,7 +32,7 @@ def add_parser(commands):
     parser.set_defaults(run=run)
 
 
-def run(options):
+def run(options: argparse.Namespace) -> int:
     """Copies the model, checks that the copy loads, and puts it in place.
 
     Arguments

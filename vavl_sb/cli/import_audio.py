@@ -1,9 +1,11 @@
 """`vavl import-audio`: published weights of an encoder, without running them."""
 
+import argparse
+
 from vavl_sb.cli.import_visual import add_files, tell
 
 
-def add_parser(commands):
+def add_parser(commands: argparse._SubParsersAction) -> None:
     """Adds the command to the command line.
 
     Arguments
@@ -28,7 +30,7 @@ def add_parser(commands):
     parser.set_defaults(run=run)
 
 
-def run(options):
+def run(options: argparse.Namespace) -> int:
     """Imports, and says what was written.
 
     Arguments

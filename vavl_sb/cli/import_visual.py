@@ -1,9 +1,11 @@
 """`vavl import-visual`: published weights of an encoder, without running them."""
 
+import argparse
+
 from vavl_sb.utils.text import say
 
 
-def add_parser(commands):
+def add_parser(commands: argparse._SubParsersAction) -> None:
     """Adds the command to the command line.
 
     Arguments
@@ -22,7 +24,7 @@ def add_parser(commands):
     parser.set_defaults(run=run)
 
 
-def add_files(parser, default):
+def add_files(parser: argparse.ArgumentParser, default: str) -> None:
     """The arguments FILE and OUT.
 
     Arguments
@@ -45,7 +47,7 @@ def add_files(parser, default):
     )
 
 
-def run(options):
+def run(options: argparse.Namespace) -> int:
     """Imports, and says what was written.
 
     Arguments
@@ -65,7 +67,7 @@ def run(options):
     return 0
 
 
-def tell(left_out, option):
+def tell(left_out: list[str], option: str) -> None:
     """Prints what an import came to.
 
     Arguments

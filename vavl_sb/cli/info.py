@@ -1,11 +1,13 @@
 """`vavl info`: what a model was trained for, on what, and how well it scored."""
 
+import argparse
+
 from vavl_sb.cli.model import add_model
 from vavl_sb.utils.files import say_json
 from vavl_sb.utils.text import say
 
 
-def add_parser(commands):
+def add_parser(commands: argparse._SubParsersAction) -> None:
     """Adds the command to the command line.
 
     Arguments
@@ -21,7 +23,7 @@ def add_parser(commands):
     parser.set_defaults(run=run)
 
 
-def run(options):
+def run(options: argparse.Namespace) -> int:
     """Reads the model's files and prints what they say; nothing is loaded.
 
     Arguments

@@ -1,7 +1,13 @@
 """What all commands that take a model have: MODEL, `--token` and `--trust`."""
 
+import argparse
+from typing import TYPE_CHECKING
 
-def add_model(parser, loads=True):
+if TYPE_CHECKING:
+    from vavl_sb.inference.emotion import EmotionRecognizer
+
+
+def add_model(parser: argparse.ArgumentParser, loads: bool = True) -> None:
     """Adds MODEL and the options that say how it may be had.
 
     Arguments
@@ -36,7 +42,7 @@ def add_model(parser, loads=True):
         )
 
 
-def load_model(options):
+def load_model(options: argparse.Namespace) -> "EmotionRecognizer":
     """The EmotionRecognizer that a command line asks for."""
     from vavl_sb.inference.emotion import EmotionRecognizer
 

@@ -1,5 +1,6 @@
 """`vavl predict`: say what emotion clips express."""
 
+import argparse
 import dataclasses
 
 from vavl_sb.cli.model import add_model, load_model
@@ -8,7 +9,7 @@ from vavl_sb.utils.files import say_json
 from vavl_sb.utils.text import say
 
 
-def add_parser(commands):
+def add_parser(commands: argparse._SubParsersAction) -> None:
     """Adds the command to the command line."""
     parser = commands.add_parser(
         "predict", help="say what emotion clips express"
@@ -54,7 +55,7 @@ def add_parser(commands):
     parser.set_defaults(run=run)
 
 
-def run(options):
+def run(options: argparse.Namespace) -> int:
     """Predicts clip by clip; gives 1 where a clip failed.
 
     One failed clip does not stop the rest.

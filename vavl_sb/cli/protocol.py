@@ -1,11 +1,13 @@
 """`vavl protocol`: train over partitions and seeds, and sum up."""
 
+import argparse
+
 from vavl_sb.utils.errors import say_error
 from vavl_sb.utils.signals import exit_status
 from vavl_sb.utils.text import say
 
 
-def add_parser(commands):
+def add_parser(commands: argparse._SubParsersAction) -> None:
     """Adds the command to the command line.
 
     Arguments
@@ -22,7 +24,9 @@ def add_parser(commands):
     parser.set_defaults(run=run, passes_on=True)
 
 
-def add_options(parser, partitions: str, seeds: str):
+def add_options(
+    parser: argparse.ArgumentParser, partitions: str, seeds: str
+) -> None:
     """Options of a command that runs protocols.
 
     Arguments
@@ -75,7 +79,7 @@ def add_options(parser, partitions: str, seeds: str):
     )
 
 
-def run(options) -> int:
+def run(options: argparse.Namespace) -> int:
     """Runs the protocol and prints its table.
 
     Arguments

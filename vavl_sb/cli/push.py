@@ -1,9 +1,11 @@
 """`vavl push`: share a model on the Hugging Face hub, with a card."""
 
+import argparse
+
 from vavl_sb.utils.text import say
 
 
-def add_parser(commands):
+def add_parser(commands: argparse._SubParsersAction) -> None:
     """Adds the command to the command line.
 
     Arguments
@@ -35,7 +37,7 @@ def add_parser(commands):
     parser.set_defaults(run=run)
 
 
-def run(options):
+def run(options: argparse.Namespace) -> int:
     """Writes the card and sends the folder.
 
     Arguments

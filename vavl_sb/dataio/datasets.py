@@ -6,6 +6,7 @@ a batch.
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from speechbrain.dataio.batch import PaddedBatch
@@ -185,16 +186,19 @@ def _refuse_shared(path, more, splits):
 
 
 def read_entries(
-    path: str, data_folder: str, task: str, labels: Sequence[str]
+    path: str | Path,
+    data_folder: str | Path | None,
+    task: str,
+    labels: Sequence[str],
 ) -> dict[str, dict]:
     """Reads a manifest with real paths, checked for a task's labels.
 
     Arguments
     ---------
-    path : str
+    path : str or Path
         The manifest.
-    data_folder : str
-        What ``{data_root}`` stands for.
+    data_folder : str or Path
+        What ``{data_root}`` stands for; None leaves it as it is.
     task : str
         "classification" or "regression".
     labels : list

@@ -15,8 +15,9 @@ is one. Speakers are disjoint between train, valid and test.
 
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
+from pathlib import Path
 from reprlib import repr as short
 
 from vavl_sb.utils.errors import CorpusError, ManifestError
@@ -50,10 +51,10 @@ def write_manifest(
 
 
 def read_manifest(
-    path: str,
+    path: str | Path,
     labels: Sequence[str] | None = None,
     attributes: Sequence[str] = (),
-    data_root: str | None = None,
+    data_root: str | Path | None = None,
 ) -> dict[str, dict]:
     """Reads a manifest and checks it.
 
@@ -116,7 +117,7 @@ def read_manifest(
 
 def check_entries(
     entries: dict[str, dict],
-    where: str,
+    where: str | Path,
     labels: Sequence[str] | None = None,
     attributes: Sequence[str] = (),
 ) -> None:
@@ -214,7 +215,9 @@ def check_disjoint(train: dict, valid: dict, test: dict) -> None:
 
 
 def refuse_overlap(
-    sets: dict[str, Iterable[str]], what: str, where: str = "the split"
+    sets: Mapping[str, Iterable[str]],
+    what: str,
+    where: str | Path = "the split",
 ) -> None:
     """Refuses sets, one for each split, that share a member.
 

@@ -296,8 +296,9 @@ def prepare_corpus(
         raise CorpusError(
             f"task: must be classification or regression, not {task!r}"
         )
-    shares = [arguments[f"withhold_{m}"] for m in ("audio", "visual")]
-    withhold({}, *shares)  # Refuses bad ones before a look into the media.
+    names = ("withhold_audio", "withhold_visual")
+    shares = {name: arguments[name] for name in names}
+    withhold({}, **shares)  # Refuses bad ones before a look into the media.
     save_report = os.path.join(os.path.dirname(manifests[0]), REPORT)
     mark = _fingerprint(data_folder, media, speakers, label_file, arguments)
     if _is_prepared(save_report, mark, manifests):
@@ -314,7 +315,9 @@ def prepare_corpus(
     for clip, entry in entries.items():
         splits[split_of[entry["spk_id"]]][clip] = entry
     _check_splits(splits, speakers, report, save_report)
-    splits["train"] = withhold(splits["train"], *shares, arguments["seed"])
+    splits["train"] = withhold(
+        splits["train"], **shares, seed=arguments["seed"]
+    )
     for kind, field in KINDS.items():
         for clip, entry in splits["train"].items():
             if entry[field] != entries[clip][field]:

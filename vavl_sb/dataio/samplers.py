@@ -1,5 +1,9 @@
 """The batches of one process, shared out among several."""
 
+from collections.abc import Sequence
+
+from torch.utils.data import Sampler
+
 from vavl_sb.utils.errors import VAVLError
 
 
@@ -37,7 +41,14 @@ class SharedBatches:
     [[2, 3], [5, 6]]
     """
 
-    def __init__(self, sampler, batch_size, rank, count, drop_last=False):
+    def __init__(
+        self,
+        sampler: Sampler | Sequence[int],
+        batch_size: int,
+        rank: int,
+        count: int,
+        drop_last: bool = False,
+    ):
         if len(sampler) < count:
             raise VAVLError(
                 f"{count} processes cannot share {len(sampler)} training "
@@ -66,7 +77,7 @@ class SharedBatches:
                 + rows * (self.rank + 1) // self.count
             ]
 
-    def set_epoch(self, epoch):
+    def set_epoch(self, epoch: int) -> None:
         """Makes the order that of an epoch.
 
         Arguments

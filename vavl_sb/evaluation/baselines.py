@@ -1,15 +1,20 @@
 """What a network has to be better than: models that scikit-learn has."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from vavl_sb.utils.errors import VAVLError
+
+if TYPE_CHECKING:
+    from sklearn.model_selection import GridSearchCV
 
 PENALTIES = tuple(10.0**power for power in range(-4, 1))
 
 
 def logistic_regression(
     features: np.ndarray, labels: np.ndarray, speakers: np.ndarray
-):
+) -> "GridSearchCV":
     """Class-weighted logistic regression on standardized features.
 
     The penalty is chosen by cross-validation over the speakers.
@@ -47,7 +52,7 @@ def logistic_regression(
     return search.fit(features, labels, groups=speakers)
 
 
-def check_sklearn():
+def check_sklearn() -> None:
     """Raises a VAVLError that says how to install scikit-learn."""
     try:
         import sklearn  # noqa: F401

@@ -18,7 +18,7 @@ from vavl_sb.evaluation.statistics import (
     speaker_sums,
     swap_test,
 )
-from vavl_sb.training.predictions import HEADS
+from vavl_sb.lobes.vavl import HEADS
 from vavl_sb.utils.errors import VAVLError
 from vavl_sb.utils.files import read_json, write_json, write_lines
 from vavl_sb.utils.text import markdown

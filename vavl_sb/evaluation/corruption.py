@@ -4,7 +4,7 @@ Nothing here changes its input. What is chosen at random depends on a seed and
 the clip's id alone.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from speechbrain.processing.signal_processing import (
     dB_to_amplitude,
 )
 
+from vavl_sb.lobes.vavl import MODALITIES
 from vavl_sb.media.reader import read_audio
 from vavl_sb.utils.errors import MediaError, VAVLError
 from vavl_sb.utils.seeding import clip_generator, shuffled
@@ -103,7 +104,7 @@ def make_noise(seed: int, path: str | Path | None = None) -> Callable:
     return part
 
 
-def lose_modality(clips, percent: float, seed: int) -> dict:
+def lose_modality(clips: Iterable[str], percent: float, seed: int) -> dict:
     """Chooses clips that lose their sound or their face.
 
     Which ones depends on the seed and the ids alone. Those that a smaller
@@ -132,9 +133,7 @@ def lose_modality(clips, percent: float, seed: int) -> dict:
     """
     order = shuffled(clips, seed)
     chosen = order[: _part(len(order), percent)]
-    return {
-        clip: ("audio", "visual")[rank % 2] for rank, clip in enumerate(chosen)
-    }
+    return {clip: MODALITIES[rank % 2] for rank, clip in enumerate(chosen)}
 
 
 def _part(count, percent):

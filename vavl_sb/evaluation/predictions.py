@@ -1,5 +1,6 @@
 """Predictions of a model's heads: collected clip by clip, or of a run."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,9 +8,11 @@ import numpy as np
 import torch
 
 from vavl_sb.evaluation.statistics import clip_statistics
-from vavl_sb.training.predictions import HEADS, STATS, read_predictions
+from vavl_sb.lobes.vavl import HEADS
+from vavl_sb.training.predictions import STATS, read_predictions
 from vavl_sb.utils.errors import VAVLError
 from vavl_sb.utils.files import read_json
+from vavl_sb.utils.metrics import ConcordanceStats, EmotionStats
 
 
 class Predictions:
@@ -36,7 +39,7 @@ class Predictions:
         self.outputs = {head: {} for head in (*HEADS, "auto")}
         self.targets = {}
 
-    def add(self, clip: str, outputs: dict, entry: dict):
+    def add(self, clip: str, outputs: dict, entry: dict) -> None:
         """Adds a clip.
 
         Arguments
@@ -54,10 +57,9 @@ class Predictions:
         best = [head for head in HEADS if head in outputs][-1]
         self.outputs["auto"][clip] = outputs[best]
         if self.task == "classification":
-            target = self.labels.index(entry["emotion"])
+            self.targets[clip] = self.labels.index(entry["emotion"])
         else:
-            target = [float(entry[name]) for name in self.labels]
-        self.targets[clip] = target
+            self.targets[clip] = [float(entry[name]) for name in self.labels]
 
     def clips(self, head: str = "auto") -> list:
         """Ids of the clips that a head has an output for.
@@ -73,7 +75,7 @@ class Predictions:
         """
         return list(self.outputs[head])
 
-    def scores(self, heads, clips: list | None = None) -> dict:
+    def scores(self, heads: Sequence[str], clips: list | None = None) -> dict:
         """Scores of some heads, each on its own.
 
         Arguments
@@ -117,7 +119,7 @@ class Predictions:
         summary.pop("confusion", None)
         return {"n": len(heads), **summary}
 
-    def stats(self, heads: dict):
+    def stats(self, heads: dict) -> EmotionStats | ConcordanceStats:
         """The same as a statistics object.
 
         Arguments

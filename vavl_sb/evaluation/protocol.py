@@ -1,5 +1,6 @@
 """A protocol: train.py over partitions and seeds, in one folder."""
 
+import argparse
 import hashlib
 import json
 import os
@@ -65,7 +66,7 @@ class Plan:
     slurm: dict = field(default_factory=dict)
 
 
-def read_plan(options, command: str) -> Plan:
+def read_plan(options: argparse.Namespace, command: str) -> Plan:
     """What the options of a command ask for.
 
     Arguments

@@ -6,8 +6,10 @@ kept.
 """
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
@@ -17,12 +19,16 @@ from vavl_sb.evaluation.corruption import lose_modality
 from vavl_sb.evaluation.predictions import Predictions
 from vavl_sb.features.cache import MEDIA_FIELD
 from vavl_sb.features.extractor import ClipFeatures
+from vavl_sb.lobes.vavl import HEADS
 from vavl_sb.training.plots import make_figure, save_figure
-from vavl_sb.training.predictions import HEADS, predictions_csv
+from vavl_sb.training.predictions import predictions_csv
 from vavl_sb.training.report import score_table
 from vavl_sb.utils.errors import ManifestError, MediaError
 from vavl_sb.utils.files import write_atomically, write_json, write_lines
 from vavl_sb.utils.logger import get_logger
+
+if TYPE_CHECKING:
+    from vavl_sb.inference.emotion import EmotionRecognizer
 
 logger = get_logger(__name__)
 
@@ -100,7 +106,13 @@ class RobustnessTest:
         From :func:`vavl_sb.evaluation.corruption.make_noise`.
     """
 
-    def __init__(self, model, conditions: list, seed: int, noise):
+    def __init__(
+        self,
+        model: "EmotionRecognizer",
+        conditions: list,
+        seed: int,
+        noise: Callable,
+    ):
         self.model, self.encoder = model, model.hparams.feature_extractor
         self.conditions, self.seed, self.noise = conditions, seed, noise
         task = (model.hparams.task, model.hparams.labels)
@@ -115,7 +127,7 @@ class RobustnessTest:
         self.failed = {}
         self.absent = {"audio": [], "visual": []}
 
-    def run(self, entries: dict):
+    def run(self, entries: dict) -> None:
         """Decodes all clips, and collects the heads' outputs.
 
         Arguments

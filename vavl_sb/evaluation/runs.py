@@ -162,7 +162,7 @@ def launch(
     launcher: str = "local",
     jobs: int = 1,
     slurm: dict | None = None,
-):
+) -> None:
     """Performs runs, and reports each as it starts and ends.
 
     Where more than one may run at a time, the first goes alone, unless one
@@ -198,7 +198,9 @@ def launch(
             waiting.append(run)
     if not waiting:
         return
-    executor = _slurm_executor(jobs, **slurm) if launcher == "slurm" else None
+    executor = (
+        _slurm_executor(jobs, **(slurm or {})) if launcher == "slurm" else None
+    )
     alone = 0
     if len(waiting) == len(runs) and (executor or jobs > 1):
         alone = 1

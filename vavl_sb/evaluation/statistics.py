@@ -9,6 +9,8 @@ adds to: a confusion matrix for classes, six moments for attributes.
 speaker add up to in each run, and zeros where a run does not test a speaker.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
 from vavl_sb.utils.metrics import emotion_scores
@@ -64,7 +66,7 @@ def _concordance(moments):
     )
 
 
-def score_function(task: str, labels: list):
+def score_function(task: str, labels: list) -> Callable:
     """The scores of a task, as a function of summed statistics.
 
     Arguments
@@ -91,7 +93,9 @@ def score_function(task: str, labels: list):
     return score
 
 
-def speaker_sums(heads: list, speakers: list | None = None):
+def speaker_sums(
+    heads: list, speakers: list | None = None
+) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Sums the clips' statistics by run and speaker.
 
     Arguments
@@ -123,7 +127,7 @@ def speaker_sums(heads: list, speakers: list | None = None):
     return sums, tested, speakers
 
 
-def mean_scores(sums: np.ndarray, weights: np.ndarray, score) -> dict:
+def mean_scores(sums: np.ndarray, weights: np.ndarray, score: Callable) -> dict:
     """The mean over runs of each score, for each draw of weights.
 
     Arguments
@@ -217,10 +221,10 @@ def interval(values: np.ndarray) -> list:
 def swap_test(
     first: np.ndarray,
     second: np.ndarray,
-    score,
+    score: Callable,
     draws: int = DRAWS,
     seed: int = 0,
-):
+) -> tuple[dict, bool]:
     """Paired permutation test: all that a speaker has is swapped at once.
 
     If two ways of training do not differ, it is chance which of them made a

@@ -14,6 +14,7 @@ face with brows, chin and open mouth, as encoders for emotion are trained on.
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -58,7 +59,7 @@ class Detection:
     score: float = 1.0
 
     @property
-    def area(self):
+    def area(self) -> float:
         """Area of the box, square pixels."""
         return float(np.prod(np.maximum(self.box[2:] - self.box[:2], 0.0)))
 
@@ -90,13 +91,17 @@ class MTCNNDetector:
     """
 
     def __init__(
-        self, device="cpu", longest_side=480, min_face=0.1, min_score=0.9
+        self,
+        device: str | torch.device = "cpu",
+        longest_side: int = 480,
+        min_face: float = 0.1,
+        min_score: float = 0.9,
     ):
         self.device = torch.device(device)
         self.longest_side = longest_side
         self.min_face = min_face
         self.min_score = min_score
-        self.network = None
+        self.network: Any = None  # facenet-pytorch's
 
     def settings(self) -> dict:
         """All that changes what is found, as a plain dict."""

@@ -22,7 +22,9 @@ The last frame is always searched, so that a clip's end has a detection.
 """
 
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -121,13 +123,13 @@ class FaceTracker:
 
     def __init__(
         self,
-        detector="mtcnn",
-        size=224,
-        detection_rate=5.0,
-        device="cpu",
-        max_gap=0.5,
-        lost_after=1.0,
-        detection_batch=8,
+        detector: Any = "mtcnn",
+        size: int = 224,
+        detection_rate: float | None = 5.0,
+        device: str | torch.device = "cpu",
+        max_gap: float = 0.5,
+        lost_after: float = 1.0,
+        detection_batch: int = 8,
     ):
         self.arguments = {
             "detector": detector,
@@ -162,7 +164,11 @@ class FaceTracker:
         The device and the size of batches are not in it: they change no more
         than the last bit of a detector's sums.
         """
-        settings = {"version": VERSION, "size": self.size, "detector": None}
+        settings: dict[str, Any] = {
+            "version": VERSION,
+            "size": self.size,
+            "detector": None,
+        }
         if self.detector is not None:
             settings.update(
                 detector=self.detector.settings(),
@@ -184,7 +190,7 @@ class FaceTracker:
             self.detector.to(device)
         return self
 
-    def track(self, stream):
+    def track(self, stream: Iterable) -> Iterator:
         """Crops of one clip, among all that its stream gives.
 
         Arguments

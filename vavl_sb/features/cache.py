@@ -12,6 +12,7 @@ import re
 import struct
 import zipfile
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +63,7 @@ class FeatureCache:
     (3, 2)
     """
 
-    def __init__(self, folder):
+    def __init__(self, folder: str | Path):
         self.folder = Path(folder)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -72,7 +73,7 @@ class FeatureCache:
                 "give another feature_folder"
             ) from None
 
-    def path(self, modality, fingerprint, content):
+    def path(self, modality: str, fingerprint: str, content: str) -> Path:
         """Where a feature lives, whether or not it exists.
 
         Arguments
@@ -91,7 +92,7 @@ class FeatureCache:
         folder = self.folder / f"{modality}-{fingerprint}" / content[:2]
         return folder / f"{content}.npz"
 
-    def write(self, path, features):
+    def write(self, path: Path, features: np.ndarray) -> None:
         """Writes features so that a reader sees all of them or no file.
 
         Arguments
@@ -105,7 +106,7 @@ class FeatureCache:
         np.savez(buffer, features=features)
         write_atomically(path, buffer.getvalue())
 
-    def read(self, path):
+    def read(self, path: str | Path) -> np.ndarray:
         """Reads features.
 
         Arguments
@@ -137,7 +138,7 @@ class FeatureCache:
                 "run the same command again and it is computed anew"
             ) from None
 
-    def find(self, path):
+    def find(self, path: Path) -> np.ndarray | None:
         """Reads features if they are there and sound.
 
         Arguments
@@ -169,7 +170,7 @@ class ContentIndex:
         JSON file, ``{media path: [size, mtime in ns, sha256]}``.
     """
 
-    def __init__(self, path):
+    def __init__(self, path: str | Path):
         self.path = Path(path)
         self.fresh = {}
         try:
@@ -179,7 +180,7 @@ class ContentIndex:
             # New or damaged: the files are hashed again.
             self.known = {}
 
-    def content(self, media):
+    def content(self, media: str) -> str:
         """SHA-256 of a media file.
 
         Arguments
@@ -212,14 +213,14 @@ class ContentIndex:
         self.known[media] = self.fresh[media]
         return sha
 
-    def save(self):
+    def save(self) -> None:
         """Writes the index where it changed."""
         if self.fresh:
             write_json(self.path, {**self.known, **self.fresh})
             self.fresh = {}
 
 
-def read_index(path):
+def read_index(path: str | Path) -> dict:
     """Reads where each clip's features are.
 
     Arguments
@@ -250,7 +251,9 @@ def read_index(path):
         ) from None
 
 
-def feature_statistics(paths, folder):
+def feature_statistics(
+    paths: Iterable, folder: str | Path
+) -> tuple[torch.Tensor | None, torch.Tensor | None]:
     """Mean and deviation of each feature over all frames of some clips.
 
     Arguments
@@ -282,7 +285,7 @@ def feature_statistics(paths, folder):
     )
 
 
-def clip_means(paths, folder):
+def clip_means(paths: list, folder: str | Path) -> torch.Tensor:
     """Mean over the frames of each of some clips.
 
     Arguments

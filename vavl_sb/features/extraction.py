@@ -6,12 +6,14 @@ Under torchrun the processes share the work; see
 
 import contextlib
 import functools
+from pathlib import Path
 
 import numpy as np
 from speechbrain.utils.distributed import ddp_barrier
 from tqdm import tqdm
 
 from vavl_sb.features.cache import MEDIA_FIELD, ContentIndex, FeatureCache
+from vavl_sb.features.extractor import FeatureExtractor
 from vavl_sb.media.reader import read_audio
 from vavl_sb.utils import distributed as processes
 from vavl_sb.utils.errors import MediaError, VAVLError
@@ -22,8 +24,13 @@ logger = get_logger(__name__)
 
 
 def extract_features(
-    manifests, feature_extractor, folder, index, report, raw_audio=False
-):
+    manifests: list[dict],
+    feature_extractor: FeatureExtractor,
+    folder: str | Path,
+    index: str | Path,
+    report: str | Path,
+    raw_audio: bool = False,
+) -> None:
     """Computes the features that are not cached yet.
 
     A clip that cannot be decoded is left out and named in the report; the rest

@@ -10,16 +10,23 @@ import contextlib
 import hashlib
 import json
 import time
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 
-from vavl_sb.faces.tracker import CropBatch, CropsUntil
-from vavl_sb.media.reader import AudioChunk, decode, is_silent, refuse_endless
+from vavl_sb.faces.tracker import CropBatch, CropsUntil, FaceTracker
+from vavl_sb.lobes.feature_encoder import FeatureEncoder
+from vavl_sb.media.reader import (
+    SAMPLE_RATE,
+    AudioChunk,
+    decode,
+    is_silent,
+    refuse_endless,
+)
 from vavl_sb.utils.errors import MediaError
-
-SAMPLE_RATE = 16000
 
 # Raised when this file changes what features a clip gives.
 PATH_VERSION = 1
@@ -135,7 +142,7 @@ class Stopwatch:
             self._count()
             self._running.pop()
 
-    def each(self, stage, items):
+    def each(self, stage: str, items: Iterable) -> Iterator:
         """Counts the work of an iterator, not that of who uses its items."""
         items, end = iter(items), object()
         while True:
@@ -180,11 +187,11 @@ class FeatureExtractor:
 
     def __init__(
         self,
-        audio_encoder,
-        visual_encoder,
-        face_tracker,
-        frame_rate=10.0,
-        batch_frames=32,
+        audio_encoder: FeatureEncoder,
+        visual_encoder: FeatureEncoder,
+        face_tracker: FaceTracker,
+        frame_rate: float | None = 10.0,
+        batch_frames: int = 32,
     ):
         self.audio_encoder = audio_encoder
         self.visual_encoder = visual_encoder
@@ -217,7 +224,10 @@ class FeatureExtractor:
         str
             16 hexadecimal digits.
         """
-        parts = {"version": PATH_VERSION, "sample_rate": SAMPLE_RATE}
+        parts: dict[str, Any] = {
+            "version": PATH_VERSION,
+            "sample_rate": SAMPLE_RATE,
+        }
         if modality == "audio":
             parts["encoder"] = self.audio_encoder.fingerprint()
         else:
@@ -273,7 +283,7 @@ class FeatureExtractor:
             if isinstance(item, AudioChunk):
                 samples.append(item.samples)
                 seconds += len(item.samples) / SAMPLE_RATE
-                refuse_endless(wav, seconds)
+                refuse_endless(str(wav), seconds)
             elif isinstance(item, FaceChunk):
                 visual.append(item.features)
         return (
@@ -281,7 +291,12 @@ class FeatureExtractor:
             np.concatenate(visual) if visual else None,
         )
 
-    def stream(self, wav=None, video=None, watch=None):
+    def stream(
+        self,
+        wav: str | None = None,
+        video: str | None = None,
+        watch: Stopwatch | None = None,
+    ) -> Iterator:
         """A clip bit by bit; two files are read side by side.
 
         Arguments
@@ -298,7 +313,13 @@ class FeatureExtractor:
         """
         return _side_by_side(self._open(wav, video, watch or Stopwatch())[1])
 
-    def chunks(self, wav=None, video=None, watch=None, on_crops=None):
+    def chunks(
+        self,
+        wav: str | None = None,
+        video: str | None = None,
+        watch: Stopwatch | None = None,
+        on_crops: Callable | None = None,
+    ) -> Iterator[Chunk]:
         """Features of a clip of any length: of the whole, or chunk by chunk.
 
         A speech encoder's attention grows with the square of what it is given,
@@ -329,11 +350,11 @@ class FeatureExtractor:
             if isinstance(item, FaceChunk) and on_crops is not None:
                 on_crops(item.crops, item.times)
             parts.add(item)
-            for part in parts.complete():
-                yield self._chunk(*part, wav, watch)
+            for chunk, items in parts.complete():
+                yield self._chunk(chunk, items, wav, watch)
         duration = max(info.duration for info in infos.values())
-        for part in parts.rest(duration):
-            yield self._chunk(*part, wav, watch)
+        for chunk, items in parts.rest(duration):
+            yield self._chunk(chunk, items, wav, watch)
 
     def _open(self, wav, video, watch):
         """Each file's info by path, and what :meth:`stream` yields of it."""

@@ -28,7 +28,7 @@ from vavl_sb.inference.prediction import (
     why_no_head,
 )
 from vavl_sb.inference.sliding_windows import CropSample, SlidingWindows
-from vavl_sb.lobes.vavl import HEADS, MODALITIES
+from vavl_sb.lobes.vavl import HEADS, MODALITIES, VAVLOutput
 from vavl_sb.media.demuxing import check_file
 from vavl_sb.nnet.attribute_scale import AttributeScale
 from vavl_sb.training.model_file import YAML
@@ -64,7 +64,13 @@ class EmotionRecognizer(Pretrained):
             read_weights(part)
 
     @classmethod
-    def from_hparams(cls, source, trust=False, overrides=None, **kwargs):
+    def from_hparams(
+        cls,
+        source: str | Path,
+        trust: bool = False,
+        overrides: dict | None = None,
+        **kwargs,
+    ) -> "EmotionRecognizer":
         """Loads an exported model.
 
         Arguments
@@ -169,7 +175,9 @@ class EmotionRecognizer(Pretrained):
         MediaError
             The clip cannot be decoded, or lacks what ``modality`` needs.
         """
-        return self.analyze(path, modality, audio_path, None, crops=0).emotion
+        found = self.analyze(path, modality, audio_path, None, crops=0)
+        assert found.emotion is not None  # analyze refuses such a clip
+        return found.emotion
 
     def timeline(
         self,
@@ -287,9 +295,9 @@ class EmotionRecognizer(Pretrained):
             raise faults[modality]
         if len(faults) != 1 or any(f.emotion is None for f, _ in good.values()):
             raise error
-        ((lost, fault),) = faults.items()
+        ((lost, why),) = faults.items()
         logger.warning(
-            "%s: answering without its %s (%s)", video, WORDS[lost], fault
+            "%s: answering without its %s (%s)", video, WORDS[lost], why
         )
         return next(iter(good.values()))
 
@@ -334,8 +342,10 @@ class EmotionRecognizer(Pretrained):
         check_modality(modality)
         rows = unpad(wavs, wav_lens, crops, crop_lens)
         return [
-            self._predict_tensors(*row, modality, f"clip {number} of the batch")
-            for number, row in enumerate(rows)
+            self._predict_tensors(
+                samples, faces, modality, f"clip {number} of the batch"
+            )
+            for number, (samples, faces) in enumerate(rows)
         ]
 
     def predict_frames(
@@ -422,8 +432,12 @@ class EmotionRecognizer(Pretrained):
         return {head: to_corpus(values) for head, values in found.items()}
 
     def forward(
-        self, audio=None, audio_lens=None, visual=None, visual_lens=None
-    ):
+        self,
+        audio: torch.Tensor | None = None,
+        audio_lens: torch.Tensor | None = None,
+        visual: torch.Tensor | None = None,
+        visual_lens: torch.Tensor | None = None,
+    ) -> VAVLOutput:
         """Runs the network on features, as ``VAVL.forward``."""
         return self.mods.vavl(audio, audio_lens, visual, visual_lens)
 

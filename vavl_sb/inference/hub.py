@@ -2,10 +2,14 @@
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vavl_sb.lobes.hf_base import HUB_NAME
 from vavl_sb.training.model_file import MODEL, WEIGHTS
 from vavl_sb.utils.errors import EncoderError, VAVLError, first_line
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
 
 # All that a model consists of. Nothing pickled is among it, so that nothing
 # pickled is ever fetched or sent; nor is what else stands in a folder.
@@ -20,7 +24,7 @@ FILES = [
 ]
 
 
-def hub_options(kwargs):
+def hub_options(kwargs: dict) -> dict:
     """Takes what concerns the hub out of the options of ``from_hparams``.
 
     Example
@@ -44,7 +48,7 @@ def hub_options(kwargs):
     return options
 
 
-def model_folder(source, **options):
+def model_folder(source: str | Path, **options) -> Path:
     """A local folder with the model, fetched from the hub where needed.
 
     Arguments
@@ -128,8 +132,12 @@ def refuse_links(folder: str | Path, blobs: str | Path | None = None) -> None:
 
 
 def fetch_model(
-    source, revision=None, token=None, local_files_only=False, cache_dir=None
-):
+    source: str,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    local_files_only: bool = False,
+    cache_dir: str | Path | None = None,
+) -> Path:
     """Folder of a model on the hub, downloaded or from the hub's cache.
 
     Without a network (or with HF_HUB_OFFLINE=1) it is what the cache has.
@@ -184,7 +192,13 @@ def fetch_model(
         ) from None
 
 
-def send_model(folder, repo_id, private=None, token=None, api=None):
+def send_model(
+    folder: str | Path,
+    repo_id: str,
+    private: bool | None = None,
+    token: str | None = None,
+    api: "HfApi | None" = None,
+) -> str:
     """Sends a model's folder to the hub, where its repository is made.
 
     Arguments
@@ -235,12 +249,12 @@ def send_model(folder, repo_id, private=None, token=None, api=None):
     return str(made)
 
 
-def reason(error, sending=False):
+def reason(error: BaseException, sending: bool = False) -> str:
     """Why the hub did not do what it was asked, and what to do.
 
     Arguments
     ---------
-    error : Exception
+    error : BaseException
         From huggingface_hub.
     sending : bool
         Whether a model was to be sent, of which no cache can have one.
@@ -299,8 +313,8 @@ def reason(error, sending=False):
         return f"the hub answered: {first_line(error)}"
     if isinstance(chain[-1], errors.LocalEntryNotFoundError):
         return "the cache lacks it, and the hub was not to be asked"
-    local = [one for one in chain if getattr(one, "filename", None)]
-    if local:  # An OSError of a file: sockets have no names.
+    local = [one for one in chain if isinstance(one, OSError) and one.filename]
+    if local:  # Of a file: sockets have no names.
         return f"{local[-1].filename}: {local[-1].strerror}, on this machine"
     # Of the network: no hub answered.
     if among(errors.LocalEntryNotFoundError, OSError, *_network_errors()):

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 
-from vavl_sb.lobes.vavl import VAVL
+from vavl_sb.lobes.vavl import MODALITIES, VAVL
 from vavl_sb.training.model_file import (
     AUDIO_ENCODER,
     ENCODER_FILES,
@@ -92,7 +92,7 @@ def check_dims(net: torch.nn.Module, extractor: object) -> None:
     EncoderError
         In one line.
     """
-    for modality in ("audio", "visual"):
+    for modality in MODALITIES:
         encoder = getattr(extractor, f"{modality}_encoder")
         wanted = net.settings[f"{modality}_dim"]
         if encoder.output_dim != wanted:

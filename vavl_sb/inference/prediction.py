@@ -1,6 +1,7 @@
 """From the heads' outputs on a clip's chunks to a prediction."""
 
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -8,11 +9,6 @@ import torch
 from vavl_sb.lobes.vavl import HEADS, MODALITIES
 from vavl_sb.utils.errors import VAVLError
 
-NEEDS = {
-    "audio": {"audio"},
-    "visual": {"visual"},
-    "audiovisual": {"audio", "visual"},
-}
 WORDS = {"audio": "sound", "visual": "face"}
 
 
@@ -135,7 +131,7 @@ def select_head(parts: list, modality: str = "auto") -> str | None:
     if "audiovisual" in seconds and 2 * seconds["audiovisual"] >= whole:
         return "audiovisual"
     found = [head for head in HEADS if head in seconds]
-    return max(found, key=seconds.get, default=None)
+    return max(found, key=seconds.__getitem__, default=None)
 
 
 def mean_outputs(parts: list) -> dict:
@@ -191,7 +187,7 @@ def to_prediction(
     -------
     Emotion
     """
-    named = {}
+    named: dict[str, dict[str, Any]] = {}
     for name, values in outputs.items():
         if task == "classification":
             shares = torch.softmax(values, dim=-1).tolist()
@@ -223,7 +219,8 @@ def why_no_head(modality: str, has: set[str], trained: tuple) -> str:
     """
     if not has:
         return "neither sound nor a face was found in it"
-    needed = NEEDS.get(modality, has)
+    several = {"auto": has, "audiovisual": set(MODALITIES)}
+    needed = several.get(modality, {modality})
     missing = [WORDS[m] for m in MODALITIES if m in needed - has]
     if missing:
         return (

@@ -7,18 +7,20 @@ itself.
 """
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 
 from vavl_sb.features.extractor import (
-    SAMPLE_RATE,
     WHOLE,
     Chunk,
     ClipFeatures,
+    FeatureExtractor,
+    Stopwatch,
     end_of,
 )
-from vavl_sb.media.reader import is_silent
+from vavl_sb.media.reader import SAMPLE_RATE, is_silent
 from vavl_sb.utils.errors import VAVLError
 
 LEAST_HOP = 0.05
@@ -49,7 +51,13 @@ class SlidingWindows:
         In one line: a window or a hop that cannot be.
     """
 
-    def __init__(self, window, hop, extractor, watch):
+    def __init__(
+        self,
+        window: float,
+        hop: float,
+        extractor: FeatureExtractor,
+        watch: Stopwatch,
+    ):
         if not 0 < window <= WHOLE:
             raise VAVLError(
                 f"window: must be above 0 and at most {WHOLE:g} s, not {window}"
@@ -63,7 +71,7 @@ class SlidingWindows:
         self.sound = []  # AudioChunk
         self.kept = {"audio": [], "visual": []}  # of (times, features, peaks)
 
-    def add(self, chunk: Chunk):
+    def add(self, chunk: Chunk) -> Iterator[tuple[float, float, ClipFeatures]]:
         """Takes a chunk in, and gives the windows that it completes.
 
         Arguments
@@ -171,7 +179,7 @@ class CropSample:
     [0.0, 4.0, 8.0]
     """
 
-    def __init__(self, count):
+    def __init__(self, count: int):
         self.count = count
         self.step, self.seen, self.kept = 1, 0, []
 

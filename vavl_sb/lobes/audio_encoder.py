@@ -17,7 +17,8 @@ from speechbrain.dataio.dataio import length_to_mask
 from vavl_sb.lobes.feature_encoder import FeatureEncoder
 from vavl_sb.lobes.hf_base import find_folder
 from vavl_sb.lobes.hf_config import read_config, read_preprocessor
-from vavl_sb.lobes.log_mel import SAMPLE_RATE, LogMel
+from vavl_sb.lobes.log_mel import LogMel
+from vavl_sb.media.reader import SAMPLE_RATE
 from vavl_sb.utils.errors import EncoderError, first_line
 from vavl_sb.utils.files import write_json
 

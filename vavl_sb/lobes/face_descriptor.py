@@ -60,7 +60,7 @@ class FaceDescriptor(nn.Module):
         self.register_buffer("steer", steer, persistent=False)
         self.register_buffer("window", window, persistent=False)
 
-    def settings(self):
+    def settings(self) -> dict:
         """All that the features depend on.
 
         Returns
@@ -70,7 +70,7 @@ class FaceDescriptor(nn.Module):
         names = "size places directions reach floor least mean deviation"
         return {"kind": NAME, **{k: getattr(self, k) for k in names.split()}}
 
-    def forward(self, crops):
+    def forward(self, crops: torch.Tensor) -> torch.Tensor:
         """Features of face crops.
 
         Arguments

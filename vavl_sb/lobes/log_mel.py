@@ -6,10 +6,9 @@ import torch
 from speechbrain.lobes.features import Fbank
 from torch import nn
 
+from vavl_sb.media.reader import SAMPLE_RATE
 from vavl_sb.utils.errors import EncoderError
 from vavl_sb.utils.files import write_json
-
-SAMPLE_RATE = 16000
 
 
 class LogMel(nn.Module):

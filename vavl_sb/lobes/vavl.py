@@ -14,14 +14,14 @@ https://arxiv.org/abs/2305.07216, section 3.
 
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
 
 from vavl_sb.lobes.conformer import MaskedConformerEncoder
-from vavl_sb.nnet.feature_noise import FeatureNoise
 from vavl_sb.nnet.masking import PresentRows, masked_mean
-from vavl_sb.nnet.normalization import InputNormalization
+from vavl_sb.nnet.normalization import FeatureNoise, InputNormalization
 from vavl_sb.utils.errors import VAVLError
 
 # What a clip may have, and what predicts from it.
@@ -61,7 +61,7 @@ class VAVLOutput:
     visual_target: torch.Tensor | None = None
 
 
-def mlp(sizes, dropout):
+def mlp(sizes: list[int], dropout: float) -> nn.Sequential:
     """Linear layers, with ReLU and dropout after the first, as released.
 
     Arguments
@@ -119,12 +119,9 @@ class VAVL(nn.Module):
         Dropout rate in the conformer layers.
     head_dropout : float
         Dropout rate in the heads.
-    feature_whitening : float
-        Shrinkage of WCCN (:mod:`vavl_sb.nnet.wccn`), which whitens normalized
-        features; None for none.
     feature_noise : float
         Deviation of noise on normalized features in training
-        (:mod:`vavl_sb.nnet.feature_noise`). What is to be reconstructed has
+        (:mod:`vavl_sb.nnet.normalization`). What is to be reconstructed has
         none.
 
     Attributes
@@ -145,21 +142,20 @@ class VAVL(nn.Module):
 
     def __init__(
         self,
-        audio_dim=1024,
-        visual_dim=1408,
-        num_outputs=6,
-        d_model=512,
-        projection_dim=50,
-        encoder_layers=3,
-        shared_layers=2,
-        residual=True,
-        nhead=8,
-        d_ffn=None,
-        kernel_size=31,
-        dropout=0.1,
-        head_dropout=0.2,
-        feature_whitening=None,
-        feature_noise=0.0,
+        audio_dim: int = 1024,
+        visual_dim: int = 1408,
+        num_outputs: int = 6,
+        d_model: int = 512,
+        projection_dim: int = 50,
+        encoder_layers: int = 3,
+        shared_layers: int = 2,
+        residual: bool = True,
+        nhead: int = 8,
+        d_ffn: int | None = None,
+        kernel_size: int = 31,
+        dropout: float = 0.1,
+        head_dropout: float = 0.2,
+        feature_noise: float = 0.0,
     ):
         super().__init__()
         if d_model % nhead:
@@ -173,7 +169,7 @@ class VAVL(nn.Module):
         }
         self.num_outputs = num_outputs
         self.residual = residual
-        conformer = dict(
+        conformer: dict[str, Any] = dict(
             d_model=d_model,
             nhead=nhead,
             d_ffn=d_ffn or 4 * d_model,
@@ -184,7 +180,7 @@ class VAVL(nn.Module):
         hidden = [d_model, half]
         for modality, dim in zip(MODALITIES, (audio_dim, visual_dim)):
             branch = {
-                "normalize": InputNormalization(dim, feature_whitening),
+                "normalize": InputNormalization(dim),
                 "noise": FeatureNoise(feature_noise),
                 "projection": nn.Sequential(
                     nn.Linear(dim, projection_dim, bias=False),
@@ -211,13 +207,13 @@ class VAVL(nn.Module):
 
     def forward(
         self,
-        audio=None,
-        audio_lens=None,
-        visual=None,
-        visual_lens=None,
-        freeze_backbone=False,
-        detach_pair=False,
-    ):
+        audio: torch.Tensor | None = None,
+        audio_lens: torch.Tensor | None = None,
+        visual: torch.Tensor | None = None,
+        visual_lens: torch.Tensor | None = None,
+        freeze_backbone: bool = False,
+        detach_pair: bool = False,
+    ) -> VAVLOutput:
         """Predicts from whatever the batch has.
 
         Arguments
@@ -255,7 +251,9 @@ class VAVL(nn.Module):
         found["audiovisual"] = self._both(found, inputs, detach_pair)
         return VAVLOutput(**found)
 
-    def encode(self, modality, x, padding_mask):
+    def encode(
+        self, modality: str, x: torch.Tensor, padding_mask: torch.Tensor
+    ) -> torch.Tensor:
         """Representation of clips that all have the modality.
 
         Arguments
@@ -276,7 +274,9 @@ class VAVL(nn.Module):
         own = branch["encoder"](branch["projection"](x), padding_mask)
         return masked_mean(self.apply_shared(own, padding_mask), padding_mask)
 
-    def apply_shared(self, x, padding_mask=None):
+    def apply_shared(
+        self, x: torch.Tensor, padding_mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Shared layers with the residual: h = LayerNorm(shared(x) + x).
 
         Arguments

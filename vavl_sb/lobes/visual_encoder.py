@@ -73,7 +73,12 @@ class VisualEncoder(FeatureEncoder):
     torch.Size([2, 512])
     """
 
-    def __init__(self, weights=None, freeze=True, batch_size=16):
+    def __init__(
+        self,
+        weights: str | Path | None = None,
+        freeze: bool = True,
+        batch_size: int = 16,
+    ):
         super().__init__()
         if batch_size < 1:
             raise EncoderError(
@@ -95,16 +100,16 @@ class VisualEncoder(FeatureEncoder):
         self.set_freeze(freeze or weights is None)
 
     @property
-    def output_dim(self):
+    def output_dim(self) -> int:
         """Numbers per crop: 1408, or 512 without weights."""
         return self.backbone.num_features
 
     @property
-    def is_fixed(self):
+    def is_fixed(self) -> bool:
         """Whether there are no weights, but the fixed description."""
         return isinstance(self.backbone, FaceDescriptor)
 
-    def train(self, mode=True):
+    def train(self, mode: bool = True) -> "VisualEncoder":
         """Sets the mode; BatchNorm layers stay in eval mode.
 
         Arguments
@@ -123,7 +128,7 @@ class VisualEncoder(FeatureEncoder):
                 module.eval()
         return self
 
-    def settings(self):
+    def settings(self) -> dict:
         """All settings that features depend on, besides the weights.
 
         Returns
@@ -140,7 +145,7 @@ class VisualEncoder(FeatureEncoder):
             "deviation": list(DEVIATION),
         }
 
-    def feature_state(self):
+    def feature_state(self) -> dict[str, torch.Tensor]:
         """All tensors that features depend on.
 
         Returns
@@ -154,7 +159,7 @@ class VisualEncoder(FeatureEncoder):
             if not name.endswith("num_batches_tracked")
         }
 
-    def forward(self, crops):
+    def forward(self, crops: torch.Tensor) -> torch.Tensor:
         """Features of face crops.
 
         Arguments
@@ -202,7 +207,7 @@ class VisualEncoder(FeatureEncoder):
             self._folded = (state, network)
         return self._folded[1]
 
-    def normalize(self, crops):
+    def normalize(self, crops: torch.Tensor) -> torch.Tensor:
         """Crops as the network takes them.
 
         Arguments
@@ -218,7 +223,7 @@ class VisualEncoder(FeatureEncoder):
         """
         return (crops.float() - self.pixel_mean) / self.pixel_deviation
 
-    def export(self, folder):
+    def export(self, folder: str | Path) -> dict:
         """Writes ``visual_encoder.safetensors`` into an exported model's folder.
 
         Without weights nothing is written.
@@ -242,7 +247,7 @@ class VisualEncoder(FeatureEncoder):
         return {"weights": path}
 
 
-def create_backbone(pretrained=False):
+def create_backbone(pretrained: bool = False) -> nn.Module:
     """timm's model, without its classifier.
 
     Arguments

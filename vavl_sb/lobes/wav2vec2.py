@@ -23,6 +23,7 @@ from transformers import (
 )
 
 from vavl_sb.lobes.hf_base import StrictLobe
+from vavl_sb.media.reader import SAMPLE_RATE
 from vavl_sb.utils.errors import EncoderError
 
 
@@ -76,7 +77,7 @@ class MaskedLobe(StrictLobe):
             self.hop *= stride
             self.receptive_field = (self.receptive_field - 1) * stride + kernel
         # Attention over more frames a second would fill any memory.
-        if self.hop < 80 or self.receptive_field > 16000:
+        if self.hop < 80 or self.receptive_field > SAMPLE_RATE:
             raise EncoderError(
                 f"audio encoder {folder}: a frame each {self.hop} samples, of "
                 f"{self.receptive_field}; no encoder of this kind has that"

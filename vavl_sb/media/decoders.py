@@ -5,19 +5,25 @@ packets of its stream into what is yielded, and keeps no more than one batch.
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vavl_sb.media.demuxing import (
     MAX_PIXELS,
     MAX_TIME,
+    FFmpegLog,
     MediaFault,
     import_av,
     reason,
 )
 from vavl_sb.utils.errors import MediaError
 from vavl_sb.utils.logger import get_logger
+
+if TYPE_CHECKING:
+    import av
 
 logger = get_logger(__name__)
 
@@ -107,9 +113,10 @@ class RatePicker:
     [True, False, False, True, True]
     """
 
-    def __init__(self, rate):
+    def __init__(self, rate: float | None):
         self.rate = rate
-        self.first = self.interval = None
+        self.first: float | None = None
+        self.interval: int | None = None
 
     def pick(self, time: float) -> bool:
         """Whether to pick an item; times (seconds) never fall."""
@@ -238,12 +245,13 @@ class AudioReader(_StreamReader):
 
     kind = "audio"
 
-    def __init__(self, sample_rate):
+    def __init__(self, sample_rate: int):
         self.sample_rate = sample_rate
-        self.resampler = self.form = None
+        self.form: tuple | None = None
+        self.resampler = None
         self.parts, self.kept, self.start = [], 0, 0.0
 
-    def read(self, packet):
+    def read(self, packet: "av.Packet") -> Iterator[AudioChunk]:
         """Yields an AudioChunk for each full second; the empty packet ends."""
         expected = self.clock
         for frame, time in self.decode(packet):
@@ -266,7 +274,7 @@ class AudioReader(_StreamReader):
             while self.kept >= self.sample_rate:
                 yield self._take(self.sample_rate)
 
-    def flush(self):
+    def flush(self) -> Iterator[AudioChunk]:
         """Yields what the resampler and this reader still hold."""
         if self.resampler is not None:
             # Closed first: after a fault it is not asked again.
@@ -333,14 +341,17 @@ class VideoReader(_StreamReader):
     # FFmpeg does not say why: it just opens no decoder for a larger one.
     hint = f" ({MAX_PIXELS} pixels is the limit of a picture)"
 
-    def __init__(self, frame_rate, batch_frames):
+    def __init__(self, frame_rate: float | None, batch_frames: int):
         self.picker = RatePicker(frame_rate)
         self.batch_frames = batch_frames
-        self.room, self.times = None, []
+        self.room: np.ndarray | None = None
+        self.times = []
         self.latest = self.paid = -math.inf
         self.credit = SAVED_SECONDS * MAX_PIXELS_A_SECOND
 
-    def open(self, stream, origin, path, log):
+    def open(
+        self, stream: "av.VideoStream", origin: float, path: str, log: FFmpegLog
+    ) -> None:
         """Gets ready for a stream; see the base class."""
         super().open(stream, origin, path, log)
         codec = stream.codec_context
@@ -366,7 +377,7 @@ class VideoReader(_StreamReader):
         version = int(import_av().__version__.split(".")[0])
         self.threads = {"threads": 1} if version >= 17 else {}
 
-    def read(self, packet):
+    def read(self, packet: "av.Packet") -> Iterator[FrameBatch]:
         """Yields a FrameBatch for each full one; the empty packet ends."""
         for frame, time in self.decode(packet):
             time = self.latest = max(time, self.latest)
@@ -389,9 +400,9 @@ class VideoReader(_StreamReader):
             if len(self.times) == len(self.room):
                 yield from self.flush()
 
-    def flush(self):
+    def flush(self) -> Iterator[FrameBatch]:
         """Yields the frames that this reader still holds."""
-        if self.times:
+        if self.room is not None:
             frames = self.room[: len(self.times)]
             yield FrameBatch(frames, np.array(self.times, np.float64))
         self.room, self.times = None, []

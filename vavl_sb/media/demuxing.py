@@ -7,13 +7,20 @@ that sound and picture stay in step.
 
 import contextlib
 import functools
+import io
 import itertools
 import logging
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 from vavl_sb.utils.errors import MediaError
+
+if TYPE_CHECKING:
+    import av
 
 # FFmpeg counts the times of a container in microseconds.
 AV_TIME_BASE = 1_000_000
@@ -75,7 +82,7 @@ class FFmpegLog:
     (1, 'Packet mismatch')
     """
 
-    def __init__(self, av):
+    def __init__(self, av: ModuleType):
         self.logging = av.logging
         # PyAV hands messages on only where a level is set. It holds for the
         # whole process, which is to stay as silent as it was; a program that
@@ -89,7 +96,7 @@ class FFmpegLog:
         self.pending = []
 
     @contextlib.contextmanager
-    def capture(self):
+    def capture(self) -> Iterator[None]:
         """Within it, what FFmpeg says in this thread is kept here."""
         with self.logging.Capture() as lines:
             try:
@@ -112,7 +119,9 @@ class FFmpegLog:
 
 
 @contextlib.contextmanager
-def open_media(path: str | os.PathLike):
+def open_media(
+    path: str | os.PathLike,
+) -> Iterator[tuple["av.container.InputContainer", io.RawIOBase]]:
     """Opens a media file for reading, and closes it at the end.
 
     Arguments
@@ -215,7 +224,7 @@ def _is_one_picture(path):
             return False
 
 
-def import_av():
+def import_av() -> ModuleType:
     """PyAV, imported when it is first needed."""
     try:
         import av
@@ -241,7 +250,7 @@ def reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error) or "unknown error"
 
 
-def choose_streams(container) -> tuple:
+def choose_streams(container: "av.container.InputContainer") -> tuple:
     """The audio and the video stream to use.
 
     FFmpeg's own choice of the best stream of each kind, but never a picture
@@ -270,7 +279,9 @@ def _is_attached(stream):
     return stream.type == "video" and bool(stream.disposition.value & 0x400)
 
 
-def read_packets(container, timeline: "Timeline"):
+def read_packets(
+    container: "av.container.InputContainer", timeline: "Timeline"
+) -> Iterator["av.Packet"]:
     """Yields all packets of a container, in the order of the file.
 
     Each is noted in the timeline. A MediaFault says that the file cannot be
@@ -319,12 +330,12 @@ class Timeline:
         Whose packets are then shown to :meth:`add`.
     """
 
-    def __init__(self, container):
+    def __init__(self, container: "av.container.InputContainer"):
         # Time stamp at which the presentation starts, seconds.
         self.origin = (container.start_time or 0) / AV_TIME_BASE
         self.spans = {}
 
-    def add(self, packet) -> None:
+    def add(self, packet: "av.Packet") -> None:
         """Takes note of a packet, an ``av.Packet`` as demuxed."""
         stamp = packet.pts if packet.pts is not None else packet.dts
         if stamp is None or not packet.size or _is_attached(packet.stream):
@@ -346,12 +357,12 @@ class Timeline:
         """Where the last packet of all ends, seconds."""
         return max((s.end for s in self.spans.values()), default=0.0)
 
-    def end_of(self, stream) -> float:
+    def end_of(self, stream: "av.stream.Stream | None") -> float:
         """Where a stream's last packet ends, seconds; 0.0 without any."""
         span = self.spans.get(stream.index) if stream is not None else None
         return span.end if span is not None else 0.0
 
-    def duration(self, stream) -> float:
+    def duration(self, stream: "av.stream.Stream | None") -> float:
         """Seconds from a stream's first packet (or 0) to its last one's end.
 
         Exact to about one packet; 0.0 for None and without any packet.

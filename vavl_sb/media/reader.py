@@ -20,6 +20,7 @@ gives a warning, as does a gap in the sound.
 import os
 import struct
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 import torch
@@ -45,7 +46,11 @@ from vavl_sb.media.demuxing import (
 from vavl_sb.utils.errors import MediaError, VAVLError
 from vavl_sb.utils.logger import get_logger
 
+if TYPE_CHECKING:
+    import av
+
 __all__ = [
+    "SAMPLE_RATE",
     "AudioChunk",
     "FrameBatch",
     "MediaInfo",
@@ -56,6 +61,9 @@ __all__ = [
 ]
 
 logger = get_logger(__name__)
+
+# What encoders of speech are made for, Hz.
+SAMPLE_RATE = 16000
 
 # Peak-to-peak range below which sound is digital silence: 2e-4, that is peaks
 # of -80 dBFS, three steps of 16-bit audio. Silence that went through dither or
@@ -124,7 +132,11 @@ class MediaStream:
         else after the last.
     """
 
-    def __init__(self, path, readers):
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        readers: dict[str, AudioReader | VideoReader],
+    ):
         self.info = MediaInfo()
         # The info and not this object: that would be a cycle of references.
         self._items = _decode(path, readers, self.info)
@@ -138,7 +150,7 @@ class MediaStream:
 
 def decode(
     path: str | os.PathLike,
-    sample_rate: int = 16000,
+    sample_rate: int = SAMPLE_RATE,
     frame_rate: float | None = None,
     audio: bool = True,
     video: bool = True,
@@ -190,7 +202,7 @@ def decode(
             f"frame_rate is {frame_rate}: give a number above 0, or null for "
             "every frame"
         )
-    readers = {}
+    readers: dict[str, AudioReader | VideoReader] = {}
     if audio:
         readers["audio"] = AudioReader(sample_rate)
     if video:
@@ -294,7 +306,7 @@ def probe(path: str | os.PathLike) -> MediaInfo:
 
 
 def read_audio(
-    path: str | os.PathLike, sample_rate: int = 16000
+    path: str | os.PathLike, sample_rate: int = SAMPLE_RATE
 ) -> torch.Tensor | None:
     """All sound of a file, or None where there is nothing to hear.
 
@@ -327,7 +339,7 @@ def read_audio(
     return None if is_silent(samples) else torch.from_numpy(samples)
 
 
-def refuse_endless(path: str, seconds: float) -> None:
+def refuse_endless(path: str | os.PathLike, seconds: float) -> None:
     """Raises a MediaError where more sound is held than is sensible."""
     if seconds > MAX_WHOLE:
         raise MediaError(
@@ -362,7 +374,9 @@ def is_silent(samples: np.ndarray | torch.Tensor) -> bool:
     return bool(samples.max() - samples.min() < SILENCE_RANGE)
 
 
-def stated_duration(file, container) -> float | None:
+def stated_duration(
+    file: BinaryIO, container: "av.container.InputContainer"
+) -> float | None:
     """Duration that the header of a file states, where it can be relied on.
 
     Arguments
@@ -388,7 +402,7 @@ def stated_duration(file, container) -> float | None:
     return container.duration / AV_TIME_BASE
 
 
-def riff_duration(file) -> float | None:
+def riff_duration(file: BinaryIO) -> float | None:
     """Duration that the header of a wav or avi file states.
 
     FFmpeg corrects both by the size of the file, which hides a missing end.

@@ -1,6 +1,13 @@
 """Attributes in a corpus's own scale, and as the network has them."""
 
+from collections.abc import Sequence
+from typing import TypeVar
+
+import torch
+
 from vavl_sb.utils.errors import VAVLError
+
+Values = TypeVar("Values", torch.Tensor, float)
 
 
 class AttributeScale:
@@ -27,7 +34,7 @@ class AttributeScale:
     (0.5, 4.0)
     """
 
-    def __init__(self, limits=None):
+    def __init__(self, limits: Sequence[float] | None = None):
         try:
             low, high = (-1.0, 1.0) if limits is None else map(float, limits)
         except (TypeError, ValueError):
@@ -39,7 +46,7 @@ class AttributeScale:
             )
         self.middle, self.half = (low + high) / 2, (high - low) / 2
 
-    def to_network(self, values):
+    def to_network(self, values: Values) -> Values:
         """From the corpus's scale.
 
         Arguments
@@ -54,7 +61,7 @@ class AttributeScale:
         """
         return (values - self.middle) / self.half
 
-    def to_corpus(self, values):
+    def to_corpus(self, values: Values) -> Values:
         """To the corpus's scale; a prediction may lie outside of it.
 
         Arguments

@@ -3,7 +3,9 @@
 import torch
 
 
-def concordance(predictions, targets, eps=1e-8):
+def concordance(
+    predictions: torch.Tensor, targets: torch.Tensor, eps: float = 1e-8
+) -> torch.Tensor:
     """Concordance correlation coefficient of each column, with gradients.
 
     CCC = 2 cov(p, t) / (var(p) + var(t) + (mean(p) - mean(t))^2), with
@@ -41,7 +43,7 @@ def concordance(predictions, targets, eps=1e-8):
     return 2 * covariance / (spread + (mean_p - mean_t).square() + eps)
 
 
-def ccc_loss(predictions, targets):
+def ccc_loss(predictions: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Sum over attributes of 1 - CCC (section 3.4 of the paper).
 
     Arguments
@@ -66,7 +68,9 @@ def ccc_loss(predictions, targets):
         return (1 - concordance(predictions, targets)).sum()
 
 
-def classification_loss(predictions, targets):
+def classification_loss(
+    predictions: torch.Tensor, targets: torch.Tensor
+) -> torch.Tensor:
     """Mean cross-entropy of logits against classes.
 
     Arguments
@@ -91,7 +95,9 @@ def classification_loss(predictions, targets):
     return torch.nn.functional.cross_entropy(predictions.float(), targets)
 
 
-def reconstruction_loss(reconstruction, target):
+def reconstruction_loss(
+    reconstruction: torch.Tensor, target: torch.Tensor
+) -> torch.Tensor:
     """Mean squared error to the time mean of the input features.
 
     Arguments

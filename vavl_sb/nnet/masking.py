@@ -4,7 +4,7 @@ import torch
 from speechbrain.dataio.dataio import length_to_mask
 
 
-def masked_mean(x, padding_mask):
+def masked_mean(x: torch.Tensor, padding_mask: torch.Tensor) -> torch.Tensor:
     """Mean over the valid frames of each clip.
 
     Arguments
@@ -46,7 +46,9 @@ class PresentRows:
         Relative lengths, shape (B,); 0 for an absent row; None for all 1.
     """
 
-    def __init__(self, features, lens):
+    def __init__(
+        self, features: torch.Tensor | None, lens: torch.Tensor | None
+    ):
         self.features, self.padding_mask, self.present = None, None, None
         self.count = 0
         if features is None:
@@ -67,7 +69,7 @@ class PresentRows:
         self.features = features[:, :longest]
         self.padding_mask = ~length_to_mask(frames, longest).bool()
 
-    def scatter(self, x):
+    def scatter(self, x: torch.Tensor) -> torch.Tensor:
         """Puts rows back to their places; absent rows are 0.
 
         Arguments
@@ -82,5 +84,6 @@ class PresentRows:
         """
         if self.all_present:
             return x
+        assert self.present is not None  # there are rows
         full = x.new_zeros(len(self.present), x.shape[-1])
         return full.masked_scatter(self.present.unsqueeze(-1), x)

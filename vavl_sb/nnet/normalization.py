@@ -1,13 +1,13 @@
-"""Normalization of a network's input features by the training clips."""
+"""What is done with a network's input features: normalization, and noise."""
 
 import torch
 from torch import nn
 
-from vavl_sb.nnet.wccn import RANK, check_whitening, whiten, whitening
+from vavl_sb.utils.errors import VAVLError
 
 
 class InputNormalization(nn.Module):
-    """Subtracts a mean from features, divides by a deviation, may apply WCCN.
+    """Subtracts a mean from features and divides by a deviation.
 
     Frozen features share a large offset, next to which what differs between
     clips is small; learning is slow until it is gone. The statistics are those
@@ -18,9 +18,6 @@ class InputNormalization(nn.Module):
     ---------
     dim : int
         Size of a feature vector.
-    whitening : float
-        Shrinkage of the covariance that is whitened
-        (:mod:`vavl_sb.nnet.wccn`); None for no whitening.
 
     Example
     -------
@@ -32,18 +29,14 @@ class InputNormalization(nn.Module):
     tensor([[2., 0.]])
     """
 
-    def __init__(self, dim, whitening=None):
+    def __init__(self, dim: int):
         super().__init__()
-        self.shrinkage = check_whitening(whitening)
         self.register_buffer("mean", torch.zeros(dim))
         self.register_buffer("deviation", torch.ones(dim))
-        if self.shrinkage is not None:
-            rank = min(dim, RANK)
-            self.register_buffer("whitening_base", torch.ones(()))
-            self.register_buffer("directions", torch.zeros(dim, rank))
-            self.register_buffer("gains", torch.zeros(rank))
 
-    def set_statistics(self, mean, deviation):
+    def set_statistics(
+        self, mean: torch.Tensor, deviation: torch.Tensor
+    ) -> None:
         """Sets the statistics.
 
         Arguments
@@ -58,26 +51,7 @@ class InputNormalization(nn.Module):
         floor = 0.1 * deviation.median().item() or 1.0
         self.deviation.copy_(deviation.clamp(min=floor))
 
-    def set_whitening(self, means, targets):
-        """Sets the whitening, after the statistics.
-
-        Arguments
-        ---------
-        means : torch.Tensor
-            Features of clips, means over time, on the CPU, shape (N, dim).
-        targets : torch.Tensor
-            Class indices or attributes, see
-            :func:`vavl_sb.nnet.wccn.whitening`.
-        """
-        # The network may be on a GPU already, which knows no double on a Mac.
-        normalized = (means - self.mean.cpu()) / self.deviation.cpu()
-        found = whitening(normalized, targets, self.shrinkage)
-        base, directions, gains = found
-        self.whitening_base.copy_(base)
-        self.directions.zero_()[:, : len(gains)] = directions
-        self.gains.zero_()[: len(gains)] = gains
-
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Normalizes.
 
         Arguments
@@ -90,9 +64,64 @@ class InputNormalization(nn.Module):
         torch.Tensor
             Same shape.
         """
-        x = (x - self.mean) / self.deviation
-        if self.shrinkage is None:
+        return (x - self.mean) / self.deviation
+
+
+class FeatureNoise(nn.Module):
+    """Moves a clip's features at random, in training.
+
+    Each clip is moved as a whole, by the same for all of its frames, since
+    that is how speakers and rooms differ; noise of each frame by itself would
+    fall away in the mean over time. In evaluation nothing changes.
+
+    Arguments
+    ---------
+    noise : float
+        Standard deviation of the Gaussian noise, where that of the features
+        is 1; 0 for none.
+
+    Raises
+    ------
+    VAVLError
+        In one line: a number that cannot be meant.
+
+    Example
+    -------
+    >>> _ = torch.manual_seed(0)
+    >>> features = torch.ones(1, 2, 5)
+    >>> moved = FeatureNoise(noise=0.1)(features)
+    >>> torch.equal(moved[:, 0], moved[:, 1]), torch.equal(moved, features)
+    (True, False)
+    """
+
+    def __init__(self, noise: float = 0.0):
+        super().__init__()
+        if not _is_number(noise) or not 0 <= noise <= 100:
+            raise VAVLError(f"feature_noise: must be 0 to 100, not {noise!r}")
+        self.noise = float(noise)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Disturbs clips.
+
+        Arguments
+        ---------
+        x : torch.Tensor
+            Standardized features, shape (B, T, D).
+
+        Returns
+        -------
+        torch.Tensor
+            Same shape; ``x`` itself where there is nothing to do.
+        """
+        if not (self.training and self.noise):
             return x
-        # In full precision, as the rest of this.
-        with torch.autocast(x.device.type, enabled=False):
-            return whiten(x, self.whitening_base, self.directions, self.gains)
+        return x + self.noise * torch.randn_like(x[:, :1])
+
+    def extra_repr(self) -> str:
+        """Its number, where a network is printed."""
+        return f"noise={self.noise}"
+
+
+def _is_number(value):
+    """Whether it is an int or a float, and no bool."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

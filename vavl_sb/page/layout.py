@@ -22,7 +22,7 @@ answer is a guess from voice and face about how an emotion is **shown**; it \
 does not tell what a person feels.
 """
 # The network's heads, in the words of the page.
-HEADS = {
+TITLES = {
     "audio": "Sound",
     "visual": "Face",
     "audiovisual": "Sound and face",
@@ -285,7 +285,7 @@ def answers_html(
     str
     """
     columns = []
-    for name, title in HEADS.items():
+    for name, title in TITLES.items():
         answer = emotion.per_modality.get(name)
         if modality not in ("auto", name):
             body = '<div class="label">ignored</div>'

@@ -8,12 +8,16 @@ digit, several processes that train as one, updates that are not finite.
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import speechbrain as sb
 import torch
+from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.dataio.sampler import ReproducibleRandomSampler
+from speechbrain.utils.train_logger import TrainLogger
 from torch.nn.utils import get_total_norm
+from torch.utils.data import DataLoader, Dataset
 
 from vavl_sb.dataio.datasets import EmotionBatch
 from vavl_sb.dataio.samplers import SharedBatches
@@ -54,7 +58,13 @@ class EmotionBrain(sb.Brain):
         Whether there are clips to choose a checkpoint by.
     """
 
-    def __init__(self, *args, output_folder, train_logger=None, **kwargs):
+    def __init__(
+        self,
+        *args,
+        output_folder: str | Path,
+        train_logger: TrainLogger | None = None,
+        **kwargs,
+    ):
         super().__init__(*args, **kwargs)
         if self.grad_accumulation_factor > 1:
             raise VAVLError(
@@ -75,7 +85,7 @@ class EmotionBrain(sb.Brain):
             self.checkpointer.add_recoverable("loss_meters", self.meters)
 
     def take_step(
-        self, loss: torch.Tensor | None, batch, update: str
+        self, loss: torch.Tensor | None, batch: PaddedBatch, update: str
     ) -> torch.Tensor:
         """Goes back through a loss and takes an optimizer's step.
 
@@ -121,16 +131,16 @@ class EmotionBrain(sb.Brain):
         self.optimizers_step()
         return loss.detach().cpu()
 
-    def on_fit_start(self):
+    def on_fit_start(self) -> None:
         """Goes on from the newest checkpoint; see the base class."""
         super().on_fit_start()
         self.meters.write_report()
 
-    def on_fit_batch_start(self, batch, should_step):
+    def on_fit_batch_start(self, batch: PaddedBatch, should_step: bool) -> None:
         """Resumes random numbers too; see the base class."""
         self._resume_random_state()
 
-    def on_stage_start(self, stage, epoch=None):
+    def on_stage_start(self, stage: sb.Stage, epoch: int | None = None) -> None:
         """Clears the stage's losses; see the base class."""
         self.meters.start_epoch(epoch)
 
@@ -165,7 +175,13 @@ class EmotionBrain(sb.Brain):
         encoder.train(self.modules.training)
         return features, frames * (lens > 0)
 
-    def collect(self, head: str, batch, rows: torch.Tensor, predictions):
+    def collect(
+        self,
+        head: str,
+        batch: PaddedBatch,
+        rows: torch.Tensor,
+        predictions: torch.Tensor,
+    ) -> None:
         """Hands a head's predictions to its metric, ``stats[head]``.
 
         Arguments
@@ -193,7 +209,9 @@ class EmotionBrain(sb.Brain):
                 ids, predictions, targets.squeeze(-1) if classes else targets
             )
 
-    def stage_losses(self, stage, stage_loss: float) -> dict[str, float]:
+    def stage_losses(
+        self, stage: sb.Stage, stage_loss: float
+    ) -> dict[str, float]:
         """Average losses of a stage that ends, over all processes.
 
         Outside of training every metric in ``stats`` afterwards holds every
@@ -245,7 +263,7 @@ class EmotionBrain(sb.Brain):
         train_stats: dict,
         valid_stats: dict,
         criterion: float,
-    ):
+    ) -> None:
         """A line in the log, a point in the curves, and a checkpoint.
 
         Arguments
@@ -273,7 +291,7 @@ class EmotionBrain(sb.Brain):
                 min_keys=["criterion"],
             )
 
-    def write_results(self, task: str, labels: Sequence[str]):
+    def write_results(self, task: str, labels: Sequence[str]) -> None:
         """Writes metrics.json, predictions and pictures of a test.
 
         Arguments
@@ -288,7 +306,13 @@ class EmotionBrain(sb.Brain):
             [self.output_folder, task, labels, self.stats],
         )
 
-    def fit(self, epoch_counter, train_set, valid_set=None, **kwargs):
+    def fit(
+        self,
+        epoch_counter: Iterable[int],
+        train_set: Dataset,
+        valid_set: Dataset | None = None,
+        **kwargs,
+    ) -> None:
         """Trains; see the base class.
 
         Arguments
@@ -315,15 +339,19 @@ class EmotionBrain(sb.Brain):
         if sb.utils.distributed.if_main_process():
             self.curves.draw()
 
-    def update_average(self, loss, avg_loss):
+    def update_average(self, loss: torch.Tensor, avg_loss: float) -> float:
         """Also right where a first batch was skipped; see the base class."""
         if avg_loss == 0.0 and torch.isfinite(loss):
             return float(loss)
         return super().update_average(loss, avg_loss)
 
     def make_dataloader(
-        self, dataset, stage, ckpt_prefix="dataloader-", **loader_kwargs
-    ):
+        self,
+        dataset: Dataset,
+        stage: sb.Stage,
+        ckpt_prefix: str = "dataloader-",
+        **loader_kwargs,
+    ) -> DataLoader:
         """A loader of this process's share of a set; see the base class.
 
         Arguments
@@ -394,7 +422,7 @@ class EmotionBrain(sb.Brain):
                 state.go_on()
 
 
-def gradients_are_finite(parameters) -> bool:
+def gradients_are_finite(parameters: Iterable[torch.nn.Parameter]) -> bool:
     """Whether no gradient holds NaN or infinity.
 
     Arguments

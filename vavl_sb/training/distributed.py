@@ -18,13 +18,14 @@ from collections.abc import Iterable, Sequence
 
 import torch
 from speechbrain.utils.distributed import ddp_init_group
+from speechbrain.utils.run_opts import RunOptions
 from torch import distributed
 
 from vavl_sb.utils import distributed as processes
 from vavl_sb.utils.errors import VAVLError
 
 
-def join_processes(run_opts):
+def join_processes(run_opts: dict | RunOptions) -> None:
     """Joins the processes that torchrun has started; else does nothing.
 
     Arguments
@@ -119,7 +120,7 @@ def _gather(own, counts):
     return torch.cat(parts)
 
 
-def sum_gradients(parameters: Iterable[torch.nn.Parameter]):
+def sum_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
     """Adds up the gradients of all processes; for one it does nothing.
 
     What has a gradient in no process keeps None, which an optimizer skips.
@@ -153,7 +154,7 @@ def sum_gradients(parameters: Iterable[torch.nn.Parameter]):
         parameter.grad = part.view_as(parameter)
 
 
-def share_weights(modules: torch.nn.Module):
+def share_weights(modules: torch.nn.Module) -> None:
     """All processes start from the main one's weights, with own dropout.
 
     Arguments

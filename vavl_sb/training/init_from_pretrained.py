@@ -2,16 +2,15 @@
 
 from pathlib import Path
 
-import torch
 from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.utils.distributed import run_on_main
 
 from vavl_sb.dataio.manifest import refuse_overlap
-from vavl_sb.features.cache import clip_means, feature_statistics, read_index
+from vavl_sb.features.cache import feature_statistics, read_index
 from vavl_sb.features.extractor import FeatureExtractor
 from vavl_sb.lobes.vavl import MODALITIES, VAVL
 from vavl_sb.training.model_file import MODEL, read_model
-from vavl_sb.utils.errors import EncoderError, VAVLError
+from vavl_sb.utils.errors import EncoderError
 from vavl_sb.utils.logger import get_logger
 from vavl_sb.utils.weights import load_tensors
 
@@ -28,7 +27,7 @@ def set_input_statistics(
     folder: str,
     raw_audio: bool = False,
     pretrained_from: str | None = None,
-):
+) -> None:
     """Sets the mean and deviation that a network normalizes its inputs by.
 
     They are those of the training clips, or of the model that the run starts
@@ -40,7 +39,7 @@ def set_input_statistics(
     net : vavl_sb.lobes.vavl.VAVL
         The network.
     train_set : DynamicItemDataset
-        Training clips, with ``id`` and ``label``.
+        Training clips.
     index : str
         JSON file that says where each clip's features are.
     folder : str
@@ -50,43 +49,23 @@ def set_input_statistics(
     pretrained_from : str
         An ``inference/`` folder, or None.
     """
-    # Of labels alone: nothing is read from disk for them.
-    with train_set.output_keys_as(["id", "label"]):
-        targets = {clip["id"]: clip["label"] for clip in train_set}
     features, carried = read_index(index), carried_modalities(pretrained_from)
     run_on_main(
-        _set_statistics, [net, features, targets, folder, raw_audio, carried]
+        _set_statistics,
+        [net, features, list(train_set.data), folder, raw_audio, carried],
     )
 
 
-def _set_statistics(net, features, targets, folder, raw_audio, carried):
+def _set_statistics(net, features, clips, folder, raw_audio, carried):
     """What :func:`set_input_statistics` does, in the main process."""
     for modality in MODALITIES:
-        normalize = net.get_submodule(f"{modality}_branch")["normalize"]
-        if modality in carried:
+        if modality in carried or (raw_audio and modality == "audio"):
             continue
-        if raw_audio and modality == "audio":
-            if normalize.shrinkage is not None:
-                raise VAVLError(
-                    "feature_whitening: a speech encoder that learns has no "
-                    "statistics; set it to null, or freeze_audio_encoder to "
-                    "True"
-                )
-            continue
-        found = {
-            features[id][modality]: target for id, target in targets.items()
-        }
-        paths = sorted(found.keys() - {None})
-        mean, deviation = feature_statistics(paths, folder)
-        if mean is None:
-            continue
-        normalize.set_statistics(mean, deviation)
-        if normalize.shrinkage is not None:
-            logger.info("Whitening %s features", modality)
-            normalize.set_whitening(
-                clip_means(paths, folder),
-                torch.stack([found[path] for path in paths]),
-            )
+        paths = {features[clip][modality] for clip in clips} - {None}
+        mean, deviation = feature_statistics(sorted(paths), folder)
+        if mean is not None:
+            branch = net.get_submodule(f"{modality}_branch")
+            branch["normalize"].set_statistics(mean, deviation)
 
 
 def init_from_pretrained(
@@ -94,7 +73,7 @@ def init_from_pretrained(
     net: VAVL,
     feature_extractor: FeatureExtractor,
     splits: dict[str, dict],
-):
+) -> None:
     """Loads branches and shared layers of a model; prediction heads stay new.
 
     A modality that the model was never trained on stays new as well.
@@ -122,7 +101,6 @@ def init_from_pretrained(
     about = read_about(source)
     carried = carried_modalities(source)
     _check_origin(source, about, carried, feature_extractor, splits)
-    _check_whitening(source, about, net)
     path = Path(source) / "vavl.safetensors"
     tensors = load_tensors(path)
     new = (
@@ -213,18 +191,6 @@ def carried_modalities(source: str | None) -> list[str]:
         return []
     heads = read_about(source)["trained_heads"]
     return [modality for modality in MODALITIES if modality in heads]
-
-
-def _check_whitening(source, about, net):
-    """Refuses a model whose features were whitened in another way."""
-    theirs = (about.get("run") or {}).get("feature_whitening")
-    own = net.settings["feature_whitening"]
-    if theirs != own:
-        raise EncoderError(
-            f"pretrained_from: {source} was trained with feature_whitening "
-            f"{'null' if theirs is None else theirs}, and this run has "
-            f"{'null' if own is None else own}; give it the same"
-        )
 
 
 def _check_origin(source, about, carried, feature_extractor, splits):

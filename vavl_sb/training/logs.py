@@ -52,10 +52,11 @@ class LossMeters:
 
     def __init__(self, folder: str | Path):
         self.report = Path(folder) / "skipped.json"
-        self.epoch, self.sums, self.skipped = None, {}, []
+        self.epoch: int | None = None
+        self.sums, self.skipped = {}, []
         self.resumes = False
 
-    def start_epoch(self, epoch: int | None):
+    def start_epoch(self, epoch: int | None) -> None:
         """Forgets the losses, unless the epoch goes on from a checkpoint.
 
         Arguments
@@ -67,7 +68,7 @@ class LossMeters:
             self.sums = {}
         self.epoch, self.resumes = epoch, False
 
-    def add(self, name: str, loss: torch.Tensor):
+    def add(self, name: str, loss: torch.Tensor) -> None:
         """Adds a loss to its average, if it is finite.
 
         Arguments
@@ -94,7 +95,9 @@ class LossMeters:
             for name, (total, count) in sorted(self.sums.items())
         }
 
-    def skip(self, update: str, what: str, clips: Sequence[str], patience: int):
+    def skip(
+        self, update: str, what: str, clips: Sequence[str], patience: int
+    ) -> None:
         """Records an update that was skipped; too many in an epoch are refused.
 
         Arguments
@@ -145,7 +148,7 @@ class LossMeters:
         """
         return sum(s["epoch"] == self.epoch for s in self.skipped)
 
-    def write_report(self):
+    def write_report(self) -> None:
         """Writes skipped.json as this run has it; removes another's."""
         if not if_main_process():
             return
@@ -156,7 +159,7 @@ class LossMeters:
             os.remove(self.report)
 
     @mark_as_saver
-    def save(self, path: str | Path):
+    def save(self, path: str | Path) -> None:
         """Writes the state.
 
         Arguments
@@ -169,7 +172,7 @@ class LossMeters:
         Path(path).write_text(json.dumps(state), encoding="utf-8")
 
     @mark_as_loader
-    def load(self, path: str | Path, end_of_epoch: bool):
+    def load(self, path: str | Path, end_of_epoch: bool) -> None:
         """Reads the state.
 
         Arguments
@@ -209,7 +212,7 @@ class EpochLog(FileTrainLogger):
     epoch: 2 - train loss: 3.00e-01
     """
 
-    def log_stats(self, stats_meta, *args, **kwargs):
+    def log_stats(self, stats_meta: dict, *args, **kwargs) -> None:
         """Writes a line; see the base class.
 
         Arguments

@@ -78,7 +78,7 @@ class Mixup:
         return batch
 
 
-def partners(has_audio, has_visual):
+def partners(has_audio: torch.Tensor, has_visual: torch.Tensor) -> torch.Tensor:
     """Draws a partner for each clip, among those with the same modalities.
 
     Arguments
@@ -106,7 +106,9 @@ def partners(has_audio, has_visual):
     return partner
 
 
-def mix_frames(x, lens, partner, weight):
+def mix_frames(
+    x: torch.Tensor, lens: torch.Tensor, partner: torch.Tensor, weight: float
+) -> torch.Tensor:
     """Weighted mean of clips and their partners, frame by frame.
 
     Arguments

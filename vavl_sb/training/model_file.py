@@ -89,7 +89,6 @@ CLASSES = {
             "kernel_size": _integer(1, 2**10),
             "dropout": _SHARE,
             "head_dropout": _SHARE,
-            "feature_whitening": _or_null(_SHARE),
             "feature_noise": _number(0, 1000),
         },
     ),

@@ -14,7 +14,10 @@ import torch
 from vavl_sb.lobes.vavl import HEADS
 from vavl_sb.utils.metrics import ConcordanceStats, EmotionStats
 
-STATS = {"classification": EmotionStats, "regression": ConcordanceStats}
+STATS: dict[str, type[EmotionStats] | type[ConcordanceStats]] = {
+    "classification": EmotionStats,
+    "regression": ConcordanceStats,
+}
 
 
 def predictions_csv(task: str, labels: list, stats: dict) -> bytes:

@@ -18,7 +18,7 @@ from vavl_sb.utils.logger import get_logger
 logger = get_logger(__name__)
 
 
-def scores(stats):
+def scores(stats: dict) -> dict:
     """Summaries of the heads that had clips to score.
 
     Arguments
@@ -45,7 +45,9 @@ def scores(stats):
     return found
 
 
-def write_test_report(output_folder, task, labels, stats):
+def write_test_report(
+    output_folder: str | Path, task: str, labels: list[str], stats: dict
+) -> dict:
     """Writes metrics.json, predictions_test.csv and the pictures of a test.
 
     Of several processes the main one calls it, by ``run_on_main``.
@@ -56,7 +58,7 @@ def write_test_report(output_folder, task, labels, stats):
         Of the run.
     task : str
         "classification" or "regression".
-    labels : list
+    labels : list of str
         Names of classes or attributes.
     stats : dict
         Head name to the statistics collected over the test set.
@@ -101,7 +103,7 @@ def write_test_report(output_folder, task, labels, stats):
     return metrics
 
 
-def score_table(metrics):
+def score_table(metrics: dict) -> list[str]:
     """The scores as a table for a terminal.
 
     Arguments
@@ -151,12 +153,12 @@ class LearningCurves:
         Output folder of the run.
     """
 
-    def __init__(self, folder):
+    def __init__(self, folder: str | Path):
         self.path = Path(folder) / "learning_curves.json"
         self.picture = Path(folder) / "learning_curves.png"
         self.drawn = time.monotonic()
 
-    def add(self, epoch, train, valid):
+    def add(self, epoch: int, train: dict, valid: dict) -> None:
         """Adds an epoch; a resumed run replaces the epochs it repeats.
 
         Arguments
@@ -175,7 +177,7 @@ class LearningCurves:
         if time.monotonic() - self.drawn > SECONDS_BETWEEN_PICTURES:
             self.draw()
 
-    def draw(self):
+    def draw(self) -> None:
         """Draws all epochs so far, where there is one."""
         kept = self._kept()
         if kept:
@@ -210,7 +212,7 @@ def _number(value):
     return value if isinstance(value, str) else f"{float(value):.7g}"
 
 
-def flat_scores(metrics):
+def flat_scores(metrics: dict) -> dict:
     """Test scores with one name each, as SpeechBrain's loggers take them.
 
     Arguments

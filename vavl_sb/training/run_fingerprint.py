@@ -94,7 +94,7 @@ def claim_folder(
     also_train: str | Sequence[str] | None = (),
     pretrained_from: str | None = None,
     **run_options,
-):
+) -> None:
     """Makes a folder this run's, unless its checkpoints are another run's.
 
     Encoders, clips and another model to start from count by what is in them,

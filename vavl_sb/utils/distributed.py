@@ -6,6 +6,7 @@ this is that of a single process.
 
 import datetime
 import os
+from typing import Any
 
 import torch
 from speechbrain.utils.distributed import (
@@ -17,7 +18,7 @@ FAILURES = "vavl_sb failures"
 WAIT = datetime.timedelta(seconds=5)
 
 
-def count():
+def count() -> int:
     """How many processes work together.
 
     Returns
@@ -33,7 +34,7 @@ def count():
     return 1 if ddp_prevent_block() else torch.distributed.get_world_size()
 
 
-def rank():
+def rank() -> int:
     """Which of the processes this one is.
 
     Returns
@@ -49,7 +50,7 @@ def rank():
     return 0 if ddp_prevent_block() else torch.distributed.get_rank()
 
 
-def gather(value):
+def gather(value: Any) -> list:
     """What every process has; all processes must call it.
 
     Arguments
@@ -74,7 +75,7 @@ def gather(value):
     return values
 
 
-def first_to_fail():
+def first_to_fail() -> bool:
     """Whether this process is the first of the run that fails.
 
     When one process ends, the others fail in what they wait for. So that a
@@ -100,7 +101,7 @@ def first_to_fail():
         return True  # A line too many is better than none.
 
 
-def is_lost_peer(error):
+def is_lost_peer(error: BaseException) -> bool:
     """Whether an error says that another process is gone.
 
     Arguments

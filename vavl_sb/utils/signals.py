@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import threading
+from collections.abc import Iterator
 
 
 class Terminated(KeyboardInterrupt):
@@ -11,7 +12,7 @@ class Terminated(KeyboardInterrupt):
 
 
 @contextlib.contextmanager
-def sigterm_raises():
+def sigterm_raises() -> Iterator[None]:
     """Within it, SIGTERM raises :class:`Terminated` in the main thread.
 
     Not in a process that torchrun has started: one that waits for another
