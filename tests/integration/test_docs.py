@@ -448,7 +448,7 @@ def check_encoders(folder):
     names = {"audio": "my_encoders.Loudness", "visual": "my_encoders.Thumbnail"}
     assert about["encoder_names"] == names
     card = (folder / "my_model" / "README.md").read_text(encoding="utf-8")
-    assert "a face encoder (my_encoders.Thumbnail)" in card
+    assert "- Visual encoder, my_encoders.Thumbnail: " in card
     with pytest.raises(EncoderError, match="my_encoders.Loudness.*--trust"):
         EmotionRecognizer.from_hparams(folder / "my_model")
 

@@ -146,7 +146,8 @@ def describe(folder: str | Path) -> dict[str, Any]:
         kind = _kind(folder, model, modality)
         what, terms[modality] = ENCODERS.get(kind, (kind, UNKNOWN))
         name = names.get(modality)
-        encoders[modality] = f"{what} ({name})" if name else what
+        own = name in (None, what)  # A class of the user's has no other name.
+        encoders[modality] = what if own else f"{what} ({name})"
     plain = ("task", "labels", "attribute_range", "corpus", "trained_heads")
     recorded = ("train_speakers", "run", "test", "n_test")
     return {
