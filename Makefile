@@ -37,7 +37,8 @@ demo: setup
 		--audio_encoder_source logmel --visual_encoder_weights null \
 		--frame_rate 5 --detection_rate 2.5 \
 		--audio_frame_average 2 --d_model 64 --batch_size 8 \
-		--lr 0.001 --lr_final 0.0001 --number_of_epochs 16
+		--encoder_layers 1 --shared_layers 1 \
+		--lr 0.001 --lr_final 0.0001 --number_of_epochs 20
 	cat $(DEMO)/scores.txt
 
 test: setup

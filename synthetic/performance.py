@@ -23,12 +23,12 @@ EMOTIONS = ("angry", "disgust", "fear", "happy", "neutral", "sad")
 VOICES = np.array(
     [
         # pitch range rate level tilt breath spread
-        [4.0, 0.4, 0.10, 9.0, 7.0, -6.0, 0.0],
-        [-3.0, 0.1, -0.15, 1.0, 4.0, -4.0, -0.13],
-        [7.0, -0.4, 0.25, 1.0, -2.0, 13.0, -0.03],
-        [9.0, 0.9, 0.0, 4.0, 1.0, -3.0, 0.14],
-        [0.5, 0.0, 0.08, 0.0, 0.0, -4.0, 0.03],
-        [-0.5, -0.6, -0.25, -6.0, -5.0, 12.0, 0.0],
+        [4.0, 0.4, 0.10, 11.0, 8.0, -6.0, 0.0],
+        [-3.0, 0.1, -0.15, 1.0, 5.0, -4.0, -0.16],
+        [7.0, -0.4, 0.25, -1.0, -3.0, 15.0, -0.05],
+        [9.0, 0.9, 0.0, 5.0, 1.0, -4.0, 0.17],
+        [0.5, 0.0, 0.08, 0.0, -1.0, -4.0, 0.04],
+        [-0.5, -0.6, -0.25, -8.0, -6.0, 13.0, 0.0],
     ]
 )
 VOICE_SPREAD = np.array([1.5, 0.3, 0.06, 1.0, 0.8, 1.5, 0.025])
@@ -50,7 +50,7 @@ FACE_GROUPS = ((0, 1), (2, 5), (3, 4))
 
 # How far voice and face go to the emotion's own manner, from 0 to 1.1: mean
 # and deviation; and by how much an asked intensity changes that.
-STRENGTH = (0.55, 0.5), 0.42
+STRENGTH = (0.62, 0.52), 0.42
 LEVELS = {"LO": 0.75, "MD": 1.0, "HI": 1.2, "XX": 1.0}
 # How much raters trust what they are shown; blind guesses besides.
 TRUST = {"voice": 0.3, "face": 0.2, "both": 0.11}

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from small_clips import pictures
 
-from vavl_sb.lobes.face_descriptor import FaceDescriptor
+from vavl_sb.lobes.visual_encoder import FaceDescriptor
 
 
 def hog(crop):
@@ -18,7 +18,7 @@ def hog(crop):
         for i in range(8):
             for j in range(8):
                 far = (row - 8 * i - 4) ** 2 + (column - 8 * j - 4) ** 2
-                near = np.exp(-far / (2 * 6.4**2))
+                near = np.exp(-far / (2 * 8.0**2))
                 places[k, i, j] = np.average(np.maximum(slope, 0), weights=near)
     power = (places**2).mean(0)
     for i in range(8):
@@ -26,7 +26,7 @@ def hog(crop):
             near = power[max(i - 1, 0) : i + 2, max(j - 1, 0) : j + 2].mean()
             contrast = near + 0.36 * power.mean() + 1e-6
             places[:, i, j] /= np.sqrt(contrast)
-    return (places.ravel() - 0.7) / 0.33
+    return (places.ravel() - 0.75) / 0.27
 
 
 def test_it_is_the_histogram_of_oriented_gradients():

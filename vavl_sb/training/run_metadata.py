@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from vavl_sb.lobes.face_descriptor import NAME as GRADIENTS
 from vavl_sb.lobes.vavl import HEADS, MODALITIES
+from vavl_sb.lobes.visual_encoder import GRADIENTS
 from vavl_sb.training.model_file import read_model
 from vavl_sb.utils.corpora import corpus_terms
 from vavl_sb.utils.errors import VAVLError
