@@ -26,7 +26,6 @@ from vavl_sb.lobes.hf_base import StrictLobe
 from vavl_sb.media.reader import SAMPLE_RATE
 from vavl_sb.utils.errors import EncoderError
 
-
 # Numbers of one layer for half a minute, the longest that is encoded at once:
 # four times what the largest encoders have.
 MOST_NUMBERS = 2**28
