@@ -153,13 +153,13 @@ def saved_checkpoints(folder):
             for number in range(3)
         ],
     }
-    found, write = {}, checkpoints._write_checksums
+    found, write = {}, checkpoints.write_json
 
-    def slowly(path):
+    def slowly(*words):
         time.sleep(0.3)
-        write(path)
+        write(*words)
 
-    with mock.patch.object(checkpoints, "_write_checksums", slowly):
+    with mock.patch.object(checkpoints, "write_json", slowly):
         for kind, saves in kinds.items():
             saver = checkpoints.CheckedCheckpointer(
                 f"{folder}/{kind}", {"net": torch.nn.Linear(1, 1)}

@@ -15,7 +15,7 @@ import soundfile
 import torch
 from safetensors.torch import load_file, save_file
 
-from vavl_sb.lobes.audio_encoder import AudioEncoder
+from vavl_sb.lobes.audio_encoder import AudioEncoder, average_frames
 from vavl_sb.utils.errors import EncoderError
 
 # model_type, norm of the feature extractor, final LayerNorm, do_normalize
@@ -601,3 +601,11 @@ def test_average_of_consecutive_frames(average):
     assert encoder.frame_rate == 50 / average
     same = encoder.fingerprint() == AudioEncoder("logmel").fingerprint()
     assert same == (average == 1)
+
+
+def test_no_more_is_averaged_than_there_is():
+    """Not padded to 10^12 frames, which no memory holds."""
+    x = torch.tensor([[[1.0], [3.0]], [[4.0], [0.0]]])
+    averaged, frames = average_frames(x, torch.tensor([2, 1]), 10**12)
+    assert averaged.flatten().tolist() == [2.0, 4.0]
+    assert frames.tolist() == [1, 1]

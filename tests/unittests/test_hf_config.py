@@ -50,16 +50,16 @@ SMALL_WHISPER = {
 }
 
 
-def make(folder, kind="wav2vec2"):
+def make(folder, kind="wav2vec2", **changes):
     """A small random encoder as transformers writes it."""
     torch.manual_seed(0)
     if kind == "whisper":
-        config = transformers.WhisperConfig(**SMALL_WHISPER)
+        config = transformers.WhisperConfig(**{**SMALL_WHISPER, **changes})
         transformers.WhisperModel(config).save_pretrained(folder)
         extractor = transformers.WhisperFeatureExtractor(chunk_length=1)
     else:
-        config = transformers.Wav2Vec2Config(**SMALL)
-        transformers.Wav2Vec2Model(config).save_pretrained(folder)
+        config = KINDS[kind](**{**SMALL, **changes})
+        transformers.AutoModel.from_config(config).save_pretrained(folder)
         extractor = transformers.Wav2Vec2FeatureExtractor()
     extractor.save_pretrained(folder)
     return folder
@@ -192,6 +192,32 @@ def test_a_preprocessor_that_does_not_fit(tmp_path, keys, words):
     folder = make(tmp_path / "encoder", "whisper")
     change(folder, "preprocessor_config.json", **keys)
     refused(folder, words)
+
+
+@pytest.mark.parametrize(
+    "kind, keys",
+    [
+        # 8 GB after the first convolution, and 5 GB of scores, of 30 s.
+        (
+            "wav2vec2",
+            {"conv_dim": [4096] + [8] * 6, "conv_stride": [1, 5] + [2] * 5},
+        ),
+        (
+            "wavlm",
+            {"num_attention_heads": 16, "conv_stride": [5] + [2] * 5 + [1]},
+        ),
+        # An index beyond the table, once a clip is of some seconds.
+        ("wavlm", {"num_buckets": 320, "max_bucket_distance": 80}),
+        ("whisper", {"max_source_positions": 1, "preprocessor": 4096}),
+    ],
+)
+def test_small_weights_that_no_clip_can_go_through(tmp_path, kind, keys):
+    keys = dict(keys)
+    n_fft = keys.pop("preprocessor", None)
+    folder = make(tmp_path / "encoder", kind, **keys)
+    if n_fft:
+        change(folder, "preprocessor_config.json", n_fft=n_fft)
+    refused(folder, "no encoder of this kind has|too short for spectra")
 
 
 @pytest.mark.parametrize(

@@ -148,6 +148,10 @@ def test_links_within_a_model_and_what_is_no_file(tmp_path, exported):
     (folder / "vavl.safetensors").symlink_to("weights/a")
     (tmp_path / "link").symlink_to(folder)
     EmotionRecognizer.from_hparams(tmp_path / "link")
+    (folder / "a").symlink_to(".")  # Two of these make 2^40 copies of all.
+    with pytest.raises(EncoderError, match="a: is a link to a folder"):
+        EmotionRecognizer.from_hparams(folder)
+    (folder / "a").unlink()
     (folder / "README.md").unlink()
     os.mkfifo(folder / "README.md")
     with pytest.raises(EncoderError, match="README.md: is no file"):
@@ -385,3 +389,15 @@ def test_a_card_of_ones_own_is_kept(exported, tmp_path):
     assert write_card(folder).read_text() == "mine"
     (folder / "README.md").write_text(f"{MARK} old")
     assert write_card(folder).read_text() == model_card(folder)
+    (folder / "README.md").write_bytes(b"\xff\xfe")
+    assert write_card(folder).read_bytes() == b"\xff\xfe"
+
+
+@pytest.mark.parametrize("config", ['{"model_type": []}', "x" * 2**23])
+def test_a_card_of_a_model_that_says_odd_things(tmp_path, config):
+    write_model_file(tmp_path, {"test": {"command": {"uar": 0.5}}})
+    (tmp_path / "audio_encoder").mkdir()
+    (tmp_path / "audio_encoder" / "config.json").write_text(config)
+    text = model_card(tmp_path)
+    assert "| command |  | 0.500 |" in text
+    assert "Audio encoder, AudioEncoder: not known" in text

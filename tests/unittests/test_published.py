@@ -247,6 +247,15 @@ def test_audio_faults_are_listed_and_nothing_is_written(tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["bad.pt"]
 
 
+@pytest.mark.parametrize("number", [300_000, "\u00b2"])
+def test_the_number_in_a_name_makes_no_layers(tmp_path, number):
+    state = dict(wav2vec2().state_dict())
+    state[f"encoder.layers.{number}.x"] = torch.ones(1)
+    torch.save(state, tmp_path / "f.pt")
+    with pytest.raises(EncoderError, match="1 unknown"):
+        import_audio(tmp_path / "f.pt")
+
+
 def test_no_wav2vec2_in_it(tmp_path):
     torch.save({"a.weight": torch.ones(2)}, tmp_path / "f.pt")
     with pytest.raises(EncoderError, match="has 0 tensors feature_extractor"):

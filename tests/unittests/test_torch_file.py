@@ -10,6 +10,7 @@ import os
 import struct
 import subprocess
 import sys
+import tracemalloc
 import types
 import zipfile
 
@@ -243,6 +244,24 @@ def test_one_storage_under_many_names(tmp_path):
     many = {f"w{i}": weight for i in range(1000)}
     with pytest.raises(EncoderError, match="too many names"):
         read_tensors(save(many, tmp_path / "f.pt"))
+
+
+def test_no_more_of_a_storage_is_read_than_is_used(tmp_path):
+    """Entries may share their bytes: a thousand of 100 MB in 100 MB."""
+    small = save({"w": torch.ones(1)}, tmp_path / "f.pt")
+    with zipfile.ZipFile(small) as source:
+        parts = {name: source.read(name) for name in source.namelist()}
+    with zipfile.ZipFile(tmp_path / "g.pt", "w") as target:
+        for name, data in parts.items():
+            more = bytes(50 * 2**20) if name.endswith("data/0") else b""
+            target.writestr(name, data + more)
+    tracemalloc.start()
+    try:
+        found = read_tensors(tmp_path / "g.pt")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert same(found, {"w": torch.ones(1)}) and peak < 2**20
 
 
 def test_a_file_cut_at_any_byte_gives_one_line(tmp_path):

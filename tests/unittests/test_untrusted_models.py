@@ -180,15 +180,18 @@ def test_a_class_that_is_not_ours_needs_trust(folder, part, kind):
         (("network", "encoder_layers"), 2, "do not fit"),
         (("network", "nhead"), 7, "no network"),
         (("network", "nhead"), [8], "an integer"),
+        (("network", "nhead"), 1024, "from 1 to 16"),
+        (("face_tracker", "detection_batch"), 1024, "from 1 to 256"),
         (("network", "residual"), 1, "true or false"),
         (("network", "num_outputs"), 3, "2 labels, but 3"),
         (("network", "device"), "cuda", "unknown argument"),
         (("audio_encoder", "source"), "/tmp/elsewhere", "one of audio_enc"),
         (("audio_encoder", "source"), "../elsewhere", "one of audio_enc"),
         (("visual_encoder", "weights"), "imagenet", "one of visual_enc"),
-        (("face_tracker", "size"), 2**30, "from 8 to 1024"),
+        (("face_tracker", "size"), 2**30, "from 8 to 512"),
         (("feature_extractor", "frame_rate"), 0, "a number from"),
         (("feature_extractor", "batch_frames"), True, "an integer"),
+        (("feature_extractor", "batch_frames"), 1024, "from 1 to 256"),
     ],
 )
 def test_an_argument_out_of_bounds(folder, path, value, words):
@@ -230,6 +233,21 @@ def test_a_value_that_no_export_has(folder, key, value, words):
 def test_a_model_file_that_is_no_plain_json(folder, text):
     (folder / "model.json").write_text(text)
     refused(folder, "model.json")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [10**400, json.loads("[" * 20 + "]" * 20)],
+    ids=["large", "deep"],
+)
+def test_a_value_that_cannot_be_printed_or_scaled(folder, value):
+    change(folder, "metadata", "run", value={"x": value})
+    refused(folder, "is not plain JSON")
+
+
+def test_an_argument_that_has_no_default(folder):
+    change(folder, "audio_encoder", "arguments", value={})
+    refused(folder, "source of audio_encoder must be")
 
 
 @pytest.mark.parametrize("file", ["vavl.safetensors", "model.json"])
@@ -303,7 +321,7 @@ def test_a_pickle_beside_a_speech_encoder(folder, target):
 
 def test_an_encoder_of_another_size(folder):
     tensors = load_file(folder / "vavl.safetensors")
-    visual_dim = tensors["visual_branch.standardize.mean"].numel()
+    visual_dim = tensors["visual_branch.normalize.mean"].numel()
     net = VAVL(90, visual_dim, 2, **NETWORK)
     save_file(net.state_dict(), folder / "vavl.safetensors")
     change(folder, "network", "arguments", "audio_dim", value=90)

@@ -43,8 +43,11 @@ from vavl_sb.utils.errors import VAVLError
 # Raised whenever this code changes what crops a clip gives.
 VERSION = 1
 
-# Frames that wait for a detection fill about this much at most.
+# Frames that wait for a detection, or their crops, fill about this much.
 MAX_WAITING_BYTES = 128 * 2**20
+# Where the next search, or the next face, is so many bytes of frames away, it
+# is searched now, or not bridged.
+MAX_HELD_BYTES = 512 * 2**20
 
 
 @dataclass
@@ -251,6 +254,7 @@ class _Clip:
         """Forgets all, as at the start of a clip."""
         self.picker = RatePicker(self.tracker.detection_rate)
         self.waiting = []  # [frame, time, whether to search it]
+        self.unsearched = 0  # bytes since the last one to search
         self.held = []  # (frame, time)
         self.anchor = None  # (time, detection)
         self.missed = False  # whether a search after the anchor was in vain
@@ -271,11 +275,14 @@ class _Clip:
             found = self.finish()
             self.reset()
             self.shape = frame.shape
-        search = self.picker.pick(time)
+        size = max(frame.nbytes, 3 * self.tracker.size**2)
+        self.unsearched += size
+        search = self.picker.pick(time) or self.unsearched >= MAX_HELD_BYTES
+        self.unsearched = 0 if search else self.unsearched
         self.waiting.append([frame, time, search])
         if search and (
             sum(s for _, _, s in self.waiting) >= self.tracker.detection_batch
-            or len(self.waiting) * frame.nbytes >= MAX_WAITING_BYTES
+            or len(self.waiting) * size >= MAX_WAITING_BYTES
         ):
             found += self._search()
         return found
@@ -305,7 +312,7 @@ class _Clip:
         if detection is None:
             self.missed = True
             late = self.anchor and time - self.anchor[0] > self.tracker.max_gap
-            if late:
+            if late or len(self.held) * frame.nbytes >= MAX_HELD_BYTES:
                 self.anchor = None
             self.held = self.held + [(frame, time)] if self.anchor else []
             return []

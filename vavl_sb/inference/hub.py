@@ -124,6 +124,11 @@ def refuse_links(folder: str | Path, blobs: str | Path | None = None) -> None:
                     "it leads to in its place if you trust the model, or give "
                     "the model's name on the hub"
                 )
+            if path.is_symlink() and real.is_dir():  # One may hold itself.
+                raise EncoderError(
+                    f"{path}: is a link to a folder; copy the folder in its "
+                    "place"
+                )
             if not real.is_dir() and not real.is_file():
                 raise EncoderError(
                     f"{path}: is no file (a broken link, or a device); remove "

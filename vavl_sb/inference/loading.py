@@ -205,5 +205,5 @@ def _check_sizes(settings, folder):
     if faults:
         raise EncoderError(
             f"{path}: weights do not fit the network ({len(faults)} tensors "
-            f"missing, unknown or of another shape, first {faults[0]})"
+            f"missing, unknown or of another shape, first {faults[0][:200]})"
         )

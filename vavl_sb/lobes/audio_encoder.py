@@ -246,6 +246,7 @@ def average_frames(
     >>> averaged.squeeze(-1).tolist(), frames.tolist()
     ([[2.0, 5.0], [4.0, 0.0]], [2, 1])
     """
+    average = min(average, max(1, features.shape[1]))  # No more padding.
     groups = -(-features.shape[1] // average)
     missing = groups * average - features.shape[1]
     features = torch.nn.functional.pad(features, (0, 0, 0, missing))

@@ -46,7 +46,7 @@ def flag(value: Any) -> bool:
     return type(value) is bool
 
 
-WIDTH, LAYERS, HEADS = whole(1, 2**15), whole(1, 128), whole(1, 512)
+WIDTH, LAYERS, HEADS = whole(1, 2**15), whole(1, 128), whole(1, 32)
 SHARE, EPSILON = number(0, 1), number(1e-12, 0.1)
 ACTIVATION = one_of(
     *("gelu", "gelu_new", "gelu_fast", "gelu_python", "quick_gelu"),
@@ -105,7 +105,7 @@ CONFIGS: dict[str, dict[str, Check]] = {
         "encoder_ffn_dim": WIDTH,
         "activation_function": ACTIVATION,
         "num_mel_bins": whole(1, 512),
-        "max_source_positions": whole(1, 6000),
+        "max_source_positions": whole(1, 1500),
         "scale_embedding": flag,
     },
     "vavl_logmel": {"hop_ms": whole(10, 20)},

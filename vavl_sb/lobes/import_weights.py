@@ -24,6 +24,7 @@ RENAMED = {
     f"{POSITIONS}weight_v": DIRECTION,
 }
 HEAD_SIZE = 64
+MOST_LAYERS = 128
 STRIDES = (5, 2, 2, 2, 2, 2, 2)
 
 
@@ -234,17 +235,18 @@ def _make_network(
             "vavl import-audio needs the package transformers; "
             'pip install "vavl_sb[ssl]"'
         ) from None
+    # Counted, since a name can hold any number; check_fit tells of a gap.
     layers = {
-        int(name.split(".")[2])
+        name.split(".")[2]
         for name in found
-        if name.startswith("encoder.layers.") and name.split(".")[2].isdigit()
+        if name.startswith("encoder.layers.")
     }
     settings = _settings(source, found) if folder is None else {}
     if folder is not None:
         settings = read_config(folder)
         if settings.pop("model_type") != "wav2vec2":
             raise EncoderError(f"{folder}: is not the config of a wav2vec2")
-    settings["num_hidden_layers"] = 1 + max(layers, default=0)
+    settings["num_hidden_layers"] = min(max(1, len(layers)), MOST_LAYERS)
     settings.pop("vavl_sb", None)
     # transformers and torch refuse sizes with errors of many kinds.
     try:

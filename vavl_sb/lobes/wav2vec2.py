@@ -26,6 +26,10 @@ from vavl_sb.lobes.hf_base import StrictLobe
 from vavl_sb.media.reader import SAMPLE_RATE
 from vavl_sb.utils.errors import EncoderError
 
+# Numbers of one layer for half a minute, the longest that is encoded at once:
+# four times what the largest encoders have.
+MOST_NUMBERS = 2**28
+
 
 class MaskedLobe(StrictLobe):
     """wav2vec 2.0, HuBERT or WavLM on clips of different lengths.
@@ -76,11 +80,29 @@ class MaskedLobe(StrictLobe):
         for kernel, stride in reversed(self.convolutions):
             self.hop *= stride
             self.receptive_field = (self.receptive_field - 1) * stride + kernel
-        # Attention over more frames a second would fill any memory.
-        if self.hop < 80 or self.receptive_field > SAMPLE_RATE:
+        if self.hop < 160 or self.receptive_field > SAMPLE_RATE:
             raise EncoderError(
                 f"audio encoder {folder}: a frame each {self.hop} samples, of "
                 f"{self.receptive_field}; no encoder of this kind has that"
+            )
+        self._refuse_wide(folder)
+
+    def _refuse_wide(self, folder):
+        """Refuses layers and scores that would fill any memory, and buckets
+        of distances that WavLM cannot count."""
+        frames, widest = 30 * SAMPLE_RATE, 0
+        for width, (_, stride) in zip(
+            self.config.conv_dim, self.convolutions, strict=True
+        ):
+            frames = -(-frames // stride)
+            widest = max(widest, width * frames)
+        scores = self.config.num_attention_heads * frames**2
+        buckets = getattr(self.config, "num_buckets", 4)
+        farthest = getattr(self.config, "max_bucket_distance", 800)
+        if max(widest, 2 * scores) > MOST_NUMBERS or 4 * farthest <= buckets:
+            raise EncoderError(
+                f"audio encoder {folder}: its config.json asks for convolutions "
+                "or attention that no encoder of this kind has"
             )
 
     def settings(self) -> dict:

@@ -59,6 +59,11 @@ class WindowedWhisper(StrictLobe, Whisper):
         # The second convolution takes every second log-mel frame.
         self.hop = 2 * self._hop_length
         self.window = self.config.max_source_positions * self.hop
+        if self.window <= self._n_fft // 2:  # What its spectrogram mirrors.
+            raise EncoderError(
+                f"audio encoder {folder}: a window of {self.window} samples is "
+                f"too short for spectra of {self._n_fft}"
+            )
 
     def override_config(self, config):
         """Leaves of the decoder, which is not used, as little as can be.

@@ -76,7 +76,11 @@ def write_card(folder: str | Path) -> Path:
         The README.md.
     """
     path = Path(folder) / NAME
-    if not path.is_file() or MARK in path.read_text(encoding="utf-8"):
+    own = False
+    if path.is_file():
+        with open(path, "rb") as file:  # In any encoding, of any size.
+            own = MARK.encode() not in file.read(2**20)
+    if not own:
         write_atomically(path, model_card(folder).encode("utf-8"))
     return path
 
@@ -99,7 +103,11 @@ def model_card(folder: str | Path) -> str:
     EncoderError
         In one line: a file is missing or damaged.
     """
-    about = _marked(describe(folder))
+    about = describe(folder)
+    command = (about["run"] or {}).get("command")
+    about = _marked(about)
+    if command is not None:
+        about["run"]["command"] = _code(command)
     front = dict(FRONT)
     if about["task"] == "classification":
         front["pipeline_tag"] = "audio-classification"
@@ -130,10 +138,7 @@ def model_card(folder: str | Path) -> str:
 def _marked(about: Any) -> Any:
     """All that the export says, as it may stand in the card."""
     if isinstance(about, dict):
-        return {
-            markdown(key): _code(value) if key == "command" else _marked(value)
-            for key, value in about.items()
-        }
+        return {markdown(key): _marked(value) for key, value in about.items()}
     if isinstance(about, (list, tuple)):
         return [_marked(item) for item in about]
     return markdown(about) if isinstance(about, str) else about

@@ -31,6 +31,7 @@ FORMAT = 1  # Counts up when an older vavl_sb could not read it.
 TASKS = ("classification", "regression")
 
 MAX_FILE = 16 * 2**20  # Bytes of a model.json.
+MAX_DEPTH = 20  # An object or list in another, and so on.
 MAX_WEIGHTS = 2**34  # Bytes of a file of weights.
 
 
@@ -84,7 +85,7 @@ CLASSES = {
             "encoder_layers": _integer(1, 100),
             "shared_layers": _integer(0, 100),
             "residual": _BOOLEAN,
-            "nhead": _integer(1, 2**10),
+            "nhead": _integer(1, 16),  # Each holds frames x frames scores.
             "d_ffn": _or_null(_integer(1, 2**15)),
             "kernel_size": _integer(1, 2**10),
             "dropout": _SHARE,
@@ -109,18 +110,18 @@ CLASSES = {
         "vavl_sb.faces.tracker",
         {
             "detector": _one_of("mtcnn", None),
-            "size": _integer(8, 1024),
+            "size": _integer(8, 512),
             "detection_rate": _or_null(_RATE),
             "max_gap": _number(0, 3600),
             "lost_after": _number(0, 3600),
-            "detection_batch": _integer(1, 1024),
+            "detection_batch": _integer(1, 256),
         },
     ),
     "FeatureExtractor": (
         "vavl_sb.features.extractor",
         {
             "frame_rate": _or_null(_RATE),
-            "batch_frames": _integer(1, 1024),
+            "batch_frames": _integer(1, 256),
         },
     ),
 }
@@ -168,8 +169,10 @@ def read_model(folder: str | Path) -> dict:
             path.read_text(encoding="utf-8"),
             parse_constant=_refuse_constant,
             parse_float=_finite,
+            parse_int=_fits_a_float,
             object_pairs_hook=_no_key_twice,
         )
+        _refuse_deep(model)
         # Half of a surrogate pair is no text and cannot be printed.
         json.dumps(model, ensure_ascii=False).encode("utf-8")
     except (OSError, ValueError) as error:
@@ -228,6 +231,8 @@ def check_parts(model: dict, path: str | Path) -> None:
                 "trust whoever made the model"
             )
         kinds = CLASSES[name][1]
+        if "source" in kinds:  # The one that has no default.
+            arguments = {"source": None, **arguments}
         for key, value in arguments.items():
             if key not in kinds:
                 raise EncoderError(
@@ -311,6 +316,21 @@ def _finite(text):
     if not math.isfinite(value):
         raise ValueError(f"the number {text[:20]} in it")
     return value
+
+
+def _fits_a_float(text):
+    """An integer that can be scored, scaled and printed as a float can."""
+    _finite(text)
+    return int(text)
+
+
+def _refuse_deep(value, left=MAX_DEPTH):
+    """Refuses what whoever prints it or walks through it cannot follow."""
+    if left < 0:
+        raise ValueError("nested too deep")
+    inner = value.values() if type(value) is dict else value
+    for item in inner if type(value) in (dict, list) else ():
+        _refuse_deep(item, left - 1)
 
 
 def _no_key_twice(pairs):

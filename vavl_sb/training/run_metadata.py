@@ -8,11 +8,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from vavl_sb.lobes.hf_config import read_config
 from vavl_sb.lobes.vavl import HEADS, MODALITIES
 from vavl_sb.lobes.visual_encoder import GRADIENTS
 from vavl_sb.training.model_file import read_model
 from vavl_sb.utils.corpora import corpus_terms
-from vavl_sb.utils.errors import VAVLError
+from vavl_sb.utils.errors import EncoderError, VAVLError
 from vavl_sb.utils.files import read_json
 
 UNKNOWN = "not known here: see the source"
@@ -173,8 +174,8 @@ def _kind(folder: Path, model: dict, modality: str) -> str:
     if name != "AudioEncoder":
         return name
     try:
-        return read_json(folder / "audio_encoder/config.json")["model_type"]
-    except (OSError, ValueError, KeyError, TypeError):
+        return read_config(folder / "audio_encoder")["model_type"]
+    except EncoderError:
         return name
 
 

@@ -128,7 +128,9 @@ def _read_zip(path: Path) -> Any:
         def read(key: str, count: int) -> torch.Tensor:
             if archive.getinfo(f"{root}/data/{key}").file_size < count:
                 raise ValueError("a storage that is too short")
-            data = bytearray(archive.read(f"{root}/data/{key}"))
+            # No more than was counted: entries may share their bytes.
+            with archive.open(f"{root}/data/{key}") as file:
+                data = bytearray(file.read(count))
             if not count:
                 return torch.empty(0, dtype=torch.uint8)
             return torch.frombuffer(data, dtype=torch.uint8, count=count)
