@@ -23,6 +23,7 @@ from vavl_sb.lobes.vavl import VAVL
 from vavl_sb.lobes.visual_encoder import VisualEncoder
 from vavl_sb.training.export import export_model
 from vavl_sb.utils.errors import EncoderError, VAVLError
+from vavl_sb.utils.weights import check_finite
 
 NETWORK = {"d_model": 16, "encoder_layers": 1, "shared_layers": 1}
 ABOUT = {
@@ -311,6 +312,15 @@ def test_weights_that_are_not_finite(folder, value, dtype):
     save_file(tensors, folder / "vavl.safetensors")
     told = refused(folder, "has NaN or infinite values")
     assert "vavl.safetensors" in told and repr(name) in told
+
+
+@pytest.mark.skipif(
+    not hasattr(torch, "float4_e2m1fn_x2"), reason="torch has no such type"
+)
+def test_weights_of_a_type_that_cannot_be_read():
+    weight = torch.zeros(2, 4, dtype=torch.uint8).view(torch.float4_e2m1fn_x2)
+    with pytest.raises(EncoderError, match="'w' is torch.float4"):
+        check_finite({"w": weight}, "file")
 
 
 def test_a_pickle_beside_a_speech_encoder(folder, target):

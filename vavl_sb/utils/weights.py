@@ -173,7 +173,13 @@ def check_finite(tensors: dict[str, torch.Tensor], source: str | Path) -> None:
             tensor = torch.view_as_real(tensor)
         if not tensor.is_floating_point() or not tensor.numel():
             continue
-        low, high = torch.aminmax(tensor.detach().float())
+        try:
+            low, high = torch.aminmax(tensor.detach().float())
+        except NotImplementedError:  # Such as 4-bit floats.
+            raise EncoderError(
+                f"{source}: weight {name[:200]!r} is {tensor.dtype}, which "
+                "cannot be read; save it as float32"
+            ) from None
         if not (low.isfinite() and high.isfinite()):
             raise EncoderError(
                 f"{source}: weight {name[:200]!r} has NaN or infinite values; "
