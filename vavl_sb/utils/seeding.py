@@ -111,7 +111,7 @@ class RandomState:
         own = {
             "torch": torch.get_rng_state(),
             "cuda": torch.cuda.get_rng_state_all(),
-            "numpy": [name, keys.tolist(), *rest],
+            "numpy": [name, np.asarray(keys).tolist(), *rest],
             "python": [version, list(internal), gauss_next],
         }
         everyone = processes.gather(own)
