@@ -269,7 +269,7 @@ def test_a_missing_file(tmp_path, capsys):
     assert told.count("no such file") == 2 and told.count("\n") == 2
 
 
-def test_a_recipe_takes_both_by_path(tmp_path, efficientnet):
+def test_a_recipe_takes_both_by_path(tmp_path, efficientnet, monkeypatch):
     """The hparams file makes both encoders of what was imported."""
     from conftest import REPOSITORY
     from hyperpyyaml import load_hyperpyyaml
@@ -279,6 +279,7 @@ def test_a_recipe_takes_both_by_path(tmp_path, efficientnet):
     visual, _ = import_visual(tmp_path / "enet.pt")
     audio, _ = import_audio(tmp_path / "final_wav2vec.pt")
     recipe = REPOSITORY / "recipes" / "CREMA-D" / "hparams" / "vavl_cls.yaml"
+    monkeypatch.syspath_prepend(recipe.parents[1])  # The prepare script.
     with open(recipe, encoding="utf-8") as file:
         hparams = load_hyperpyyaml(
             file,
@@ -292,6 +293,7 @@ def test_a_recipe_takes_both_by_path(tmp_path, efficientnet):
             },
         )
     assert json.loads((audio / "config.json").read_text())["model_type"]
+    hparams = hparams["shared"]
     assert hparams["audio_encoder"].output_dim == 128
     expected = efficientnet.state_dict()["conv_head.weight"]
     found = hparams["visual_encoder"].backbone.state_dict()["conv_head.weight"]

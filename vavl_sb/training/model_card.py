@@ -58,6 +58,8 @@ WORDS = {
     "label_source": "Labels",
     "withhold_audio": "Training clips whose sound was withheld",
     "withhold_visual": "Training clips whose face was withheld",
+    "mixup": "Mixup",
+    "feature_noise": "Noise on features in training",
     "pretrained_from": "Started from",
 }
 
