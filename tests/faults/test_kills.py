@@ -193,7 +193,8 @@ def test_killed_twenty_times_in_training(runs, whole, tmp_path):
         path.read_text().count("; not used, kept as damaged+")
         for path in tmp_path.glob("out*.log")
     )
-    assert told == damaged > 0
+    # A checkpoint that a kill left half deleted is set aside too.
+    assert told >= damaged > 0
     print(f"{kills} kills, {damaged} damaged checkpoints, {ends} runs; {seen}")
 
 
@@ -220,7 +221,7 @@ def test_killed_while_a_checkpoint_is_half_written(runs, whole, tmp_path):
     kill_at = random.Random(2).choice(halves)
     assert runs.run(out, cold, kill_at=kill_at) == -9
     assert runs.run(out, cold) == 0, log(out)
-    assert "half written or half deleted" in out.with_suffix(".log").read_text()
+    assert "half written when a run was stopped" in out.with_suffix(".log").read_text()
     assert results(out) == results(done)
 
 
