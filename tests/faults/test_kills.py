@@ -221,7 +221,10 @@ def test_killed_while_a_checkpoint_is_half_written(runs, whole, tmp_path):
     kill_at = random.Random(2).choice(halves)
     assert runs.run(out, cold, kill_at=kill_at) == -9
     assert runs.run(out, cold) == 0, log(out)
-    assert "half written when a run was stopped" in out.with_suffix(".log").read_text()
+    assert (
+        "half written when a run was stopped"
+        in out.with_suffix(".log").read_text()
+    )
     assert results(out) == results(done)
 
 

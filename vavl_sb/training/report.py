@@ -199,37 +199,3 @@ class LearningCurves:
             "%s: damaged (%s); the curves start anew", self.path, reason
         )
         return []
-
-
-def _softmax(logits):
-    """Probabilities of logits, shape (n,)."""
-    shifted = np.exp(logits - logits.max())
-    return shifted / shifted.sum()
-
-
-def _number(value):
-    """Numbers with seven digits, text as it is."""
-    return value if isinstance(value, str) else f"{float(value):.7g}"
-
-
-def flat_scores(metrics: dict) -> dict:
-    """Test scores with one name each, as SpeechBrain's loggers take them.
-
-    Arguments
-    ---------
-    metrics : dict
-        As in metrics.json.
-
-    Returns
-    -------
-    dict
-        ``<head>_<score>`` to number.
-    """
-    flat = {}
-    for name, summary in metrics["test"].items():
-        for key, value in summary.items():
-            if key == "ccc":
-                flat.update({f"{name}_ccc_{a}": v for a, v in value.items()})
-            elif key != "confusion":
-                flat[f"{name}_{key}"] = value
-    return flat
