@@ -10,13 +10,7 @@ from vavl_sb.utils.text import say
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
-    """Adds the command to the command line.
-
-    Arguments
-    ---------
-    commands : argparse._SubParsersAction
-        From ``add_subparsers`` of the program's parser.
-    """
+    """Adds the command to the command line."""
     from vavl_sb.evaluation import NAMES
 
     parser = commands.add_parser(
@@ -65,15 +59,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 def run(options: argparse.Namespace) -> int:
     """Scores the model, prints a table and writes the files.
 
-    Arguments
-    ---------
-    options : argparse.Namespace
-        What :func:`add_parser` describes.
-
-    Returns
-    -------
-    int
-        Exit status, 0: clips that fail are counted, and the rest goes on.
+    Clips that fail are counted, and the rest goes on.
     """
     from vavl_sb.evaluation.corruption import choose_conditions, make_noise
     from vavl_sb.evaluation.robustness import (

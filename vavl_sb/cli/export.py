@@ -10,13 +10,7 @@ from vavl_sb.utils.text import say
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
-    """Adds the command to the command line.
-
-    Arguments
-    ---------
-    commands : argparse._SubParsersAction
-        From ``add_subparsers`` of the program's parser.
-    """
+    """Adds the command to the command line."""
     parser = commands.add_parser(
         "export", help="copy a finished run's model into a folder, checked"
     )
@@ -33,18 +27,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Copies the model, checks that the copy loads, and puts it in place.
-
-    Arguments
-    ---------
-    options : argparse.Namespace
-        What :func:`add_parser` describes.
-
-    Returns
-    -------
-    int
-        Exit status, 0.
-    """
+    """Copies the model, checks that the copy loads, and puts it in place."""
     from vavl_sb.inference.emotion import EmotionRecognizer
     from vavl_sb.inference.hub import model_folder
 

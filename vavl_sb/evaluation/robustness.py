@@ -22,7 +22,7 @@ from vavl_sb.features.extractor import ClipFeatures
 from vavl_sb.lobes.vavl import HEADS
 from vavl_sb.training.plots import make_figure, save_figure
 from vavl_sb.training.predictions import predictions_csv
-from vavl_sb.training.report import score_table
+from vavl_sb.training.report import score_table, table
 from vavl_sb.utils.errors import ManifestError, MediaError
 from vavl_sb.utils.files import write_atomically, write_json, write_lines
 from vavl_sb.utils.logger import get_logger
@@ -128,17 +128,9 @@ class RobustnessTest:
         self.absent = {"audio": [], "visual": []}
 
     def run(self, entries: dict) -> None:
-        """Decodes all clips, and collects the heads' outputs.
+        """Decodes all clips of :func:`read_clips`, and collects the outputs.
 
-        Arguments
-        ---------
-        entries : dict
-            From :func:`read_clips`.
-
-        Raises
-        ------
-        MediaError
-            No clip at all can be used.
+        MediaError: no clip at all can be used.
         """
         self.count = len(entries)
         # Where the corpus has clips with both, all is scored on those.
@@ -228,13 +220,10 @@ class RobustnessTest:
     def summary(self) -> dict:
         """What robustness.json says about clips and scores.
 
-        Returns
-        -------
-        dict
-            ``clips`` (counts, and ids of what was left out), ``clean``
-            (scores of each head on the clips that it has an output for, and of
-            "auto": the head that fits each clip), ``conditions`` and
-            ``skipped`` (name to reason).
+        ``clips`` (counts, and ids of what was left out), ``clean`` (scores of
+        each head on the clips that it has an output for, and of "auto": the
+        head that fits each clip), ``conditions`` and ``skipped`` (name to
+        reason).
         """
         conditions, skipped = {}, {}
         for condition in self.conditions:
@@ -334,19 +323,8 @@ def write_report(
 
 
 def report_lines(result: dict) -> list:
-    """The table of a test.
-
-    Arguments
-    ---------
-    result : dict
-        As in robustness.json.
-
-    Returns
-    -------
-    list of str
-        Lines: the clean scores, then for each condition the score that stands
-        for the task, macro F1 or the mean CCC.
-    """
+    """What robustness.json holds, as lines: the clean scores, then for each
+    condition the score that stands for the task, macro F1 or the mean CCC."""
     counts, clean = result["clips"], result["clean"]
     metrics = {
         "task": result["task"],
@@ -374,24 +352,22 @@ def _condition_table(condition, task):
     key, score_name = MAIN_SCORE[task]
     levels = condition["levels"]
     heads = list(dict.fromkeys(h for x in levels for h in x["scores"]))
-    numbers = {h: levels[0]["scores"].get(h, {"n": 0})["n"] for h in heads}
-    unit = f" ({condition['unit']})" if condition["unit"] else ""
-    lines = [
-        f"{condition['title']}{unit}: {score_name}",
-        f"{'':<12}" + "".join(f"{head:>18}" for head in heads),
-        f"{'clips':<12}" + "".join(f"{numbers[h]:>18}" for h in heads),
-    ]
+    counts = {h: levels[0]["scores"].get(h, {"n": 0})["n"] for h in heads}
+    rows = []
     for level in levels:
-        name = level["level"]
-        line = f"{'clean' if name is None else f'{name:g}':<12}"
+        clean = level["level"] is None
+        row = ["clean" if clean else f"{level['level']:g}"]
         for head in heads:
             scores = level["scores"].get(head)
             cell = "-" if scores is None else f"{scores[key]:.3f}"
-            if scores is not None and scores["n"] != numbers[head]:
-                cell = f"({scores['n']} clips) {cell}"
-            line += f"{cell:>18}"
-        lines.append(line)
-    return lines
+            if scores is not None and scores["n"] != counts[head]:
+                cell = f"{cell} ({scores['n']} clips)"
+            row.append(cell)
+        rows.append(row)
+    unit = f" ({condition['unit']})" if condition["unit"] else ""
+    columns = [f"{head}, {counts[head]} clips" for head in heads]
+    title = f"{condition['title']}{unit}: {score_name}"
+    return [title, *table(["level", *columns], rows)]
 
 
 def _draw(result, path):

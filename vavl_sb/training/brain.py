@@ -80,7 +80,6 @@ class EmotionBrain(sb.Brain):
         self.stats = {}
         self.has_valid = False
         self.meters = LossMeters(output_folder)
-        self.curves = report.LearningCurves(output_folder)
         if self.checkpointer is not None:
             self.checkpointer.add_recoverable("loss_meters", self.meters)
 
@@ -266,14 +265,7 @@ class EmotionBrain(sb.Brain):
     ) -> None:
         """A line in the log, a point in the curves, and a checkpoint.
 
-        Arguments
-        ---------
-        epoch : int
-            That ends.
-        train_stats, valid_stats : dict
-            Name to number.
-        criterion : float
-            The checkpoint of the lowest is the one that is tested.
+        The checkpoint of the lowest criterion is the one that is tested.
         """
         meta = {"epoch": epoch, "lr": self.optimizer.param_groups[0]["lr"]}
         if self.meters.skipped_in_epoch():
@@ -284,7 +276,9 @@ class EmotionBrain(sb.Brain):
                 meta, train_stats=train_stats, valid_stats=valid_stats
             )
         if sb.utils.distributed.if_main_process():
-            self.curves.add(epoch, train_stats, valid_stats)
+            report.add_epoch(
+                self.output_folder, epoch, train_stats, valid_stats
+            )
         if self.checkpointer is not None:
             self.checkpointer.save_and_keep_only(
                 meta={"criterion": criterion, "epoch": epoch},
@@ -292,15 +286,7 @@ class EmotionBrain(sb.Brain):
             )
 
     def write_results(self, task: str, labels: Sequence[str]) -> None:
-        """Writes metrics.json, predictions and pictures of a test.
-
-        Arguments
-        ---------
-        task : str
-            "classification" or "regression".
-        labels : list of str
-            Names of classes or attributes.
-        """
+        """Writes metrics.json, predictions and pictures of a test."""
         sb.utils.distributed.run_on_main(
             report.write_test_report,
             [self.output_folder, task, labels, self.stats],
@@ -313,19 +299,8 @@ class EmotionBrain(sb.Brain):
         valid_set: Dataset | None = None,
         **kwargs,
     ) -> None:
-        """Trains; see the base class.
-
-        Arguments
-        ---------
-        epoch_counter : iterable
-            Gives epoch numbers.
-        train_set : Dataset
-            Clips to learn from.
-        valid_set : Dataset
-            Clips that choose the checkpoint; None or empty for none.
-        **kwargs
-            As in ``sb.Brain.fit``.
-        """
+        """Trains; where there are no clips in ``valid_set`` the last epoch is
+        kept; see the base class."""
         self.has_valid = valid_set is not None and len(valid_set) > 0
         if not self.has_valid:
             logger.warning("no validation clips: the last epoch is kept")
@@ -337,7 +312,7 @@ class EmotionBrain(sb.Brain):
                 *(len(self.meters.skipped), self.meters.report),
             )
         if sb.utils.distributed.if_main_process():
-            self.curves.draw()
+            report.draw_curves(self.output_folder)
 
     def update_average(self, loss: torch.Tensor, avg_loss: float) -> float:
         """Also right where a first batch was skipped; see the base class."""
@@ -354,20 +329,7 @@ class EmotionBrain(sb.Brain):
     ) -> DataLoader:
         """A loader of this process's share of a set; see the base class.
 
-        Arguments
-        ---------
-        dataset : Dataset
-            The whole set.
-        stage : sb.Stage
-            To train on, or to score.
-        ckpt_prefix : str
-            As in ``sb.Brain.make_dataloader``.
-        **loader_kwargs
-            As there; ``batch_size`` is that of each process.
-
-        Returns
-        -------
-        DataLoader
+        ``batch_size`` is that of each process.
         """
         loader_kwargs.setdefault("collate_fn", EmotionBatch)
         if self.distributed_launch and stage != sb.Stage.TRAIN:

@@ -136,19 +136,11 @@ def init_from_pretrained(
 
 
 def read_about(source: str | Path) -> dict:
-    """What a model to start from says of itself.
+    """What the model in an ``inference/`` folder says of itself.
 
-    Arguments
-    ---------
-    source : str
-        An ``inference/`` folder.
-
-    Returns
-    -------
-    dict
-        Its metadata, with ``encoders`` (modality to fingerprint),
-        ``train_speakers`` and ``trained_heads``. EncoderError, in one line,
-        where it cannot be read.
+    Its metadata, with ``encoders`` (modality to fingerprint),
+    ``train_speakers`` and ``trained_heads``. EncoderError, in one line, where
+    it cannot be read.
     """
     folder = Path(source)
     if (folder / "inference" / MODEL).is_file():
@@ -175,18 +167,8 @@ def read_about(source: str | Path) -> dict:
 
 
 def carried_modalities(source: str | None) -> list[str]:
-    """The modalities that a model was trained on.
-
-    Arguments
-    ---------
-    source : str
-        An ``inference/`` folder; None for no model.
-
-    Returns
-    -------
-    list of str
-        Of "audio" and "visual".
-    """
+    """The modalities that the model in an ``inference/`` folder was trained
+    on; none where ``source`` is None."""
     if source is None:
         return []
     heads = read_about(source)["trained_heads"]

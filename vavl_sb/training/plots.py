@@ -39,27 +39,21 @@ def confusion(
     axes.set_title(title)
     for row in range(len(labels)):
         for column in range(len(labels)):
+            dark = shares[row, column] > 0.5
             axes.text(
-                column,
-                row,
-                int(counts[row, column]),
-                ha="center",
-                va="center",
-                color="white" if shares[row, column] > 0.5 else "black",
+                *(column, row, int(counts[row, column])),
+                **{"ha": "center", "va": "center"},
+                color="white" if dark else "black",
             )
     figure.colorbar(image, label="share of the true class")
     save_figure(figure, path)
 
 
 def learning_curves(entries: list[dict], path: str | Path) -> None:
-    """Draws losses and validation scores by epoch.
+    """Draws losses and validation scores by epoch as a PNG file.
 
-    Arguments
-    ---------
-    entries : list
-        ``[{"epoch": n, "train": {name: loss}, "valid": {name: value}}]``.
-    path : str
-        PNG to write.
+    ``entries`` are ``{"epoch": n, "train": {name: loss}, "valid": {name:
+    value}}``.
     """
     figure, (losses, scores) = make_figure(10, 4, columns=2)
     epochs = [entry["epoch"] for entry in entries]
@@ -84,19 +78,11 @@ def learning_curves(entries: list[dict], path: str | Path) -> None:
 
 
 def plain(text: str) -> str:
-    r"""Text that others wrote, for a figure: drawn as it is.
+    r"""Text that others wrote, such as a label, for a figure: drawn as it is.
 
-    Arguments
-    ---------
-    text : str
-        Such as a label.
-
-    Returns
-    -------
-    str
-        The first 40 characters of :func:`~vavl_sb.utils.text.printable`, with
-        no dollar signs that matplotlib takes for a formula, nor an underscore
-        at the front, which leaves a curve out of the legend.
+    The first 40 characters of :func:`~vavl_sb.utils.text.printable`, with no
+    dollar signs that matplotlib takes for a formula, nor an underscore at the
+    front, which leaves a curve out of the legend.
 
     Example
     -------
@@ -110,21 +96,8 @@ def plain(text: str) -> str:
 def make_figure(
     width: float, height: float, columns: int = 1, rows: int = 1
 ) -> tuple[Any, Any]:
-    """A figure that needs no screen.
-
-    Arguments
-    ---------
-    width, height : float
-        Size in inches.
-    columns, rows : int
-        How many panels stand beside and above each other.
-
-    Returns
-    -------
-    figure : matplotlib.figure.Figure
-    axes : matplotlib.axes.Axes
-        One panel, or an array of them as ``Figure.subplots`` gives it.
-    """
+    """A figure that needs no screen, with a panel, or an array of them as
+    ``Figure.subplots`` gives it. Width and height are in inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -134,15 +107,7 @@ def make_figure(
 
 
 def save_figure(figure: Any, path: str | Path) -> None:
-    """Writes a figure as PNG, whole or not at all.
-
-    Arguments
-    ---------
-    figure : matplotlib.figure.Figure
-        From :func:`make_figure`.
-    path : str
-        PNG to write.
-    """
+    """Writes a figure of :func:`make_figure` as PNG, whole or not at all."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120)
     write_atomically(path, buffer.getvalue())
