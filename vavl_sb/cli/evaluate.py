@@ -11,8 +11,6 @@ from vavl_sb.utils.text import say
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
     """Adds the command to the command line."""
-    from vavl_sb.evaluation import NAMES
-
     parser = commands.add_parser(
         "evaluate",
         help="score a model, also where information is missing or partial",
@@ -27,8 +25,8 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         "--conditions",
         nargs="*",
         metavar="NAME",
-        help=f"of {', '.join(NAMES)}; no name for all of them "
-        "(default: score the clips as they are only)",
+        help="such as missing or noise; no name for all of them (default: "
+        "score the clips as they are only)",
     )
     parser.add_argument(
         "--data_root",

@@ -130,32 +130,17 @@ def _part(count, percent):
 
 @dataclass(frozen=True)
 class Condition:
-    """One thing that clips can lose, in several degrees.
+    """One thing that clips can lose, in several degrees."""
 
-    Arguments
-    ---------
-    name : str
-        As on the command line.
-    title : str
-        What it does, for a table or a plot.
-    unit : str
-        What a level counts.
-    levels : tuple
-        The degrees, the clean clip first: 0, or None where no number means
-        clean.
-    modality : str, optional
-        Which input it changes, "audio" or "visual"; None: it only chooses
-        which inputs the model gets.
-    corrupt : callable, optional
-        ``(samples or frames, level, clip id, seed, noise)`` to the same,
-        changed, with ``noise`` from :func:`make_noise`.
-    """
-
-    name: str
-    title: str
-    unit: str
+    name: str  # as on the command line
+    title: str  # what it does, for a table or a plot
+    unit: str  # what a level counts
+    # The degrees, the clean clip first: 0, or None where no number means clean.
     levels: tuple
+    # Which input it changes; None: it only chooses which inputs there are.
     modality: str | None = None
+    # (samples or frames, level, clip id, seed, noise) to the same, changed,
+    # with noise from make_noise.
     corrupt: Callable | None = None
 
 

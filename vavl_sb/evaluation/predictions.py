@@ -117,24 +117,13 @@ class Clip(NamedTuple):
 
 @dataclass
 class RunResult:
-    """A finished run.
+    """A finished run."""
 
-    Arguments
-    ---------
-    task : str
-        "classification" or "regression".
-    labels : list of str
-        Names of classes or attributes.
-    heads : dict
-        Head to clip id to :class:`Clip`.
-    scores : dict
-        Head to score name to value, as in metrics.json, with "ccc_<name>" for
-        the CCC of an attribute.
-    """
-
-    task: str
-    labels: list
-    heads: dict
+    task: str  # "classification" or "regression"
+    labels: list  # names of classes or attributes
+    heads: dict  # head to clip id to Clip
+    # Head to score name to value, as in metrics.json, but "ccc_<name>" for the
+    # CCC of an attribute.
     scores: dict
 
 
@@ -150,12 +139,8 @@ def read_run(folder: str | Path) -> RunResult:
     Returns
     -------
     RunResult
-
-    Raises
-    ------
-    VAVLError
-        In one line: a file is missing or broken, a clip has no speaker, or
-        the predictions do not give the scores of metrics.json.
+        VAVLError, in one line: a file is missing or broken, a clip has no
+        speaker, or the predictions do not give the scores of metrics.json.
     """
     folder, heads, scores = Path(folder), {}, {}
     try:

@@ -34,36 +34,16 @@ VARIANTS = {
 
 @dataclass
 class Plan:
-    """What a protocol is asked for.
+    """What a protocol is asked for."""
 
-    Arguments
-    ---------
-    recipe_file : str
-        The hparams file, ``recipes/X/hparams/Y.yaml``.
-    partitions : dict
-        From :func:`read_partitions`.
-    seeds : list of int
-        Each partition is run with each.
-    overrides : dict
-        What each train.py gets: key to value, None for a flag.
-    folder : str
-        Where everything goes.
-    launcher : str
-        "local" or "slurm".
-    jobs : int
-        How many runs at a time; for Slurm 0 means as many as it allows.
-    slurm : dict
-        See :func:`~vavl_sb.evaluation.runs.launch`.
-    """
-
-    recipe_file: str
-    partitions: dict
-    seeds: list
-    overrides: dict
-    folder: str
-    launcher: str = "local"
-    jobs: int = 1
-    slurm: dict = field(default_factory=dict)
+    recipe_file: str  # the hparams file, recipes/X/hparams/Y.yaml
+    partitions: dict  # from read_partitions
+    seeds: list  # each partition is run with each
+    overrides: dict  # what each train.py gets: key to value, None for a flag
+    folder: str  # where everything goes
+    launcher: str = "local"  # or "slurm"
+    jobs: int = 1  # runs at a time; for Slurm 0 means as many as it allows
+    slurm: dict = field(default_factory=dict)  # see vavl_sb.evaluation.runs
 
 
 def read_plan(options: argparse.Namespace, command: str) -> Plan:
@@ -80,11 +60,8 @@ def read_plan(options: argparse.Namespace, command: str) -> Plan:
     Returns
     -------
     Plan
-
-    Raises
-    ------
-    VAVLError
-        In one line: a wrong option, of the protocol or of its train.py.
+        VAVLError, in one line: a wrong option, of the protocol or of its
+        train.py.
     """
     recipe_file, train = _find_recipe(options.recipe_file)
     default = train.parent / "results" / command / recipe_file.stem

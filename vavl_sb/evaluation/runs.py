@@ -22,30 +22,14 @@ RUNNING = set()
 
 @dataclass(frozen=True)
 class Run:
-    """What one run is.
+    """What one run is."""
 
-    Arguments
-    ---------
-    partition : str
-        The partition's name.
-    seed : int
-        The seed.
-    folder : str
-        Where its results go.
-    command : tuple of str
-        The command line of train.py.
-    recipe : str
-        The folder to run it in.
-    settings : str
-        A hash of the protocol's settings.
-    """
-
-    partition: str
+    partition: str  # its name
     seed: int
-    folder: str
-    command: tuple
-    recipe: str
-    settings: str
+    folder: str  # where its results go
+    command: tuple  # the command line of train.py
+    recipe: str  # the folder to run it in
+    settings: str  # a hash of the protocol's settings
 
 
 def launch(

@@ -50,22 +50,19 @@ def set_input_statistics(
         An ``inference/`` folder, or None.
     """
     features, carried = read_index(index), carried_modalities(pretrained_from)
-    run_on_main(
-        _set_statistics,
-        [net, features, list(train_set.data), folder, raw_audio, carried],
-    )
 
+    def work():
+        for modality in MODALITIES:
+            if modality in carried or (raw_audio and modality == "audio"):
+                continue
+            paths = {features[clip][modality] for clip in train_set.data}
+            paths = sorted(paths - {None})
+            mean, deviation = feature_statistics(paths, folder)
+            if mean is not None:
+                branch = net.get_submodule(f"{modality}_branch")
+                branch["normalize"].set_statistics(mean, deviation)
 
-def _set_statistics(net, features, clips, folder, raw_audio, carried):
-    """What :func:`set_input_statistics` does, in the main process."""
-    for modality in MODALITIES:
-        if modality in carried or (raw_audio and modality == "audio"):
-            continue
-        paths = {features[clip][modality] for clip in clips} - {None}
-        mean, deviation = feature_statistics(sorted(paths), folder)
-        if mean is not None:
-            branch = net.get_submodule(f"{modality}_branch")
-            branch["normalize"].set_statistics(mean, deviation)
+    run_on_main(work)
 
 
 def init_from_pretrained(
@@ -81,32 +78,23 @@ def init_from_pretrained(
     Arguments
     ---------
     source : str
-        An ``inference/`` folder, of either task.
+        An ``inference/`` folder, of either task. EncoderError where it holds no
+        model, or one of other encoders, another width or other shared layers.
     net : vavl_sb.lobes.vavl.VAVL
         Whose tensors are filled.
     feature_extractor : vavl_sb.features.extractor.FeatureExtractor
         Must have the encoders that the model was trained on.
     splits : dict
-        "valid" and "test" of this run, clip id to entry: the model must not
-        have been trained on their speakers.
-
-    Raises
-    ------
-    EncoderError
-        There is no model, or it has other encoders, another width or other
-        shared layers.
-    CorpusError
-        The model has learned from a speaker that this run tests on.
+        "valid" and "test" of this run, clip id to entry. CorpusError where the
+        model has learned from one of their speakers.
     """
     about = read_about(source)
     carried = carried_modalities(source)
     _check_origin(source, about, carried, feature_extractor, splits)
     path = Path(source) / "vavl.safetensors"
     tensors = load_tensors(path)
-    new = (
-        *TASK_MODULES,
-        *(f"{m}_branch" for m in MODALITIES if m not in carried),
-    )
+    new = [f"{m}_branch" for m in MODALITIES if m not in carried]
+    new += TASK_MODULES
     own = net.state_dict()
     wanted = {
         name
