@@ -23,18 +23,10 @@ MODULES = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command.
+    """Runs the command line without the program's name; None for ``sys.argv``.
 
-    Arguments
-    ---------
-    arguments : list
-        Command line without the program's name; None for ``sys.argv``.
-
-    Returns
-    -------
-    int
-        Exit status: 0, 1 where a clip or the model failed, or 130 where it
-        was interrupted.
+    Gives the exit status: 0, 1 where a clip or the model failed, or 130 where
+    it was interrupted.
     """
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)

@@ -81,10 +81,8 @@ def write_summary(
 
     Arguments
     ---------
-    folder : str or Path
-        The protocol's folder.
-    recipe : str
-        What readers call the hparams file.
+    folder, recipe : str
+        The protocol's, and what readers call the hparams file.
     overrides : dict
         What each train.py got.
     errors : dict

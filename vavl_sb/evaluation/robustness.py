@@ -69,13 +69,8 @@ def read_clips(
     Returns
     -------
     dict
-        Clip id to entry, with real paths.
-
-    Raises
-    ------
-    ManifestError
-        In one line: the manifest cannot be used, or a label is not one of
-        the model's.
+        Clip id to entry, with real paths. ManifestError, in one line: the
+        manifest cannot be used, or a label is not one of the model's.
     """
     entries = read_entries(manifest, data_root, task, labels)
     if not entries:
@@ -355,8 +350,7 @@ def _condition_table(condition, task):
     counts = {h: levels[0]["scores"].get(h, {"n": 0})["n"] for h in heads}
     rows = []
     for level in levels:
-        clean = level["level"] is None
-        row = ["clean" if clean else f"{level['level']:g}"]
+        row = [_level_name(level["level"])]
         for head in heads:
             scores = level["scores"].get(head)
             cell = "-" if scores is None else f"{scores[key]:.3f}"
@@ -368,6 +362,11 @@ def _condition_table(condition, task):
     columns = [f"{head}, {counts[head]} clips" for head in heads]
     title = f"{condition['title']}{unit}: {score_name}"
     return [title, *table(["level", *columns], rows)]
+
+
+def _level_name(level):
+    """How tables and figures name a level."""
+    return "clean" if level is None else f"{level:g}"
 
 
 def _draw(result, path):
@@ -383,34 +382,18 @@ def _draw(result, path):
         points = {}
         for level in condition["levels"]:
             for head, scores in level["scores"].items():
-                points.setdefault(head, {})[level["level"]] = scores[key]
+                point = (_level_name(level["level"]), scores[key])
+                points.setdefault(head, []).append(point)
                 lowest = min(lowest, scores[key])
-        if condition["unit"]:
-            _draw_curves(axes, points)
-            axes.set_xlabel(condition["unit"])
-        else:
-            heights = [levels[None] for levels in points.values()]
-            colours = [COLOURS[head] for head in points]
-            axes.bar(list(points), heights, color=colours)
+        for head, line in points.items():
+            style = {"color": COLOURS[head], "label": head}
+            axes.plot(*zip(*line), marker="o", markersize=4, **style)
         axes.set_title(condition["title"], fontsize=10)
+        axes.set_xlabel(condition["unit"])
         axes.set_ylabel(score_name)
         axes.grid(alpha=0.3)
+        axes.legend(fontsize=7)
     for axes in grid:
         axes.set_ylim(lowest, 1.0)
         axes.set_visible(bool(axes.get_title()))
     save_figure(figure, path)
-
-
-def _draw_curves(axes, points):
-    """Lines over the levels, worse to the right; dotted: the clean clips."""
-    for head, levels in points.items():
-        numbers = [level for level in levels if level is not None]
-        values = [levels[level] for level in numbers]
-        style = {"color": COLOURS[head], "label": head}
-        axes.plot(numbers, values, marker="o", markersize=3, **style)
-        if None in levels:
-            style["label"] = f"{head}, clean"
-            axes.axhline(levels[None], linestyle=":", **style)
-    if any(None in levels for levels in points.values()):  # dB: less is worse
-        axes.invert_xaxis()
-    axes.legend(fontsize=7)

@@ -43,12 +43,6 @@ def serve(
         How long the work on a clip may take.
     announce : callable
         Told in one line where the page is, once it is there.
-
-    Raises
-    ------
-    VAVLError
-        Gradio is not installed, the port is taken, or the model cannot be
-        loaded.
     """
     for name, value in (("mb", max_mb), ("seconds", max_seconds)):
         if not value > 0:

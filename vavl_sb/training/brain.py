@@ -117,10 +117,8 @@ class EmotionBrain(sb.Brain):
                 scaled.backward()
             sum_gradients(self.modules.parameters())
             # A scaler (fp16) meets infinity often, and skips by itself.
-            finite = self.scaler.is_enabled() or gradients_are_finite(
-                self.modules.parameters()
-            )
-            fault = "" if finite else "a gradient"
+            if not self.scaler.is_enabled() and not self._finite_gradients():
+                fault = "a gradient"
         if fault:
             self.modules.zero_grad(set_to_none=True)
             shares = processes.gather(list(batch.id))
@@ -129,6 +127,14 @@ class EmotionBrain(sb.Brain):
             return torch.tensor(torch.nan)
         self.optimizers_step()
         return loss.detach().cpu()
+
+    def _finite_gradients(self):
+        """Whether no gradient holds NaN or infinity."""
+        gradients = [p.grad for p in self.modules.parameters()]
+        gradients = [grad for grad in gradients if grad is not None]
+        # The largest magnitude: a sum of squares may overflow where none does.
+        norm = get_total_norm(gradients, math.inf) if gradients else 0.0
+        return math.isfinite(norm)
 
     def on_fit_start(self) -> None:
         """Goes on from the newest checkpoint; see the base class."""
@@ -382,29 +388,3 @@ class EmotionBrain(sb.Brain):
             state = self.checkpointer.recoverables.get("random_state")
             if state is not None:
                 state.go_on()
-
-
-def gradients_are_finite(parameters: Iterable[torch.nn.Parameter]) -> bool:
-    """Whether no gradient holds NaN or infinity.
-
-    Arguments
-    ---------
-    parameters : iterable of torch.nn.Parameter
-        Those without a gradient are passed over.
-
-    Returns
-    -------
-    bool
-
-    Example
-    -------
-    >>> weight = torch.nn.Parameter(torch.zeros(2))
-    >>> (weight.sum() * float("inf")).backward()
-    >>> gradients_are_finite([weight])
-    False
-    """
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    if not gradients:
-        return True
-    # The largest magnitude: a sum of squares may overflow where none does.
-    return math.isfinite(get_total_norm(gradients, math.inf))

@@ -148,22 +148,11 @@ def emotion_over_time(
 
 
 def emotion_curves(timeline: list) -> tuple[list[float], dict[str, list]]:
-    """The points of :func:`emotion_over_time`, a curve for each class or
-    attribute.
+    """The points of :func:`emotion_over_time`: times, and for each class or
+    attribute a list of as many values, NaN in gaps.
 
     A window stands at its middle; the first and the last reach out to the
     clip's ends. Where a window has no emotion, the curve has a gap.
-
-    Arguments
-    ---------
-    timeline : list of vavl_sb.inference.TimedEmotion
-        In order of time.
-
-    Returns
-    -------
-    times : list of float
-    values : dict
-        Name to a list as long as ``times``, NaN in gaps.
     """
     found = [
         (w.emotion.probabilities or w.emotion.attributes) if w.emotion else {}

@@ -13,23 +13,12 @@ from vavl_sb.utils.files import read_json
 
 
 def trained_heads(features: dict, clips: Iterable[str]) -> list[str]:
-    """Heads that the training clips let learn.
+    """Heads that the training clips, named by their ids, let learn.
 
     A model trained on voices alone has a visual and an audio-visual head as
-    well, but with random weights. The clips tell which, also for a run that
+    well, but with random weights. The clips (and
+    :func:`vavl_sb.features.cache.read_index`) tell which, also for a run that
     was stopped and resumed.
-
-    Arguments
-    ---------
-    features : dict
-        From :func:`vavl_sb.features.cache.read_index`.
-    clips : iterable of str
-        Ids of the training clips.
-
-    Returns
-    -------
-    list of str
-        Of "audio", "visual" and "audiovisual".
 
     Example
     -------
