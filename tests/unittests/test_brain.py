@@ -360,6 +360,7 @@ def test_fit_and_test_leave_their_results(tmp_path, task):
 
 
 @pytest.mark.parametrize("schedule", ["sequential", "joint"])
+@pytest.mark.usefixtures("without_pictures")
 def test_it_learns_and_reconstruction_falls(tmp_path, schedule):
     metrics = fit_and_test(tmp_path, epochs=12, schedule=schedule)
     assert all(s["f1_macro"] > 0.9 for s in metrics["test"].values())
@@ -369,6 +370,7 @@ def test_it_learns_and_reconstruction_falls(tmp_path, schedule):
         assert losses[-1] < 0.5 * losses[0]
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_without_validation_the_last_epoch_is_kept(tmp_path):
     clips = items(["av"] * 6)
     brain = make_brain(tmp_path)
@@ -446,6 +448,7 @@ def test_the_lowest_audio_visual_loss_is_kept_where_there_is_one(
     assert keys == ["criterion"]
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_learning_rate_falls_by_epoch_and_after_a_resume(tmp_path):
     clips = dataset(items(["av"] * 4))
     annealing = LinearScheduler(0.4, 0.1, 4)

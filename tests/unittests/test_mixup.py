@@ -102,6 +102,7 @@ def test_what_is_no_parameter_is_refused(alpha):
     "task, schedule",
     [("classification", "joint"), ("regression", "sequential")],
 )
+@pytest.mark.usefixtures("without_pictures")
 def test_a_run_learns_from_what_is_mixed(tmp_path, task, schedule):
     """That it resumes within an epoch is seen in test_resume.py."""
     losses = []

@@ -8,9 +8,9 @@ from speechbrain import Stage
 from speechbrain.utils.epoch_loop import EpochCounter
 from test_brain import dataset, items, make_brain
 
-from vavl_sb.training import plots
 from vavl_sb.training.logs import EpochLog
 
+pytestmark = pytest.mark.usefixtures("without_pictures")
 LEFT = (
     "metrics.json",
     "predictions_test.csv",
@@ -58,15 +58,6 @@ def stop_at(brain, name, count):
         return method(*args, **kwargs)
 
     setattr(brain, name, call)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def without_pictures():
-    """They take most of such a run's time."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("confusion", "learning_curves"):
-            patch.setattr(plots, name, lambda *args: None)
-        yield
 
 
 @pytest.fixture(scope="module")
