@@ -91,10 +91,10 @@ def write_summary(
     Returns
     -------
     content : dict
-        What protocol.json holds: among others ``partial``, ``runs``, and
-        ``summary`` from :func:`summarize`.
+        Among others ``partial``, ``runs``, and ``summary`` from
+        :func:`summarize`.
     lines : list of str
-        What protocol.md holds.
+        The Markdown.
     """
     entries, results = [], []
     for run, error in errors.items():
@@ -295,20 +295,8 @@ def _add_holm(tests):
 
 
 def write_comparison(content: dict, folder: str | Path) -> list:
-    """Writes comparison.json and comparison.md, and gives the latter's lines.
-
-    Arguments
-    ---------
-    content : dict
-        From :func:`compare`.
-    folder : str or Path
-        Where to write.
-
-    Returns
-    -------
-    list of str
-        Lines of Markdown.
-    """
+    """Writes what :func:`compare` gives as comparison.json and comparison.md,
+    and gives the lines of the latter."""
     lines = [
         f"# A: {content['first']}, B: {content['second']}",
         "",
@@ -358,11 +346,11 @@ def write_ablation(
     Returns
     -------
     content : dict
-        What ablation.json holds: ``partial``, and ``variants``, each name to
-        what :func:`compare` says of it (first) and the full network (second),
-        with ``p_holm`` over all variants and modalities, or to ``problem``.
+        ``partial``, and ``variants``: each name to what :func:`compare` says of
+        it (first) and the full network (second), with ``p_holm`` over all
+        variants and modalities, or to ``problem``.
     lines : list of str
-        What ablation.md holds.
+        The Markdown.
     """
     found, families, rows = {}, {}, []
     lines = ["PARTIAL: some runs did not finish.", ""] if partial else []

@@ -47,23 +47,24 @@ class Plan:
 
 
 def read_plan(options: argparse.Namespace, command: str) -> Plan:
-    """What the options of a command ask for.
+    """What the options of a command, whose name the default folder has, ask for.
 
-    Arguments
-    ---------
-    options : argparse.Namespace
-        What :func:`vavl_sb.cli.protocol.add_options` describes, and
-        ``passed_on``: the words that each train.py gets.
-    command : str
-        For the default folder's name.
-
-    Returns
-    -------
-    Plan
-        VAVLError, in one line: a wrong option, of the protocol or of its
-        train.py.
+    They are those of :func:`vavl_sb.cli.protocol.add_options`, and
+    ``passed_on``: the words that each train.py gets. VAVLError, in one line: a
+    wrong option, of the protocol or of its train.py.
     """
-    recipe_file, train = _find_recipe(options.recipe_file)
+    recipe_file = Path(os.path.abspath(options.recipe_file))
+    train = recipe_file.parent.parent / "train.py"
+    if not recipe_file.is_file() or recipe_file.suffix not in (".yaml", ".yml"):
+        raise VAVLError(
+            f"{recipe_file}: no such hparams file; give one like "
+            "recipes/CREMA-D/hparams/vavl_cls.yaml"
+        )
+    if not train.is_file():
+        raise VAVLError(
+            f"{train}: no such file; the hparams file must stand in a "
+            "recipe's hparams folder, with train.py beside that"
+        )
     default = train.parent / "results" / command / recipe_file.stem
     on_slurm = options.launcher == "slurm"
     if options.jobs is not None and options.jobs < 1:
@@ -94,21 +95,12 @@ def read_plan(options: argparse.Namespace, command: str) -> Plan:
 def run_protocol(plan: Plan, say: Callable = say) -> tuple[dict, list]:
     """Runs what has not finished yet, and writes the summary.
 
-    Arguments
-    ---------
-    plan : Plan
-        What to run.
-    say : callable
-        Gets a line of progress for each run that starts or ends.
-
-    Returns
-    -------
-    content : dict
-        What protocol.json holds; ``partial`` where a run failed.
-    lines : list of str
-        What protocol.md holds.
+    ``say`` gets a line of progress for each run that starts or ends. Gives what
+    protocol.json holds (``partial`` where a run failed) and the lines of
+    protocol.md.
     """
-    recipe_file, train = _find_recipe(plan.recipe_file)
+    recipe_file = Path(plan.recipe_file)
+    train = recipe_file.parent.parent / "train.py"
     settings = _claim_folder(plan, recipe_file)
     runs = []
     for name, value in plan.partitions.items():
@@ -152,23 +144,6 @@ def run_ablation(plan: Plan, say: Callable = say) -> tuple[dict, list]:
         content, _ = run_protocol(variant, lambda line: say(f"{name} {line}"))
         partial = partial or content["partial"]
     return write_ablation(plan.folder, list(VARIANTS), partial)
-
-
-def _find_recipe(recipe_file):
-    """An hparams file and the train.py that belongs to it, absolute."""
-    path = Path(os.path.abspath(recipe_file))
-    if not path.is_file() or path.suffix not in (".yaml", ".yml"):
-        raise VAVLError(
-            f"{path}: no such hparams file; give one like "
-            "recipes/CREMA-D/hparams/vavl_cls.yaml"
-        )
-    train = path.parent.parent / "train.py"
-    if not train.is_file():
-        raise VAVLError(
-            f"{train}: no such file; the hparams file must stand in a "
-            "recipe's hparams folder, with train.py beside that"
-        )
-    return path, train
 
 
 def _claim_folder(plan, recipe_file):

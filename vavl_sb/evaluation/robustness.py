@@ -283,23 +283,11 @@ class RobustnessTest:
 def write_report(
     folder: str | Path, result: dict, predictions: Predictions
 ) -> list:
-    """Writes ``robustness.json``, ``.txt``, ``.png``, and the predictions.
+    """Writes ``robustness.json``, ``.txt`` and ``.png``, and the predictions on
+    the clips as they are, in the form of a run's predictions_test.csv.
 
-    Arguments
-    ---------
-    folder : str or Path
-        Where to write.
-    result : dict
-        What robustness.json shall hold: ``task``, ``labels`` and what
-        :meth:`RobustnessTest.summary` gives.
-    predictions : Predictions
-        On the clips as they are, for ``predictions_clean.csv``, which has the
-        form of a run's predictions_test.csv.
-
-    Returns
-    -------
-    list of str
-        From :func:`report_lines`.
+    ``result`` has ``task``, ``labels`` and what :meth:`RobustnessTest.summary`
+    gives. Returns :func:`report_lines`.
     """
     folder, lines = Path(folder), report_lines(result)
     stats = {

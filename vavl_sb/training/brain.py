@@ -217,22 +217,11 @@ class EmotionBrain(sb.Brain):
     def stage_losses(
         self, stage: sb.Stage, stage_loss: float
     ) -> dict[str, float]:
-        """Average losses of a stage that ends, over all processes.
+        """``loss`` and ``<name>_loss`` for each of ``meters``: the averages of a
+        stage that ends, over all processes.
 
-        Outside of training every metric in ``stats`` afterwards holds every
-        clip of all processes once.
-
-        Arguments
-        ---------
-        stage : sb.Stage
-            The stage.
-        stage_loss : float
-            Its average loss in this process.
-
-        Returns
-        -------
-        dict
-            ``loss`` and ``<name>_loss`` for each of ``meters``.
+        ``stage_loss`` is this process's. Outside of training every metric in
+        ``stats`` afterwards holds every clip of all processes once.
         """
         # Also where the checkpoint was of the epoch's last batch.
         self._resume_random_state()

@@ -88,31 +88,44 @@ def init_from_pretrained(
         "valid" and "test" of this run, clip id to entry. CorpusError where the
         model has learned from one of their speakers.
     """
-    about = read_about(source)
-    carried = carried_modalities(source)
-    _check_origin(source, about, carried, feature_extractor, splits)
-    path = Path(source) / "vavl.safetensors"
-    tensors = load_tensors(path)
-    new = [f"{m}_branch" for m in MODALITIES if m not in carried]
-    new += TASK_MODULES
-    own = net.state_dict()
-    wanted = {
-        name
-        for name in {*own, *tensors}
-        if not any(part in new for part in name.split("."))
-    }
-    faults = sorted(
-        name
-        for name in wanted
-        if name not in tensors
-        or name not in own
-        or tensors[name].shape != own[name].shape
+    about, carried = read_about(source), carried_modalities(source)
+    for modality in carried:
+        fingerprint = about["encoders"][modality]
+        if feature_extractor.fingerprint(modality) != fingerprint:
+            raise EncoderError(
+                f"pretrained_from: {source} was trained on features of "
+                f"another {modality} encoder, or of other settings; take the "
+                "same ones (layers, averaging, face detector, frame rates), "
+                f"or its own, such as {source}/audio_encoder"
+            )
+    scored = [clip for s in ("valid", "test") for clip in splits[s].values()]
+    refuse_overlap(
+        {
+            "the model's training": about["train_speakers"],
+            "this run's validation or test": {c["spk_id"] for c in scored},
+        },
+        "speaker",
+        f"pretrained_from: {source}",
     )
+    new = {f"{m}_branch" for m in MODALITIES if m not in carried}
+
+    def kept(state):
+        """Shapes of what comes over."""
+        return {
+            name: tensor.shape
+            for name, tensor in state.items()
+            if not {*new, *TASK_MODULES} & set(name.split("."))
+        }
+
+    own = net.state_dict()
+    tensors = load_tensors(Path(source) / "vavl.safetensors")
+    wanted, found = kept(own), kept(tensors)
+    faults = [n for n in {*wanted, *found} if wanted.get(n) != found.get(n)]
     if faults:
         raise EncoderError(
             f"pretrained_from: {source} has other encoders, another width or "
             f"other shared layers ({len(faults)} tensors do not fit, first "
-            f"{faults[0]})"
+            f"{min(faults)})"
         )
     net.load_state_dict({**own, **{name: tensors[name] for name in wanted}})
     logger.info(
@@ -161,30 +174,3 @@ def carried_modalities(source: str | None) -> list[str]:
         return []
     heads = read_about(source)["trained_heads"]
     return [modality for modality in MODALITIES if modality in heads]
-
-
-def _check_origin(source, about, carried, feature_extractor, splits):
-    """Refuses other encoders of the same size, and speakers seen before."""
-    for modality in carried:
-        if (
-            feature_extractor.fingerprint(modality)
-            != about["encoders"][modality]
-        ):
-            raise EncoderError(
-                f"pretrained_from: {source} was trained on features of "
-                f"another {modality} encoder, or of other settings; take the "
-                "same ones (layers, averaging, face detector, frame rates), "
-                f"or its own, such as {source}/audio_encoder"
-            )
-    refuse_overlap(
-        {
-            "the model's training": about["train_speakers"],
-            "this run's validation or test": {
-                entry["spk_id"]
-                for split in ("valid", "test")
-                for entry in splits[split].values()
-            },
-        },
-        "speaker",
-        f"pretrained_from: {source}",
-    )

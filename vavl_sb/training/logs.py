@@ -77,23 +77,10 @@ class LossMeters:
     def skip(
         self, update: str, what: str, clips: Sequence[str], patience: int
     ) -> None:
-        """Records an update that was skipped; too many in an epoch are refused.
+        """Records an update that was skipped, with its batch's clips.
 
-        Arguments
-        ---------
-        update : str
-            Which update.
-        what : str
-            What is not finite.
-        clips : list of str
-            The batch's clips.
-        patience : int
-            How many an epoch may have.
-
-        Raises
-        ------
-        VAVLError
-            In one line, with the clips of all that were skipped in the epoch.
+        More than ``patience`` in an epoch are refused: VAVLError, in one line,
+        with the clips of all that were skipped in it.
         """
         entry = {"epoch": self.epoch, "update": update, "what": what}
         self.skipped.append({**entry, "clips": list(clips)})

@@ -15,19 +15,8 @@ from vavl_sb.utils.text import printable
 def confusion(
     counts: np.ndarray, labels: list[str], title: str, path: str | Path
 ) -> None:
-    """Draws a confusion matrix, rows normalised, counts written in.
-
-    Arguments
-    ---------
-    counts : np.ndarray
-        Shape (n, n): rows are true classes, columns predicted.
-    labels : list
-        Names of the classes.
-    title : str
-        What stands above.
-    path : str
-        PNG to write.
-    """
+    """Draws a confusion matrix as a PNG file, rows normalised, counts written
+    in. Shape (n, n): rows are true classes, columns predicted."""
     figure, axes = make_figure(5.2, 4.6)
     labels = [plain(name) for name in labels]
     shares = counts / counts.sum(axis=1, keepdims=True).clip(min=1)
@@ -116,7 +105,7 @@ def save_figure(figure: Any, path: str | Path) -> None:
 def emotion_over_time(
     timeline: list, limits: Sequence[float] | None = None
 ) -> Any:
-    """Draws what a model says about the windows of a clip.
+    """Draws what a model says about the windows of a clip, as a figure.
 
     Arguments
     ---------
@@ -125,10 +114,6 @@ def emotion_over_time(
     limits : list of float
         Lowest and highest value of an attribute; None for 0 to 1, or more
         where values lie outside.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
     """
     figure, axes = make_figure(7.0, 2.8)
     times, values = emotion_curves(timeline)

@@ -19,18 +19,10 @@ logger = get_logger(__name__)
 
 
 def scores(stats: dict) -> dict:
-    """Summaries of the heads that had clips to score.
+    """Summaries of the heads that had clips to score, by head.
 
-    Arguments
-    ---------
-    stats : dict
-        Head name to ``EmotionStats`` or ``ConcordanceStats``.
-
-    Returns
-    -------
-    dict
-        Head name to its summary, with ``score`` (the number that stands for
-        it) and ``score_name``.
+    Each has ``score`` as well, the number that stands for it, and
+    ``score_name``.
     """
     found = {}
     for name, collected in stats.items():
@@ -46,23 +38,9 @@ def write_test_report(
 ) -> dict:
     """Writes metrics.json, predictions_test.csv and the pictures of a test.
 
-    Of several processes the main one calls it, by ``run_on_main``.
-
-    Arguments
-    ---------
-    output_folder : str or Path
-        Of the run.
-    task : str
-        "classification" or "regression".
-    labels : list of str
-        Names of classes or attributes.
-    stats : dict
-        Head name to the statistics collected over the test set.
-
-    Returns
-    -------
-    dict
-        What metrics.json holds.
+    ``stats`` has each head's statistics over the test set. Gives what
+    metrics.json holds. Of several processes the main one calls it, by
+    ``run_on_main``.
     """
     test = {k: dict(c.summarize()) for k, c in stats.items() if len(c)}
     metrics = {
@@ -138,18 +116,9 @@ def table(head: list, rows: list) -> list[str]:
 
 
 def add_epoch(folder: str | Path, epoch: int, train: dict, valid: dict) -> None:
-    """Adds an epoch's losses and scores to learning_curves.json.
+    """Adds an epoch's losses and scores, by name, to learning_curves.json.
 
     A resumed run replaces the epochs that it repeats.
-
-    Arguments
-    ---------
-    folder : str or Path
-        Output folder of the run.
-    epoch : int
-        The epoch that ended.
-    train, valid : dict
-        Losses and scores by name.
     """
     path = Path(folder) / "learning_curves.json"
     kept = read_json(path) if epoch > 1 and path.exists() else []
