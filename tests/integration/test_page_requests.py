@@ -86,9 +86,16 @@ class Server:
         return connection
 
     def ask(self, *request, **more):
-        """Status and body of the answer."""
+        """Status and body of the answer; its head stays in ``head``."""
+        data = b""
         with self.send(*request, **more) as connection:
-            return answer_on(connection)
+            with contextlib.suppress(ConnectionError):
+                while piece := connection.recv(65536):
+                    data += piece
+        head, _, body = data.partition(b"\r\n\r\n")
+        assert head, "no answer"
+        self.head = head.decode()
+        return int(head.split()[1]), body.decode(errors="replace")
 
     def upload(self, *headers, body=None, content=b"happy", **more):
         """The same of an upload of one clip."""
@@ -115,19 +122,6 @@ class Server:
         """All that comes of it, once it is done."""
         route = f"GET /gradio_api/queue/data?session_hash={visitor}"
         return self.ask(route)[1]
-
-
-def answer_on(connection):
-    """Status and body of the answer that comes on a connection."""
-    data = b""
-    try:
-        while piece := connection.recv(65536):
-            data += piece
-    except ConnectionError:
-        pass
-    head, _, body = data.partition(b"\r\n\r\n")
-    assert head, "no answer"
-    return int(head.split()[1]), body.decode(errors="replace")
 
 
 def form(*contents, field="files", name="clip.mp4", end=b"--B--\r\n"):
@@ -224,6 +218,9 @@ def test_a_link_from_elsewhere_leads_to_the_page_and_to_nothing_else(server):
     foreign = "Sec-Fetch-Site: cross-site"
     status, text = server.ask("GET /", foreign, "Sec-Fetch-Mode: navigate")
     assert status == 200 and "vavl demo" in text
+    # What it shows may load nothing from elsewhere.
+    policy = re.search("content-security-policy: (.*)", server.head)[1]
+    assert policy.startswith("default-src 'self' ") and "http" not in policy
     for route in ("/config", "/gradio_api/file=/etc/hostname"):
         assert server.ask(f"GET {route}", foreign)[0] == 403
     assert server.ask("GET /", "Origin: http://evil.example")[0] == 403
