@@ -18,7 +18,7 @@ from hypothesis import (
 from safetensors.torch import load_file, save_file
 
 from vavl_sb.lobes.audio_encoder import AudioEncoder
-from vavl_sb.lobes.hf_config import CONFIGS, LEFT_OUT, read_config
+from vavl_sb.lobes.hf_config import CONFIGS, read_config
 from vavl_sb.utils.errors import EncoderError
 
 KINDS = {
@@ -119,9 +119,12 @@ def test_pretrained_configurations_are_let_through(whisper_folder):
         ("name\n\x1b[2J", 1),
     ],
 )
-def test_keys_that_bring_in_other_things(folder, file, key, value):
+def test_keys_that_bring_in_other_things_bring_in_nothing(
+    folder, file, key, value
+):
+    expected = AudioEncoder(folder).fingerprint()
     change(folder, file, **{key: value})
-    refused(folder, "has the key")
+    assert AudioEncoder(folder).fingerprint() == expected
 
 
 @pytest.mark.parametrize(
@@ -320,8 +323,8 @@ def test_a_hub_model_that_is_refused_is_not_downloaded(
         return folder
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    change(folder, auto_map={"AutoModel": "elsewhere--m.Evil"})
-    with pytest.raises(EncoderError, match="auto_map"):
+    change(folder, hidden_act="elsewhere.Evil")
+    with pytest.raises(EncoderError, match="hidden_act"):
         AudioEncoder("someone/model", save_path=tmp_path)
     assert asked == [["config.json", "preprocessor_config.json"]]
 
@@ -339,11 +342,11 @@ PLAIN = st.recursive(
     max_leaves=5,
 )
 NAMES = st.sampled_from(
-    sorted({key for checks in CONFIGS.values() for key in checks} | LEFT_OUT)
+    sorted({key for checks in CONFIGS.values() for key in checks})
 ) | st.text(max_size=8)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     kind=st.sampled_from(sorted(CONFIGS)),
     keys=st.dictionaries(NAMES, PLAIN, max_size=4),
@@ -356,7 +359,6 @@ def test_what_is_handed_on_is_listed_and_small(kind, keys, tmp_path_factory):
     except EncoderError as error:
         assert "\n" not in str(error)
         return
-    assert {*keys} <= {*CONFIGS[kind], *LEFT_OUT}
     for key, value in found.items():
         assert key in {*CONFIGS[kind], "model_type", "vavl_sb"}
         for number in value if isinstance(value, list) else [value]:

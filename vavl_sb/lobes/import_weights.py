@@ -7,12 +7,10 @@ import torch
 from safetensors.torch import save
 
 from vavl_sb.lobes.hf_config import read_config, read_preprocessor
-from vavl_sb.lobes.visual_encoder import MODEL, PREFIXES, create_backbone
+from vavl_sb.lobes.visual_encoder import MODEL, read_backbone
 from vavl_sb.utils.errors import EncoderError
 from vavl_sb.utils.files import write_atomically, write_folder
-from vavl_sb.utils.weights import load_tensors, save_tensors
-
-Tensors = dict[str, torch.Tensor]
+from vavl_sb.utils.weights import Tensors, check_fit, load_tensors, save_tensors
 
 FIRST = "feature_extractor.conv_layers.0.conv.weight"
 PARTS = {"feature_extractor", "feature_projection", "encoder"}
@@ -56,16 +54,7 @@ def import_visual(
     """
     source = Path(source)
     target = _new_path(target or source.with_suffix(".safetensors"))
-    found = {}
-    for name, tensor in load_tensors(source).items():
-        while name.startswith(PREFIXES):
-            name = name.split(".", 1)[1]
-        found[name] = tensor
-    with torch.device("meta"):
-        wanted = create_backbone().state_dict()
-    parts = {name.split(".")[0] for name in wanted}
-    left_out = check_fit(source, MODEL, found, wanted, parts)
-    tensors = {name: found[name] for name in wanted if name in found}
+    tensors, left_out = read_backbone(source)
     content = save(_owned(tensors), {"format": "pt", "model": MODEL})
     write_atomically(target, content)
     return target, left_out
@@ -111,73 +100,6 @@ def import_audio(
     tensors = {key: found[key] for key in wanted if key in found}
     _write(target, config, _owned(tensors), config_folder)
     return target, sorted(left_out)
-
-
-def check_fit(
-    source: str | Path,
-    model: str,
-    found: Tensors,
-    wanted: Tensors,
-    parts: set[str],
-) -> list[str]:
-    """Compares names and shapes with those of the network.
-
-    Arguments
-    ---------
-    source : str or Path
-        Where the tensors are from, for messages.
-    model : str
-        Name of the network, for messages.
-    found : dict
-        Names to tensors.
-    wanted : dict
-        Names to tensors of the network, which may be without memory.
-    parts : set of str
-        First parts of names that features depend on: all in them must fit.
-
-    Returns
-    -------
-    list of str
-        Names outside of these parts.
-
-    Raises
-    ------
-    EncoderError
-        In one line: all that is missing, unknown or of another shape.
-
-    Example
-    -------
-    >>> one, two = torch.ones(1), torch.ones(2)
-    >>> check_fit("f", "net", {"a.w": one, "b": one}, {"a.w": two}, {"a"})
-    Traceback (most recent call last):
-    vavl_sb.utils.errors.EncoderError: f: does not fit net: 1 of another shape (a.w is (1,), not (2,)); give weights of that network
-    """
-    others = [name for name in found if name not in wanted]
-    faults = {
-        "missing": [
-            name
-            for name in wanted
-            if name not in found and not name.endswith("num_batches_tracked")
-        ],
-        "unknown": [name for name in others if name.split(".")[0] in parts],
-        "of another shape": [
-            f"{name} is {tuple(found[name].shape)}, not {tuple(tensor.shape)}"
-            for name, tensor in wanted.items()
-            if name in found and found[name].shape != tensor.shape
-        ],
-    }
-    told = [
-        f"{len(names)} {kind} "
-        f"({', '.join(names[:5])}{', ...' if len(names) > 5 else ''})"
-        for kind, names in faults.items()
-        if names
-    ]
-    if told:
-        raise EncoderError(
-            f"{source}: does not fit {model}: {', '.join(told)}; give "
-            "weights of that network"
-        )
-    return sorted(others)
 
 
 def _new_path(path: str | Path) -> Path:

@@ -153,6 +153,7 @@ def _follow(pickled: bytes) -> Any:
         del stack[start:]
         return taken
 
+    argument: Any
     for step, (opcode, argument, _) in enumerate(pickletools.genops(pickled)):
         if step > MOST_STEPS:
             raise RefusedError(f"takes more than {MOST_STEPS} steps to read")
@@ -185,7 +186,7 @@ def _follow(pickled: bytes) -> Any:
         elif name == "GLOBAL":
             stack.append(_Class(argument.replace(" ", ".", 1)))
         elif name in ("NEWOBJ", "REDUCE"):
-            stack.append(_made(*pop(2), called=name == "REDUCE"))
+            stack.append(_made(name == "REDUCE", *pop(2)))
         elif name == "BUILD":
             (state,) = pop(1)
             # With slots the state is a pair.
@@ -213,7 +214,7 @@ CONSTANTS = {
 }
 
 
-def _made(name: Any, arguments: Any, called: bool) -> Any:
+def _made(called: bool, name: Any, arguments: Any) -> Any:
     """What stands for an object of a class, or for what a call returns."""
     if not isinstance(name, _Class):
         raise RefusedError("calls what is no function")
