@@ -11,6 +11,7 @@ Tensors are then made of what stands under a state dict's or a module's names.
 import math
 import pickletools
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -204,7 +205,7 @@ VALUES = {
     *("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT"),
     *("BINUNICODE", "SHORT_BINSTRING", "BINSTRING"),
 }
-CONSTANTS = {
+CONSTANTS: dict[str, Callable] = {
     "NONE": lambda: None,
     "NEWTRUE": lambda: True,
     "NEWFALSE": lambda: False,
