@@ -19,17 +19,14 @@ from test_commands import call, make_run
 from test_media import sine
 
 from vavl_sb.cli import main
-from vavl_sb.evaluation.comparison import summary_lines
-from vavl_sb.evaluation.robustness import report_lines
 from vavl_sb.inference import EmotionRecognizer
 from vavl_sb.inference.prediction import Emotion, TimedEmotion
 from vavl_sb.training import plots
 from vavl_sb.training.model_card import model_card
-from vavl_sb.training.report import score_table
 from vavl_sb.utils.errors import MediaError, VAVLError, exit_on_error
 from vavl_sb.utils.files import read_json, write_json
 from vavl_sb.utils.logger import get_logger
-from vavl_sb.utils.text import markdown, printable, printable_lines
+from vavl_sb.utils.text import markdown, printable
 
 # Colours, a title, a cleared line, C1, DEL, letters turned around, no width,
 # ends of lines, half a character.
@@ -82,12 +79,6 @@ def test_what_was_written_can_be_told_from_what_is_shown(text):
         lambda m: m[4] or chr(int(m[1] or m[2] or m[3], 16)),
         shown,
     )
-
-
-def test_no_line_adds_a_line_of_its_own():
-    assert printable(HOSTILE) == SHOWN
-    text = printable_lines([HOSTILE, "second"])
-    assert text == f"{SHOWN}\nsecond\n"
 
 
 @pytest.fixture
@@ -223,46 +214,6 @@ def test_errors_and_warnings_are_shown(caplog):
 def test_an_error_of_a_loaders_worker_is_shown():
     text = f"Caught MediaError.\nOriginal Traceback:\nMediaError: \x1b[31m{1}"
     assert str(MediaError(text)) == r"\x1b[31m1"
-
-
-def test_a_label_adds_no_line_to_a_table(tmp_path):
-    labels = [HOSTILE, "b"]
-    scores = {"ccc": {HOSTILE: 0.25, "b": 0.5}, "ccc_mean": 0.375, "n": 3}
-    metrics = {
-        "task": "regression",
-        "labels": labels,
-        "test": {"audio": scores},
-        "n_test": {"audio": 3},
-    }
-    text = printable_lines(score_table(metrics))
-    assert text.count("\n") == 2 and not hidden(text) and SHOWN in text
-    result = {
-        "task": "regression",
-        "labels": labels,
-        "clips": {"used": 3, "in_manifest": 3, "with_both": 3, "failed": {}},
-        "clean": {"audio": scores},
-        "conditions": {},
-        "skipped": {"noise": HOSTILE},
-    }
-    text = printable_lines(report_lines(result))
-    assert text.count("\n") == 7 and not hidden(text)
-
-
-def test_a_label_adds_no_cell_to_a_protocols_table():
-    value = {"mean": 0.5, "sd": None, "low": 0.4, "high": 0.6}
-    part = {"n_runs": 1, "n_speakers": 2, "scores": {"ccc_a|b\n<c>": value}}
-    content = {
-        "hparams": "x.yaml",
-        "n_finished": 1,
-        "n_runs": 1,
-        "partial": False,
-        "summary": {"audio": part},
-    }
-    head = summary_lines(content)[2]
-    assert (
-        head
-        == r"| modality | runs | speakers | CCC a&#124;b&#92;x0a&#60;c&#62; |"
-    )
 
 
 @given(ANY_TEXT)
