@@ -5,6 +5,7 @@ and an audit hook that sees which files a load opens.
 """
 
 import json
+import math
 import sys
 
 import pytest
@@ -127,35 +128,26 @@ def test_keys_that_bring_in_other_things_bring_in_nothing(
     assert AudioEncoder(folder).fingerprint() == expected
 
 
+BAD_VALUES = {
+    "num_hidden_layers": (10**9, 0, -1, True, 1.0, "1", None),
+    "hidden_size": (10**6,),
+    "intermediate_size": (10**12,),
+    "layer_norm_eps": (math.nan, math.inf, 0),
+    "hidden_dropout": (2, [0.1]),
+    "hidden_act": ("os.system", {"a": 1}),
+    "feat_extract_norm": ("batch",),
+    "conv_dim": ([8] * 17, []),
+    "conv_stride": (5, [0] * 7),
+    "conv_kernel": ([10**6] * 7,),
+    "num_conv_pos_embeddings": (10**9,),
+    "mask_time_length": (10**9,),
+    "conv_bias": ("yes",),
+}
+
+
 @pytest.mark.parametrize(
     "key, value",
-    [
-        ("num_hidden_layers", 10**9),
-        ("num_hidden_layers", 0),
-        ("num_hidden_layers", -1),
-        ("num_hidden_layers", True),
-        ("num_hidden_layers", 1.0),
-        ("num_hidden_layers", "1"),
-        ("num_hidden_layers", None),
-        ("hidden_size", 10**6),
-        ("intermediate_size", 10**12),
-        ("layer_norm_eps", float("nan")),
-        ("layer_norm_eps", float("inf")),
-        ("layer_norm_eps", 0),
-        ("hidden_dropout", 2),
-        ("hidden_dropout", [0.1]),
-        ("hidden_act", "os.system"),
-        ("hidden_act", {"a": 1}),
-        ("feat_extract_norm", "batch"),
-        ("conv_dim", [8] * 17),
-        ("conv_dim", []),
-        ("conv_stride", 5),
-        ("conv_stride", [0] * 7),
-        ("conv_kernel", [10**6] * 7),
-        ("num_conv_pos_embeddings", 10**9),
-        ("mask_time_length", 10**9),
-        ("conv_bias", "yes"),
-    ],
+    [(k, value) for k, values in BAD_VALUES.items() for value in values],
 )
 def test_values_that_no_encoder_has(folder, key, value):
     change(folder, **{key: value})

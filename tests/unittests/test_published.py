@@ -4,8 +4,6 @@ The truths are timm's and transformers' own models, which are run on the same
 weights.
 """
 
-import json
-
 import pytest
 import timm
 import torch
@@ -263,36 +261,3 @@ def test_a_missing_file(tmp_path, capsys):
         assert cli.main([command, str(tmp_path / "none.pt")]) == 1
     told = capsys.readouterr().err
     assert told.count("no such file") == 2 and told.count("\n") == 2
-
-
-def test_a_recipe_takes_both_by_path(tmp_path, efficientnet, monkeypatch):
-    """The hparams file makes both encoders of what was imported."""
-    from conftest import REPOSITORY
-    from hyperpyyaml import load_hyperpyyaml
-
-    torch.save(efficientnet, tmp_path / "enet.pt")
-    speech, source = wav2vec2(), tmp_path / "final_wav2vec.pt"
-    torch.save(speech.state_dict(), source)
-    speech.config.save_pretrained(tmp_path / "config")
-    visual, _ = import_visual(tmp_path / "enet.pt")
-    audio, _ = import_audio(source, config_folder=tmp_path / "config")
-    recipe = REPOSITORY / "recipes" / "CREMA-D" / "hparams" / "vavl_cls.yaml"
-    monkeypatch.syspath_prepend(recipe.parents[1])  # The prepare script.
-    with open(recipe, encoding="utf-8") as file:
-        hparams = load_hyperpyyaml(
-            file,
-            {
-                "data_folder": str(tmp_path),
-                "output_folder": str(tmp_path / "out"),
-                "audio_encoder_source": str(audio),
-                "visual_encoder_weights": str(visual),
-                "face_detector": None,
-                "d_model": 16,
-            },
-        )
-    assert json.loads((audio / "config.json").read_text())["model_type"]
-    hparams = hparams["shared"]
-    assert hparams["audio_encoder"].output_dim == 128
-    expected = efficientnet.state_dict()["conv_head.weight"]
-    found = hparams["visual_encoder"].backbone.state_dict()["conv_head.weight"]
-    assert torch.equal(found, expected)
