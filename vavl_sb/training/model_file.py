@@ -100,6 +100,7 @@ CLASSES = {
             "num_layers": _or_null(_integer(1, 1000)),
             "output_all_hiddens": _BOOLEAN,
             "average": _integer(1, 10**6),
+            "whisper_window": _one_of("clip", "30s"),
         },
     ),
     "VisualEncoder": (
