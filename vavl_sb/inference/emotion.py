@@ -267,7 +267,7 @@ class EmotionRecognizer(Pretrained):
         given = self._read_features(references)
         video = None if path is None else str(path)
         wav = video if audio_path is None else str(audio_path)
-        for file in {video, wav} - {None}:
+        for file in filter(None, (video, wav)):
             check_file(file)
         # What is given as features is not looked for in the clip.
         wav = None if given.audio is not None else wav
