@@ -321,11 +321,13 @@ NEEDS = {
     "docs/hub.md": [make_published],
     "docs/protocol.md": [make_protocols],
     "docs/encoders.md": [make_manifests],
+    "docs/features.md": [make_manifests],
 }
 MARKED = {
     "README.md": 3,
     "docs/demo.md": 1,
     "docs/encoders.md": 1,
+    "docs/features.md": 1,
     "docs/hub.md": 3,
     "docs/protocol.md": 3,
     "docs/quickstart.md": 1,
@@ -417,6 +419,7 @@ LEFT = {
         "results/mine/scores/robustness.json",
         "results/numbers/inference/vavl.safetensors",
     ],
+    "docs/features.md": ["results/mine/scores/robustness.json"],
     "docs/encoders.md": [
         "results/mine/inference/thumbnail.safetensors",
         "my_model/model.json",
@@ -453,7 +456,22 @@ def check_encoders(folder):
         EmotionRecognizer.from_hparams(folder / "my_model")
 
 
+def check_features(folder):
+    """The model and its scores know the clips' features."""
+    model = read_json(folder / "results/mine/inference/model.json")
+    assert model["visual_encoder"]["arguments"] == {
+        "output_dim": 3,
+        "frame_rate": 10.0,
+    }
+    report = read_json(folder / "results/mine/feature_report.json")
+    assert report["computed"]["visual"] == 6 and report["failed"] == {}
+    scores = read_json(folder / "results/mine/scores/robustness.json")
+    assert scores["clips"]["with_both"] == 2
+    assert scores["clips"]["failed"] == {}
+
+
 CHECKS = {
+    "docs/features.md": check_features,
     "docs/own_corpus.md": check_own_corpus,
     "docs/encoders.md": check_encoders,
 }

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vavl_sb.lobes.hf_config import read_config
+from vavl_sb.lobes.precomputed import Precomputed
 from vavl_sb.lobes.vavl import HEADS, MODALITIES
 from vavl_sb.lobes.visual_encoder import GRADIENTS
 from vavl_sb.training.model_file import read_model
@@ -31,6 +32,7 @@ ENCODERS = {
         "EfficientNet-B2",
         "Apache-2.0 for those of timm and of HSEmotion",
     ),
+    "Precomputed": ("features computed elsewhere", UNKNOWN),
     GRADIENTS: ("oriented gradients", "nothing to license"),
 }
 
@@ -182,6 +184,8 @@ def _kind(folder: Path, model: dict, modality: str) -> str:
 def _encoder_name(encoder: object, origin: str | None) -> str | None:
     """Where an encoder's weights come from; of a user's own, its class."""
     kind = type(encoder)
+    if isinstance(encoder, Precomputed):
+        return None
     if not kind.__module__.startswith("vavl_sb."):
         return f"{kind.__module__}.{kind.__qualname__}"
     return _public(origin)
