@@ -12,8 +12,9 @@ once and keeps them; later runs start from those. A run leaves its scores
 output folder. The same command resumes a run that was stopped.
 
 Read main() at the end first, then VAVLBrain. The network is
-vavl_sb/lobes/vavl.py. What the Brain inherits makes a run resume to the digit,
-several processes train as one, and names clips whose loss is not finite.
+vavl_sb/lobes/vavl.py; --fusion takes one of those it is compared with. What the
+Brain inherits makes a run resume to the digit, several processes train as one,
+and names clips whose loss is not finite.
 
 Authors
  * The vavl_sb authors 2026
@@ -42,6 +43,7 @@ from vavl_sb.training.distributed import (
 )
 from vavl_sb.training.export import export_model
 from vavl_sb.training.init_from_pretrained import (
+    fit_to_features,
     init_from_pretrained,
     read_about,
     set_input_statistics,
@@ -59,8 +61,6 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 logger = get_logger(__name__)
 
-# The updates that a batch takes, in the order of the paper's section 3.3.
-UPDATES = ("visual", "audio", "audiovisual")
 # Settings that an exported model tells of, beside its scores.
 RECORDED = (
     *("seed", "partition", "also_train"),
@@ -70,7 +70,11 @@ RECORDED = (
 
 
 class VAVLBrain(EmotionBrain):
-    """The three updates of VAVL, their losses, and what is scored and kept."""
+    """The updates of a network, their losses, and what is scored and kept.
+
+    VAVL takes three for each batch: the visual one, the audio one, and that of
+    the audio-visual head (section 3.3 of the paper).
+    """
 
     def init_optimizers(self):
         """One Adam for all updates.
@@ -90,8 +94,8 @@ class VAVLBrain(EmotionBrain):
         if self.checkpointer is not None:
             self.checkpointer.add_recoverable("optimizer", self.optimizer)
 
-    def compute_forward(self, batch, stage, update=None):
-        """Runs the network: on what an update needs, or, for None, on all.
+    def compute_forward(self, batch, stage, update="joint"):
+        """Runs the network: on what a head's update needs, or on all.
 
         The audio-visual head is trained with all else frozen, without
         gradients and in eval mode; and in no update does its loss reach the
@@ -100,7 +104,7 @@ class VAVLBrain(EmotionBrain):
         batch = batch.to(self.device, non_blocking=True)
         inputs = {}
         for modality in MODALITIES:
-            if update not in (None, "audiovisual", modality):
+            if update in MODALITIES and update != modality:
                 continue
             frames, lens = batch[modality]
             if update == "audiovisual":
@@ -125,19 +129,20 @@ class VAVLBrain(EmotionBrain):
         has = [batch[modality].lengths > 0 for modality in needed]
         return torch.stack(has).all(dim=0)
 
-    def compute_objectives(self, out, batch, stage, update=None):
-        """Loss of one update; for None the sum of all heads' losses.
+    def compute_objectives(self, out, batch, stage, update="joint"):
+        """Loss of a head's update; of a joint one the sum of all heads' losses.
 
         None where no clip has what is needed.
         """
-        heads = HEADS if update is None else (update,)
+        heads = HEADS if update == "joint" else (update,)
         losses = [self.head_loss(out, batch, head, stage) for head in heads]
         losses = [loss for loss in losses if loss is not None]
         return torch.stack(losses).sum() if losses else None
 
     def head_loss(self, out, batch, head, stage):
         """Prediction loss of a head; of one modality, plus its reconstruction
-        loss. The clips that lack the modality have no part in it."""
+        loss where the network reconstructs. The clips that lack the modality
+        have no part in it."""
         net, rows = self.modules.vavl, self.present(batch, head)
         targets = batch.label.data
         if targets.is_floating_point():
@@ -147,7 +152,7 @@ class VAVLBrain(EmotionBrain):
             targets = targets.squeeze(-1)
         predictions = select_rows(getattr(out, head), rows, net.num_outputs)
         parts = [predictions, targets[rows]]
-        if head != "audiovisual":
+        if net.reconstructs and head != "audiovisual":
             width = net.settings[f"{head}_dim"]
             parts += [
                 select_rows(getattr(out, f"{head}_{name}"), rows, width)
@@ -172,11 +177,11 @@ class VAVLBrain(EmotionBrain):
         return loss
 
     def fit_batch(self, batch):
-        """Visual update, audio update, audio-visual update.
+        """The updates of the network, in their order.
 
-        The joint schedule sends a batch through the network once and takes one
-        step with the sum of the three losses. Each loss moves what it moves in
-        the paper's schedule; the shared layers take one step instead of two,
+        VAVL's joint schedule sends a batch through the network once and takes
+        one step with the sum of the three losses. Each loss moves what it moves
+        in the paper's schedule; the shared layers take one step instead of two,
         and the audio-visual head learns from representations with dropout.
         """
         batch = batch.to(self.device, non_blocking=True)
@@ -184,14 +189,16 @@ class VAVLBrain(EmotionBrain):
         if hasattr(self.hparams, "augment"):
             batch = self.hparams.augment(batch)
         total = torch.zeros(())
-        joint = self.hparams.schedule == "joint"
-        for update in (None,) if joint else UPDATES:
+        updates = self.modules.vavl.updates
+        if self.hparams.schedule == "joint" and updates:
+            updates = ("joint",)
+        for update in updates:
             with self.training_ctx:
                 out = self.compute_forward(batch, sb.Stage.TRAIN, update)
                 loss = self.compute_objectives(
                     out, batch, sb.Stage.TRAIN, update
                 )
-            total = total + self.take_step(loss, batch, update or "joint")
+            total = total + self.take_step(loss, batch, update)
         self.on_fit_batch_end(batch, None, total, True)
         return total
 
@@ -294,7 +301,9 @@ def export(hparams, train_set):
         corpus=corpus_name(hparams["corpus"], hparams["data_folder"]),
         attribute_range=hparams["attribute_range"],
         trained_heads=trained_heads(
-            read_index(hparams["feature_index"]), clips
+            read_index(hparams["feature_index"]),
+            clips,
+            from_pairs=hparams["vavl"].learns_from_pairs,
         ),
     )
 
@@ -389,6 +398,11 @@ def main(arguments):
             raw_audio=not hparams["audio_encoder"].freeze,
             pretrained_from=hparams["pretrained_from"],
         )
+
+    # What has a closed form, or has nothing but that, is fitted at once
+    fit_to_features(hparams["vavl"], datasets["train"], hparams["scale"])
+    if not hparams["vavl"].updates:
+        hparams["epoch_counter"].limit = 1
 
     # Training, and the test of the best checkpoint
     brain.fit(

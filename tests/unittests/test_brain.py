@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 import speechbrain as sb
 import torch
-from recipe_train import UPDATES, VAVLBrain
+from recipe_train import VAVLBrain
 from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.nnet.schedulers import LinearScheduler
 from speechbrain.utils.data_pipeline import provides, takes
@@ -537,7 +537,7 @@ def test_joint_gradients_are_the_sum_of_the_separate_ones(tmp_path, task):
     clips = items(["av", "a", "v", "av"], task)
     still = dict(dropout=0.0, head_dropout=0.0)
     wanted = {}
-    for update in UPDATES:
+    for update in VAVL.updates:
         net = network(**still)
         brain = ready(make_brain(tmp_path / update, task, net))
         brain.optimizers_step = lambda: None
