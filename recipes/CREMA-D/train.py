@@ -45,8 +45,8 @@ from vavl_sb.training.export import export_model
 from vavl_sb.training.init_from_pretrained import (
     fit_to_features,
     init_from_pretrained,
-    read_about,
     set_input_statistics,
+    train_speakers,
 )
 from vavl_sb.training.run_fingerprint import claim_folder, read_settings
 from vavl_sb.training.run_metadata import run_record, trained_heads
@@ -70,10 +70,9 @@ RECORDED = (
 
 
 class VAVLBrain(EmotionBrain):
-    """The updates of a network, their losses, and what is scored and kept.
+    """The three updates of VAVL, their losses, and what is scored and kept.
 
-    VAVL takes three for each batch: the visual one, the audio one, and that of
-    the audio-visual head (section 3.3 of the paper).
+    Other networks (--fusion) take the updates that they name.
     """
 
     def init_optimizers(self):
@@ -130,19 +129,16 @@ class VAVLBrain(EmotionBrain):
         return torch.stack(has).all(dim=0)
 
     def compute_objectives(self, out, batch, stage, update="joint"):
-        """Loss of a head's update; of a joint one the sum of all heads' losses.
-
-        None where no clip has what is needed.
-        """
+        """Loss of a head's update, or the sum of all heads' losses; None where
+        no clip has what is needed."""
         heads = HEADS if update == "joint" else (update,)
         losses = [self.head_loss(out, batch, head, stage) for head in heads]
         losses = [loss for loss in losses if loss is not None]
         return torch.stack(losses).sum() if losses else None
 
     def head_loss(self, out, batch, head, stage):
-        """Prediction loss of a head; of one modality, plus its reconstruction
-        loss where the network reconstructs. The clips that lack the modality
-        have no part in it."""
+        """Prediction loss of a head, of the clips that have what it reads; of
+        one modality, plus its reconstruction loss if the network has one."""
         net, rows = self.modules.vavl, self.present(batch, head)
         targets = batch.label.data
         if targets.is_floating_point():
@@ -177,22 +173,20 @@ class VAVLBrain(EmotionBrain):
         return loss
 
     def fit_batch(self, batch):
-        """The updates of the network, in their order.
+        """Visual update, audio update, audio-visual update.
 
-        VAVL's joint schedule sends a batch through the network once and takes
-        one step with the sum of the three losses. Each loss moves what it moves
-        in the paper's schedule; the shared layers take one step instead of two,
+        The joint schedule sends a batch through the network once and takes one
+        step with the sum of the three losses. Each loss moves what it moves in
+        the paper's schedule; the shared layers take one step instead of two,
         and the audio-visual head learns from representations with dropout.
         """
         batch = batch.to(self.device, non_blocking=True)
         self.on_fit_batch_start(batch, True)
         if hasattr(self.hparams, "augment"):
             batch = self.hparams.augment(batch)
-        total = torch.zeros(())
-        updates = self.modules.vavl.updates
-        if self.hparams.schedule == "joint" and updates:
-            updates = ("joint",)
-        for update in updates:
+        total, updates = torch.zeros(()), self.modules.vavl.updates
+        joint = self.hparams.schedule == "joint" and updates
+        for update in ("joint",) if joint else updates:
             with self.training_ctx:
                 out = self.compute_forward(batch, sb.Stage.TRAIN, update)
                 loss = self.compute_objectives(
@@ -222,15 +216,10 @@ class VAVLBrain(EmotionBrain):
                 # Nothing to choose by: the last epoch is kept.
                 self.end_epoch(epoch, losses, {}, criterion=-float(epoch))
         elif stage == sb.Stage.VALID:
-            scores = {
-                f"{head}_{summary['score_name']}": summary["score"]
-                for head, summary in report.scores(self.stats).items()
-            }
+            for head, summary in report.scores(self.stats).items():
+                losses[f"{head}_{summary['score_name']}"] = summary["score"]
             self.end_epoch(
-                epoch,
-                self.train_losses,
-                {**losses, **scores},
-                criterion=self.valid_loss(),
+                epoch, self.train_losses, losses, criterion=self.valid_loss()
             )
         else:
             self.write_results(self.hparams.task, self.hparams.labels)
@@ -278,16 +267,11 @@ def dataio_prep(hparams, splits, device):
 
 def export(hparams, train_set):
     """Writes inference/: the network, the encoders, and what the model is."""
-    clips = train_set.data
-    speakers = {clip["spk_id"] for clip in clips.values()}
-    if hparams["pretrained_from"] is not None:
-        # Whom the model behind this one has learned from, it knows as well.
-        speakers |= read_about(hparams["pretrained_from"])["train_speakers"]
     export_model(
         os.path.join(hparams["output_folder"], "inference"),
         net=hparams["vavl"],
         feature_extractor=hparams["feature_extractor"],
-        train_speakers=speakers,
+        train_speakers=train_speakers(train_set, hparams["pretrained_from"]),
         record=run_record(
             output_folder=hparams["output_folder"],
             audio_encoder=hparams["audio_encoder"],
@@ -302,20 +286,15 @@ def export(hparams, train_set):
         attribute_range=hparams["attribute_range"],
         trained_heads=trained_heads(
             read_index(hparams["feature_index"]),
-            clips,
+            train_set.data,
             from_pairs=hparams["vavl"].learns_from_pairs,
         ),
     )
 
 
 def main(arguments):
-    """Prepares, extracts, trains, tests and exports.
-
-    Arguments
-    ---------
-    arguments : list
-        Command line without the program's name.
-    """
+    """Prepares, extracts, trains, tests and exports; ``arguments`` are those of
+    the command line."""
     # CLI:
     hparams_file, run_opts, overrides = parse_arguments(arguments)
 
@@ -354,13 +333,12 @@ def main(arguments):
     )
 
     # Brain class initialization, from new weights or from another run's
-    if hparams["pretrained_from"] is not None:
-        init_from_pretrained(
-            hparams["pretrained_from"],
-            hparams["vavl"],
-            hparams["feature_extractor"],
-            splits,
-        )
+    init_from_pretrained(
+        hparams["pretrained_from"],
+        hparams["vavl"],
+        hparams["feature_extractor"],
+        splits,
+    )
     if not hparams["audio_encoder"].freeze:
         hparams["modules"]["audio_encoder"] = hparams["audio_encoder"]
         hparams["checkpointer"].add_recoverable(
@@ -399,7 +377,7 @@ def main(arguments):
             pretrained_from=hparams["pretrained_from"],
         )
 
-    # What has a closed form, or has nothing but that, is fitted at once
+    # What a network has that is fitted, and not trained
     fit_to_features(hparams["vavl"], datasets["train"], hparams["scale"])
     if not hparams["vavl"].updates:
         hparams["epoch_counter"].limit = 1

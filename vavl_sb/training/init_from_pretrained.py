@@ -125,7 +125,7 @@ def _fit_to_features(net, train_set, scale):
 
 
 def init_from_pretrained(
-    source: str,
+    source: str | None,
     net: AudioVisualNetwork,
     feature_extractor: FeatureExtractor,
     splits: dict[str, dict],
@@ -137,7 +137,7 @@ def init_from_pretrained(
     Arguments
     ---------
     source : str
-        An ``inference/`` folder, of either task.
+        An ``inference/`` folder, of either task; None leaves all new.
     net : AudioVisualNetwork
         Whose tensors are filled.
     feature_extractor : vavl_sb.features.extractor.FeatureExtractor
@@ -154,6 +154,8 @@ def init_from_pretrained(
     CorpusError
         The model has learned from a speaker that this run tests on.
     """
+    if source is None:
+        return
     about = read_about(source)
     carried = carried_modalities(source)
     _check_origin(source, about, carried, feature_extractor, splits)
@@ -188,6 +190,29 @@ def init_from_pretrained(
         source,
         len(wanted),
         len(own) - len(wanted),
+    )
+
+
+def train_speakers(
+    train_set: DynamicItemDataset, source: str | None = None
+) -> set[str]:
+    """Whom a model has learned from.
+
+    Arguments
+    ---------
+    train_set : DynamicItemDataset
+        Training clips.
+    source : str
+        ``inference/`` folder of the model that it started from, or None: whom
+        that one has learned from, this one knows as well.
+
+    Returns
+    -------
+    set of str
+    """
+    speakers = {clip["spk_id"] for clip in train_set.data.values()}
+    return speakers | (
+        read_about(source)["train_speakers"] if source else set()
     )
 
 
