@@ -219,23 +219,31 @@ class VAVLBrain(EmotionBrain):
             for head, summary in report.scores(self.stats).items():
                 losses[f"{head}_{summary['score_name']}"] = summary["score"]
             self.end_epoch(
-                epoch, self.train_losses, losses, criterion=self.valid_loss()
+                epoch, self.train_losses, losses, criterion=self.criterion()
             )
         else:
             self.write_results(self.hparams.task, self.hparams.labels)
 
-    def valid_loss(self):
-        """What chooses the checkpoint: the audio-visual head's loss over all
-        validation clips at once. Where that head has no clips to learn from or
-        to be scored on, the mean over the heads that have."""
-        losses = {}
+    def criterion(self):
+        """What chooses the checkpoint, the lowest: the audio-visual head's loss
+        over all validation clips at once, or less its score. Where that head
+        has no clips to learn from or to be scored on, the mean over the heads
+        that have."""
+        found = {}
         for head, stats in self.stats.items():
-            if len(stats) and f"{head}_prediction_loss" in self.train_losses:
-                losses[head] = self.hparams.prediction_loss(
+            if (
+                not len(stats)
+                or f"{head}_prediction_loss" not in self.train_losses
+            ):
+                continue
+            if self.hparams.select_by == "loss":
+                found[head] = self.hparams.prediction_loss(
                     torch.cat(stats.predictions), torch.cat(stats.targets)
                 ).item()
-        mean = sum(losses.values()) / max(len(losses), 1)
-        return losses.get("audiovisual", mean)
+            else:
+                found[head] = -stats.score(self.hparams.select_by)
+        mean = sum(found.values()) / max(len(found), 1)
+        return found.get("audiovisual", mean)
 
 
 def dataio_prep(hparams, splits, device):
