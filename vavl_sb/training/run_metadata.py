@@ -37,7 +37,9 @@ ENCODERS = {
 }
 
 
-def trained_heads(features: dict, clips: Iterable[str]) -> list[str]:
+def trained_heads(
+    features: dict, clips: Iterable[str], from_pairs: bool = True
+) -> list[str]:
     """Heads that the training clips let learn.
 
     A model trained on voices alone has a visual and an audio-visual head as
@@ -50,6 +52,9 @@ def trained_heads(features: dict, clips: Iterable[str]) -> list[str]:
         From :func:`vavl_sb.features.cache.read_index`.
     clips : iterable of str
         Ids of the training clips.
+    from_pairs : bool
+        Whether the audio-visual head learns from clips with both; False where
+        it is there as soon as both others have learned.
 
     Returns
     -------
@@ -66,6 +71,8 @@ def trained_heads(features: dict, clips: Iterable[str]) -> list[str]:
         frozenset(m for m in MODALITIES if features[clip][m] is not None)
         for clip in clips
     }
+    if not from_pairs:
+        found = {frozenset().union(*found)}
     return [
         head
         for head in HEADS
