@@ -107,8 +107,7 @@ def test_half_a_panel_agrees_with_its_other_half_as_often_as_two_do(
     agree = []
     for _ in range(20):
         first, second = (
-            rng.multinomial(VOTES // 2, shares)
-            + 0.5 * rng.random(shares.shape)
+            rng.multinomial(VOTES // 2, shares) + 0.5 * rng.random(shares.shape)
             for _ in range(2)
         )
         agree.append((first.argmax(axis=1) == second.argmax(axis=1)).mean())

@@ -1,8 +1,7 @@
 """How high a score can be, by how far the people who labelled a corpus agree.
 
 A label is what a panel of people said of a clip. Another panel would have said
-something else of some clips, so that no model reaches 1, and a model that does
-as well as the best judge has nothing left to learn from such labels.
+something else of some clips, so that no model can be expected to reach 1.
 """
 
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from scipy.special import digamma, gammaln
 from vavl_sb.utils.metrics import concordance, emotion_scores
 
 SPLITS = 10  # of the raters into two halves
-RESAMPLES = 500  # of the clips, for an interval
+RESAMPLES = 200  # of the clips, for an interval
 BOUND = 7.0  # of the logarithm of a Dirichlet parameter
 
 
@@ -38,10 +37,8 @@ def vote_ceiling(
         Counts, shape (N, K): a row a clip, a column a class.
     acted : sequence of int
         What each clip was meant to show, shape (N,).
-    draws : int
-        Panels that are drawn for each clip.
-    seed : int
-        Of all draws.
+    draws, seed : int
+        How many panels are drawn for each clip, and how.
 
     Returns
     -------
@@ -115,15 +112,7 @@ def fit_dirichlet_multinomial(votes: np.ndarray) -> np.ndarray:
     -------
     np.ndarray
         Its parameters, shape (K,): their shares are the mean profile, their
-        sum is how alike the rows are. Each is within e^-7 and e^7, which also
-        a few rows that all agree cannot leave.
-
-    Example
-    -------
-    >>> alike = fit_dirichlet_multinomial(np.array([[5, 5], [6, 4], [5, 5]]))
-    >>> apart = fit_dirichlet_multinomial(np.array([[9, 1], [1, 9], [8, 2]]))
-    >>> bool(alike.sum() > 100 > 10 > apart.sum())
-    True
+        sum is how alike the rows are. Each is between e^-7 and e^7.
     """
     sizes = votes.sum(axis=1)
 
@@ -159,7 +148,7 @@ def rating_ceiling(
     names : sequence of str
         Of the K attributes.
     seed : int
-        Of all draws.
+        Of all random choices.
 
     Returns
     -------
@@ -189,12 +178,11 @@ def rating_ceiling(
         return times * ccc / (1 + (times - 1) * ccc)
 
     half = np.mean([concordance(*pair) for pair in halves], axis=0)
-    found = []
+    whole, found = stepped_up(half, step), []
     for number in range(RESAMPLES):
         rows = rng.integers(len(ratings), size=len(ratings))
         first, second = halves[number % SPLITS]
         found.append(stepped_up(concordance(first[rows], second[rows]), step))
-    whole = stepped_up(half, step)
     return {
         "clips": len(ratings),
         "ratings_per_clip": round(float(counts.mean()), 3),
@@ -234,6 +222,48 @@ def votes_as_ratings(votes: np.ndarray) -> np.ndarray:
     ratings = ((rater >= ends - votes[:, None]) & (rater < ends)).astype(float)
     ratings[rater[..., 0] >= ends[..., -1]] = np.nan
     return ratings
+
+
+def ceiling_text(ceiling: dict | None) -> str:
+    """How high a score can be, in a sentence.
+
+    Arguments
+    ---------
+    ceiling : dict or None
+        As prepare_report.json has it: by what people were shown.
+
+    Returns
+    -------
+    str
+        "" for None.
+
+    Example
+    -------
+    >>> ccc = {"all": 0.8123, "interval": [0.8, 0.82]}
+    >>> ceiling_text({"audiovisual": {"ccc": {"valence": ccc}}})
+    "Two panels as large as the corpus's agree to a CCC of 0.812 [0.800, \
+0.820] for valence."
+    """
+    if not ceiling or "audiovisual" not in ceiling:
+        return ""
+    found = ceiling["audiovisual"]
+
+    def words(score, interval):
+        return f"{score:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]"
+
+    if "ccc" in found:
+        each = ", ".join(
+            f"{words(ccc['all'], ccc['interval'])} for {name}"
+            for name, ccc in found["ccc"].items()
+        )
+        return f"Two panels as large as the corpus's agree to a CCC of {each}."
+    kept = found["with_majority"]
+    return (
+        "A judge who knows how each clip's votes fell is expected to have an "
+        f"accuracy of {words(found['accuracy'], found['interval'])} against a "
+        "new panel as large; where labels count only with a majority, "
+        f"{kept['f1_micro']:.3f}, and a macro F1 of {kept['f1_macro']:.3f}."
+    )
 
 
 def _halves(ratings, rng):
