@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from vavl_sb.dataio.label_ceiling import ceiling_text
+from vavl_sb.dataio.preparation import read_target
 from vavl_sb.lobes.hf_config import read_config
 from vavl_sb.lobes.vavl import HEADS, MODALITIES
 from vavl_sb.lobes.visual_encoder import GRADIENTS
@@ -99,9 +101,11 @@ def run_record(
     -------
     dict
         ``run`` (command, seed, partition and other settings that the scores
-        depend on), ``encoder_names``, and ``test`` and ``n_test`` as in
-        metrics.json, without confusion matrices.
+        depend on), ``encoder_names``, ``test`` and ``n_test`` as in
+        metrics.json, without confusion matrices, and ``target`` and
+        ``ceiling``: what the labels are, and how high a score on them can be.
     """
+    labels = read_target(output_folder)
     run = {key: _public(value) for key, value in settings.items()}
     return {
         "run": {"command": command_line(sys.argv), **run},
@@ -110,6 +114,8 @@ def run_record(
             "visual": _encoder_name(visual_encoder, visual_encoder_weights),
         },
         **_scores(Path(output_folder) / "metrics.json"),
+        "target": labels["target"] or "",
+        "ceiling": ceiling_text(labels["ceiling"]),
     }
 
 
@@ -126,7 +132,8 @@ def describe(folder: str | Path) -> dict[str, Any]:
     dict
         ``folder``, ``task``, ``labels``, ``attribute_range``, ``corpus``,
         ``trained_heads``, ``encoders`` (their names), ``network`` (its
-        settings), ``train_speakers``, ``run``, ``test``, ``n_test`` and
+        settings), ``train_speakers``, ``run``, ``test``, ``n_test``,
+        ``target`` (of the labels), ``ceiling`` (of the scores) and
         ``licences`` (of each corpus, of the encoders and of the weights).
         None where nothing was recorded.
 
@@ -151,6 +158,7 @@ def describe(folder: str | Path) -> dict[str, Any]:
         encoders[modality] = what if own else f"{what} ({name})"
     plain = ("task", "labels", "attribute_range", "corpus", "trained_heads")
     recorded = ("train_speakers", "run", "test", "n_test")
+    recorded += ("target", "ceiling")
     return {
         "folder": str(folder),
         **{key: model[key] for key in plain},
