@@ -69,16 +69,16 @@ def vote_ceiling(
     answers = posterior.argmax(axis=1)[:, None]
 
     labels, majorities = np.zeros(votes.shape), np.zeros(votes.shape)
-    unlimited = 0.0
+    unlimited = np.zeros(len(votes))
     for _ in range(draws):
-        shares = rng.standard_gamma(posterior)
+        shares = np.asarray(rng.standard_gamma(posterior))
         shares /= shares.sum(axis=1, keepdims=True)
         panel = rng.multinomial(sizes, shares)
         label = _winners(panel)
         labels += label / draws
         majorities += label * _has_majority(panel)[:, None] / draws
         best = shares.argmax(axis=1)[:, None]
-        unlimited += np.take_along_axis(label, best, axis=1).mean() / draws
+        unlimited += np.take_along_axis(label, best, axis=1)[:, 0] / draws
 
     right = np.take_along_axis(labels, answers, axis=1)[:, 0]
     clips = rng.integers(len(right), size=(RESAMPLES, len(right)))
@@ -91,7 +91,7 @@ def vote_ceiling(
         "accuracy": _rounded(right.mean()),
         "interval": _interval(right[clips].mean(axis=1)),
         "split_half": _rounded(_vote_agreement(votes, rng)),
-        "unlimited_votes": _rounded(unlimited),
+        "unlimited_votes": _rounded(unlimited.mean()),
         "with_majority": {
             "clips": int(kept.sum()),
             "accuracy": _rounded(right[kept].mean() if kept.any() else 0.0),
@@ -289,7 +289,7 @@ def _vote_agreement(votes, rng):
     for _ in range(SPLITS):
         first, second = map(_winners, _halves(ratings, rng))
         found.append((first * second).sum(axis=1).mean())
-    return np.mean(found)
+    return float(np.mean(found))
 
 
 def _winners(votes):

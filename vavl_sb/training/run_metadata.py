@@ -157,8 +157,10 @@ def describe(folder: str | Path) -> dict[str, Any]:
         own = name in (None, what)  # A class of the user's has no other name.
         encoders[modality] = what if own else f"{what} ({name})"
     plain = ("task", "labels", "attribute_range", "corpus", "trained_heads")
-    recorded = ("train_speakers", "run", "test", "n_test")
-    recorded += ("target", "ceiling")
+    recorded = (
+        *("train_speakers", "run", "test", "n_test"),
+        *("target", "ceiling"),
+    )
     return {
         "folder": str(folder),
         **{key: model[key] for key in plain},
