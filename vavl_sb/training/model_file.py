@@ -393,6 +393,7 @@ def _is_metadata(value):
     speakers = value.get("train_speakers", [])
     return (
         all(type(value.get(key, {})) is dict for key in objects)
+        and all(type(value.get(k, "")) is str for k in ("target", "ceiling"))
         and all(
             type(scores) is dict and type(scores.get("ccc", {})) is dict
             for scores in test.values()

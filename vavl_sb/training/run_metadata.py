@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from vavl_sb.dataio.label_ceiling import ceiling_text
+from vavl_sb.dataio.preparation import read_target
 from vavl_sb.lobes.hf_config import read_config
 from vavl_sb.lobes.precomputed import Precomputed
 from vavl_sb.lobes.vavl import HEADS, MODALITIES
@@ -108,9 +110,11 @@ def run_record(
     -------
     dict
         ``run`` (command, seed, partition and other settings that the scores
-        depend on), ``encoder_names``, and ``test`` and ``n_test`` as in
-        metrics.json, without confusion matrices.
+        depend on), ``encoder_names``, ``test`` and ``n_test`` as in
+        metrics.json, without confusion matrices, and ``target`` and
+        ``ceiling``: what the labels are, and how high a score on them can be.
     """
+    labels = read_target(output_folder)
     run = {key: _public(value) for key, value in settings.items()}
     return {
         "run": {"command": command_line(sys.argv), **run},
@@ -119,6 +123,8 @@ def run_record(
             "visual": _encoder_name(visual_encoder, visual_encoder_weights),
         },
         **_scores(Path(output_folder) / "metrics.json"),
+        "target": labels["target"] or "",
+        "ceiling": ceiling_text(labels["ceiling"]),
     }
 
 
@@ -135,7 +141,8 @@ def describe(folder: str | Path) -> dict[str, Any]:
     dict
         ``folder``, ``task``, ``labels``, ``attribute_range``, ``corpus``,
         ``trained_heads``, ``encoders`` (their names), ``network`` (its
-        settings), ``train_speakers``, ``run``, ``test``, ``n_test`` and
+        settings), ``train_speakers``, ``run``, ``test``, ``n_test``,
+        ``target`` (of the labels), ``ceiling`` (of the scores) and
         ``licences`` (of each corpus, of the encoders and of the weights).
         None where nothing was recorded.
 
@@ -159,7 +166,10 @@ def describe(folder: str | Path) -> dict[str, Any]:
         own = name in (None, what)  # A class of the user's has no other name.
         encoders[modality] = what if own else f"{what} ({name})"
     plain = ("task", "labels", "attribute_range", "corpus", "trained_heads")
-    recorded = ("train_speakers", "run", "test", "n_test")
+    recorded = (
+        *("train_speakers", "run", "test", "n_test"),
+        *("target", "ceiling"),
+    )
     return {
         "folder": str(folder),
         **{key: model[key] for key in plain},
