@@ -59,6 +59,7 @@ def run(options: argparse.Namespace) -> int:
 
     Clips that fail are counted, and the rest goes on.
     """
+    from vavl_sb.dataio.preparation import read_target
     from vavl_sb.evaluation.corruption import choose_conditions, make_noise
     from vavl_sb.evaluation.robustness import (
         RobustnessTest,
@@ -88,6 +89,7 @@ def run(options: argparse.Namespace) -> int:
         "noise": options.noise or "white",
         "task": task,
         "labels": labels,
+        "target": read_target(Path(options.manifest).parent)["target"],
         **test.summary(),
     }
     lines = write_report(options.output, result, test.clean)

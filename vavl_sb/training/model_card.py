@@ -82,6 +82,7 @@ ENCODERS = {
         "EfficientNet-B2",
         "Apache-2.0 for those of timm and of HSEmotion",
     ),
+    "Precomputed": ("features computed elsewhere", UNKNOWN),
     GRADIENTS: ("oriented gradients", "nothing to license"),
 }
 
@@ -99,7 +100,8 @@ def describe(folder: str | Path) -> dict[str, Any]:
     dict
         ``folder``, ``task``, ``labels``, ``attribute_range``, ``corpus``,
         ``trained_heads``, ``encoders`` (their names), ``network`` (its
-        settings), ``train_speakers``, ``run``, ``test``, ``n_test`` and
+        settings), ``train_speakers``, ``run``, ``test``, ``n_test``,
+        ``target`` (of the labels), ``ceiling`` (of the scores) and
         ``licences`` (of each corpus, of the encoders and of the weights).
         None where nothing was recorded.
 
@@ -123,7 +125,10 @@ def describe(folder: str | Path) -> dict[str, Any]:
         own = name in (None, what)  # A class of the user's has no other name.
         encoders[modality] = what if own else f"{what} ({name})"
     plain = ("task", "labels", "attribute_range", "corpus", "trained_heads")
-    recorded = ("train_speakers", "run", "test", "n_test")
+    recorded = (
+        *("train_speakers", "run", "test", "n_test"),
+        *("target", "ceiling"),
+    )
     return {
         "folder": str(folder),
         **{key: model[key] for key in plain},
@@ -295,7 +300,14 @@ def _scores(about: dict) -> list[str]:
     command = (about["run"] or {}).get("command")
     said = f", by {command}" if command else ""
     lines = table(["head", "clips", *names], rows)
-    return [f"On the test clips{said}:", "", *lines]
+    lines = [f"On the test clips{said}:", "", *lines]
+    if about["target"]:
+        lines += [
+            "",
+            f"The labels are {about['target']}. A score on labels of another "
+            "kind cannot be compared with these.",
+        ]
+    return [*lines, "", about["ceiling"]] if about["ceiling"] else lines
 
 
 def _licences(about: dict) -> list[str]:

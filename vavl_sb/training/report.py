@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vavl_sb.dataio.preparation import read_target
 from vavl_sb.training import plots
 from vavl_sb.training.predictions import predictions_csv
 from vavl_sb.utils.files import (
@@ -46,6 +47,7 @@ def write_test_report(
     metrics = {
         "task": task,
         "labels": list(labels),
+        "target": read_target(output_folder)["target"],
         "test": test,
         "n_test": {name: len(collected) for name, collected in stats.items()},
     }
@@ -84,7 +86,10 @@ def score_table(metrics: dict) -> list[str]:
         cells = [values.get(key) for key in columns.values()]
         cells = ["-" if x is None else f"{x:.3f}" for x in cells]
         rows.append([head, count, *cells])
-    return table(["modality", "clips", *columns], rows)
+    lines = table(["modality", "clips", *columns], rows)
+    if metrics.get("target"):
+        lines += ["", f"labels: {markdown(metrics['target'])}"]
+    return lines
 
 
 def table(head: list, rows: list) -> list[str]:

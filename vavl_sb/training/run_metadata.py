@@ -7,18 +7,24 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from vavl_sb.dataio.label_ceiling import ceiling_text
+from vavl_sb.dataio.preparation import read_target
+from vavl_sb.lobes.precomputed import Precomputed
 from vavl_sb.lobes.vavl import HEADS, MODALITIES
 from vavl_sb.utils.errors import VAVLError
 from vavl_sb.utils.files import read_json
 
 
-def trained_heads(features: dict, clips: Iterable[str]) -> list[str]:
+def trained_heads(
+    features: dict, clips: Iterable[str], from_pairs: bool = True
+) -> list[str]:
     """Heads that the training clips, named by their ids, let learn.
 
     A model trained on voices alone has a visual and an audio-visual head as
     well, but with random weights. The clips (and
     :func:`vavl_sb.features.cache.read_index`) tell which, also for a run that
-    was stopped and resumed.
+    was stopped and resumed. The audio-visual head learns from clips with both;
+    not ``from_pairs``, it is there as soon as both others have learned.
 
     Example
     -------
@@ -30,6 +36,8 @@ def trained_heads(features: dict, clips: Iterable[str]) -> list[str]:
         {m for m in MODALITIES if features[clip][m] is not None}
         for clip in clips
     ]
+    if not from_pairs:
+        found = [set().union(*found)]
     needs = {head: {head} for head in MODALITIES}
     needs["audiovisual"] = set(MODALITIES)
     return [head for head in HEADS if any(needs[head] <= has for has in found)]
@@ -60,9 +68,11 @@ def run_record(
     -------
     dict
         ``run`` (command, seed, partition and other settings that the scores
-        depend on), ``encoder_names``, and ``test`` and ``n_test`` as in
-        metrics.json, without confusion matrices.
+        depend on), ``encoder_names``, ``test`` and ``n_test`` as in
+        metrics.json, without confusion matrices, and ``target`` and
+        ``ceiling``: what the labels are, and how high a score on them can be.
     """
+    labels = read_target(output_folder)
     run = {key: _public(value) for key, value in settings.items()}
     return {
         "run": {"command": command_line(sys.argv), **run},
@@ -71,12 +81,16 @@ def run_record(
             "visual": _encoder_name(visual_encoder, visual_encoder_weights),
         },
         **_scores(Path(output_folder) / "metrics.json"),
+        "target": labels["target"] or "",
+        "ceiling": ceiling_text(labels["ceiling"]),
     }
 
 
 def _encoder_name(encoder: object, origin: str | None) -> str | None:
     """Where an encoder's weights come from; of a user's own, its class."""
     kind = type(encoder)
+    if isinstance(encoder, Precomputed):
+        return None
     if not kind.__module__.startswith("vavl_sb."):
         return f"{kind.__module__}.{kind.__qualname__}"
     return _public(origin)
