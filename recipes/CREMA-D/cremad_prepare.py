@@ -16,7 +16,8 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 from vavl_sb.dataio.preparation import (
     SPLIT_SETS,
@@ -110,16 +111,14 @@ def prepare_cremad(
     )
     label_file = label_csv or os.path.join(data_folder, VOTES)
 
-    def read_labels():
-        """Clip ids and labels, from where the arguments say."""
-        if acted:
-            clips = {**media["audio"], **media["video"]}
-            return [
-                (clip, ClipLabels(clip[:4], {"emotion": parse_name(clip)[1]}))
-                for clip in clips
-            ]
-        return (read_released if label_csv else read_votes)(label_file, report)
-
+    read_labels: Callable = partial(read_votes, label_file, report)
+    if label_csv:
+        read_labels = partial(read_released, label_file, report)
+    elif acted:
+        names = {**media["audio"], **media["video"]}
+        labels = {c: {"emotion": parse_name(c)[1]} for c in names}
+        clips = {c: ClipLabels(c[:4], found) for c, found in labels.items()}
+        read_labels = clips.items
     prepare_corpus(
         data_folder,
         (save_json_train, save_json_valid, save_json_test),

@@ -34,6 +34,7 @@ import math
 import os
 import re
 from collections.abc import Iterator
+from functools import partial
 
 from vavl_sb.dataio.manifest import SPLITS
 from vavl_sb.dataio.preparation import (
@@ -70,7 +71,6 @@ def prepare_msp_improv(
     partition: int | str = 1,
     label_csv: str | None = None,
     task: str = "regression",
-    csv_activation: str = "flipped",
     withhold_audio: float = 0.0,
     withhold_visual: float = 0.0,
     seed: int = 1234,
@@ -101,9 +101,6 @@ def prepare_msp_improv(
     task : str
         "regression": clips with all three ratings. "classification": clips
         rated angry, happy, neutral or sad.
-    csv_activation : str
-        "flipped": in the CSV, EmoAct 5 is very active, as in the released
-        files. "raw": there, 1 is very active, and it is turned here.
     withhold_audio, withhold_visual : float
         Share, in [0, 1), of the training clips with that modality from which
         it is taken; see :func:`vavl_sb.dataio.preparation.withhold`.
@@ -114,10 +111,6 @@ def prepare_msp_improv(
     """
     if skip_prep:
         return
-    if csv_activation not in ("flipped", "raw"):
-        raise CorpusError(
-            f"csv_activation: must be flipped or raw, not {csv_activation!r}"
-        )
     if label_csv and task == "classification":
         raise CorpusError(
             f"label_csv: {label_csv} has ratings, no classes: leave it out, so "
@@ -131,25 +124,19 @@ def prepare_msp_improv(
     )
     label_file = str(label_csv or find_ratings(data_folder))
 
-    def read_labels():
-        """Clip ids and labels, from where the arguments say."""
-        if label_csv:
-            return read_released(label_file, report, csv_activation)
-        return read_ratings(label_file, report)
-
+    read = read_released if label_csv else read_ratings
     prepare_corpus(
         data_folder,
         (save_json_train, save_json_valid, save_json_test),
         media,
         speakers,
-        read_labels,
+        partial(read, label_file, report),
         CLASSES if task == "classification" else ATTRIBUTES,
         report,
         label_file=label_file,
         partition=str(partition),
         label_csv=str(label_csv) if label_csv else None,
         task=task,
-        csv_activation=csv_activation,
         withhold_audio=withhold_audio,
         withhold_visual=withhold_visual,
         seed=seed,
@@ -291,7 +278,7 @@ def read_ratings(
 
 
 def read_released(
-    path: str, report: PrepareReport, csv_activation: str = "flipped"
+    path: str, report: PrepareReport
 ) -> Iterator[tuple[str, ClipLabels]]:
     """Reads a label CSV as released with VAVL: ratings and a split.
 
@@ -301,9 +288,6 @@ def read_released(
         ``labels_consensus_N.csv``.
     report : PrepareReport
         Is told of rows whose name cannot be read.
-    csv_activation : str
-        "flipped": EmoAct is arousal, 5 being very active, as in the released
-        files. "raw": 1 is very active, as in the official ratings.
 
     Yields
     ------
@@ -316,8 +300,7 @@ def read_released(
     for where, row in read_table(path, columns):
         stem = re.sub(r"(?i)\.(wav|avi)$", "", row["FileName"] or "")
         texts = {column: row[column] or "" for column in COLUMNS}
-        raw = csv_activation == "raw"
-        for clip, labels in _labels(stem, texts, raw, where, report):
+        for clip, labels in _labels(stem, texts, False, where, report):
             sex, session = labels.spk_id[0], labels.fields["session"]
             own = (str(session), {"F": "Female", "M": "Male"}[sex])
             if (row["SpkrID"], row["Gender"]) != own:

@@ -16,7 +16,6 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from numbers import Real
 
 from tqdm import tqdm
 
@@ -549,17 +548,15 @@ def _inspect(path, kind):
             return f"{kind} file is a Git LFS pointer", advice
         info = probe(path)
     except (OSError, MediaError) as error:
-        return f"{kind} file is unreadable", " ".join(
-            f"{path}: {error}".split()
-        )
+        return f"{kind} file is unreadable", f"{path}: {error}"
     if not (info.has_audio if kind == "audio" else info.has_video):
         return f"{kind} file has no {kind} stream", path
     duration = info.audio_duration if kind == "audio" else info.video_duration
-    if duration is None or not 0 < duration < float("inf"):
-        return f"{kind} file has no length", f"{path}: {duration} s"
+    if duration == 0:
+        return f"{kind} file has no length", path
     if info.truncated:
         return f"{kind} file is truncated", f"{path}: ends at {duration:.2f} s"
-    return float(duration)
+    return duration
 
 
 def _check_splits(splits, speakers, report, save_report):
@@ -625,8 +622,7 @@ def withhold(
         ("withhold_audio", "wav", withhold_audio),
         ("withhold_visual", "video", withhold_visual),
     ):
-        number = isinstance(share, Real) and not isinstance(share, bool)
-        if not number or not 0 <= share < 1:
+        if type(share) not in (int, float) or not 0 <= share < 1:
             raise CorpusError(f"{name}: must be in [0, 1), not {share!r}")
         having = sum(entry[field] is not None for entry in entries.values())
         counts[field] = round(share * having)
