@@ -314,6 +314,8 @@ def test_a_card_tells_scores_and_command(tmp_path):
             },
         },
         "n_test": {"audio": 7, "audiovisual": 6},
+        "target": "perceived: the mean rating of people who saw <the> clip",
+        "ceiling": "Two panels agree to a CCC of 0.812.",
     }
     write_model_file(
         tmp_path,
@@ -331,6 +333,10 @@ def test_a_card_tells_scores_and_command(tmp_path):
         "| head | clips | ccc arousal | ccc valence | ccc_mean |",
         "| audio | 7 | 0.500 | 0.250 | 0.375 |",
         "| audiovisual | 6 | 0.750 | 1.000 | 0.875 |",
+        # What others wrote is no HTML.
+        "The labels are perceived: the mean rating of people who saw &#60;the",
+        "another kind cannot be compared",
+        "Two panels agree to a CCC of 0.812.",
         "by `python train.py x.yaml`",
         "Seed: 12",
         "Partition: 3",

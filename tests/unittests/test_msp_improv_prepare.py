@@ -127,6 +127,33 @@ def test_activation_is_flipped_once_and_the_name_is_the_speaker(corpus):
     assert corpus.prepare()[0] == splits
 
 
+def test_the_report_says_how_far_the_raters_agree(corpus):
+    _, report = corpus.prepare()
+    assert report["target"].startswith("perceived: the mean rating")
+    # Of the two raters of these clips one has not rated the valence.
+    assert report["ceiling"] is None
+    lines = []
+    for number, (clip, row) in enumerate(RATINGS.items()):
+        value, other = 1 + number % 4, 1 + number // 2
+        lines.append(clip_line(clip, *row))
+        for _ in range(3):
+            lines.append(f"r-p1; Sad; A:{value}; V:{other} ; D:NaN; N:1;\n")
+            lines.append(f"r-p1; Sad; A:{value}; V:{other} ; D:{value}; N:1;\n")
+        for number in range(2):
+            more = (
+                f"r-p1; Sad; A:{value}; V:{other} ; D:{value + number}; N:1;\n"
+            )
+            lines.append(more)
+    corpus.ratings.write_text("".join(lines))
+    found = corpus.prepare()[1]["ceiling"]["audiovisual"]
+    assert found["clips"] == len(RATINGS) and found["ratings_per_clip"] == 5
+    ccc = {name: scores["all"] for name, scores in found["ccc"].items()}
+    assert ccc["arousal"] == ccc["valence"] == 1 > ccc["dominance"] > 0.5
+    # There is none of the raters' classes.
+    _, report = corpus.prepare(task="classification")
+    assert report["ceiling"] is None and "most raters" in report["target"]
+
+
 def test_classes_are_those_that_the_raters_agreed_on(corpus):
     splits, report = corpus.prepare(task="classification")
     entries = all_entries(splits)
