@@ -171,17 +171,12 @@ def prepare_msp_improv(
 
 
 def partitions() -> dict:
-    """The splits of MSP-IMPROV, by session.
+    """The splits of MSP-IMPROV, by session: name to the speakers of each split.
 
     A session is the dialogue of one woman and one man who are in no other, so
     that no actor is in two sets. 1 to 5 were released with VAVL (arXiv
     2305.07216); "session1" to "session6" leave that session out to test, and
     validate on the next (1 follows 6).
-
-    Returns
-    -------
-    dict
-        Name to {"train", "valid", "test": list of speakers}.
 
     Example
     -------
@@ -207,22 +202,11 @@ def partitions() -> dict:
 
 
 def parse_name(stem: str) -> tuple[str, str, int]:
-    """Takes a clip's name apart.
+    """Takes a clip's name, in any case, apart: clip, speaker and session.
 
-    Arguments
-    ---------
-    stem : str
-        A file's name without its extension, in any case.
-
-    Returns
-    -------
-    clip : str
-        The clip's id: the name in upper case, starting with MSP.
-    speaker : str
-        "F01" to "F06" or "M01" to "M06".
-    session : int
-        1 to 6. CorpusError, with the reason for the report as its text, if
-        the name cannot be read.
+    The clip's id is the name in upper case, starting with MSP; the speaker "F01"
+    to "F06" or "M01" to "M06". CorpusError, with the reason for the report as its
+    text, if the name cannot be read.
 
     Example
     -------
@@ -246,16 +230,8 @@ def _identify(path):
 def find_ratings(data_folder: str) -> str:
     """Finds the file of the official ratings.
 
-    Arguments
-    ---------
-    data_folder : str
-        The corpus.
-
-    Returns
-    -------
-    str
-        ``Evalution.txt`` (the release spells it so) or ``Evaluation.txt``, in
-        any case, at the top or one folder below. CorpusError if there is none.
+    ``Evalution.txt`` (the release spells it so) or ``Evaluation.txt``, in any
+    case, at the top or one folder below. CorpusError if there is none.
     """
     for place in ("*", "*/*"):
         for path in sorted(glob.glob(place, root_dir=data_folder)):
@@ -271,23 +247,12 @@ def find_ratings(data_folder: str) -> str:
 def read_ratings(
     path: str, report: PrepareReport
 ) -> Iterator[tuple[str, ClipLabels]]:
-    """Reads the official ratings.
+    """Reads the official ratings, as :func:`find_ratings` finds them.
 
-    Arguments
-    ---------
-    path : str
-        As :func:`find_ratings` finds it. A clip has a line ``NAME.avi; N;
-        A:2.4; V:3.2 ; D:3.0 ; N:3.6;``; lines of single raters follow it, of
-        which :func:`read_ceiling` makes use.
-    report : PrepareReport
-        Is told of lines whose name cannot be read.
-
-    Yields
-    ------
-    clip : str
-        Its id.
-    labels : ClipLabels
-        `session`, `emotion` where it is one of CLASSES, and the ratings.
+    A clip has a line ``NAME.avi; N; A:2.4; V:3.2 ; D:3.0 ; N:3.6;``; lines of
+    single raters follow it and are not used. Gives a clip's id and its labels:
+    `session`, `emotion` where it is one of CLASSES, and the ratings. The report
+    is told of lines whose name cannot be read.
     """
     # A stray byte in a rater's line must not matter.
     with open(path, encoding="utf-8-sig", errors="replace") as file:
@@ -354,21 +319,10 @@ def read_ceiling(data_folder: str) -> dict | None:
 def read_released(
     path: str, report: PrepareReport
 ) -> Iterator[tuple[str, ClipLabels]]:
-    """Reads a label CSV as released with VAVL: ratings and a split.
+    """Reads a label CSV as released with VAVL, ``labels_consensus_N.csv``.
 
-    Arguments
-    ---------
-    path : str
-        ``labels_consensus_N.csv``.
-    report : PrepareReport
-        Is told of rows whose name cannot be read.
-
-    Yields
-    ------
-    clip : str
-        Its id.
-    labels : ClipLabels
-        `session`, the ratings, and the split.
+    Gives a clip's id and its labels: `session`, the ratings, and the split. The
+    report is told of rows whose name cannot be read.
     """
     columns = ("FileName", *COLUMNS, "SpkrID", "Gender", "Split_Set")
     for where, row in read_table(path, columns):
