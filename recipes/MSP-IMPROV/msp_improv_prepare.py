@@ -277,18 +277,9 @@ def _texts(fields):
 def read_ceiling(data_folder: str) -> dict | None:
     """How high a score can be, by the lines of the single raters.
 
-    Arguments
-    ---------
-    data_folder : str
-        The corpus.
-
-    Returns
-    -------
-    dict or None
-        Under "audiovisual", which is what the raters were shown, the
-        :func:`~vavl_sb.dataio.label_ceiling.rating_ceiling`; None without
-        ratings of two raters of any clip. Which end of the scale is very
-        active does not matter to it.
+    Under "audiovisual", which is what the raters were shown, the
+    :func:`~vavl_sb.dataio.label_ceiling.rating_ceiling`; None without ratings of
+    single raters.
     """
     clips: list[list] = []
     try:

@@ -76,21 +76,10 @@ class _Made:
 def read_tensors(path: str | Path) -> dict[str, torch.Tensor]:
     """All tensors of a file by name, as ``state_dict()`` would give them.
 
-    Arguments
-    ---------
-    path : str or Path
-        What ``torch.save`` wrote: a state dict, one in a checkpoint, or a
-        whole pickled module, whose classes need not exist.
-
-    Returns
-    -------
-    dict
-        Names to tensors on the CPU. Tensors may share memory.
-
-    Raises
-    ------
-    EncoderError
-        In one line: the file cannot be read, or would have to run something.
+    The file is what ``torch.save`` wrote: a state dict, one in a checkpoint, or a
+    whole pickled module, whose classes need not exist. Tensors are on the CPU and
+    may share memory. EncoderError, in one line: the file cannot be read, or would
+    have to run something.
 
     Example
     -------
