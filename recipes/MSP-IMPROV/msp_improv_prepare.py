@@ -279,7 +279,8 @@ def read_ceiling(data_folder: str) -> dict | None:
 
     Under "audiovisual", which is what the raters were shown, the
     :func:`~vavl_sb.dataio.label_ceiling.rating_ceiling`; None without ratings of
-    single raters.
+    two raters of any clip. Which end of the scale is very active does not
+    matter to it.
     """
     clips: list[list] = []
     try:
