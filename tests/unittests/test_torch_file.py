@@ -313,24 +313,19 @@ SET = b"cbuiltins\nset\n"
 LIST = b"](" + b"K\x01" * 100_000 + b"e"
 # Each by its pickle. What is kept back stands in the memo, at 0 or 1, and what
 # is not needed in a list below.
+DEEP = b"])q\x00a" + b"h\x00h\x00\x86q\x00a" * 60
 HOSTILE = {
     "three million tuples as a key": b"})" + b"\x85" * 3_000_000 + b"Ns.",
     "100,000 tuples as a key": b"})" + b"\x85" * 100_000 + b"Ns.",
-    "300 bytes without end": b"])q\x00a"
-    + b"h\x00h\x00\x86q\x00a" * 60
-    + b"}h\x00Ns.",
-    "the same in a set": b"])q\x00a"
-    + b"h\x00h\x00\x86q\x00a" * 60
-    + SET
-    + b"]h\x00a\x85R.",
-    "the same as a storage's name": b"])q\x00a"
-    + b"h\x00h\x00\x86q\x00a" * 60
+    "300 bytes without end": DEEP + b"}h\x00Ns.",
+    "the same in a set": DEEP + SET + b"]h\x00a\x85R.",
+    "the same as a storage's name": DEEP
     + b"("
     + text("storage")
     + b"ctorch\nFloatStorage\nh\x00"
     + text("cpu")
     + b"K\x04tQ.",
-    "the same called": b"])q\x00a" + b"h\x00h\x00\x86q\x00a" * 60 + b"h\x00)R.",
+    "the same called": DEEP + b"h\x00)R.",
     "numbers of one hash": b"}("
     + b"".join(long(i * (2**61 - 1)) + b"N" for i in range(1, 100_000))
     + b"u.",
