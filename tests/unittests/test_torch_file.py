@@ -13,6 +13,7 @@ import sys
 import tracemalloc
 import types
 import zipfile
+import zlib
 
 import pytest
 import torch
@@ -308,6 +309,29 @@ def long(number):
 
 
 TENSOR = tensor_pickle()[3 + len(text("w")) : -2]  # without the dictionary
+
+
+def test_storages_that_share_their_bytes(tmp_path):
+    """One entry's header and data stand within another's data."""
+    data, path = bytes(4000), tmp_path / "f.pt"
+    inner = zipfile.ZipInfo("archive/data/1")
+    inner.file_size = inner.compress_size = len(data)
+    inner.CRC = zlib.crc32(data)
+    count = {"numel": b"M\xe8\x03", "size": b"M\xe8\x03"}  # 1000
+    first = tensor_pickle(**count)[3 + len(text("w")) : -2]
+    second = first.replace(text("0"), text("1"))
+    pairs = text("w") + first + text("v") + second
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", b"\x80\x02}(" + pairs + b"u.")
+        archive.writestr("archive/data/0", inner.FileHeader() + data)
+        outer = archive.getinfo("archive/data/0")
+        inner.header_offset = outer.header_offset + 30 + len(outer.filename)
+        archive.filelist.append(inner)
+        archive.NameToInfo[inner.filename] = inner
+    with pytest.raises(EncoderError, match="more in its storages|[Oo]verlap"):
+        read_tensors(path)
+
+
 MODULE = b"cx\nNet\n)\x81"
 SET = b"cbuiltins\nset\n"
 LIST = b"](" + b"K\x01" * 100_000 + b"e"
