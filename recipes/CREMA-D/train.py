@@ -283,6 +283,7 @@ def export(hparams, train_set):
             visual_encoder=hparams["visual_encoder"],
             audio_encoder_source=hparams["audio_encoder_source"],
             visual_encoder_weights=hparams["visual_encoder_weights"],
+            train_clips=len(train_set),
             **{key: hparams[key] for key in RECORDED if key in hparams},
         ),
         task=hparams["task"],

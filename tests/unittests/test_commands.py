@@ -22,11 +22,13 @@ from vavl_sb.lobes.vavl import VAVL
 from vavl_sb.lobes.visual_encoder import VisualEncoder
 from vavl_sb.page import server
 from vavl_sb.training.export import export_model
+from vavl_sb.training.model_card import describe, learned_from
 from vavl_sb.training.run_metadata import (
     command_line,
     run_record,
     trained_heads,
 )
+from vavl_sb.utils.corpora import DRAWN
 from vavl_sb.utils.errors import VAVLError
 
 RATE = 16000
@@ -210,9 +212,11 @@ def make_run(folder, labels=LABELS, corpus="CREMA-D"):
         folder / "inference",
         net,
         encoder,
+        train_speakers=["1001", "1002"],
         record=run_record(
             audio_encoder=encoder.audio_encoder,
             visual_encoder=encoder.visual_encoder,
+            train_clips=3742,
             **hparams,
         ),
         task="classification",
@@ -235,6 +239,52 @@ def test_info_tells_what_an_export_records(run_folder, capsys):
     assert "Open Database" in about["licences"]["CREMA-D"]
     out = call(capsys, "info", run_folder / "inference")[1]
     assert "| audio | 7     | 0.500    | 0.250 |" in out
+
+
+def test_info_groups_what_it_tells_and_counts_the_parameters(
+    run_folder, capsys
+):
+    net = VAVL(80, 512, 3, d_model=16, encoder_layers=1, shared_layers=1)
+    state = sum(t.numel() for t in net.state_dict().values())
+    about = json.loads(call(capsys, "info", run_folder, "--json")[1])
+    assert about["parameters"] == state and about["train_clips"] == 3742
+    out = call(capsys, "info", run_folder)[1]
+    heads = [x for x in out.splitlines() if x[:1].isupper() and "," not in x]
+    titles = ["Task", "Training", "Network", "Scores", "Licences"]
+    assert [x for x in heads if x in titles] == titles
+    assert f"- Parameters, without the encoders: {state:,}\n" in out
+    assert "- Clips in training: 3742\n" in out
+    # For a terminal: no marks of Markdown, and its own characters.
+    assert "#" not in out and "`" not in out
+
+
+@pytest.mark.parametrize("drawn", [False, True])
+def test_predict_says_in_one_line_what_the_model_has_learned_from(
+    model, clips, capsys, tmp_path, drawn
+):
+    corpus = f"{DRAWN}CREMA-D" if drawn else "CREMA-D"
+    folder = make_run(tmp_path / "run", corpus=corpus)
+    target = {"target": "perceived: the emotion with most votes"}
+    (folder / "prepare_report.json").write_text(json.dumps(target))
+    make_run(folder, corpus=corpus)
+    model.about = describe(folder / "inference")
+    sound = clips / "sound.wav"
+    out = call(capsys, "predict", "M", sound)[1]
+    line = out.splitlines()[-1]
+    assert line.startswith(
+        f"Learned from {corpus} (3,742 clips, 2 speakers); its labels are "
+        "perceived: the emotion with most votes."
+    )
+    assert ("drawn faces" in line) == drawn
+    # What programs read is the list alone.
+    out = call(capsys, "predict", "M", sound, "--json")[1]
+    assert json.loads(out)[0]["file"] == str(sound)
+
+
+def test_a_loaded_model_knows_what_it_has_learned_from(run_folder):
+    model = EmotionRecognizer.from_hparams(run_folder / "inference")
+    assert model.about == describe(run_folder / "inference")
+    assert learned_from(model.about).startswith("Learned from CREMA-D (3,742")
 
 
 def test_info_never_runs_what_it_reads(run_folder, capsys, tmp_path):

@@ -71,6 +71,8 @@ def run(options: argparse.Namespace) -> int:
     """
     from tqdm import tqdm
 
+    from vavl_sb.training.model_card import learned_from
+
     # What can be wrong with the options is told before the long work.
     for name in ("audio", "plot", *FEATURES):
         if getattr(options, name) is not None and len(options.clips) > 1:
@@ -98,6 +100,8 @@ def run(options: argparse.Namespace) -> int:
                 say(*_lines(results[-1]))
     if options.json:
         say_json(results)
+    elif model.about is not None:
+        say(learned_from(model.about))
     return 1 if any("error" in result for result in results) else 0
 
 

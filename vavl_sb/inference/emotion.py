@@ -6,6 +6,7 @@ these to a prediction (:mod:`vavl_sb.inference.prediction`), in memory that does
 not grow with the clip.
 """
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,7 @@ from vavl_sb.inference.sliding_windows import CropSample, SlidingWindows
 from vavl_sb.lobes.vavl import HEADS, MODALITIES, VAVLOutput
 from vavl_sb.media.demuxing import check_file
 from vavl_sb.nnet.attribute_scale import AttributeScale
+from vavl_sb.training.model_card import describe
 from vavl_sb.training.model_file import YAML
 from vavl_sb.utils.errors import EncoderError, MediaError, VAVLError
 from vavl_sb.utils.logger import get_logger
@@ -61,6 +63,8 @@ class EmotionRecognizer(Pretrained):
 
     HPARAMS_NEEDED = ["task", "labels", "feature_extractor"]
     MODULES_NEEDED = ["vavl"]
+    # What it is and was trained on (training.model_card.describe), if known.
+    about: dict | None = None
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -121,6 +125,8 @@ class EmotionRecognizer(Pretrained):
                 )
             modules, hparams = load_parts(folder, overrides)
             model = cls(modules, hparams, **kwargs)
+        with contextlib.suppress(EncoderError):  # A trusted YAML may be alone.
+            model.about = describe(folder)
         model.hparams.feature_extractor.to(model.device)
         return model
 
