@@ -525,16 +525,9 @@ class EmotionRecognizer(Pretrained):
             "visual", "audiovisual") to a float32 tensor on the CPU, shape
             (n,): logits for classes, attributes in the corpus's own scale.
         """
-        extractor = self.hparams.feature_extractor
-        inputs = {
-            name: torch.from_numpy(found).float()[None].to(self.device)
-            for name, found in vars(extractor.pool(features)).items()
-            if found is not None
-        }
-        if not inputs:
+        out = self._forward(features)
+        if out is None:
             return {}
-        with self.inference_ctx:
-            out = self.mods.vavl(**inputs)
         found = {
             head: getattr(out, head)[0].float().cpu()
             for head in self.trained_heads
@@ -545,6 +538,55 @@ class EmotionRecognizer(Pretrained):
         limits = getattr(self.hparams, "attribute_range", None)
         to_corpus = AttributeScale(limits).to_corpus
         return {head: to_corpus(values) for head, values in found.items()}
+
+    def embed_file(self, path: str | Path) -> dict[str, np.ndarray]:
+        """The network's representation of a clip, by modality.
+
+        Arguments
+        ---------
+        path : str or Path
+            Any container with sound, picture or both. Of a clip of more than
+            30 s it is the mean over chunks of 6 s.
+
+        Returns
+        -------
+        dict
+            "audio" and "visual", as far as the clip has them and the network
+            was trained on them, to float32 of shape (d_model,).
+
+        Raises
+        ------
+        MediaError
+            The clip cannot be decoded, or has nothing of this.
+        """
+        check_file(str(path))
+        sums, seconds = {}, {}
+        for chunk in self.hparams.feature_extractor.chunks(
+            str(path), str(path)
+        ):
+            out = self._forward(chunk.features)
+            for name in set(MODALITIES) & set(self.trained_heads):
+                found = out and getattr(out, f"{name}_embedding")
+                if found is not None:
+                    length = chunk.end - chunk.start
+                    part = length * found[0].float().cpu().numpy()
+                    sums[name] = sums.get(name, 0) + part
+                    seconds[name] = seconds.get(name, 0) + length
+        if not sums:
+            raise MediaError(f"{path}: the network has no representation of it")
+        return {name: sums[name] / seconds[name] for name in sums}
+
+    @torch.no_grad()
+    def _forward(self, features):
+        """What the network says about features; None where there are none."""
+        extractor = self.hparams.feature_extractor
+        inputs = {
+            name: torch.from_numpy(found).float()[None].to(self.device)
+            for name, found in vars(extractor.pool(features)).items()
+            if found is not None
+        }
+        with self.inference_ctx:
+            return self.mods.vavl(**inputs) if inputs else None
 
     def forward(
         self,
