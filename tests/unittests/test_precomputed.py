@@ -211,13 +211,15 @@ def test_a_model_must_say_what_its_features_are(folder, tmp_path):
     part = told["visual_encoder"]
     assert part == {
         "class": "Precomputed",
-        "arguments": {"output_dim": 4, "frame_rate": 10.0},
+        "arguments": {"output_dim": 4, "frame_rate": 10.0, "columns": None},
     }
     for change, words in (
         ({"output_dim": 5}, "gives 5 numbers a frame"),
         ({"output_dim": -1}, "output_dim of visual_encoder must be an integer"),
         ({"output_dim": None}, "output_dim of visual_encoder must be"),
         ({"frame_rate": 0}, "frame_rate of visual_encoder must be"),
+        ({"columns": "abcd"}, "columns of visual_encoder must be a list"),
+        ({"columns": ["a"]}, "4 numbers a frame, but 1 columns"),
     ):
         with pytest.raises(EncoderError, match=words):
             EmotionRecognizer.from_hparams(
@@ -251,7 +253,7 @@ def test_clips_with_bad_features_lack_them_and_are_counted(folder, tmp_path):
         "large": (f"{tmp_path}/large.npy", "half precision cannot hold"),
         "nan": (f"{table}#y", "NaN"),
         "twice": (f"{table}#z", "2 times"),
-        "lacking": (f"{table}#w", "has no w"),
+        "lacking": (f"{table}#w", "has w in no row"),
         "gone": (f"{tmp_path}/gone.npy", "cannot be read"),
     }
     clips = {

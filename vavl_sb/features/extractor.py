@@ -319,11 +319,12 @@ class FeatureExtractor:
         MediaError
             In one line: they cannot be read, or are of another dimension.
         """
-        if isinstance(source, np.ndarray):
-            frames, what = source, name
-        else:
-            frames, what = read_features(source), str(source)
-        wanted = getattr(self, f"{modality}_encoder").output_dim
+        encoder = getattr(self, f"{modality}_encoder")
+        frames, what = source, name
+        if not isinstance(source, np.ndarray):
+            columns = getattr(encoder, "columns", None)
+            frames, what = read_features(source, columns), str(source)
+        wanted = encoder.output_dim
         if frames.ndim != 2 or frames.shape[1] != wanted or not len(frames):
             raise MediaError(
                 f"{what}: {modality} features must be of shape (T, {wanted}), "

@@ -71,6 +71,13 @@ _BOOLEAN = ("true or false", lambda value: type(value) is bool)
 _WIDTH = _integer(1, 2**17)
 _RATE = _number(0.001, 1000)
 _SHARE = _number(0, 1)
+_NAMES = (
+    "a list of names",
+    lambda value: (
+        type(value) is list
+        and all(type(name) is str and len(name) <= 200 for name in value)
+    ),
+)
 
 # Class to its module and to the arguments that it may get.
 CLASSES = {
@@ -109,7 +116,11 @@ CLASSES = {
     ),
     "Precomputed": (
         "vavl_sb.lobes.precomputed",
-        {"output_dim": _WIDTH, "frame_rate": _or_null(_RATE)},
+        {
+            "output_dim": _WIDTH,
+            "frame_rate": _or_null(_RATE),
+            "columns": _or_null(_NAMES),
+        },
     ),
     "FaceTracker": (
         "vavl_sb.faces.tracker",
