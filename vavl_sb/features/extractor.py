@@ -320,8 +320,9 @@ class FeatureExtractor:
             In one line: they cannot be read, or are of another dimension.
         """
         encoder = getattr(self, f"{modality}_encoder")
-        frames, what = source, name
-        if not isinstance(source, np.ndarray):
+        if isinstance(source, np.ndarray):
+            frames, what = source, name
+        else:
             columns = getattr(encoder, "columns", None)
             frames, what = read_features(source, columns), str(source)
         wanted = encoder.output_dim
