@@ -150,6 +150,7 @@ def prepare_ravdess(
         utterances.items,
         labels,
         report,
+        target="acted: the emotion that the actor was to show",
         partition=str(partition),
         task="classification",
         labels=list(labels),

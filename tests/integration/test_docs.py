@@ -322,6 +322,7 @@ NEEDS = {
     "docs/protocol.md": [make_protocols],
     "docs/encoders.md": [make_manifests],
     "docs/features.md": [make_manifests],
+    "docs/extend.md": [make_manifests],
 }
 MARKED = {
     "README.md": 3,
@@ -471,8 +472,23 @@ def check_features(folder):
     assert scores["clips"]["failed"] == {}
 
 
+def check_extend(folder):
+    """The fusion, the loss and the metric were those, and the export is."""
+    metrics = read_json(folder / "results/mine/metrics.json")
+    # Of two classes, one of the two likeliest is always right.
+    assert metrics["test"]["audiovisual"]["top2"] == 1.0
+    network = read_json(folder / "results/mine/inference/model.json")["network"]
+    assert network["class"] == "my_fusion.Gated"
+    assert network["arguments"]["d_model"] == 32
+    log = (folder / "results/mine/train_log.txt").read_text(encoding="utf-8")
+    assert "audio_prediction_loss" in log and "reconstruction" not in log
+    with pytest.raises(EncoderError, match="my_fusion.Gated.*--trust"):
+        EmotionRecognizer.from_hparams(folder / "results/mine/inference")
+
+
 CHECKS = {
     "docs/features.md": check_features,
+    "docs/extend.md": check_extend,
     "docs/own_corpus.md": check_own_corpus,
     "docs/encoders.md": check_encoders,
 }

@@ -17,6 +17,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from numbers import Real
+from pathlib import Path
 
 from tqdm import tqdm
 
@@ -304,7 +305,9 @@ def prepare_corpus(
     read_labels: Callable,
     outputs: Sequence[str],
     report: PrepareReport,
+    target: str,
     label_file: str | None = None,
+    ceiling: Callable | None = None,
     **arguments,
 ) -> None:
     """Makes the manifests of a corpus, and prepare_report.json beside them.
@@ -330,8 +333,14 @@ def prepare_corpus(
         Classes, or attributes, of the task.
     report : PrepareReport
         Is told of all clips that are left out.
+    target : str
+        What the labels are: acted or perceived, and by whom. Scores are told
+        with it.
     label_file : str, optional
         What `read_labels` reads.
+    ceiling : callable, optional
+        Gives how high a score on such labels can be, for the report: see
+        :mod:`vavl_sb.dataio.label_ceiling`.
     **arguments
         All else that changes the manifests, of JSON types: `partition`,
         `task` ("classification" or "regression"), `withhold_audio`,
@@ -388,6 +397,8 @@ def prepare_corpus(
         report,
         save_report,
         kept=kept,
+        target=target,
+        ceiling=ceiling() if ceiling is not None else None,
         arguments=arguments,
         data_folder=os.path.abspath(data_folder),
         fingerprint=mark,
@@ -479,6 +490,27 @@ def recorded_folder(folder: str) -> str:
             f"{path}: cannot be used ({error}); give a folder that a recipe "
             "prepared (train.py ... --prepare_only True writes one)"
         ) from None
+
+
+def read_target(folder: str | Path) -> dict:
+    """What the labels of a prepared folder are, and how high a score can be.
+
+    Arguments
+    ---------
+    folder : str or Path
+        A run's output folder.
+
+    Returns
+    -------
+    dict
+        ``target`` and ``ceiling``, as :func:`prepare_corpus` was given them;
+        None for what no report in the folder says.
+    """
+    try:
+        report = read_json(os.path.join(folder, REPORT))
+        return {key: report.get(key) for key in ("target", "ceiling")}
+    except (OSError, ValueError, AttributeError):
+        return {"target": None, "ceiling": None}
 
 
 def _collect(found, label_file, report):

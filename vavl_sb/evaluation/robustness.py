@@ -369,6 +369,7 @@ def report_lines(result: dict) -> list:
     metrics = {
         "task": result["task"],
         "labels": result["labels"],
+        "target": result.get("target"),
         "test": clean,
         "n_test": {head: s["n"] for head, s in clean.items()},
     }

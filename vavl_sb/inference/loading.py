@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from vavl_sb.features.extractor import FeatureExtractor
-from vavl_sb.lobes.vavl import MODALITIES, VAVL
+from vavl_sb.lobes.vavl import MODALITIES
 from vavl_sb.training.model_file import (
     AUDIO_ENCODER,
     ENCODER_FILES,
@@ -55,9 +55,10 @@ def load_parts(
     model = _overridden(read_model(folder), overrides or {})
     check_parts(model, folder / MODEL)
     _check_files(model, folder)
+    kind = find_class(model["network"]["class"])
     network = model["network"]["arguments"]
-    _check_sizes(network, folder)
-    net = VAVL(**network)
+    _check_sizes(kind, network, folder)
+    net = kind(**network)
     load_weights(net, folder / WEIGHTS)
     audio_encoder = _make(model, "audio_encoder", folder)
     visual_encoder = _make(model, "visual_encoder", folder)
@@ -83,7 +84,7 @@ def check_dims(net: torch.nn.Module, extractor: FeatureExtractor) -> None:
 
     Arguments
     ---------
-    net : vavl_sb.lobes.vavl.VAVL
+    net : AudioVisualNetwork
         The network.
     extractor : vavl_sb.features.extractor.FeatureExtractor
         With the encoders.
@@ -170,7 +171,7 @@ def _check_files(model, folder):
             )
 
 
-def _check_sizes(settings, folder):
+def _check_sizes(kind, settings, folder):
     """Refuses settings that are not those of the weights."""
     path = folder / WEIGHTS
     try:
@@ -192,7 +193,7 @@ def _check_sizes(settings, folder):
     try:
         # On no device: shapes without memory.
         with torch.device("meta"):
-            net = VAVL(**settings)
+            net = kind(**settings)
     except (VAVLError, ValueError, TypeError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise EncoderError(

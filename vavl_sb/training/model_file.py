@@ -12,6 +12,7 @@ import os
 import stat
 from pathlib import Path
 
+from vavl_sb.lobes.fusion import NETWORKS
 from vavl_sb.lobes.vavl import HEADS
 from vavl_sb.utils.errors import EncoderError
 from vavl_sb.utils.files import parse_json
@@ -79,27 +80,33 @@ _NAMES = (
     ),
 )
 
+# Arguments of networks. Each head of attention holds frames x frames scores.
+_NETWORK = {
+    "audio_dim": _WIDTH,
+    "visual_dim": _WIDTH,
+    "num_outputs": _integer(1, 1000),
+    "d_model": _integer(1, 2**13),
+    "projection_dim": _integer(1, 2**13),
+    "encoder_layers": _integer(1, 100),
+    "shared_layers": _integer(0, 100),
+    "residual": _BOOLEAN,
+    "nhead": _integer(1, 16),
+    "d_ffn": _or_null(_integer(1, 2**15)),
+    "kernel_size": _integer(1, 2**10),
+    "dropout": _SHARE,
+    "head_dropout": _SHARE,
+    "modality_dropout": _SHARE,
+    "feature_noise": _number(0, 1000),
+    "strength": _or_null(_number(1e-12, 1e12)),
+}
+_NETWORKS = tuple(path.rpartition(".")[2] for path in NETWORKS.values())
+
 # Class to its module and to the arguments that it may get.
 CLASSES = {
-    "VAVL": (
-        "vavl_sb.lobes.vavl",
-        {
-            "audio_dim": _WIDTH,
-            "visual_dim": _WIDTH,
-            "num_outputs": _integer(1, 1000),
-            "d_model": _integer(1, 2**13),
-            "projection_dim": _integer(1, 2**13),
-            "encoder_layers": _integer(1, 100),
-            "shared_layers": _integer(0, 100),
-            "residual": _BOOLEAN,
-            "nhead": _integer(1, 16),  # Each holds frames x frames scores.
-            "d_ffn": _or_null(_integer(1, 2**15)),
-            "kernel_size": _integer(1, 2**10),
-            "dropout": _SHARE,
-            "head_dropout": _SHARE,
-            "feature_noise": _number(0, 1000),
-        },
-    ),
+    **{
+        path.rpartition(".")[2]: (path.rpartition(".")[0], _NETWORK)
+        for path in NETWORKS.values()
+    },
     "AudioEncoder": (
         "vavl_sb.lobes.audio_encoder",
         {
@@ -145,7 +152,7 @@ CLASSES = {
 }
 # What a model is made of, and the classes that may stand there.
 PARTS = {
-    "network": ("VAVL",),
+    "network": _NETWORKS,
     "audio_encoder": ("AudioEncoder", "Precomputed"),
     "visual_encoder": ("VisualEncoder", "Precomputed"),
     "face_tracker": ("FaceTracker",),
@@ -397,6 +404,7 @@ def _is_metadata(value):
     speakers = value.get("train_speakers", [])
     return (
         all(type(value.get(key, {})) is dict for key in objects)
+        and all(type(value.get(k, "")) is str for k in ("target", "ceiling"))
         and all(
             type(scores) is dict and type(scores.get("ccc", {})) is dict
             for scores in test.values()

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from vavl_sb.dataio.label_ceiling import ceiling_text
+from vavl_sb.dataio.preparation import read_target
 from vavl_sb.lobes.hf_config import read_config
 from vavl_sb.lobes.precomputed import Precomputed
 from vavl_sb.lobes.vavl import HEADS, MODALITIES
@@ -37,7 +39,9 @@ ENCODERS = {
 }
 
 
-def trained_heads(features: dict, clips: Iterable[str]) -> list[str]:
+def trained_heads(
+    features: dict, clips: Iterable[str], from_pairs: bool = True
+) -> list[str]:
     """Heads that the training clips let learn.
 
     A model trained on voices alone has a visual and an audio-visual head as
@@ -50,6 +54,9 @@ def trained_heads(features: dict, clips: Iterable[str]) -> list[str]:
         From :func:`vavl_sb.features.cache.read_index`.
     clips : iterable of str
         Ids of the training clips.
+    from_pairs : bool
+        Whether the audio-visual head learns from clips with both; False where
+        it is there as soon as both others have learned.
 
     Returns
     -------
@@ -66,6 +73,8 @@ def trained_heads(features: dict, clips: Iterable[str]) -> list[str]:
         frozenset(m for m in MODALITIES if features[clip][m] is not None)
         for clip in clips
     }
+    if not from_pairs:
+        found = {frozenset().union(*found)}
     return [
         head
         for head in HEADS
@@ -101,9 +110,11 @@ def run_record(
     -------
     dict
         ``run`` (command, seed, partition and other settings that the scores
-        depend on), ``encoder_names``, and ``test`` and ``n_test`` as in
-        metrics.json, without confusion matrices.
+        depend on), ``encoder_names``, ``test`` and ``n_test`` as in
+        metrics.json, without confusion matrices, and ``target`` and
+        ``ceiling``: what the labels are, and how high a score on them can be.
     """
+    labels = read_target(output_folder)
     run = {key: _public(value) for key, value in settings.items()}
     return {
         "run": {"command": command_line(sys.argv), **run},
@@ -112,6 +123,8 @@ def run_record(
             "visual": _encoder_name(visual_encoder, visual_encoder_weights),
         },
         **_scores(Path(output_folder) / "metrics.json"),
+        "target": labels["target"] or "",
+        "ceiling": ceiling_text(labels["ceiling"]),
     }
 
 
@@ -128,7 +141,8 @@ def describe(folder: str | Path) -> dict[str, Any]:
     dict
         ``folder``, ``task``, ``labels``, ``attribute_range``, ``corpus``,
         ``trained_heads``, ``encoders`` (their names), ``network`` (its
-        settings), ``train_speakers``, ``run``, ``test``, ``n_test`` and
+        settings), ``train_speakers``, ``run``, ``test``, ``n_test``,
+        ``target`` (of the labels), ``ceiling`` (of the scores) and
         ``licences`` (of each corpus, of the encoders and of the weights).
         None where nothing was recorded.
 
@@ -152,7 +166,10 @@ def describe(folder: str | Path) -> dict[str, Any]:
         own = name in (None, what)  # A class of the user's has no other name.
         encoders[modality] = what if own else f"{what} ({name})"
     plain = ("task", "labels", "attribute_range", "corpus", "trained_heads")
-    recorded = ("train_speakers", "run", "test", "n_test")
+    recorded = (
+        *("train_speakers", "run", "test", "n_test"),
+        *("target", "ceiling"),
+    )
     return {
         "folder": str(folder),
         **{key: model[key] for key in plain},
