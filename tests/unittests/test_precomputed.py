@@ -139,6 +139,11 @@ def test_a_frame_rate_is_asked_for_where_time_matters(folder, monkeypatch):
     model = EmotionRecognizer.from_hparams(folder / "no_rate")
     options = {"visual_features": folder / "a.npy"}
     assert model.predict_file(folder / "a.wav", **options)
+    alone = model.predict_file(None, **options)
+    frames = FRAMES.astype(np.float64)
+    moments = np.concatenate([frames.mean(0), frames.std(0)])[None]
+    truth = heads(model, None, moments.astype(np.float16)).visual
+    assert same(alone, truth)
     with pytest.raises(VAVLError, match="visual_features_rate"):
         model.analyze(folder / "a.wav", **options)
     monkeypatch.setattr("vavl_sb.features.extractor.WHOLE", 2.0)
@@ -241,9 +246,8 @@ def extract(clips, made, tmp_path):
 def test_clips_with_bad_features_lack_them_and_are_counted(folder, tmp_path):
     wav, good = str(folder / "a.wav"), str(folder / "a.npy")
     table = tmp_path / "table.csv"
-    table.write_text(
-        "name,a,b,c,d\nx,1,2,3,4\ny,1,2,3,nan\nz,1,2,3,4\nz,1,2,3,4"
-    )
+    rows = "x,1,2,3,4 y,1,2,3,nan z,1,2,3,4 z,1,2,3,4 other,5,6,7,8"
+    table.write_text("\n".join(["name,a,b,c,d", *rows.split()]))
     np.save(tmp_path / "wide.npy", np.zeros((3, 5)))
     np.save(tmp_path / "none.npy", np.zeros((0, 4)))
     np.save(tmp_path / "large.npy", np.full((2, 4), 1e6))
@@ -262,6 +266,7 @@ def test_clips_with_bad_features_lack_them_and_are_counted(folder, tmp_path):
     }
     clips["good"] = {"wav": None, "video": None, "visual_features": good}
     clips["row"] = {"wav": wav, "video": None, "visual_features": f"{table}#x"}
+    clips["row 2"] = {**clips["row"], "visual_features": f"{table}#other"}
     clips["raw"] = {"wav": wav, "video": str(folder / "a.mp4")}
     index, report = extract(clips, extractor(), tmp_path)
     assert set(report["failed"]) == {f"{n} (visual)" for n in [*cases, "raw"]}
@@ -273,9 +278,9 @@ def test_clips_with_bad_features_lack_them_and_are_counted(folder, tmp_path):
     assert all(index[name]["audio"] for name in (*cases, "row", "raw"))
     stored = FeatureCache(tmp_path / "features").read(index["good"]["visual"])
     np.testing.assert_array_equal(stored, FRAMES)
-    row = FeatureCache(tmp_path / "features").read(index["row"]["visual"])
-    np.testing.assert_array_equal(row, [[1, 2, 3, 4]])
-    assert index["good"]["visual"] != index["row"]["visual"]
+    for name, row in (("row", [[1, 2, 3, 4]]), ("row 2", [[5, 6, 7, 8]])):
+        stored = FeatureCache(tmp_path / "features").read(index[name]["visual"])
+        np.testing.assert_array_equal(stored, row)
     # The other way round: an encoder of raw clips, and features.
     raw = FeatureExtractor(
         AudioEncoder("logmel"), VisualEncoder(), FaceTracker(None)
