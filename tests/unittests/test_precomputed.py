@@ -9,6 +9,8 @@ import torch
 from small_clips import grays, sine, write
 
 from vavl_sb.cli import main
+from vavl_sb.evaluation.corruption import choose_conditions, make_noise
+from vavl_sb.evaluation.robustness import RobustnessTest
 from vavl_sb.faces.tracker import FaceTracker
 from vavl_sb.features.cache import FeatureCache, read_index
 from vavl_sb.features.extraction import extract_features
@@ -167,10 +169,21 @@ def test_a_long_clip_gets_the_features_of_each_chunk(
         np.testing.assert_array_equal(chunk.features.visual, part)
 
 
-def test_what_a_model_needs_is_told_in_one_line(model, folder):
+def test_what_a_model_needs_is_told_in_one_line(
+    model, folder, caplog, monkeypatch
+):
+    # No face is looked for that nobody could encode.
+    monkeypatch.setattr(FaceTracker, "track", None)
+    needs = "takes visual features, not raw clips; give visual_features"
     said = model.predict_file(folder / "a.mp4")
     assert said.modality == "audio"  # All that it can see of such a clip.
-    needs = "takes visual features, not raw clips; give visual_features"
+    (told,) = caplog.messages
+    assert needs in told and str(folder / "a.mp4") in told
+    caplog.clear()
+    files = {"visual_features": folder / "a.npy"}
+    model.predict_file(folder / "a.mp4", **files)
+    model.predict_file(folder / "a.wav")
+    assert caplog.messages == []
     crops = torch.zeros(2, 32, 32, 3, dtype=torch.uint8)
     for call in (
         lambda: model.predict_file(folder / "a.mp4", "visual"),
@@ -319,3 +332,10 @@ def test_both_modalities_may_be_features(folder, tmp_path):
     ]
     out = heads(model, sound[2:4], FRAMES[10:20])
     assert same(found.timeline[1].emotion, out.audiovisual)
+    # vavl evaluate: frames can be lost, and sound not made noisy.
+    test = RobustnessTest(model, choose_conditions([]), 0, make_noise(0))
+    test.run({"a": {**clip, "emotion": "sad", "spk_id": "x"}})
+    summary = test.summary()
+    assert summary["clips"]["with_both"] == 1 and not summary["clips"]["failed"]
+    assert set(summary["skipped"]) == {"noise", "sound-end", "sound-middle"}
+    assert set(summary["conditions"]) == {"modalities", "missing", "face"}
