@@ -6,19 +6,20 @@ import pytest
 from conftest import SMALL, run_recipe
 
 from vavl_sb.inference import EmotionRecognizer
+from vavl_sb.lobes.vavl import HEADS, MODALITIES
 
 
 @pytest.mark.parametrize(
-    "fusion, hparams, epochs, heads",
+    "fusion, hparams, epochs, heads, withheld",
     [
         # It is fitted before the first epoch, of which one is then enough; its
         # product needs no clip that has both.
-        ("linear", "vavl_cls.yaml", 1, ["audio", "visual", "audiovisual"]),
-        ("auxformer", "vavl_reg.yaml", 2, ["audio", "visual"]),
+        ("linear", "vavl_cls.yaml", 1, HEADS, ("0.4", "0.4")),
+        ("auxformer", "vavl_reg.yaml", 2, MODALITIES, ("0.4", "0.45")),
     ],
 )
 def test_another_network_is_trained_and_exported(
-    small_corpus, tmp_path, fusion, hparams, epochs, heads
+    small_corpus, tmp_path, fusion, hparams, epochs, heads, withheld
 ):
     folder = tmp_path / "out"
     arguments = [
@@ -27,21 +28,17 @@ def test_another_network_is_trained_and_exported(
         *("--feature_folder", tmp_path / "features"),
         *("--partition", small_corpus / "partition.json"),
         # Each clip that has both loses one of the two.
-        *("--withhold_audio", "0.4", "--withhold_visual", "0.45"),
+        *("--withhold_audio", withheld[0], "--withhold_visual", withheld[1]),
         *SMALL,
         *("--fusion", fusion),
     ]
     run_recipe("CREMA-D", *arguments, hparams=hparams)
     metrics = (folder / "metrics.json").read_text()
-    assert list(json.loads(metrics)["test"]) == [
-        "audio",
-        "visual",
-        "audiovisual",
-    ]
+    assert list(json.loads(metrics)["test"]) == list(HEADS)
     log = (folder / "train_log.txt").read_text().splitlines()
     assert sum(line.startswith("epoch: ") for line in log) == epochs
     about = json.loads((folder / "inference" / "model.json").read_text())
-    assert about["trained_heads"] == heads
+    assert about["trained_heads"] == list(heads)
     model = EmotionRecognizer.from_hparams(folder / "inference")
     count = sum(p.numel() for p in model.mods.vavl.parameters())
     assert about["metadata"]["parameters"] == count
