@@ -18,10 +18,18 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+
+from vavl_sb.dataio.label_ceiling import (
+    rating_ceiling,
+    vote_ceiling,
+    votes_as_ratings,
+)
 from vavl_sb.dataio.preparation import (
     SPLIT_SETS,
     ClipLabels,
     PrepareReport,
+    add_features,
     find_media,
     prepare_corpus,
     read_partition,
@@ -33,8 +41,17 @@ CLASSES = ("angry", "disgust", "fear", "happy", "neutral", "sad")
 # Columns of the vote table and codes in the files' names, as CLASSES.
 VOTE_COLUMNS = ("A", "D", "F", "H", "N", "S")
 CODES = ("ANG", "DIS", "FEA", "HAP", "NEU", "SAD")
-# First digit of a row's number in the vote table: 1 voice, 2 face, 3 both.
+# First digit of a row's number in the vote table: what people were shown.
+CONDITIONS = {"1": "audio", "2": "visual", "3": "audiovisual"}
 AUDIOVISUAL = "3"
+# What the labels are: by label source or task.
+ACTED = "acted: the emotion that the actor was to show"
+PERCEIVED = {
+    "classification": "perceived: the emotion with more than half of the votes "
+    "of people who saw and heard the clip",
+    "regression": "perceived: the shares of the votes of people who saw and "
+    "heard the clip",
+}
 VOTES = os.path.join("processedResults", "tabulatedVotes.csv")
 FILES = {("AudioWAV", ".wav"): "audio", ("VideoFlash", ".flv"): "video"}
 NAME = re.compile(r"\d{4}_[A-Z]{3}_([A-Z]{3})_[A-Z]{1,2}", re.ASCII)
@@ -52,6 +69,8 @@ def prepare_cremad(
     label_csv: str | None = None,
     task: str = "classification",
     label_source: str = "votes",
+    audio_features: str | None = None,
+    visual_features: str | None = None,
     withhold_audio: float = 0.0,
     withhold_visual: float = 0.0,
     seed: int = 1234,
@@ -83,6 +102,9 @@ def prepare_cremad(
     label_source : str
         "votes": the class is the one with more than half of the audio-visual
         votes. "acted": the emotion in the file's name, for every clip.
+    audio_features, visual_features : str, optional
+        A folder with a file of features a clip, or a table of them, in place
+        of sound or picture; see :mod:`vavl_sb.utils.feature_files`.
     withhold_audio, withhold_visual : float
         Share, in [0, 1), of the training clips with that modality from which
         it is taken; see :func:`vavl_sb.dataio.preparation.withhold`.
@@ -108,15 +130,22 @@ def prepare_cremad(
     media = find_media(
         data_folder, _identify, report, "CREMA-D's AudioWAV and VideoFlash"
     )
+    add_features(
+        media,
+        lambda name: parse_name(name)[0],
+        report,
+        audio_features=audio_features,
+        visual_features=visual_features,
+    )
     label_file = label_csv or os.path.join(data_folder, VOTES)
 
     def read_labels():
         """Clip ids and labels, from where the arguments say."""
         if acted:
-            clips = {**media["audio"], **media["video"]}
+            clips = {clip for group in media.values() for clip in group}
             return [
                 (clip, ClipLabels(clip[:4], {"emotion": parse_name(clip)[1]}))
-                for clip in clips
+                for clip in sorted(clips)
             ]
         return (read_released if label_csv else read_votes)(label_file, report)
 
@@ -128,7 +157,10 @@ def prepare_cremad(
         read_labels,
         CLASSES,
         report,
+        target=ACTED if acted else PERCEIVED.get(task, ""),
         label_file=None if acted else str(label_file),
+        # Also for the released labels, which are of these votes.
+        ceiling=None if acted else lambda: read_ceiling(data_folder, task),
         partition=str(partition),
         label_csv=str(label_csv) if label_csv else None,
         task=task,
@@ -298,6 +330,46 @@ def read_released(
         labels = _labels(clip, emotion, shares, where)
         labels.split = SPLIT_SETS[row["Split_Set"]]
         yield clip, labels
+
+
+def read_ceiling(data_folder: str, task: str) -> dict | None:
+    """How high a score can be, by the votes of the official table.
+
+    Arguments
+    ---------
+    data_folder : str
+        The corpus.
+    task : str
+        "classification" or "regression".
+
+    Returns
+    -------
+    dict or None
+        By what people were shown ("audio", "visual", "audiovisual"), the
+        :func:`~vavl_sb.dataio.label_ceiling.vote_ceiling` of all clips of the
+        table, or for regression the ``rating_ceiling`` of the shares; None
+        without a table of whole numbers of votes.
+    """
+    path = os.path.join(data_folder, VOTES)
+    if not os.path.isfile(path):
+        return None
+    votes: dict = {shown: {} for shown in CONDITIONS.values()}
+    report = PrepareReport()  # read_votes has told of bad rows.
+    for where, row in read_table(path, (*VOTE_COLUMNS, "fileName")):
+        shown = CONDITIONS.get((next(iter(row.values())) or "")[:1])
+        counts = [row[column] for column in VOTE_COLUMNS]
+        parsed = _parse_row(row["fileName"] or "", counts, where, report)
+        if shown and parsed and all(n.is_integer() for n in parsed[1]):
+            votes[shown][parsed[0]] = parsed[1]
+    ceiling = {}
+    for shown, rows in votes.items():
+        counts = np.array(list(rows.values()), dtype=int)
+        acted = [CLASSES.index(parse_name(clip)[1]) for clip in rows]
+        if len(rows) and task == "classification":
+            ceiling[shown] = vote_ceiling(counts, acted)
+        elif len(rows):
+            ceiling[shown] = rating_ceiling(votes_as_ratings(counts), CLASSES)
+    return ceiling or None
 
 
 def _parse_row(stem, values, where, report):

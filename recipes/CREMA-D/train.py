@@ -65,7 +65,7 @@ logger = get_logger(__name__)
 RECORDED = (
     *("seed", "partition", "also_train"),
     *("withhold_audio", "withhold_visual", "pretrained_from"),
-    *("mixup", "feature_noise"),
+    *("mixup", "feature_noise", "audio_features", "visual_features"),
 )
 
 
@@ -264,10 +264,7 @@ def dataio_prep(hparams, splits, device):
         features=read_index(hparams["feature_index"]),
         task=hparams["task"],
         labels=hparams["labels"],
-        dims={
-            "audio": hparams["audio_encoder"].output_dim,
-            "visual": hparams["visual_encoder"].output_dim,
-        },
+        dims={m: hparams["feature_extractor"].dim(m) for m in MODALITIES},
         cache=hparams["feature_folder"],
         raw_audio=raw_audio,
     )

@@ -35,11 +35,15 @@ import os
 import re
 from collections.abc import Iterator
 
+import numpy as np
+
+from vavl_sb.dataio.label_ceiling import rating_ceiling
 from vavl_sb.dataio.manifest import SPLITS
 from vavl_sb.dataio.preparation import (
     SPLIT_SETS,
     ClipLabels,
     PrepareReport,
+    add_features,
     find_media,
     prepare_corpus,
     read_partition,
@@ -55,6 +59,13 @@ NO_CLASS = {"O": "raters saw another emotion", "X": "raters did not agree"}
 KEYS = ("A", "V", "D")
 COLUMNS = ("EmoAct", "EmoVal", "EmoDom")
 LOWEST, HIGHEST = 1.0, 5.0
+# What the labels are, by task.
+PERCEIVED = {
+    "classification": "perceived: the emotion that most raters who saw and "
+    "heard the clip chose",
+    "regression": "perceived: the mean rating of people who saw and heard the "
+    "clip",
+}
 FILES = {".wav": "audio", ".avi": "video"}
 NAME = re.compile(
     r"(?:MSP|UTD)-(IMPROV-S\d\d[AHNS]-([FM]0([1-6]))-[PRST]-[FM]{2}\d+)",
@@ -71,6 +82,8 @@ def prepare_msp_improv(
     label_csv: str | None = None,
     task: str = "regression",
     csv_activation: str = "flipped",
+    audio_features: str | None = None,
+    visual_features: str | None = None,
     withhold_audio: float = 0.0,
     withhold_visual: float = 0.0,
     seed: int = 1234,
@@ -104,6 +117,9 @@ def prepare_msp_improv(
     csv_activation : str
         "flipped": in the CSV, EmoAct 5 is very active, as in the released
         files. "raw": there, 1 is very active, and it is turned here.
+    audio_features, visual_features : str, optional
+        A folder with a file of features a clip, or a table of them, in place
+        of sound or picture; see :mod:`vavl_sb.utils.feature_files`.
     withhold_audio, withhold_visual : float
         Share, in [0, 1), of the training clips with that modality from which
         it is taken; see :func:`vavl_sb.dataio.preparation.withhold`.
@@ -129,6 +145,13 @@ def prepare_msp_improv(
     media = find_media(
         data_folder, _identify, report, "MSP-IMPROV's session1 to session6"
     )
+    add_features(
+        media,
+        lambda name: parse_name(name)[0],
+        report,
+        audio_features=audio_features,
+        visual_features=visual_features,
+    )
     label_file = str(label_csv or find_ratings(data_folder))
 
     def read_labels():
@@ -145,6 +168,10 @@ def prepare_msp_improv(
         read_labels,
         CLASSES if task == "classification" else ATTRIBUTES,
         report,
+        target=PERCEIVED.get(task, ""),
+        ceiling=(lambda: read_ceiling(data_folder))
+        if task == "regression"
+        else None,
         label_file=label_file,
         partition=str(partition),
         label_csv=str(label_csv) if label_csv else None,
@@ -263,8 +290,8 @@ def read_ratings(
     ---------
     path : str
         As :func:`find_ratings` finds it. A clip has a line ``NAME.avi; N;
-        A:2.4; V:3.2 ; D:3.0 ; N:3.6;``; lines of single raters follow it and
-        are not used.
+        A:2.4; V:3.2 ; D:3.0 ; N:3.6;``; lines of single raters follow it, of
+        which :func:`read_ceiling` makes use.
     report : PrepareReport
         Is told of lines whose name cannot be read.
 
@@ -283,11 +310,58 @@ def read_ratings(
             if extension.lower() not in FILES:
                 continue  # a rater's line, or an empty one
             where = f"{path}, line {number}"
-            pairs = [field.split(":", 1) for field in fields if ":" in field]
-            values = {key.strip().upper(): text for key, text in pairs}
-            texts = {key: values.get(key, "") for key in KEYS}
+            texts = _texts(fields)
             letter = fields[0].upper() if fields else ""
             yield from _labels(stem, texts, True, where, report, letter)
+
+
+def _texts(fields):
+    """What a line's fields say of each of KEYS, such as ``A:2.4``."""
+    pairs = [field.split(":", 1) for field in fields if ":" in field]
+    values = {key.strip().upper(): text for key, text in pairs}
+    return {key: values.get(key, "") for key in KEYS}
+
+
+def read_ceiling(data_folder: str) -> dict | None:
+    """How high a score can be, by the lines of the single raters.
+
+    Arguments
+    ---------
+    data_folder : str
+        The corpus.
+
+    Returns
+    -------
+    dict or None
+        Under "audiovisual", which is what the raters were shown, the
+        :func:`~vavl_sb.dataio.label_ceiling.rating_ceiling`; None without
+        ratings of two raters of any clip. Which end of the scale is very
+        active does not matter to it.
+    """
+    clips: list[list] = []
+    try:
+        path = find_ratings(data_folder)
+    except CorpusError:  # With a label_csv it need not be there.
+        return None
+    with open(path, encoding="utf-8-sig", errors="replace") as file:
+        for line in file:
+            name, *fields = (field.strip() for field in line.split(";"))
+            if os.path.splitext(name)[1].lower() in FILES:
+                clips.append([])
+                continue
+            try:
+                rating = [float(text) for text in _texts(fields).values()]
+            except ValueError:
+                continue
+            if clips and all(LOWEST <= value <= HIGHEST for value in rating):
+                clips[-1].append(rating)
+    most = max(map(len, clips), default=0)
+    if most < 2:
+        return None
+    ratings = np.full((len(clips), most, len(KEYS)), np.nan)
+    for clip, rows in zip(ratings, clips, strict=True):
+        clip[: len(rows)] = np.reshape(rows, (-1, len(KEYS)))
+    return {"audiovisual": rating_ceiling(ratings, ATTRIBUTES)}
 
 
 def read_released(

@@ -149,6 +149,27 @@ def test_the_class_is_the_one_with_more_than_half_of_the_votes(corpus, log):
     assert "left out: 1 no majority" in log.text
 
 
+def test_the_report_names_the_target_and_how_high_a_score_can_be(corpus):
+    corpus.vote(VOTES, "300009,0.5,9,0,0,0,0.5,1004_WSI_HAP_XX,10")
+    _, report = corpus.prepare()
+    assert report["target"].startswith("perceived: the emotion with more than")
+    found = report["ceiling"]
+    # What is no whole number of votes is nobody's panel.
+    assert {shown: c["clips"] for shown, c in found.items()} == {
+        shown: len(VOTES) for shown in ("audio", "visual", "audiovisual")
+    }
+    # All agree on what they heard, or saw, alone: see Corpus.vote.
+    assert found["audio"]["split_half"] == found["visual"]["split_half"] == 1
+    assert 0.4 < found["audiovisual"]["split_half"] < 1
+    assert found["audiovisual"]["with_majority"]["clips"] == len(VOTES) - 1
+    _, report = corpus.prepare(task="regression")
+    assert report["target"].startswith("perceived: the shares of the votes")
+    assert list(report["ceiling"]["audiovisual"]["ccc"]) == list(CLASSES)
+    _, report = corpus.prepare(label_source="acted")
+    assert report["target"].startswith("acted")
+    assert report["ceiling"] is None
+
+
 def test_regression_needs_no_majority(corpus):
     entries = corpus.entries(task="regression")
     assert set(entries) == set(VOTES)
@@ -241,10 +262,6 @@ def test_a_killed_preparation_is_not_taken_for_done(corpus, monkeypatch, log):
     log.clear()
     assert corpus.prepare()[0] == first and "skipping" not in log.text
     assert set(corpus.entries(task="regression")) == set(VOTES)
-
-
-def test_skip_prep_does_nothing():
-    prepare_cremad("/no/such/corpus", "a.json", "b.json", "c.json", skip_prep=1)
 
 
 # Media that are missing or broken.

@@ -75,6 +75,7 @@ def run(options: argparse.Namespace) -> int:
     int
         Exit status, 0: clips that fail are counted, and the rest goes on.
     """
+    from vavl_sb.dataio.preparation import read_target
     from vavl_sb.evaluation.corruption import choose_conditions, make_noise
     from vavl_sb.evaluation.robustness import (
         RobustnessTest,
@@ -104,6 +105,7 @@ def run(options: argparse.Namespace) -> int:
         "noise": options.noise or "white",
         "task": task,
         "labels": labels,
+        "target": read_target(Path(options.manifest).parent)["target"],
         **test.summary(),
     }
     lines = write_report(options.output, result, test.clean)

@@ -70,6 +70,8 @@ def _lines(about):
     for head, scores in (about["test"] or {"scores": None}).items():
         said = _scores(scores, about, head) if scores else unknown
         rows.append((f"test: {head}", said))
+    for key in ("target", "ceiling"):
+        rows.append((f"scores: {key}", about[key] or None))
     for what, terms in about["licences"].items():
         rows.append((f"terms of {what}", terms))
     return [

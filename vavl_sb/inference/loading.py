@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 
+from vavl_sb.features.extractor import FeatureExtractor
 from vavl_sb.lobes.vavl import MODALITIES
 from vavl_sb.training.model_file import (
     AUDIO_ENCODER,
@@ -78,7 +79,7 @@ def load_parts(
     return modules, {**hparams, "feature_extractor": extractor}
 
 
-def check_dims(net: torch.nn.Module, extractor: object) -> None:
+def check_dims(net: torch.nn.Module, extractor: FeatureExtractor) -> None:
     """Refuses a model whose encoders are not those of its network.
 
     Arguments
@@ -94,11 +95,11 @@ def check_dims(net: torch.nn.Module, extractor: object) -> None:
         In one line.
     """
     for modality in MODALITIES:
-        encoder = getattr(extractor, f"{modality}_encoder")
+        given = extractor.dim(modality)
         wanted = net.settings[f"{modality}_dim"]
-        if encoder.output_dim != wanted:
+        if given != wanted:
             raise EncoderError(
-                f"the model's {modality} encoder gives {encoder.output_dim} "
+                f"the model's {modality} encoder gives {given} "
                 f"numbers a frame, but its network reads {wanted}; export it "
                 "again"
             )
@@ -155,6 +156,8 @@ def _check_files(model, folder):
     weights = model["visual_encoder"]["arguments"].get("weights")
     if weights is not None:
         check_file(folder / weights)
+    if model["audio_encoder"]["class"] == "Precomputed":
+        return
     encoder = folder / AUDIO_ENCODER
     if not encoder.is_dir():
         check_file(encoder)

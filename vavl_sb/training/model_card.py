@@ -201,7 +201,13 @@ def _scores(about: dict) -> str:
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     command = (about["run"] or {}).get("command")
     said = f", by {command}" if command else ""
-    return f"On the test clips{said}:\n\n{table}"
+    text = f"On the test clips{said}:\n\n{table}"
+    if about["target"]:
+        text += (
+            f"\n\nThe labels are {about['target']}. A score on labels of "
+            "another kind cannot be compared with these."
+        )
+    return f"{text}\n\n{about['ceiling']}" if about["ceiling"] else text
 
 
 def _flat(scores: dict) -> dict:

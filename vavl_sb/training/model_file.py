@@ -107,11 +107,16 @@ CLASSES = {
             "num_layers": _or_null(_integer(1, 1000)),
             "output_all_hiddens": _BOOLEAN,
             "average": _integer(1, 10**6),
+            "whisper_window": _one_of("clip", "30s"),
         },
     ),
     "VisualEncoder": (
         "vavl_sb.lobes.visual_encoder",
         {"weights": _one_of(VISUAL_ENCODER)},
+    ),
+    "Precomputed": (
+        "vavl_sb.lobes.precomputed",
+        {"output_dim": _WIDTH, "frame_rate": _or_null(_RATE)},
     ),
     "FaceTracker": (
         "vavl_sb.faces.tracker",
@@ -129,14 +134,16 @@ CLASSES = {
         {
             "frame_rate": _or_null(_RATE),
             "batch_frames": _integer(1, 256),
+            "audio_pooling": _one_of(None, "mean", "statistics"),
+            "visual_pooling": _one_of(None, "mean", "statistics"),
         },
     ),
 }
 # What a model is made of, and the classes that may stand there.
 PARTS = {
     "network": _NETWORKS,
-    "audio_encoder": ("AudioEncoder",),
-    "visual_encoder": ("VisualEncoder",),
+    "audio_encoder": ("AudioEncoder", "Precomputed"),
+    "visual_encoder": ("VisualEncoder", "Precomputed"),
     "face_tracker": ("FaceTracker",),
     "feature_extractor": ("FeatureExtractor",),
 }
@@ -238,8 +245,8 @@ def check_parts(model: dict, path: str | Path) -> None:
                 "trust whoever made the model"
             )
         kinds = CLASSES[name][1]
-        if "source" in kinds:  # The one that has no default.
-            arguments = {"source": None, **arguments}
+        for key in {"source", "output_dim"} & {*kinds}:  # Without a default.
+            arguments = {key: None, **arguments}
         for key, value in arguments.items():
             if key not in kinds:
                 raise EncoderError(
@@ -386,6 +393,7 @@ def _is_metadata(value):
     speakers = value.get("train_speakers", [])
     return (
         all(type(value.get(key, {})) is dict for key in objects)
+        and all(type(value.get(k, "")) is str for k in ("target", "ceiling"))
         and all(
             type(scores) is dict and type(scores.get("ccc", {})) is dict
             for scores in test.values()

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vavl_sb.dataio.preparation import read_target
 from vavl_sb.training import plots
 from vavl_sb.training.predictions import predictions_csv
 from vavl_sb.utils.files import (
@@ -66,8 +67,9 @@ def write_test_report(
     Returns
     -------
     dict
-        What metrics.json holds: ``task``, ``labels``, ``test`` (scores of
-        each head) and ``n_test`` (clips each was scored on).
+        What metrics.json holds: ``task``, ``labels``, ``target`` (what the
+        labels are; None where nothing says), ``test`` (scores of each head)
+        and ``n_test`` (clips each was scored on).
     """
     test = {}
     for name, summary in scores(stats).items():
@@ -79,6 +81,7 @@ def write_test_report(
     metrics = {
         "task": task,
         "labels": list(labels),
+        "target": read_target(output_folder)["target"],
         "test": test,
         "n_test": {name: len(collected) for name, collected in stats.items()},
     }
@@ -137,6 +140,8 @@ def score_table(metrics: dict) -> list[str]:
                 value = values[key] if key in values else values["ccc"][key]
                 line += f"{value:>{width}.3f}"
         lines.append(line)
+    if metrics.get("target"):
+        lines.append(f"labels: {metrics['target']}")
     return lines
 
 

@@ -8,7 +8,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from vavl_sb.dataio.label_ceiling import ceiling_text
+from vavl_sb.dataio.preparation import read_target
 from vavl_sb.lobes.hf_config import read_config
+from vavl_sb.lobes.precomputed import Precomputed
 from vavl_sb.lobes.vavl import HEADS, MODALITIES
 from vavl_sb.lobes.visual_encoder import GRADIENTS
 from vavl_sb.training.model_file import read_model
@@ -31,6 +34,7 @@ ENCODERS = {
         "EfficientNet-B2",
         "Apache-2.0 for those of timm and of HSEmotion",
     ),
+    "Precomputed": ("features computed elsewhere", UNKNOWN),
     GRADIENTS: ("oriented gradients", "nothing to license"),
 }
 
@@ -106,9 +110,11 @@ def run_record(
     -------
     dict
         ``run`` (command, seed, partition and other settings that the scores
-        depend on), ``encoder_names``, and ``test`` and ``n_test`` as in
-        metrics.json, without confusion matrices.
+        depend on), ``encoder_names``, ``test`` and ``n_test`` as in
+        metrics.json, without confusion matrices, and ``target`` and
+        ``ceiling``: what the labels are, and how high a score on them can be.
     """
+    labels = read_target(output_folder)
     run = {key: _public(value) for key, value in settings.items()}
     return {
         "run": {"command": command_line(sys.argv), **run},
@@ -117,6 +123,8 @@ def run_record(
             "visual": _encoder_name(visual_encoder, visual_encoder_weights),
         },
         **_scores(Path(output_folder) / "metrics.json"),
+        "target": labels["target"] or "",
+        "ceiling": ceiling_text(labels["ceiling"]),
     }
 
 
@@ -133,7 +141,8 @@ def describe(folder: str | Path) -> dict[str, Any]:
     dict
         ``folder``, ``task``, ``labels``, ``attribute_range``, ``corpus``,
         ``trained_heads``, ``encoders`` (their names), ``network`` (its
-        settings), ``train_speakers``, ``run``, ``test``, ``n_test`` and
+        settings), ``train_speakers``, ``run``, ``test``, ``n_test``,
+        ``target`` (of the labels), ``ceiling`` (of the scores) and
         ``licences`` (of each corpus, of the encoders and of the weights).
         None where nothing was recorded.
 
@@ -157,7 +166,10 @@ def describe(folder: str | Path) -> dict[str, Any]:
         own = name in (None, what)  # A class of the user's has no other name.
         encoders[modality] = what if own else f"{what} ({name})"
     plain = ("task", "labels", "attribute_range", "corpus", "trained_heads")
-    recorded = ("train_speakers", "run", "test", "n_test")
+    recorded = (
+        *("train_speakers", "run", "test", "n_test"),
+        *("target", "ceiling"),
+    )
     return {
         "folder": str(folder),
         **{key: model[key] for key in plain},
@@ -189,6 +201,8 @@ def _kind(folder: Path, model: dict, modality: str) -> str:
 def _encoder_name(encoder: object, origin: str | None) -> str | None:
     """Where an encoder's weights come from; of a user's own, its class."""
     kind = type(encoder)
+    if isinstance(encoder, Precomputed):
+        return None
     if not kind.__module__.startswith("vavl_sb."):
         return f"{kind.__module__}.{kind.__qualname__}"
     return _public(origin)
