@@ -39,6 +39,7 @@ def test_another_network_is_trained_and_exported(
     assert sum(line.startswith("epoch: ") for line in log) == epochs
     about = json.loads((folder / "inference" / "model.json").read_text())
     assert about["trained_heads"] == list(heads)
+    assert about["metadata"]["run"]["fusion"] == fusion
     model = EmotionRecognizer.from_hparams(folder / "inference")
     count = sum(p.numel() for p in model.mods.vavl.parameters())
     assert about["metadata"]["parameters"] == count
