@@ -63,7 +63,7 @@ logger = get_logger(__name__)
 
 # Settings that an exported model tells of, beside its scores.
 RECORDED = (
-    *("seed", "partition", "also_train"),
+    *("fusion", "seed", "partition", "also_train"),
     *("withhold_audio", "withhold_visual", "pretrained_from"),
     *("mixup", "feature_noise", "audio_features", "visual_features"),
 )
@@ -231,16 +231,13 @@ class VAVLBrain(EmotionBrain):
         that have."""
         found = {}
         for head, stats in self.stats.items():
-            if (
-                not len(stats)
-                or f"{head}_prediction_loss" not in self.train_losses
-            ):
+            if f"{head}_prediction_loss" not in self.train_losses:
                 continue
-            if self.hparams.select_by == "loss":
+            if len(stats) and self.hparams.select_by == "loss":
                 found[head] = self.hparams.prediction_loss(
                     torch.cat(stats.predictions), torch.cat(stats.targets)
                 ).item()
-            else:
+            elif len(stats):
                 found[head] = -stats.score(self.hparams.select_by)
         mean = sum(found.values()) / max(len(found), 1)
         return found.get("audiovisual", mean)

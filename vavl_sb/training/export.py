@@ -140,6 +140,7 @@ def _write_model(folder, net, extractor, train_speakers, record, about):
         "metadata": {
             "encoders": {m: extractor.fingerprint(m) for m in MODALITIES},
             "train_speakers": sorted(train_speakers),
+            "parameters": sum(p.numel() for p in net.parameters()),
             **(record or {}),
         },
     }
