@@ -7,6 +7,7 @@ import numpy as np
 
 from vavl_sb.dataio.preparation import read_target
 from vavl_sb.training import plots
+from vavl_sb.training.calibration import calibrate, calibration_scores
 from vavl_sb.training.predictions import predictions_csv
 from vavl_sb.utils.files import (
     read_json,
@@ -47,7 +48,11 @@ def scores(stats: dict) -> dict:
 
 
 def write_test_report(
-    output_folder: str | Path, task: str, labels: list[str], stats: dict
+    output_folder: str | Path,
+    task: str,
+    labels: list[str],
+    stats: dict,
+    temperatures: dict | None = None,
 ) -> dict:
     """Writes metrics.json, predictions_test.csv and the pictures of a test.
 
@@ -63,6 +68,9 @@ def write_test_report(
         Names of classes or attributes.
     stats : dict
         Head name to the statistics collected over the test set.
+    temperatures : dict, optional
+        Head name to its temperature, which predictions and scores are told
+        with (see :mod:`vavl_sb.training.calibration`).
 
     Returns
     -------
@@ -78,6 +86,8 @@ def write_test_report(
             for key, value in summary.items()
             if key not in ("score", "score_name")
         }
+    for name, found in calibration_scores(stats, temperatures or {}).items():
+        test[name].update(found)
     metrics = {
         "task": task,
         "labels": list(labels),
@@ -89,7 +99,7 @@ def write_test_report(
     write_json(folder / "metrics.json", metrics)
     write_atomically(
         folder / "predictions_test.csv",
-        predictions_csv(task, labels, stats),
+        predictions_csv(task, labels, calibrate(stats, temperatures or {})),
     )
     for name, summary in test.items():
         if "confusion" in summary:
@@ -99,6 +109,9 @@ def write_test_report(
                 f"{name}, {len(stats[name])} test clips",
                 folder / f"confusion_{name}.png",
             )
+    if task == "classification" and test:
+        path = folder / "reliability.png"
+        plots.reliability_diagram(stats, temperatures or {}, path)
     table = score_table(metrics)
     write_lines(folder / "scores.txt", table)
     message = "Test scores (in %s)" + "\n%s" * len(table)
