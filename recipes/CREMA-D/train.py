@@ -269,7 +269,7 @@ def dataio_prep(hparams, splits, device):
     )
 
 
-def export(hparams, train_set):
+def export(hparams, train_set, temperatures):
     """Writes inference/: the network, the encoders, and what the model is."""
     clips = train_set.data
     speakers = {clip["spk_id"] for clip in clips.values()}
@@ -293,6 +293,7 @@ def export(hparams, train_set):
         labels=hparams["labels"],
         corpus=corpus_name(hparams["corpus"], hparams["data_folder"]),
         attribute_range=hparams["attribute_range"],
+        temperatures=temperatures,
         trained_heads=trained_heads(
             read_index(hparams["feature_index"]), clips
         ),
@@ -365,6 +366,7 @@ def main(arguments):
         checkpointer=hparams["checkpointer"],
         output_folder=hparams["output_folder"],
         train_logger=hparams["train_logger"],
+        temperature_scaling=hparams["temperature_scaling"],
     )
     # Checkpoints there are of this run, and not of one with other settings
     claim_folder(
@@ -403,7 +405,7 @@ def main(arguments):
         min_key="criterion",
         test_loader_kwargs=hparams["test_dataloader_opts"],
     )
-    run_on_main(export, [hparams, datasets["train"]])
+    run_on_main(export, [hparams, datasets["train"], brain.temperatures])
 
 
 if __name__ == "__main__":
