@@ -10,4 +10,4 @@ module = importlib.util.module_from_spec(_spec)
 sys.modules["vavl_recipe_train"] = module
 _spec.loader.exec_module(module)
 
-UPDATES, VAVLBrain = module.UPDATES, module.VAVLBrain
+VAVLBrain = module.VAVLBrain

@@ -29,6 +29,7 @@ from vavl_sb.dataio.preparation import (
     SPLIT_SETS,
     ClipLabels,
     PrepareReport,
+    add_features,
     find_media,
     prepare_corpus,
     read_partition,
@@ -68,6 +69,8 @@ def prepare_cremad(
     label_csv: str | None = None,
     task: str = "classification",
     label_source: str = "votes",
+    audio_features: str | None = None,
+    visual_features: str | None = None,
     withhold_audio: float = 0.0,
     withhold_visual: float = 0.0,
     seed: int = 1234,
@@ -99,6 +102,9 @@ def prepare_cremad(
     label_source : str
         "votes": the class is the one with more than half of the audio-visual
         votes. "acted": the emotion in the file's name, for every clip.
+    audio_features, visual_features : str, optional
+        A folder with a file of features a clip, or a table of them, in place
+        of sound or picture; see :mod:`vavl_sb.utils.feature_files`.
     withhold_audio, withhold_visual : float
         Share, in [0, 1), of the training clips with that modality from which
         it is taken; see :func:`vavl_sb.dataio.preparation.withhold`.
@@ -124,15 +130,22 @@ def prepare_cremad(
     media = find_media(
         data_folder, _identify, report, "CREMA-D's AudioWAV and VideoFlash"
     )
+    add_features(
+        media,
+        lambda name: parse_name(name)[0],
+        report,
+        audio_features=audio_features,
+        visual_features=visual_features,
+    )
     label_file = label_csv or os.path.join(data_folder, VOTES)
 
     def read_labels():
         """Clip ids and labels, from where the arguments say."""
         if acted:
-            clips = {**media["audio"], **media["video"]}
+            clips = {clip for group in media.values() for clip in group}
             return [
                 (clip, ClipLabels(clip[:4], {"emotion": parse_name(clip)[1]}))
-                for clip in clips
+                for clip in sorted(clips)
             ]
         return (read_released if label_csv else read_votes)(label_file, report)
 

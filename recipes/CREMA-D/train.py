@@ -12,8 +12,9 @@ once and keeps them; later runs start from those. A run leaves its scores
 output folder. The same command resumes a run that was stopped.
 
 Read main() at the end first, then VAVLBrain. The network is
-vavl_sb/lobes/vavl.py. What the Brain inherits makes a run resume to the digit,
-several processes train as one, and names clips whose loss is not finite.
+vavl_sb/lobes/vavl.py; --fusion takes one of those it is compared with. What the
+Brain inherits makes a run resume to the digit, several processes train as one,
+and names clips whose loss is not finite.
 
 Authors
  * The vavl_sb authors 2026
@@ -42,9 +43,10 @@ from vavl_sb.training.distributed import (
 )
 from vavl_sb.training.export import export_model
 from vavl_sb.training.init_from_pretrained import (
+    fit_to_features,
     init_from_pretrained,
-    read_about,
     set_input_statistics,
+    train_speakers,
 )
 from vavl_sb.training.run_fingerprint import claim_folder, read_settings
 from vavl_sb.training.run_metadata import run_record, trained_heads
@@ -59,18 +61,19 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 logger = get_logger(__name__)
 
-# The updates that a batch takes, in the order of the paper's section 3.3.
-UPDATES = ("visual", "audio", "audiovisual")
 # Settings that an exported model tells of, beside its scores.
 RECORDED = (
     *("seed", "partition", "also_train"),
     *("withhold_audio", "withhold_visual", "pretrained_from"),
-    *("mixup", "feature_noise"),
+    *("mixup", "feature_noise", "audio_features", "visual_features"),
 )
 
 
 class VAVLBrain(EmotionBrain):
-    """The three updates of VAVL, their losses, and what is scored and kept."""
+    """The three updates of VAVL, their losses, and what is scored and kept.
+
+    Other networks (--fusion) take the updates that they name.
+    """
 
     def init_optimizers(self):
         """One Adam for all updates.
@@ -90,8 +93,8 @@ class VAVLBrain(EmotionBrain):
         if self.checkpointer is not None:
             self.checkpointer.add_recoverable("optimizer", self.optimizer)
 
-    def compute_forward(self, batch, stage, update=None):
-        """Runs the network: on what an update needs, or, for None, on all.
+    def compute_forward(self, batch, stage, update="joint"):
+        """Runs the network: on what a head's update needs, or on all.
 
         The audio-visual head is trained with all else frozen, without
         gradients and in eval mode; and in no update does its loss reach the
@@ -100,7 +103,7 @@ class VAVLBrain(EmotionBrain):
         batch = batch.to(self.device, non_blocking=True)
         inputs = {}
         for modality in MODALITIES:
-            if update not in (None, "audiovisual", modality):
+            if update in MODALITIES and update != modality:
                 continue
             frames, lens = batch[modality]
             if update == "audiovisual":
@@ -125,19 +128,17 @@ class VAVLBrain(EmotionBrain):
         has = [batch[modality].lengths > 0 for modality in needed]
         return torch.stack(has).all(dim=0)
 
-    def compute_objectives(self, out, batch, stage, update=None):
-        """Loss of one update; for None the sum of all heads' losses.
-
-        None where no clip has what is needed.
-        """
-        heads = HEADS if update is None else (update,)
+    def compute_objectives(self, out, batch, stage, update="joint"):
+        """Loss of a head's update, or the sum of all heads' losses; None where
+        no clip has what is needed."""
+        heads = HEADS if update == "joint" else (update,)
         losses = [self.head_loss(out, batch, head, stage) for head in heads]
         losses = [loss for loss in losses if loss is not None]
         return torch.stack(losses).sum() if losses else None
 
     def head_loss(self, out, batch, head, stage):
-        """Prediction loss of a head; of one modality, plus its reconstruction
-        loss. The clips that lack the modality have no part in it."""
+        """Prediction loss of a head, of the clips that have what it reads; of
+        one modality, plus its reconstruction loss if the network has one."""
         net, rows = self.modules.vavl, self.present(batch, head)
         targets = batch.label.data
         if targets.is_floating_point():
@@ -147,7 +148,7 @@ class VAVLBrain(EmotionBrain):
             targets = targets.squeeze(-1)
         predictions = select_rows(getattr(out, head), rows, net.num_outputs)
         parts = [predictions, targets[rows]]
-        if head != "audiovisual":
+        if net.reconstructs and head != "audiovisual":
             width = net.settings[f"{head}_dim"]
             parts += [
                 select_rows(getattr(out, f"{head}_{name}"), rows, width)
@@ -183,15 +184,15 @@ class VAVLBrain(EmotionBrain):
         self.on_fit_batch_start(batch, True)
         if hasattr(self.hparams, "augment"):
             batch = self.hparams.augment(batch)
-        total = torch.zeros(())
-        joint = self.hparams.schedule == "joint"
-        for update in (None,) if joint else UPDATES:
+        total, updates = torch.zeros(()), self.modules.vavl.updates
+        joint = self.hparams.schedule == "joint" and updates
+        for update in ("joint",) if joint else updates:
             with self.training_ctx:
                 out = self.compute_forward(batch, sb.Stage.TRAIN, update)
                 loss = self.compute_objectives(
                     out, batch, sb.Stage.TRAIN, update
                 )
-            total = total + self.take_step(loss, batch, update or "joint")
+            total = total + self.take_step(loss, batch, update)
         self.on_fit_batch_end(batch, None, total, True)
         return total
 
@@ -215,31 +216,34 @@ class VAVLBrain(EmotionBrain):
                 # Nothing to choose by: the last epoch is kept.
                 self.end_epoch(epoch, losses, {}, criterion=-float(epoch))
         elif stage == sb.Stage.VALID:
-            scores = {
-                f"{head}_{summary['score_name']}": summary["score"]
-                for head, summary in report.scores(self.stats).items()
-            }
+            for head, summary in report.scores(self.stats).items():
+                losses[f"{head}_{summary['score_name']}"] = summary["score"]
             self.end_epoch(
-                epoch,
-                self.train_losses,
-                {**losses, **scores},
-                criterion=self.valid_loss(),
+                epoch, self.train_losses, losses, criterion=self.criterion()
             )
         else:
             self.write_results(self.hparams.task, self.hparams.labels)
 
-    def valid_loss(self):
-        """What chooses the checkpoint: the audio-visual head's loss over all
-        validation clips at once. Where that head has no clips to learn from or
-        to be scored on, the mean over the heads that have."""
-        losses = {}
+    def criterion(self):
+        """What chooses the checkpoint, the lowest: the audio-visual head's loss
+        over all validation clips at once, or less its score. Where that head
+        has no clips to learn from or to be scored on, the mean over the heads
+        that have."""
+        found = {}
         for head, stats in self.stats.items():
-            if len(stats) and f"{head}_prediction_loss" in self.train_losses:
-                losses[head] = self.hparams.prediction_loss(
+            if (
+                not len(stats)
+                or f"{head}_prediction_loss" not in self.train_losses
+            ):
+                continue
+            if self.hparams.select_by == "loss":
+                found[head] = self.hparams.prediction_loss(
                     torch.cat(stats.predictions), torch.cat(stats.targets)
                 ).item()
-        mean = sum(losses.values()) / max(len(losses), 1)
-        return losses.get("audiovisual", mean)
+            else:
+                found[head] = -stats.score(self.hparams.select_by)
+        mean = sum(found.values()) / max(len(found), 1)
+        return found.get("audiovisual", mean)
 
 
 def dataio_prep(hparams, splits, device):
@@ -260,10 +264,7 @@ def dataio_prep(hparams, splits, device):
         features=read_index(hparams["feature_index"]),
         task=hparams["task"],
         labels=hparams["labels"],
-        dims={
-            "audio": hparams["audio_encoder"].output_dim,
-            "visual": hparams["visual_encoder"].output_dim,
-        },
+        dims={m: hparams["feature_extractor"].dim(m) for m in MODALITIES},
         cache=hparams["feature_folder"],
         raw_audio=raw_audio,
     )
@@ -271,16 +272,11 @@ def dataio_prep(hparams, splits, device):
 
 def export(hparams, train_set, temperatures):
     """Writes inference/: the network, the encoders, and what the model is."""
-    clips = train_set.data
-    speakers = {clip["spk_id"] for clip in clips.values()}
-    if hparams["pretrained_from"] is not None:
-        # Whom the model behind this one has learned from, it knows as well.
-        speakers |= read_about(hparams["pretrained_from"])["train_speakers"]
     export_model(
         os.path.join(hparams["output_folder"], "inference"),
         net=hparams["vavl"],
         feature_extractor=hparams["feature_extractor"],
-        train_speakers=speakers,
+        train_speakers=train_speakers(train_set, hparams["pretrained_from"]),
         record=run_record(
             output_folder=hparams["output_folder"],
             audio_encoder=hparams["audio_encoder"],
@@ -295,19 +291,16 @@ def export(hparams, train_set, temperatures):
         attribute_range=hparams["attribute_range"],
         temperatures=temperatures,
         trained_heads=trained_heads(
-            read_index(hparams["feature_index"]), clips
+            read_index(hparams["feature_index"]),
+            train_set.data,
+            from_pairs=hparams["vavl"].learns_from_pairs,
         ),
     )
 
 
 def main(arguments):
-    """Prepares, extracts, trains, tests and exports.
-
-    Arguments
-    ---------
-    arguments : list
-        Command line without the program's name.
-    """
+    """Prepares, extracts, trains, tests and exports; ``arguments`` are those of
+    the command line."""
     # CLI:
     hparams_file, run_opts, overrides = parse_arguments(arguments)
 
@@ -346,13 +339,12 @@ def main(arguments):
     )
 
     # Brain class initialization, from new weights or from another run's
-    if hparams["pretrained_from"] is not None:
-        init_from_pretrained(
-            hparams["pretrained_from"],
-            hparams["vavl"],
-            hparams["feature_extractor"],
-            splits,
-        )
+    init_from_pretrained(
+        hparams["pretrained_from"],
+        hparams["vavl"],
+        hparams["feature_extractor"],
+        splits,
+    )
     if not hparams["audio_encoder"].freeze:
         hparams["modules"]["audio_encoder"] = hparams["audio_encoder"]
         hparams["checkpointer"].add_recoverable(
@@ -391,6 +383,11 @@ def main(arguments):
             raw_audio=not hparams["audio_encoder"].freeze,
             pretrained_from=hparams["pretrained_from"],
         )
+
+    # What a network has that is fitted, and not trained
+    fit_to_features(hparams["vavl"], datasets["train"], hparams["scale"])
+    if not hparams["vavl"].updates:
+        hparams["epoch_counter"].limit = 1
 
     # Training, and the test of the best checkpoint
     brain.fit(

@@ -43,6 +43,7 @@ from vavl_sb.dataio.preparation import (
     SPLIT_SETS,
     ClipLabels,
     PrepareReport,
+    add_features,
     find_media,
     prepare_corpus,
     read_partition,
@@ -81,6 +82,8 @@ def prepare_msp_improv(
     label_csv: str | None = None,
     task: str = "regression",
     csv_activation: str = "flipped",
+    audio_features: str | None = None,
+    visual_features: str | None = None,
     withhold_audio: float = 0.0,
     withhold_visual: float = 0.0,
     seed: int = 1234,
@@ -114,6 +117,9 @@ def prepare_msp_improv(
     csv_activation : str
         "flipped": in the CSV, EmoAct 5 is very active, as in the released
         files. "raw": there, 1 is very active, and it is turned here.
+    audio_features, visual_features : str, optional
+        A folder with a file of features a clip, or a table of them, in place
+        of sound or picture; see :mod:`vavl_sb.utils.feature_files`.
     withhold_audio, withhold_visual : float
         Share, in [0, 1), of the training clips with that modality from which
         it is taken; see :func:`vavl_sb.dataio.preparation.withhold`.
@@ -138,6 +144,13 @@ def prepare_msp_improv(
     speakers = read_partition(partition, partitions())
     media = find_media(
         data_folder, _identify, report, "MSP-IMPROV's session1 to session6"
+    )
+    add_features(
+        media,
+        lambda name: parse_name(name)[0],
+        report,
+        audio_features=audio_features,
+        visual_features=visual_features,
     )
     label_file = str(label_csv or find_ratings(data_folder))
 

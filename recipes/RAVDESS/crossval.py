@@ -5,8 +5,8 @@
 
 The actors are divided into folds. For each, networks are trained on the actors
 of all others, one for each seed, without validation clips: the last epoch is
-kept. A logistic regression on the time means of the same features is scored on
-the same folds. `vavl protocol` does the training, so what has finished is not
+kept. A logistic regression on the same features, averaged over a clip's frames,
+is scored on the same folds. `vavl protocol` does the training, so what has finished is not
 run again, and the same command goes on after a stop.
 """
 

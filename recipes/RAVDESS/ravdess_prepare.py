@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from vavl_sb.dataio.preparation import (
     ClipLabels,
     PrepareReport,
+    add_features,
     find_media,
     prepare_corpus,
     read_partition,
@@ -78,6 +79,8 @@ def prepare_ravdess(
     partition: int | str = 1,
     label_csv: None = None,
     labels: Sequence[str] = SIX_CLASSES,
+    audio_features: str | None = None,
+    visual_features: str | None = None,
     withhold_audio: float = 0.0,
     withhold_visual: float = 0.0,
     seed: int = 1234,
@@ -103,6 +106,10 @@ def prepare_ravdess(
         RAVDESS has its labels in the files' names: anything else is refused.
     labels : sequence of str
         Classes, of the eight; clips of other classes are left out.
+    audio_features, visual_features : str, optional
+        A folder with a file of features an utterance, or a table of them, in
+        place of sound or picture; see :mod:`vavl_sb.utils.feature_files`. Of
+        their names the first number, the modality, does not count.
     withhold_audio, withhold_visual : float
         Share, in [0, 1), of the training clips with that modality from which
         it is taken; see :func:`vavl_sb.dataio.preparation.withhold`.
@@ -127,10 +134,18 @@ def prepare_ravdess(
     report = PrepareReport()
     speakers = read_partition(partition, partitions(), _speaker)
     files, utterances = find_utterances(data_folder, report, labels)
+    media = choose_sources(files, utterances, report)
+    add_features(
+        media,
+        lambda name: parse_name(name)[1],
+        report,
+        audio_features=audio_features,
+        visual_features=visual_features,
+    )
     prepare_corpus(
         data_folder,
         (save_json_train, save_json_valid, save_json_test),
-        choose_sources(files, utterances, report),
+        media,
         speakers,
         utterances.items,
         labels,

@@ -321,11 +321,14 @@ NEEDS = {
     "docs/hub.md": [make_published],
     "docs/protocol.md": [make_protocols],
     "docs/encoders.md": [make_manifests],
+    "docs/features.md": [make_manifests],
+    "docs/extend.md": [make_manifests],
 }
 MARKED = {
     "README.md": 3,
     "docs/demo.md": 1,
     "docs/encoders.md": 1,
+    "docs/features.md": 1,
     "docs/hub.md": 3,
     "docs/protocol.md": 3,
     "docs/quickstart.md": 1,
@@ -417,6 +420,7 @@ LEFT = {
         "results/mine/scores/robustness.json",
         "results/numbers/inference/vavl.safetensors",
     ],
+    "docs/features.md": ["results/mine/scores/robustness.json"],
     "docs/encoders.md": [
         "results/mine/inference/thumbnail.safetensors",
         "my_model/model.json",
@@ -453,7 +457,37 @@ def check_encoders(folder):
         EmotionRecognizer.from_hparams(folder / "my_model")
 
 
+def check_features(folder):
+    """The model and its scores know the clips' features."""
+    model = read_json(folder / "results/mine/inference/model.json")
+    assert model["visual_encoder"]["arguments"] == {
+        "output_dim": 3,
+        "frame_rate": 10.0,
+    }
+    report = read_json(folder / "results/mine/feature_report.json")
+    assert report["computed"]["visual"] == 6 and report["failed"] == {}
+    scores = read_json(folder / "results/mine/scores/robustness.json")
+    assert scores["clips"]["with_both"] == 2
+    assert scores["clips"]["failed"] == {}
+
+
+def check_extend(folder):
+    """The fusion, the loss and the metric were those, and the export is."""
+    metrics = read_json(folder / "results/mine/metrics.json")
+    # Of two classes, one of the two likeliest is always right.
+    assert metrics["test"]["audiovisual"]["top2"] == 1.0
+    network = read_json(folder / "results/mine/inference/model.json")["network"]
+    assert network["class"] == "my_fusion.Gated"
+    assert network["arguments"]["d_model"] == 32
+    log = (folder / "results/mine/train_log.txt").read_text(encoding="utf-8")
+    assert "audio_prediction_loss" in log and "reconstruction" not in log
+    with pytest.raises(EncoderError, match="my_fusion.Gated.*--trust"):
+        EmotionRecognizer.from_hparams(folder / "results/mine/inference")
+
+
 CHECKS = {
+    "docs/features.md": check_features,
+    "docs/extend.md": check_extend,
     "docs/own_corpus.md": check_own_corpus,
     "docs/encoders.md": check_encoders,
 }

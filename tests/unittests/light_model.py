@@ -48,13 +48,26 @@ def write_model_file(folder, metadata=None, **changes):
 
 
 def make_model(
-    task="classification", tracker=None, frame_rate=5.0, average=1, **more
+    task="classification",
+    tracker=None,
+    frame_rate=5.0,
+    average=1,
+    pooling=None,
+    **more,
 ):
     """A recognizer with random weights, whose heads differ clearly."""
     torch.manual_seed(3)
+    encoder = FeatureExtractor(
+        AudioEncoder("logmel", average=average),
+        MeanColour(),
+        tracker or FaceTracker(None, size=32),
+        frame_rate=frame_rate,
+        audio_pooling=pooling,
+        visual_pooling=pooling,
+    )
     net = VAVL(
-        audio_dim=80,
-        visual_dim=3,
+        audio_dim=encoder.dim("audio"),
+        visual_dim=encoder.dim("visual"),
         num_outputs=len(LABELS),
         d_model=16,
         encoder_layers=1,
@@ -64,12 +77,6 @@ def make_model(
         for name, weights in net.named_parameters():
             if "head" in name and name.endswith("weight"):
                 weights.mul_(4)
-    encoder = FeatureExtractor(
-        AudioEncoder("logmel", average=average),
-        MeanColour(),
-        tracker or FaceTracker(None, size=32),
-        frame_rate=frame_rate,
-    )
     return EmotionRecognizer(
         modules={"vavl": net},
         hparams={

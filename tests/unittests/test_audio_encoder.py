@@ -302,39 +302,74 @@ def test_digest_follows_weights_and_settings(ssl_folder, tmp_path):
     assert AudioEncoder(copy).fingerprint() != first
 
 
-def _whisper_truth(folder, clip, cut=None):
-    """Encoder output by transformers alone, window by window, trimmed."""
+def _whisper_truth(folder, clip, cut=None, window="clip"):
+    """Encoder output by transformers alone, window by window, trimmed.
+
+    For a window cut to its sound: by a model whose own configuration has so
+    many positions, on the log-mel of 30 s cut to them.
+    """
     import transformers
 
-    model = transformers.WhisperModel.from_pretrained(folder).float().eval()
     extract = transformers.WhisperFeatureExtractor.from_pretrained(folder)
-    parts = []
+    whole = transformers.WhisperModel.from_pretrained(folder)
+    config, state = whole.config, whole.state_dict()
+    positions, parts = state["encoder.embed_positions.weight"], []
     for piece in clip.split(extract.n_samples):
+        frames = math.ceil(len(piece) / 320)
+        if window == "clip":
+            config.max_source_positions = frames
+            state["encoder.embed_positions.weight"] = positions[:frames]
+        model = transformers.WhisperModel(config).float().eval()
+        model.load_state_dict(state)
         mel = extract(
             piece.numpy(), sampling_rate=16000, return_tensors="pt"
-        ).input_features
+        ).input_features[..., : 2 * config.max_source_positions]
         with torch.no_grad():
             out = model.encoder(mel, output_hidden_states=True)
-            state = out.last_hidden_state
+            found = out.last_hidden_state
             if cut is not None:
-                state = model.encoder.layer_norm(out.hidden_states[cut])
-        parts.append(state[0, : math.ceil(len(piece) / 320)])
+                found = model.encoder.layer_norm(out.hidden_states[cut])
+        parts.append(found[0, :frames])
     return torch.cat(parts)
 
 
-def test_whisper_equals_transformers_in_windows(small_whisper):
-    encoder = AudioEncoder(small_whisper, num_layers=CUT)
+@pytest.mark.parametrize("window", ["clip", "30s"])
+def test_whisper_equals_transformers_in_windows(small_whisper, window):
+    encoder = AudioEncoder(small_whisper, CUT, whisper_window=window)
     # One, two and three windows; one ends with a window; 1 sample.
     clips = _clips(8000, 40001, 32000, 321, 1)
     features, lens = encoder(*_batch(clips))
     frames = (lens * features.shape[1]).round().long().tolist()
     assert frames == [25, 126, 100, 2, 1]
     for clip, padded, length in zip(clips, features, frames, strict=True):
-        truth = _whisper_truth(small_whisper, clip, CUT)
+        truth = _whisper_truth(small_whisper, clip, CUT, window)
         assert len(truth) == length
         assert torch.allclose(padded[:length], truth, atol=1e-4)
         assert not padded[length:].any()
-        assert torch.allclose(encoder(clip[None])[0][0], truth, atol=1e-4)
+        alone, _ = encoder(clip[None])
+        assert torch.allclose(alone[0], truth, atol=1e-4)
+        # Nor do batch-mates matter.
+        assert torch.allclose(alone[0], padded[:length], atol=1e-5)
+
+
+def test_whisper_window_is_exported_and_in_the_fingerprint(
+    small_whisper, ssl_folder, tmp_path
+):
+    clip, whole = (
+        AudioEncoder(small_whisper, whisper_window=window)
+        for window in ("clip", "30s")
+    )
+    assert clip.fingerprint() != whole.fingerprint()
+    wavs = torch.rand(1, 4000)
+    assert not torch.allclose(clip(wavs)[0], whole(wavs)[0], atol=1e-2)
+    copy = AudioEncoder(**whole.export(tmp_path))
+    assert copy.fingerprint() == whole.fingerprint()
+    assert torch.equal(copy(wavs)[0], whole(wavs)[0])
+    # An encoder without windows is the same with either.
+    assert (
+        AudioEncoder(ssl_folder("wavlm"), whisper_window="30s").fingerprint()
+        == AudioEncoder(ssl_folder("wavlm")).fingerprint()
+    )
 
 
 def test_whisper_fine_tuning_and_export(small_whisper, tmp_path):
@@ -508,6 +543,8 @@ def test_bad_settings_are_one_line():
         AudioEncoder("logmel", average=0)
     with pytest.raises(EncoderError, match="num_layers is 0"):
         AudioEncoder("facebook/wav2vec2-large-robust", num_layers=0)
+    with pytest.raises(EncoderError, match="is 10s; give clip or 30s"):
+        AudioEncoder("logmel", whisper_window="10s")
     with pytest.raises(EncoderError, match="hop of 5 ms"):
         AudioEncoder("logmel", hop_ms=5)
 

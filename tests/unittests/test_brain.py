@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import speechbrain as sb
 import torch
-from recipe_train import UPDATES, VAVLBrain
+from recipe_train import VAVLBrain
+from sklearn.metrics import balanced_accuracy_score
 from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.nnet.schedulers import LinearScheduler
 from speechbrain.utils.data_pipeline import provides, takes
@@ -93,6 +94,7 @@ def make_brain(folder, task="classification", net=None, **changes):
         "lr_audio_encoder": 1e-5,
         "lr_annealing": lambda epoch: (lr, lr),
         "schedule": "sequential",
+        "select_by": "loss",
         "scale": AttributeScale(changes.pop("attribute_range", None)),
         "prediction_loss": classification_loss if classes else ccc_loss,
         "reconstruction_weight": 2.0,
@@ -519,6 +521,25 @@ def test_the_lowest_audio_visual_loss_is_kept_where_there_is_one(
     assert keys == ["criterion"]
 
 
+@pytest.mark.parametrize("valid", [["av", "a", "av"] * 4, ["a", "v"] * 4])
+def test_a_score_chooses_the_checkpoint_where_it_is_named(tmp_path, valid):
+    brain = ready(make_brain(tmp_path, select_by="uar"))
+    brain.has_valid = True
+    kept = []
+    brain.checkpointer.save_and_keep_only = lambda meta, min_keys: kept.append(
+        meta["criterion"]
+    )
+    stage_of(brain, sb.Stage.TRAIN, items(["av"] * 6))
+    stage_of(brain, sb.Stage.VALID, items(valid, seed=1))
+    heads = ["audiovisual"] if "av" in valid else ["audio", "visual"]
+    recalls = []
+    for head in heads:
+        logits, targets = brain.stats[head].stacked()
+        guess = logits.argmax(axis=1)
+        recalls.append(balanced_accuracy_score(targets, guess))
+    assert kept == [pytest.approx(-sum(recalls) / len(recalls))]
+
+
 def test_learning_rate_falls_by_epoch_and_after_a_resume(tmp_path):
     clips = dataset(items(["av"] * 4))
     annealing = LinearScheduler(0.4, 0.1, 4)
@@ -582,7 +603,7 @@ def test_joint_gradients_are_the_sum_of_the_separate_ones(tmp_path, task):
     clips = items(["av", "a", "v", "av"], task)
     still = dict(dropout=0.0, head_dropout=0.0)
     wanted = {}
-    for update in UPDATES:
+    for update in VAVL.updates:
         net = network(**still)
         brain = ready(make_brain(tmp_path / update, task, net))
         brain.optimizers_step = lambda: None

@@ -80,7 +80,7 @@ def test_pictures_that_claim_to_be_giant(tmp_path, make):
 
 def test_broken_files_are_read_or_refused(tmp_path):
     """In processes with limits on memory and time."""
-    count = 7 * len(MUTATIONS)
+    count = 4 * len(MUTATIONS)
     files = make_broken(tmp_path, count)
     files += [make(tmp_path / f"{make.__name__}.avi") for make in GIANTS]
     results = read_bounded([(path, "frames") for path in files])

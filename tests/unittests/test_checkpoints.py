@@ -157,9 +157,9 @@ class KillsItself:
         self.save(state, path)
 
 
-def test_killed_at_each_step_of_saving_and_deleting(tmp_path):
+def test_killed_at_every_second_step_of_saving_and_deleting(tmp_path):
     found = []
-    for moment in range(200):
+    for moment in range(0, 200, 2):
         saver = saver_in(tmp_path / str(moment))
         save(saver, 1, 0.1)
         save(saver, 2, 0.9)
@@ -185,7 +185,7 @@ def test_killed_at_each_step_of_saving_and_deleting(tmp_path):
         save(again, 5, 0.7)
         assert recovered(again) == 5
     assert sorted(found) == found and set(found) == {2, 3, 4}
-    assert len(found) > 20
+    assert len(found) > 10
 
 
 @pytest.mark.parametrize(

@@ -264,10 +264,6 @@ def test_a_killed_preparation_is_not_taken_for_done(corpus, monkeypatch, log):
     assert set(corpus.entries(task="regression")) == set(VOTES)
 
 
-def test_skip_prep_does_nothing():
-    prepare_cremad("/no/such/corpus", "a.json", "b.json", "c.json", skip_prep=1)
-
-
 # Media that are missing or broken.
 
 

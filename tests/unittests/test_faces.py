@@ -128,15 +128,6 @@ def test_each_pixel_is_where_the_similarity_puts_it():
     assert np.abs(crop[1] - place.imag.clip(0, 199)).max() <= 0.51
 
 
-def test_a_fine_pattern_does_not_alias():
-    frame = np.zeros((720, 1280, 3), np.uint8)
-    frame[:, ::2] = 255  # stripes of one pixel
-    eyes = np.array([[500.0, 300.0], [810.0, 300.0]])
-    crop = align_face(frame, eyes, np.array([0.0, 0, 9, 9]), 224)
-    inside = crop[0, 20:-20, 20:-20].float()
-    assert abs(inside.mean() - 127.5) < 3 and inside.std() < 25
-
-
 def test_beyond_the_frame_its_border_is_repeated():
     frame = np.full((90, 120, 3), 77, np.uint8)
     frame[:, -1] = 200
@@ -277,30 +268,6 @@ def test_a_lost_face_is_given_up_after_a_while():
     assert number[~left].tolist() == list(range(22, 41))
     # Nothing in between is drawn from one face to the other.
     assert set(boxes[:, 0]) == {10.0, 70.0}
-
-
-def test_between_two_people_nothing_is_drawn():
-    """Though the second is taken up before the gap is too long."""
-
-    def script(number):
-        return [face(10, 20)] if number <= 4 else [face(70, 20)] * (number > 6)
-
-    times, boxes, _ = track(script, numbered(21), max_gap=1.0, lost_after=0.3)
-    assert set(boxes[:, 0]) == {10.0, 70.0}
-    assert np.round(times * 10).tolist() == [*range(5), *range(8, 21)]
-
-
-def test_searches_far_apart_and_a_face_that_is_missed_once():
-    """One search in vain is no loss, and does not mar later intervals."""
-    other = face(70, 20, side=30)
-
-    def script(number):
-        # Searched at 0, 1.8 (an interval starts a tenth early), 3.8 s, ...
-        return [other] if number == 18 else [face(10, 20), other]
-
-    times, boxes, _ = track(script, numbered(81), detection_rate=0.5)
-    assert np.round(times * 10).tolist() == [0, *range(38, 81)]
-    assert set(boxes[:, 0]) == {10.0}
 
 
 def test_the_size_of_batches_changes_nothing():

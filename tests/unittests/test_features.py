@@ -30,6 +30,15 @@ class CountingEncoder:
     def fingerprint(self, modality):
         return f"{modality}-{self.name}"
 
+    def dim(self, modality):
+        return self.output_dim
+
+    def takes_features(self, modality):
+        return False
+
+    def pool(self, features):
+        return features
+
     def encode(self, wav=None, video=None):
         if self.stop_after is not None and len(self.calls) >= self.stop_after:
             raise KeyboardInterrupt

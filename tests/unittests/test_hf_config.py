@@ -5,6 +5,7 @@ and an audit hook that sees which files a load opens.
 """
 
 import json
+import math
 import sys
 
 import pytest
@@ -18,7 +19,7 @@ from hypothesis import (
 from safetensors.torch import load_file, save_file
 
 from vavl_sb.lobes.audio_encoder import AudioEncoder
-from vavl_sb.lobes.hf_config import CONFIGS, LEFT_OUT, read_config
+from vavl_sb.lobes.hf_config import CONFIGS, read_config
 from vavl_sb.utils.errors import EncoderError
 
 KINDS = {
@@ -119,40 +120,34 @@ def test_pretrained_configurations_are_let_through(whisper_folder):
         ("name\n\x1b[2J", 1),
     ],
 )
-def test_keys_that_bring_in_other_things(folder, file, key, value):
+def test_keys_that_bring_in_other_things_bring_in_nothing(
+    folder, file, key, value
+):
+    expected = AudioEncoder(folder).fingerprint()
     change(folder, file, **{key: value})
-    refused(folder, "has the key")
+    assert AudioEncoder(folder).fingerprint() == expected
+
+
+BAD_VALUES = {
+    "num_hidden_layers": (10**9, 0, -1, True, 1.0, "1", None),
+    "hidden_size": (10**6,),
+    "intermediate_size": (10**12,),
+    "layer_norm_eps": (math.nan, math.inf, 0),
+    "hidden_dropout": (2, [0.1]),
+    "hidden_act": ("os.system", {"a": 1}),
+    "feat_extract_norm": ("batch",),
+    "conv_dim": ([8] * 17, []),
+    "conv_stride": (5, [0] * 7),
+    "conv_kernel": ([10**6] * 7,),
+    "num_conv_pos_embeddings": (10**9,),
+    "mask_time_length": (10**9,),
+    "conv_bias": ("yes",),
+}
 
 
 @pytest.mark.parametrize(
     "key, value",
-    [
-        ("num_hidden_layers", 10**9),
-        ("num_hidden_layers", 0),
-        ("num_hidden_layers", -1),
-        ("num_hidden_layers", True),
-        ("num_hidden_layers", 1.0),
-        ("num_hidden_layers", "1"),
-        ("num_hidden_layers", None),
-        ("hidden_size", 10**6),
-        ("intermediate_size", 10**12),
-        ("layer_norm_eps", float("nan")),
-        ("layer_norm_eps", float("inf")),
-        ("layer_norm_eps", 0),
-        ("hidden_dropout", 2),
-        ("hidden_dropout", [0.1]),
-        ("hidden_act", "os.system"),
-        ("hidden_act", {"a": 1}),
-        ("feat_extract_norm", "batch"),
-        ("conv_dim", [8] * 17),
-        ("conv_dim", []),
-        ("conv_stride", 5),
-        ("conv_stride", [0] * 7),
-        ("conv_kernel", [10**6] * 7),
-        ("num_conv_pos_embeddings", 10**9),
-        ("mask_time_length", 10**9),
-        ("conv_bias", "yes"),
-    ],
+    [(k, value) for k, values in BAD_VALUES.items() for value in values],
 )
 def test_values_that_no_encoder_has(folder, key, value):
     change(folder, **{key: value})
@@ -320,8 +315,8 @@ def test_a_hub_model_that_is_refused_is_not_downloaded(
         return folder
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    change(folder, auto_map={"AutoModel": "elsewhere--m.Evil"})
-    with pytest.raises(EncoderError, match="auto_map"):
+    change(folder, hidden_act="elsewhere.Evil")
+    with pytest.raises(EncoderError, match="hidden_act"):
         AudioEncoder("someone/model", save_path=tmp_path)
     assert asked == [["config.json", "preprocessor_config.json"]]
 
@@ -339,11 +334,11 @@ PLAIN = st.recursive(
     max_leaves=5,
 )
 NAMES = st.sampled_from(
-    sorted({key for checks in CONFIGS.values() for key in checks} | LEFT_OUT)
+    sorted({key for checks in CONFIGS.values() for key in checks})
 ) | st.text(max_size=8)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     kind=st.sampled_from(sorted(CONFIGS)),
     keys=st.dictionaries(NAMES, PLAIN, max_size=4),
@@ -356,7 +351,6 @@ def test_what_is_handed_on_is_listed_and_small(kind, keys, tmp_path_factory):
     except EncoderError as error:
         assert "\n" not in str(error)
         return
-    assert {*keys} <= {*CONFIGS[kind], *LEFT_OUT}
     for key, value in found.items():
         assert key in {*CONFIGS[kind], "model_type", "vavl_sb"}
         for number in value if isinstance(value, list) else [value]:

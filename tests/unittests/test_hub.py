@@ -5,18 +5,15 @@ huggingface_hub's own errors or a stand-in that records what it is asked.
 """
 
 import os
-import re
 import shutil
-import types
 from fnmatch import fnmatch
 from pathlib import Path
 
-import httpx
 import huggingface_hub
 import pytest
 import torch
 import yaml
-from huggingface_hub import constants, errors
+from huggingface_hub import constants, errors, utils
 from light_model import write_model_file
 from small_clips import save_efficientnet
 from speechbrain.utils.fetching import FetchConfig
@@ -180,7 +177,7 @@ def test_revisions(cache, options):
     [
         ("me/other", {}, "HF_HUB_OFFLINE is set"),
         ("me/model", {"revision": "v9"}, "me/model at v9: .*HF_HUB_OFFLINE"),
-        ("me/other", {"local_files_only": True}, "was not to be asked"),
+        ("me/other", {"local_files_only": True}, "cached snapshot"),
         ("no/such/folder", {}, "no such folder; give one"),
         ("../elsewhere", {}, "no such folder; give one"),
     ],
@@ -199,45 +196,12 @@ def test_the_hub_is_asked_with_token_and_for_a_models_files(monkeypatch):
         raise ConnectionError("no route\nto host")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", record)
-    with pytest.raises(EncoderError, match="cannot be reached.*no route"):
+    with pytest.raises(EncoderError, match="had from the hub.*no route"):
         EmotionRecognizer.from_hparams("me/model", token="hf_x", revision="v2")
     assert asked["source"] == "me/model"
     assert asked["token"] == "hf_x" and asked["revision"] == "v2"
     assert not any(fnmatch("x.pt", p) for p in asked["allow_patterns"])
     assert not any(fnmatch("a/x.bin", p) for p in asked["allow_patterns"])
-
-
-def answer(status, kind=errors.HfHubHTTPError):
-    """An error of the hub's."""
-    headers = {"x-request-id": "1"}
-    response = types.SimpleNamespace(status_code=status, headers=headers)
-    response.request = None
-    return kind("answer\nof several lines", response=response)
-
-
-@pytest.mark.parametrize(
-    ("error", "told"),
-    [
-        (answer(401), "hf auth login"),
-        (answer(401, errors.RepositoryNotFoundError), "hf auth login"),
-        (answer(404, errors.RepositoryNotFoundError), "no such model"),
-        (answer(403, errors.GatedRepoError), "gated"),
-        (answer(404, errors.RevisionNotFoundError), "no such revision"),
-        (answer(403), "does not allow"),
-        (answer(500), "answered: answer"),
-        (errors.LocalTokenNotFoundError("x"), "hf auth login"),
-        (errors.OfflineModeIsEnabled("x"), "HF_HUB_OFFLINE"),
-        (ConnectionError("no route"), "cannot be reached.*the cache"),
-        (httpx.ConnectError("Name not known"), "cannot be reached.*Name"),
-        (PermissionError(13, "not permitted"), "cannot be reached.*not perm"),
-        (PermissionError(13, "denied", "/c/x"), "^/c/x: denied, on this"),
-        (OSError(28, "No space left", "/c/x"), "^/c/x: No space left, on"),
-        (ValueError("bad\nname"), "^bad$"),
-    ],
-)
-def test_reasons(error, told):
-    found = hub.reason(error)
-    assert re.search(told, found) and "\n" not in found
 
 
 class FakeApi:
@@ -254,7 +218,7 @@ class FakeApi:
 
     def upload_folder(self, folder_path, allow_patterns, **options):
         self.options = options
-        for path in huggingface_hub.utils.filter_repo_objects(
+        for path in utils.filter_repo_objects(
             [
                 p.relative_to(folder_path).as_posix()
                 for p in Path(folder_path).rglob("*")
@@ -308,11 +272,8 @@ def test_push_offline_or_of_nothing_gives_one_line(exported, capsys, tmp_path):
     assert "no such folder" in capsys.readouterr().err
     with pytest.raises(VAVLError, match="someone/model"):
         hub.send_model(exported, "a/b/c")
-    lost = FakeApi(fails=httpx.ConnectError("Name or service not known"))
-    with pytest.raises(VAVLError, match=r"cannot be reached \(Name"):
-        hub.send_model(exported, "me/model", api=lost)
-    refused = FakeApi(fails=errors.LocalTokenNotFoundError("x\ny"))
-    with pytest.raises(VAVLError, match="hf auth login") as error:
+    refused = FakeApi(fails=errors.LocalTokenNotFoundError("log in\nfirst"))
+    with pytest.raises(VAVLError, match="log in first") as error:
         hub.send_model(exported, "me/model", api=refused)
     assert "\n" not in str(error.value)
 

@@ -86,6 +86,10 @@ def test_bad_entries_leave_the_old_manifest(tmp_path):
         ({"video": 3}, "video: must be a path or null, not 3"),
         ({"wav": "{root}/a.wav"}, "wav: braces"),
         ({"wav": None, "video": None}, "wav, video: both null"),
+        ({"visual_features": "a.npy"}, "video, visual_features: both given"),
+        ({"wav": None, "audio_features": 3}, "audio_features: must be a path"),
+        ({"wav": None, "audio_features": "{x}"}, "audio_features: braces"),
+        ({"duration": None}, "duration: must be a finite number, not None"),
         ({"duration": ...}, "duration: missing"),
         ({"duration": 0}, "duration: must be above 0"),
         ({"duration": math.nan}, "duration: must be a finite number"),
@@ -106,6 +110,21 @@ def test_a_bad_field_is_named(fields, fault):
     with pytest.raises(ManifestError) as error:
         check_entries(entries, "valid.json", LABELS, ["valence"])
     assert line(error).startswith(f"valid.json: bad: {fault}")
+
+
+def test_features_may_take_the_place_of_files(tmp_path):
+    given = {"visual_features": "{data_root}/units.csv#a", "video": None}
+    both = {**given, "wav": None, "audio_features": "/b.npy", "duration": None}
+    entries = {"a": entry(**given), "b": entry(**both)}
+    write_manifest(tmp_path / "m.json", entries, LABELS, ["valence"])
+    found = read_manifest(tmp_path / "m.json", data_root="/corpus")
+    assert found["a"]["visual_features"] == "/corpus/units.csv#a"
+    assert found["b"]["audio_features"] == "/b.npy"
+    # They are withheld as files are.
+    taken = withhold({str(n): entry(**given) for n in range(4)}, 0.25, 0.5)
+    kept = [(row["wav"], row["visual_features"]) for row in taken.values()]
+    assert [sum(x is None for x in column) for column in zip(*kept)] == [1, 2]
+    assert all(any(pair) for pair in kept)
 
 
 def test_labels_are_asked_for_by_task_only():

@@ -3,8 +3,14 @@
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import balanced_accuracy_score, confusion_matrix, f1_score
+from sklearn.metrics import (
+    balanced_accuracy_score,
+    confusion_matrix,
+    f1_score,
+    top_k_accuracy_score,
+)
 
+from vavl_sb.utils.errors import VAVLError
 from vavl_sb.utils.metrics import ConcordanceStats, EmotionStats, concordance
 
 LABELS = ["angry", "disgust", "fear", "happy"]
@@ -75,3 +81,21 @@ def test_a_cleared_one_has_collected_nothing():
     stats = collected(EmotionStats, LABELS, torch.eye(4), torch.arange(4))
     stats.clear()
     assert len(stats) == 0
+
+
+def test_a_score_of_one_s_own_stands_beside_the_others():
+    random = np.random.default_rng(0)
+    targets = random.integers(0, 4, 60)
+    logits = random.normal(size=(60, 4))
+
+    def top2(predictions, truth):
+        return top_k_accuracy_score(truth, predictions, k=2)
+
+    stats = EmotionStats(LABELS, more={"top2": top2})
+    stats.append([""] * 60, torch.tensor(logits), torch.tensor(targets))
+    expected = top_k_accuracy_score(targets, logits, k=2)
+    assert stats.summarize()["top2"] == stats.score("top2") == expected
+    assert stats.score("uar") == stats.summarize("uar")
+    for name in ("top3", "confusion"):
+        with pytest.raises(VAVLError, match="select_by: .*give loss.*top2"):
+            stats.score(name)

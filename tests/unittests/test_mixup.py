@@ -117,3 +117,38 @@ def test_a_mixed_run_learns_and_resumes_to_the_same_end(
     if task == "classification":
         text = (tmp_path / "whole" / "metrics.json").read_text()
         assert json.loads(text)["test"]["visual"]["uar"] > 0.9
+
+
+def smoothed(logits, targets):
+    """A loss of one's own that takes both, with a factor."""
+    return 3.0 * torch.nn.functional.cross_entropy(
+        logits, targets, label_smoothing=0.1
+    )
+
+
+def weighted(logits, targets):
+    """Class weights: a mean over clips or over weights, up to a factor."""
+    return torch.nn.functional.cross_entropy(
+        logits, targets, torch.tensor([1.0, 2.0, 4.0])
+    )
+
+
+def indices_only(logits, targets):
+    """Fails for what is no index."""
+    return -logits.log_softmax(-1).gather(1, targets.unsqueeze(1)).mean()
+
+
+def rounded(logits, targets):
+    """Takes probabilities for indices, and says nothing."""
+    targets = targets.long().reshape(len(targets), -1)[:, 0]
+    return torch.nn.functional.cross_entropy(logits, targets)
+
+
+def test_a_loss_that_takes_indices_alone_is_refused_before_it_is_wrong():
+    for loss in (classification_loss, smoothed, weighted):
+        Mixup(1.0, 3, loss)
+    for loss in (indices_only, rounded):
+        with pytest.raises(VAVLError, match="prediction_loss: .*mixup to 0"):
+            Mixup(1.0, 3, loss)
+        Mixup(0.0, 3, loss)  # Without mixup they get what they want.
+        Mixup(1.0, None, loss)  # Attributes are mixed as they are.

@@ -4,8 +4,6 @@ The truths are timm's and transformers' own models, which are run on the same
 weights.
 """
 
-import json
-
 import pytest
 import timm
 import torch
@@ -142,6 +140,13 @@ def wav2vec2(norm="layer", stable=True, layers=3, **sizes):
     return model.eval()
 
 
+def import_command(source, model):
+    """The command for a model of any sizes; its configuration beside it."""
+    model.config.save_pretrained(source.parent / "config")
+    config = str(source.parent / "config")
+    return ["import-audio", str(source), "--config", config]
+
+
 def old_names(state):
     """As torch before 2.1, and so the released VAVL, names a weight norm."""
     parts = "parametrizations.weight.original"
@@ -179,7 +184,7 @@ def test_audio_features_are_transformers(tmp_path, norm, prefix, rename):
     state["lm_head.weight"] = torch.ones(5, 128)
     source = tmp_path / "final_wav2vec.pt"
     torch.save(state, source)
-    assert cli.main(["import-audio", str(source)]) == 0
+    assert cli.main(import_command(source, model)) == 0
     encoder = AudioEncoder(source=tmp_path / "final_wav2vec")
     assert encoder.output_dim == 128
     wav = 0.1 * torch.randn(6000, generator=torch.Generator().manual_seed(1))
@@ -189,23 +194,7 @@ def test_audio_features_are_transformers(tmp_path, norm, prefix, rename):
     assert torch.allclose(found, expected, atol=1e-4, rtol=0)
 
 
-def test_what_shapes_do_not_tell_comes_from_a_config(tmp_path):
-    model = wav2vec2("layer", stable=False, hidden_size=48)
-    source = tmp_path / "small.pt"
-    torch.save(model.state_dict(), source)
-    with pytest.raises(EncoderError, match="give --config"):
-        import_audio(source)
-    config = tmp_path / "config"
-    model.config.num_hidden_layers = 24
-    model.config.save_pretrained(config)
-    arguments = ["import-audio", str(source), "--config", str(config)]
-    assert cli.main(arguments) == 0
-    wav = torch.randn(4000, generator=torch.Generator().manual_seed(2))
-    found, _ = AudioEncoder(source=tmp_path / "small")(wav[None])
-    assert torch.allclose(found, truth(model, wav), atol=1e-4, rtol=0)
-
-
-def test_the_large_shape_is_told_from_names_and_shapes_alone():
+def test_without_a_config_it_is_wav2vec2_large_robust():
     """Of facebook/wav2vec2-large-robust, from its configuration."""
     import transformers
 
@@ -230,12 +219,13 @@ def test_the_large_shape_is_told_from_names_and_shapes_alone():
 
 
 def test_audio_faults_are_listed_and_nothing_is_written(tmp_path, capsys):
-    state = dict(wav2vec2().state_dict())
+    model = wav2vec2()
+    state = dict(model.state_dict())
     del state["encoder.layers.1.layer_norm.weight"]
     state["encoder.layers.0.gru"] = torch.ones(1)
     state["encoder.layers.2.attention.k_proj.bias"] = torch.ones(7)
     torch.save(state, tmp_path / "bad.pt")
-    assert cli.main(["import-audio", str(tmp_path / "bad.pt")]) == 1
+    assert cli.main(import_command(tmp_path / "bad.pt", model)) == 1
     told = capsys.readouterr().err
     assert told.count("\n") == 1
     for fault in (
@@ -244,15 +234,19 @@ def test_audio_faults_are_listed_and_nothing_is_written(tmp_path, capsys):
         "encoder.layers.2.attention.k_proj.bias is (7,), not (128,)",
     ):
         assert fault in told
-    assert [path.name for path in tmp_path.iterdir()] == ["bad.pt"]
+    assert {path.name for path in tmp_path.iterdir()} == {"bad.pt", "config"}
 
 
 @pytest.mark.parametrize("number", [300_000, "\u00b2"])
 def test_the_number_in_a_name_makes_no_layers(tmp_path, number):
-    state = dict(wav2vec2().state_dict())
+    model = wav2vec2()
+    state = dict(model.state_dict())
     state[f"encoder.layers.{number}.x"] = torch.ones(1)
     torch.save(state, tmp_path / "f.pt")
+    model.config.save_pretrained(tmp_path / "config")
     with pytest.raises(EncoderError, match="1 unknown"):
+        import_audio(tmp_path / "f.pt", config_folder=tmp_path / "config")
+    with pytest.raises(EncoderError, match="give --config"):
         import_audio(tmp_path / "f.pt")
 
 
@@ -267,34 +261,3 @@ def test_a_missing_file(tmp_path, capsys):
         assert cli.main([command, str(tmp_path / "none.pt")]) == 1
     told = capsys.readouterr().err
     assert told.count("no such file") == 2 and told.count("\n") == 2
-
-
-def test_a_recipe_takes_both_by_path(tmp_path, efficientnet, monkeypatch):
-    """The hparams file makes both encoders of what was imported."""
-    from conftest import REPOSITORY
-    from hyperpyyaml import load_hyperpyyaml
-
-    torch.save(efficientnet, tmp_path / "enet.pt")
-    torch.save(wav2vec2().state_dict(), tmp_path / "final_wav2vec.pt")
-    visual, _ = import_visual(tmp_path / "enet.pt")
-    audio, _ = import_audio(tmp_path / "final_wav2vec.pt")
-    recipe = REPOSITORY / "recipes" / "CREMA-D" / "hparams" / "vavl_cls.yaml"
-    monkeypatch.syspath_prepend(recipe.parents[1])  # The prepare script.
-    with open(recipe, encoding="utf-8") as file:
-        hparams = load_hyperpyyaml(
-            file,
-            {
-                "data_folder": str(tmp_path),
-                "output_folder": str(tmp_path / "out"),
-                "audio_encoder_source": str(audio),
-                "visual_encoder_weights": str(visual),
-                "face_detector": None,
-                "d_model": 16,
-            },
-        )
-    assert json.loads((audio / "config.json").read_text())["model_type"]
-    hparams = hparams["shared"]
-    assert hparams["audio_encoder"].output_dim == 128
-    expected = efficientnet.state_dict()["conv_head.weight"]
-    found = hparams["visual_encoder"].backbone.state_dict()["conv_head.weight"]
-    assert torch.equal(found, expected)

@@ -86,12 +86,6 @@ def test_training_clips_of_all_corpora_are_merged(run):
     assert splits["train"]["f_1"]["emotion"] == "sad"
 
 
-def test_one_folder_needs_no_list(run):
-    folder = run.other("faces", {"f_1": entry("1001")})
-    run.settings["also_train"] = str(folder)
-    assert list(read_splits(**run.settings)["train"]) == ["v_train", "f_1"]
-
-
 @pytest.mark.parametrize("nothing", [None, [], ""])
 def test_no_other_corpus(run, nothing):
     run.settings["also_train"] = nothing
@@ -109,29 +103,11 @@ def test_an_id_in_two_corpora_is_refused(run, split):
     )
 
 
-def test_an_id_in_two_other_corpora_is_refused(run):
-    same = {"a": entry("1001"), "b": entry("1001")}
-    run.other("one", same)
-    folder = run.other("two", same)
-    line = run.refusal(ManifestError)
-    assert line.startswith(f"{folder / 'train.json'}: a (and 1 more) is")
-
-
 def test_a_class_that_the_run_does_not_have_is_refused(run):
     folder = run.other("faces", {"f": entry("1"), "g": entry("1", "calm")})
     line = run.refusal(ManifestError)
     assert line.startswith(f"{folder / 'train.json'}: g: emotion")
     assert "angry, happy, sad" in line and "'calm'" in line
-
-
-def test_attributes_that_the_other_corpus_lacks_are_refused(run):
-    run.settings.update(task="regression", labels=["arousal"])
-    for split in ("train", "valid", "test"):
-        path = run.folder / "run" / f"{split}.json"
-        write(path, {split: {**entry(f"S_{split}"), "arousal": 0.5}})
-    folder = run.other("faces", {"f_1": entry("1001")})
-    line = run.refusal(ManifestError)
-    assert line == f"{folder / 'train.json'}: f_1: arousal: missing"
 
 
 @pytest.mark.parametrize("split", ["valid", "test"])
@@ -140,21 +116,6 @@ def test_a_speaker_that_scores_this_run_may_not_train_it(run, split):
     line = run.refusal(CorpusError)
     assert line.startswith(f"{folder / 'train.json'}: speaker S_{split} is in")
     assert "train" in line and split in line
-
-
-@pytest.mark.parametrize(
-    "report", [None, "not JSON", "[]", "{}"], ids=lambda r: str(r)
-)
-def test_a_folder_without_a_report_is_refused(run, report):
-    folder = run.other("faces", {"f_1": entry("1001")})
-    path = folder / "prepare_report.json"
-    if report is None:
-        path.unlink()
-    else:
-        path.write_text(report)
-    line = run.refusal(ManifestError)
-    assert line.startswith(f"{path}: cannot be used")
-    assert "--prepare_only" in line
 
 
 def test_a_folder_without_a_manifest_is_refused(run):

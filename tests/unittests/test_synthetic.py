@@ -1,8 +1,6 @@
 """The synthetic corpus: repeatable, resumable, laid out as the real ones, and
 saying with voice and face what it claims to say."""
 
-import csv
-import dataclasses
 import itertools
 import json
 import sys
@@ -14,15 +12,11 @@ import numpy as np
 import pytest
 
 from synthetic import generate
-from synthetic.appearance import draw_appearance
-from synthetic.cremad import VOTES
-from synthetic.face import AXES, FacePainter
+from synthetic.face import FacePainter
 from synthetic.generate import LAYOUTS, generate_corpus
 from synthetic.media import write_video
-from synthetic.motion import animate
 from synthetic.performance import EMOTIONS, draw_speaker, perform, rate
-from synthetic.phones import HOP, SAMPLE_RATE, SENTENCES
-from synthetic.voice import Voice, speak
+from synthetic.phones import SAMPLE_RATE
 from vavl_sb.media.reader import probe, read_audio
 from vavl_sb.utils.errors import CorpusError
 
@@ -193,68 +187,6 @@ def test_ravdess_recipe_reads_every_name_as_it_was_meant():
         assert clip.female == (int(clip.speaker) % 2 == 0)
 
 
-@pytest.mark.real
-def test_ravdess_names_are_those_of_the_real_voices(real_data):
-    folder, layout = real_data / "ravdess_audio", LAYOUTS["ravdess"]
-    real = {
-        path.relative_to(folder).with_suffix(".wav").as_posix()
-        for path in folder.rglob("*.flac")
-    }
-    clips = [c for name in layout.speakers[:20] for c in layout.clips(name, 0)]
-    assert {layout.files(clip)[0] for clip in clips} == real
-
-
-@pytest.mark.real
-def test_votes_have_the_real_tables_columns_and_forms(all_clips, real_data):
-    real = (real_data / "crema_d_mini" / VOTES).read_text().splitlines()
-    ours = CREMAD.tables(all_clips)[VOTES].splitlines()
-    assert ours[0] == real[0]
-
-    def forms(line):
-        """Which cells are quoted; the id has six digits."""
-        cells = line.split(",")
-        assert len(cells[0]) == 8
-        return [cell[:1] == '"' for cell in cells]
-
-    assert forms(ours[1]) == forms(real[1])
-
-
-def test_votes_add_up(all_clips):
-    table = list(csv.DictReader(CREMAD.tables(all_clips)[VOTES].splitlines()))
-    expected = [f"{d}{n:05d}" for d in (1, 2, 3) for n in range(1, 547)]
-    assert [row[""] for row in table] == expected
-    words = ("Anger", "Disgust", "Fear", "Happy", "Neutral", "Sad")
-    for row in table:
-        counts = [int(row[letter]) for letter in "ADFHNS"]
-        most, votes = max(counts), sum(counts)
-        assert 8 <= votes == int(row["numResponses"]) <= 12
-        best = [k for k, n in zip("ADFHNS", counts, strict=True) if n == most]
-        assert row["emoVote"] == ":".join(best)
-        assert float(row["agreement"]) == pytest.approx(most / votes)
-        means = [float(row[f"mean{word}Resp"]) for word in words]
-        assert [mean == -1 for mean in means] == [n == 0 for n in counts]
-        total = np.dot(counts, means)
-        assert float(row["meanEmoResp"]) == pytest.approx(total / votes)
-
-
-def test_msp_improv_raters_stand_below_their_mean():
-    layout = LAYOUTS["msp-improv"]
-    clips = [c for name in layout.speakers for c in layout.clips(name, 1)[:4]]
-    text = layout.tables(clips)["Evalution.txt"]
-    blocks = [block.splitlines() for block in text.strip().split("\n\n")]
-    assert len(blocks) == 48
-    for clip, *raters in blocks:
-        assert 5 <= len(raters) <= 8
-        values = [
-            [float(part.split(":")[1]) for part in line.split(";")[2:6]]
-            for line in (clip, *raters)
-        ]
-        means, rated = np.mean(values[1:], axis=0), ~np.isnan(values[0])
-        assert np.array(values[0])[rated] == pytest.approx(
-            means[rated], abs=1e-6
-        )
-
-
 # --- what is acted -------------------------------------------------------
 
 
@@ -291,157 +223,6 @@ def test_neither_modality_says_all(all_clips):
     assert 0.65 <= right(voices) <= 0.95
     assert 0.65 <= right(faces) <= 0.95
     assert right(np.hstack([voices, faces])) >= 0.97
-
-
-def test_speakers_differ():
-    people = [
-        draw_speaker(0, name, int(name) % 2 == 0) for name in CREMAD.speakers
-    ]
-    for part in range(2):
-        for field in dataclasses.fields(people[0][part]):
-            values = {getattr(person[part], field.name) for person in people}
-            assert len(values) >= 4, field.name
-    pitches = [voice.f0 for _, voice in people]
-    assert np.mean(pitches[1::2]) > 1.4 * np.mean(pitches[::2])
-
-
-# --- the voice -----------------------------------------------------------
-
-
-def pitch_by_autocorrelation(samples, centre, lowest, highest):
-    """Pitch in Hz around a sample, from the peak of the autocorrelation."""
-    window = samples[centre - 480 : centre + 480].astype(float)
-    window = (window - window.mean()) * np.hanning(len(window))
-    lags = np.fft.irfft(np.abs(np.fft.rfft(window, 4096)) ** 2)
-    # The taper's own autocorrelation makes far lags look weak.
-    taper = np.fft.irfft(np.abs(np.fft.rfft(np.hanning(960), 4096)) ** 2)
-    lags = lags / taper.clip(1e-3 * taper[0])
-    low, high = int(SAMPLE_RATE / highest), int(SAMPLE_RATE / lowest)
-    best = low + int(np.argmax(lags[low : high + 1]))
-    left, top, right = lags[best - 1 : best + 2]
-    best += 0.5 * (left - right) / (left - 2 * top + right)
-    return SAMPLE_RATE / best
-
-
-@pytest.mark.parametrize("f0", [100.0, 160.0, 230.0])
-def test_pitch_is_what_was_intended(f0):
-    voice = Voice(f0, f0 / 150 * 0.1 + 0.95)
-    said = speak("TSI", voice, {"pitch": 3.0}, np.random.default_rng(4))
-    steady = np.flatnonzero(said.voicing > 0.9)
-    assert len(steady) > 40
-    errors = []
-    for frame in steady:
-        place, pitch = frame * HOP + HOP // 2, said.f0[frame]
-        if 480 <= place <= len(said.samples) - 480:
-            found = pitch_by_autocorrelation(
-                said.samples, place, 0.7 * pitch, 1.5 * pitch
-            )
-            errors.append(found / pitch - 1)
-    assert abs(np.median(errors)) < 0.01
-    assert np.median(np.abs(errors)) < 0.03
-    wanted = f0 * 2 ** (3 / 12)
-    assert np.median(said.f0[steady]) == pytest.approx(wanted, rel=0.12)
-
-
-def test_style_changes_what_it_names():
-    """Level, tilt, breath, rate and spread, measured in the vowels' sound."""
-    hertz = np.fft.rfftfreq(960, 1 / SAMPLE_RATE)
-
-    def say(**style):
-        return speak("IWW", Voice(150, 1.0), style, np.random.default_rng(1))
-
-    def vowels(**style):
-        said = say(**style)
-        starts = np.flatnonzero(said.voicing > 0.95) * HOP - 440
-        parts = [said.samples[s : s + 960] * np.hanning(960) for s in starts]
-        return (np.abs(np.fft.rfft(parts)) ** 2).mean(axis=0)
-
-    def decibels(power, low=0, high=8000):
-        return 10 * np.log10(power[(hertz >= low) & (hertz < high)].sum())
-
-    def above(power, low, high):
-        return decibels(power, low, high) - decibels(power, 0, 1000)
-
-    def centre(power):
-        formants = (hertz > 400) & (hertz < 3500)
-        return (hertz * power)[formants].sum() / power[formants].sum()
-
-    plain = vowels()
-    louder = decibels(vowels(level=6.0)) - decibels(plain)
-    assert louder == pytest.approx(6.0, abs=0.1)
-    # Without breath, whose noise would fill up what the folds leave.
-    tilts = [vowels(tilt=t, breath=-40.0) for t in (-4.0, 0.0, 4.0)]
-    assert np.diff([above(p, 1500, 3500) for p in tilts]).min() > 2.5
-    breaths = [vowels(breath=b) for b in (-6.0, 12.0)]
-    assert np.diff([above(p, 3500, 6000) for p in breaths]) > 6
-    assert centre(vowels(spread=0.15)) > 1.05 * centre(plain)
-    lengths = [len(say(rate=r).samples) for r in (0.2, 0.0, -0.2)]
-    assert lengths[0] < 0.9 * lengths[1] < 0.85 * lengths[2]
-
-
-def test_every_sentence_lasts_one_to_two_seconds():
-    for sentence, speed in itertools.product(SENTENCES, (-0.6, 0.6)):
-        style = {"rate": speed}
-        said = speak(sentence, Voice(150, 1), style, np.random.default_rng(0))
-        assert 1.29 <= len(said.samples) / SAMPLE_RATE <= 2.21
-        assert len(said.samples) == HOP * len(said.f0)
-        assert np.isfinite(said.samples).all()
-        assert 0.02 < np.abs(said.samples).max() <= 0.95
-
-
-# --- the face ------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def painter():
-    """A plain speaker: light skin does not hide the mouth's colours."""
-    appearance = draw_appearance(np.random.default_rng(0), female=False)
-    appearance = dataclasses.replace(appearance, skin=(236, 190, 158))
-    return FacePainter(appearance, np.random.default_rng(0))
-
-
-def mouth_hole(image, appearance):
-    """Pixels of the dark red between the lips."""
-    x, y = (round(c) for c in appearance.centre)
-    part = np.asarray(image).astype(int)[y + 20 : y + 110, x - 50 : x + 50]
-    red, green, blue = part[..., 0], part[..., 1], part[..., 2]
-    return int(((red < 95) & (green < 45) & (blue < 50) & (red > 30)).sum())
-
-
-@pytest.mark.parametrize("axis", range(len(AXES)), ids=AXES)
-def test_every_axis_changes_the_face_and_only_the_face(painter, axis):
-    calm = np.asarray(painter.paint(np.zeros(6))).astype(int)
-    moved = np.asarray(painter.paint(np.eye(6)[axis])).astype(int)
-    change = np.abs(moved - calm).max(axis=2) > 20
-    assert change.sum() > 40
-    rows, columns = np.nonzero(change)
-    x, y = painter.appearance.centre
-    assert np.abs(columns - x).max() < 60 and np.abs(rows - y).max() < 100
-
-
-def test_lips_follow_the_sound(painter):
-    """The hole between the lips, seen in the frames, and the sound's power."""
-    for number, emotion in ((0, "neutral"), (3, "angry"), (9, "sad")):
-        clips = CREMAD.clips(CREMAD.speakers[number], 0)
-        clip = next(
-            c for c in clips if (c.sentence, c.emotion) == ("IWW", emotion)
-        )
-        said = generate.render_voice(clip)
-        times = np.arange(len(said.samples) * 30 // SAMPLE_RATE) / 30
-        frames = animate(said, np.zeros(6), times, clip.rng("face"))
-        still = {"lean": 0.0, "sway": (0, 0)}
-        holes = [
-            mouth_hole(painter.paint(**{**f, **still}), painter.appearance)
-            for f in frames
-        ]
-        places = (times * SAMPLE_RATE).astype(int)
-        power = [
-            np.sqrt(np.mean(said.samples[max(0, p - 640) : p + 640] ** 2))
-            for p in places
-        ]
-        together = np.corrcoef(holes, power)[0, 1]
-        late = np.corrcoef(np.roll(holes, 8), power)[0, 1]
-        assert together > 0.5 and together > late + 0.2
 
 
 def test_the_detector_finds_the_faces(all_clips):

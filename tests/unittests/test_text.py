@@ -10,26 +10,20 @@ import numpy as np
 import pytest
 import soundfile
 from hypothesis import (
-    example,
     given,
     strategies as st,
 )
 from light_model import make_model, write_model_file
-from test_commands import call, make_run
+from test_commands import call
 from test_media import sine
 
-from vavl_sb.cli import main
-from vavl_sb.evaluation.comparison import summary_lines
-from vavl_sb.evaluation.robustness import report_lines
 from vavl_sb.inference import EmotionRecognizer
-from vavl_sb.inference.prediction import Emotion, TimedEmotion
-from vavl_sb.training import plots
+from vavl_sb.inference.prediction import Emotion
 from vavl_sb.training.model_card import model_card
-from vavl_sb.training.report import score_table
 from vavl_sb.utils.errors import MediaError, VAVLError, exit_on_error
 from vavl_sb.utils.files import read_json, write_json
 from vavl_sb.utils.logger import get_logger
-from vavl_sb.utils.text import markdown, printable, printable_lines
+from vavl_sb.utils.text import markdown, printable
 
 # Colours, a title, a cleared line, C1, DEL, letters turned around, no width,
 # ends of lines, half a character.
@@ -66,28 +60,6 @@ def test_every_character_there_is_can_be_printed():
     assert [c for c in shown if ord(c) > 0x7F] == [
         c for c in kept if ord(c) > 0x7F
     ]
-
-
-@given(ANY_TEXT)
-@example("\\\x1b")
-@example("\\\\")
-@example("\\x1b")
-def test_what_was_written_can_be_told_from_what_is_shown(text):
-    """An independent reader of the escapes finds the text again."""
-    shown = printable(text)
-    assert not hidden(shown) and "\n" not in shown
-    escape = r"\\x(..)|\\u(....)|\\U(.{8})|\\(\\)"
-    assert text == re.sub(
-        escape,
-        lambda m: m[4] or chr(int(m[1] or m[2] or m[3], 16)),
-        shown,
-    )
-
-
-def test_no_line_adds_a_line_of_its_own():
-    assert printable(HOSTILE) == SHOWN
-    text = printable_lines([HOSTILE, "second"])
-    assert text == f"{SHOWN}\nsecond\n"
 
 
 @pytest.fixture
@@ -151,54 +123,6 @@ def test_predict_json_is_json_for_every_reader(
     json.dumps(result, ensure_ascii=False).encode("utf-8")
 
 
-def test_check_media_shows_a_name(odd_clip, capsys, tmp_path):
-    status, out, err = call(capsys, "check-media", odd_clip)
-    assert (status, err) == (0, "") and not hidden(out)
-    assert out.startswith(f"{tmp_path}/{NAME_SHOWN}: 2.00 s\n  stream: audio")
-    (report,) = json.loads(call(capsys, "check-media", odd_clip, "--json")[1])
-    report["file"].encode("utf-8")
-    with open(odd_clip, "r+b") as file:
-        file.truncate(30000)
-    status, out, err = call(capsys, "check-media", odd_clip)
-    assert status == 1 and not hidden(out + err)
-    (fault,) = [x for x in out.splitlines() if x.startswith("  fault: ")]
-    assert NAME_SHOWN in fault
-    os.truncate(odd_clip, 10)
-    status, out, err = call(capsys, "check-media", odd_clip)
-    assert status == 1 and not hidden(err) and NAME_SHOWN in err
-    assert out == "" and err.count("\n") == 1
-
-
-def test_info_shows_what_an_export_says(capsys, tmp_path):
-    evil = HOSTILE.replace("\udcff", "")  # No model.json may have it.
-    run = make_run(tmp_path / "run", [evil, "b", "c"], corpus=evil)
-    path = run / "inference" / "model.json"
-    model = json.loads(path.read_text())
-    model["metadata"] |= {
-        "run": {evil: evil, "task": "x", "command": evil},
-        "encoder_names": {"audio": evil},
-        "test": {evil: {evil: 0.5, "ccc": {"a": None}}, "task": {}},
-        "licences": {evil: evil},
-    }
-    path.write_text(json.dumps(model))
-    status, out, err = call(capsys, "info", run)
-    assert (status, err) == (0, "") and not hidden(out)
-    names = [line.split(":")[0] for line in out.splitlines()]
-    # Neither a line break nor the name of a setting passes for "task".
-    assert names.count("task") == 1 and "licence" not in names
-    assert len(names) == 15 and out.count(SHOWN.replace("\\udcff", "")) == 10
-    status, out, _ = call(capsys, "info", run, "--json")
-    assert status == 0 and out.isascii() and not hidden(out)
-    json.dumps(json.loads(out), ensure_ascii=False).encode("utf-8")
-
-
-def test_a_word_that_is_no_option_is_shown(capsys):
-    with pytest.raises(SystemExit):
-        main(["check-media", "a.wav", "--x\x1b[31m\nvavl:"])
-    err = capsys.readouterr().err
-    assert not hidden(err) and r"--x\x1b[31m\x0avavl:" in err
-
-
 def test_errors_and_warnings_are_shown(caplog):
     with pytest.raises(SystemExit), exit_on_error():
         raise MediaError(f"{HOSTILE}: broken")
@@ -223,46 +147,6 @@ def test_errors_and_warnings_are_shown(caplog):
 def test_an_error_of_a_loaders_worker_is_shown():
     text = f"Caught MediaError.\nOriginal Traceback:\nMediaError: \x1b[31m{1}"
     assert str(MediaError(text)) == r"\x1b[31m1"
-
-
-def test_a_label_adds_no_line_to_a_table(tmp_path):
-    labels = [HOSTILE, "b"]
-    scores = {"ccc": {HOSTILE: 0.25, "b": 0.5}, "ccc_mean": 0.375, "n": 3}
-    metrics = {
-        "task": "regression",
-        "labels": labels,
-        "test": {"audio": scores},
-        "n_test": {"audio": 3},
-    }
-    text = printable_lines(score_table(metrics))
-    assert text.count("\n") == 2 and not hidden(text) and SHOWN in text
-    result = {
-        "task": "regression",
-        "labels": labels,
-        "clips": {"used": 3, "in_manifest": 3, "with_both": 3, "failed": {}},
-        "clean": {"audio": scores},
-        "conditions": {},
-        "skipped": {"noise": HOSTILE},
-    }
-    text = printable_lines(report_lines(result))
-    assert text.count("\n") == 7 and not hidden(text)
-
-
-def test_a_label_adds_no_cell_to_a_protocols_table():
-    value = {"mean": 0.5, "sd": None, "low": 0.4, "high": 0.6}
-    part = {"n_runs": 1, "n_speakers": 2, "scores": {"ccc_a|b\n<c>": value}}
-    content = {
-        "hparams": "x.yaml",
-        "n_finished": 1,
-        "n_runs": 1,
-        "partial": False,
-        "summary": {"audio": part},
-    }
-    head = summary_lines(content)[2]
-    assert (
-        head
-        == r"| modality | runs | speakers | CCC a&#124;b&#92;x0a&#60;c&#62; |"
-    )
 
 
 @given(ANY_TEXT)
@@ -293,33 +177,6 @@ def test_a_card_shows_what_an_export_says(tmp_path):
     assert "<script>" not in text and "](http://b)" not in text
     (row,) = [x for x in text.splitlines() if "0.500" in x]
     assert row.count("|") == 5
-
-
-def test_a_figure_draws_labels_as_they_are(tmp_path):
-    labels = ["$\\frac{", "$x$", "_hidden", "50 $", HOSTILE * 99]
-    windows = [
-        TimedEmotion(
-            i, i + 1, Emotion("audio", None, dict.fromkeys(labels, 0.2))
-        )
-        for i in (0.0, 1.0)
-    ]
-    figure = plots.emotion_over_time(windows)
-    plots.save_figure(figure, tmp_path / "time.png")
-    drawn = figure.axes[0].get_legend().get_texts()
-    assert len(drawn) == len(labels)
-    for text, label in zip(drawn, labels):
-        # matplotlib's own answer: what it draws, and whether as a formula.
-        shown, formula = text._preprocess_math(text.get_text())
-        assert not formula and shown.strip() == printable(label)[:40]
-    counts = np.eye(5, dtype=int)
-    plots.confusion(counts, labels, "audio", tmp_path / "confusion.png")
-    entry = {
-        "epoch": 1,
-        "train": {"audio_loss": 1.0},
-        "valid": {f"audio_ccc_{label}": None for label in labels},
-    }
-    plots.learning_curves([entry], tmp_path / "curves.png")
-    assert len(list(tmp_path.glob("*.png"))) == 3
 
 
 def test_json_files_are_strict(tmp_path):

@@ -184,6 +184,7 @@ def bad_files(folder, reference):
         "list.pt": "no weights by name",
         "empty.pt": "no whole file",
         "text.safetensors": "cannot be read",
+        "none.safetensors": "cannot be read",
         "cut.pt": "no whole file",
         "none.pt": "no such file",
         "imagenet": "cannot be downloaded",

@@ -47,6 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
+    words = [word for word in rest if not word.startswith("-")]
+    if words == rest and getattr(options, "clips", None) == []:
+        # Clips that may be left out argparse does not take after an option.
+        options.clips, rest = rest, []
     if rest and not getattr(options, "passes_on", False):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     options.passed_on = rest

@@ -24,8 +24,8 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--config",
         metavar="FOLDER",
-        help="has the config.json of the model, where its shapes do not tell "
-        "all (default: as in the published models)",
+        help="has the config.json of the model (default: as of "
+        "wav2vec2-large-robust, with as many layers as there are)",
     )
     parser.set_defaults(run=run)
 

@@ -8,6 +8,8 @@ from vavl_sb.utils.errors import VAVLError, say_error
 from vavl_sb.utils.files import say_json
 from vavl_sb.utils.text import say
 
+FEATURES = ("audio_features", "visual_features")
+
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
     """Adds the command to the command line."""
@@ -16,7 +18,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     )
     add_model(parser)
     parser.add_argument(
-        "clips", metavar="CLIP", nargs="+", help="video or audio files"
+        "clips", metavar="CLIP", nargs="*", help="video or audio files"
     )
     parser.add_argument(
         "--modality",
@@ -29,6 +31,13 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         metavar="FILE",
         help="the sound of the clip, where it is a file of its own",
     )
+    for modality, words in (("audio", "sound"), ("visual", "picture")):
+        parser.add_argument(
+            f"--{modality}_features",
+            metavar="FILE",
+            help=f"features in place of the {words}, for a model that takes "
+            "such: .npy, .safetensors, .csv, or TABLE.csv#NAME",
+        )
     parser.add_argument("--json", action="store_true", help="print a JSON list")
     parser.add_argument(
         "--timeline", action="store_true", help="tell the emotion over time"
@@ -63,17 +72,22 @@ def run(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     # What can be wrong with the options is told before the long work.
-    for name in ("audio", "plot"):
+    for name in ("audio", "plot", *FEATURES):
         if getattr(options, name) is not None and len(options.clips) > 1:
             raise VAVLError(f"--{name}: is for one clip; give one at a time")
     if options.plot is not None and not options.plot.endswith(".png"):
         raise VAVLError(f"--plot: {options.plot} is no name of a .png file")
+    given = [getattr(options, name) for name in FEATURES]
+    clips = options.clips or [next(filter(None, given), None)]
+    if clips == [None]:
+        raise VAVLError("give a clip, or features (see vavl predict --help)")
     model = load_model(options)
     results = []
     # disable=None: no bar where nobody sees it, as in a log file.
-    for clip in tqdm(options.clips, unit="clip", disable=None, leave=False):
+    for clip in tqdm(clips, unit="clip", disable=None, leave=False):
         try:
-            results.append({"file": clip, **_predict(model, clip, options)})
+            path = clip if options.clips else None
+            results.append({"file": clip, **_predict(model, path, options)})
         except VAVLError as error:
             results.append({"file": clip, "error": error.text})
             with tqdm.external_write_mode():
@@ -89,11 +103,12 @@ def run(options: argparse.Namespace) -> int:
 
 def _predict(model, clip, options):
     """One clip's prediction, as JSON has it."""
+    given = {name: getattr(options, name) for name in FEATURES}
     if not (options.timeline or options.plot or options.profile):
-        found = model.predict_file(clip, options.modality, options.audio)
-        return found.as_dict()
+        asked = (options.modality, options.audio)
+        return model.predict_file(clip, *asked, **given).as_dict()
     asked = (options.modality, options.audio, options.window, options.hop)
-    found = model.analyze(clip, *asked, crops=0)
+    found = model.analyze(clip, *asked, crops=0, **given)
     if options.plot:
         from vavl_sb.training.plots import emotion_over_time, save_figure
 

@@ -10,7 +10,9 @@ An entry looks like this::
         "emotion": "angry", ...}}
 
 A null path is a missing modality, not an error; an entry with two null paths
-is one. Speakers are disjoint between train, valid and test.
+is one. In place of a file to decode, ``audio_features`` or ``visual_features``
+may give features that others computed: a path, or ``table.csv#name`` (see
+:mod:`vavl_sb.utils.feature_files`). The duration of such a clip may be null. Speakers are disjoint between train, valid and test.
 """
 
 import os
@@ -20,11 +22,12 @@ from numbers import Real
 from pathlib import Path
 from reprlib import repr as short
 
+from vavl_sb.features.cache import FEATURE_FIELD, MEDIA_FIELD, find_source
 from vavl_sb.utils.errors import CorpusError, ManifestError
 from vavl_sb.utils.files import parse_json, write_json
 
 SPLITS = ("train", "valid", "test")
-PATHS = ("wav", "video")
+PATHS = (*MEDIA_FIELD.values(), *FEATURE_FIELD.values())
 
 
 def write_manifest(
@@ -108,7 +111,7 @@ def read_manifest(
     if data_root is not None:
         for entry in entries.values():
             for field in PATHS:
-                if entry[field] is not None:
+                if entry.get(field) is not None:
                     entry[field] = entry[field].replace(
                         "{data_root}", os.fspath(data_root)
                     )
@@ -161,26 +164,33 @@ def _fault(entry, labels, attributes):
         return "entry: must be an object with wav, video, duration, spk_id"
     numbers = ("duration", *attributes)
     emotion = () if labels is None else ("emotion",)
-    for field in (*PATHS, *numbers, "spk_id", *emotion):
+    for field in (*MEDIA_FIELD.values(), *numbers, "spk_id", *emotion):
         if field not in entry:
             return f"{field}: missing"
     for field in PATHS:
-        value = entry[field]
+        value = entry.get(field)
         if value is not None and (not isinstance(value, str) or not value):
             return f"{field}: must be a path or null, not {short(value)}"
         # SpeechBrain formats each string of a manifest: a stray brace fails
         # there, with an error that does not name the clip.
         if value and set("{}") & set(value.replace("{data_root}", "")):
             return f"{field}: braces other than {{data_root}} in {short(value)}"
-    if entry["wav"] is None and entry["video"] is None:
+    for modality, field in MEDIA_FIELD.items():
+        features = FEATURE_FIELD[modality]
+        if entry[field] is not None and entry.get(features) is not None:
+            return f"{field}, {features}: both given; make one of them null"
+    if not any(find_source(entry, modality) for modality in MEDIA_FIELD):
         return "wav, video: both null"
+    only_features = entry["wav"] is None and entry["video"] is None
     for field in numbers:
         value = entry[field]
+        if field == "duration" and value is None and only_features:
+            continue
         real = isinstance(value, Real) and not isinstance(value, bool)
         # NaN fails the comparison too.
         if not real or not abs(value) <= sys.float_info.max:
             return f"{field}: must be a finite number, not {short(value)}"
-    if entry["duration"] <= 0:
+    if entry["duration"] is not None and entry["duration"] <= 0:
         return f"duration: must be above 0 s, not {entry['duration']}"
     if not isinstance(entry["spk_id"], str) or not entry["spk_id"]:
         return f"spk_id: must be a name, not {short(entry['spk_id'])}"

@@ -23,7 +23,9 @@ from tqdm import tqdm
 
 import vavl_sb
 from vavl_sb.dataio.manifest import SPLITS, refuse_overlap, write_manifest
+from vavl_sb.features.cache import FEATURE_FIELD, MEDIA_FIELD, find_source
 from vavl_sb.utils.errors import CorpusError, ManifestError, MediaError
+from vavl_sb.utils.feature_files import find_features, split_reference
 from vavl_sb.utils.files import read_json, write_json
 from vavl_sb.utils.logger import get_logger
 from vavl_sb.utils.seeding import shuffled
@@ -31,7 +33,15 @@ from vavl_sb.utils.seeding import shuffled
 logger = get_logger(__name__)
 
 REPORT = "prepare_report.json"
-KINDS = {"audio": "wav", "video": "video"}  # of a file, to the entry's field
+# Of a file, or of features in place of it, to the entry's field.
+KINDS = {
+    "audio": "wav",
+    "video": "video",
+    **{field: field for field in FEATURE_FIELD.values()},
+}
+MEDIA_KINDS = ("audio", "video")
+# The kind of file that features take the place of.
+REPLACED = {"audio_features": "audio", "visual_features": "video"}
 # The names of the splits in the label CSVs released with VAVL.
 SPLIT_SETS = {"Train": "train", "Development": "valid", "Test": "test"}
 # What a clone without Git LFS leaves in place of each file.
@@ -132,7 +142,7 @@ def find_media(
         Kind ("audio" and "video" at least) to {clip id: path below the
         corpus, with slashes}. CorpusError, in one line, if there is no clip.
     """
-    media = defaultdict(dict, {kind: {} for kind in KINDS})
+    media = defaultdict(dict, {kind: {} for kind in MEDIA_KINDS})
     paths = glob.glob("**", root_dir=data_folder, recursive=True)
     # Sorted, so that nothing depends on the order on disk.
     for path in sorted(path.replace(os.sep, "/") for path in paths):
@@ -156,6 +166,48 @@ def find_media(
             f"{_summary(report.left_out)}); data_folder must have {layout}"
         )
     return media
+
+
+def add_features(
+    media: dict[str, dict[str, str]],
+    clip_of: Callable[[str], str],
+    report: PrepareReport,
+    **paths: str | None,
+) -> None:
+    """Puts features that others computed in place of files.
+
+    Arguments
+    ---------
+    media : dict
+        Kind to {clip id: path}, from :func:`find_media`. Gets a kind for each
+        path that is given; the files that it replaces are taken out.
+    clip_of : callable
+        The name of a file of features, or of a table's row, to the clip's id;
+        CorpusError with the reason for a name that cannot be read.
+    report : PrepareReport
+        Is told of features that are not used.
+    **paths : str or None
+        ``audio_features``, ``visual_features``: a folder or a table, see
+        :func:`vavl_sb.utils.feature_files.find_features`; None for none.
+    """
+    for kind, path in paths.items():
+        if path is None:
+            continue
+        found = defaultdict(list)
+        for name, references in find_features(path).items():
+            try:
+                found[clip_of(name)] += references
+            except CorpusError as reason:
+                why = f"{kind}: {reason}"
+                report.noted[why][name] = references[0]
+        media.pop(REPLACED[kind], None)
+        media[kind] = {}
+        for clip, references in found.items():
+            if len(references) > 1:
+                what = " and ".join(sorted(set(references)))
+                report.noted[f"{kind} stand there twice"][clip] = what
+            else:
+                media[kind][clip] = references[0]
 
 
 def read_table(path: str, columns: Iterable[str]) -> Iterator[tuple[str, dict]]:
@@ -271,7 +323,8 @@ def prepare_corpus(
     manifests : sequence of str
         Where to write those of "train", "valid" and "test".
     media : dict
-        "audio" and "video", as :func:`find_media` returns them.
+        "audio" and "video", as :func:`find_media` returns them, or what
+        :func:`add_features` made of that.
     speakers : dict
         As :func:`read_partition` returns it.
     read_labels : callable
@@ -329,7 +382,7 @@ def prepare_corpus(
     )
     for kind, field in KINDS.items():
         for clip, entry in splits["train"].items():
-            if entry[field] != entries[clip][field]:
+            if entry.get(field) != entries[clip].get(field):
                 report.one_modality[f"{kind} withheld"][clip] = ""
 
     checks = {"labels" if task == "classification" else "attributes": outputs}
@@ -367,7 +420,8 @@ def _fingerprint(data_folder, media, speakers, label_file, arguments):
     files = []
     for name in sorted(f for group in media.values() for f in group.values()):
         try:
-            status = os.stat(os.path.join(data_folder, name))
+            path, _ = split_reference(name)
+            status = os.stat(os.path.join(data_folder, path))
             files.append((name, status.st_size, status.st_mtime_ns))
         except OSError:  # A link that leads nowhere: its clip is left out.
             files.append(name)
@@ -528,12 +582,17 @@ def _make_entries(clips, media, data_folder, report):
     """Looks into the files of clips and makes their manifest entries.
 
     A clip without a usable file is left out; `duration` is the longer of its
-    audio's and its video's.
+    audio's and its video's, None where it has features alone.
     """
     from vavl_sb.media.demuxing import import_av
 
     import_av()  # A missing decoder is one error, not a fault of each file.
-    wanted = [(c, kind) for c in clips for kind in KINDS if c in media[kind]]
+    wanted = [
+        (clip, kind)
+        for clip in clips
+        for kind in MEDIA_KINDS
+        if clip in media.get(kind, ())
+    ]
     paths = [os.path.join(data_folder, media[kind][c]) for c, kind in wanted]
     # Threads suffice: files are read and demuxed outside Python's lock.
     with ThreadPoolExecutor(min(32, 2 * (os.cpu_count() or 1))) as pool:
@@ -543,24 +602,28 @@ def _make_entries(clips, media, data_folder, report):
         checks = dict(zip(wanted, bar, strict=True))
     entries = {}
     for clip, fields in clips.items():
-        entry, durations, faults = {}, {}, {}
-        for kind, field in KINDS.items():
-            no_file = (f"no {kind} file", "")
-            found = checks.get((clip, kind), no_file)
-            entry[field] = None
+        entry, durations, faults = {"wav": None, "video": None}, [], {}
+        for kind in (kind for kind in KINDS if kind in media):
+            if kind in MEDIA_KINDS:
+                found = checks.get((clip, kind), (f"no {kind} file", ""))
+            elif clip in media[kind]:
+                entry[kind] = media[kind][clip]
+                continue
+            else:
+                found = f"no {kind}", ""
             if isinstance(found, tuple):
                 faults[found[0]] = found[1]
             else:
-                durations[kind] = found
-                entry[field] = f"{{data_root}}/{media[kind][clip]}"
-        if not durations:
+                durations.append(found)
+                entry[KINDS[kind]] = f"{{data_root}}/{media[kind][clip]}"
+        if not any(entry.values()):
             detail = "; ".join(filter(None, faults.values()))
             report.left_out[" and ".join(faults)][clip] = detail
             continue
         for fault, detail in faults.items():
             report.one_modality[fault][clip] = detail
-        longest = max(durations.values())
-        entries[clip] = {**entry, "duration": round(longest, 6), **fields}
+        longest = round(max(durations), 6) if durations else None
+        entries[clip] = {**entry, "duration": longest, **fields}
     return entries
 
 
@@ -635,7 +698,8 @@ def withhold(
         Clip id to entry: the training clips. Not changed.
     withhold_audio, withhold_visual : float
         Share, in [0, 1), of the clips that have audio (video) whose `wav`
-        (`video`) becomes null: ``round(share * count)`` clips.
+        (`video`), or features in its place, becomes null: ``round(share *
+        count)`` clips.
     seed : int
         Chooses the clips.
 
@@ -653,42 +717,51 @@ def withhold(
     2
     """
     counts = {}
-    for name, field, share in (
-        ("withhold_audio", "wav", withhold_audio),
-        ("withhold_visual", "video", withhold_visual),
+    for name, modality, share in (
+        ("withhold_audio", "audio", withhold_audio),
+        ("withhold_visual", "visual", withhold_visual),
     ):
         number = isinstance(share, Real) and not isinstance(share, bool)
         if not number or not 0 <= share < 1:
             raise CorpusError(f"{name}: must be in [0, 1), not {share!r}")
-        having = sum(entry[field] is not None for entry in entries.values())
-        counts[field] = round(share * having)
-    both = [c for c, row in entries.items() if row["wav"] and row["video"]]
+        rows = entries.values()
+        having = sum(find_source(row, modality) is not None for row in rows)
+        counts[modality] = round(share * having)
+    both = [
+        clip
+        for clip, row in entries.items()
+        if all(find_source(row, modality) for modality in counts)
+    ]
     if sum(counts.values()) > len(both):
         raise CorpusError(
             f"withhold_audio={withhold_audio} and withhold_visual="
-            f"{withhold_visual} take {counts['wav']} and {counts['video']} "
+            f"{withhold_visual} take {counts['audio']} and {counts['visual']} "
             f"clips, but only {len(both)} training clips have both modalities"
         )
     both = shuffled(both, seed)
     result = {clip: dict(entry) for clip, entry in entries.items()}
     # From the two ends, so that neither choice moves the other.
-    for clip in both[: counts["wav"]]:
-        result[clip]["wav"] = None
-    for clip in both[len(both) - counts["video"] :]:
-        result[clip]["video"] = None
+    for modality, chosen in (
+        ("audio", both[: counts["audio"]]),
+        ("visual", both[len(both) - counts["visual"] :]),
+    ):
+        for clip in chosen:
+            for field in (MEDIA_FIELD[modality], FEATURE_FIELD[modality]):
+                if field in result[clip]:
+                    result[clip][field] = None
     return result
 
 
 def _count(entries):
     """Counts of the clips of a split, for the report."""
     rows = list(entries.values())
-    audio_only = sum(row["video"] is None for row in rows)
-    visual_only = sum(row["wav"] is None for row in rows)
+    audio_only = sum(find_source(row, "visual") is None for row in rows)
+    visual_only = sum(find_source(row, "audio") is None for row in rows)
     return {
         "clips": len(rows),
         "speakers": len({row["spk_id"] for row in rows}),
         "audiovisual": len(rows) - audio_only - visual_only,
         "audio_only": audio_only,
         "visual_only": visual_only,
-        "hours": round(sum(row["duration"] for row in rows) / 3600, 4),
+        "hours": round(sum(row["duration"] or 0 for row in rows) / 3600, 4),
     }

@@ -23,7 +23,9 @@ FIRST_SEED = 1234  # the seed of the hparams files
 RESERVED = ("partition", "seed", "output_folder")
 # Keys that change where or how fast a run is computed, not what comes out.
 NEUTRAL = ("feature_folder", "num_workers")
-PATH_ENDINGS = ("_folder", "_csv", "_source", "_weights", "_from")
+PATH_ENDINGS = (
+    *("_folder", "_csv", "_source", "_weights", "_from", "_features"),
+)
 # Of an ablation: each turns one thing off, by the hparams file's own keys.
 VARIANTS = {
     "no_shared_layers": {"shared_layers": "0"},

@@ -17,7 +17,7 @@ from vavl_sb.dataio.datasets import read_entries
 from vavl_sb.dataio.preparation import recorded_folder
 from vavl_sb.evaluation.corruption import lose_modality
 from vavl_sb.evaluation.predictions import Predictions
-from vavl_sb.features.cache import MEDIA_FIELD
+from vavl_sb.features.cache import FEATURE_FIELD, MEDIA_FIELD, find_source
 from vavl_sb.features.extractor import ClipFeatures
 from vavl_sb.lobes.vavl import HEADS
 from vavl_sb.training.plots import make_figure, save_figure
@@ -80,7 +80,7 @@ def read_clips(
     entries = read_entries(manifest, data_root, task, labels)
     if not entries:
         raise ManifestError(f"{manifest}: no clip in it")
-    paths = [e[f] for e in entries.values() for f in MEDIA_FIELD.values()]
+    paths = [find_source(e, m) for e in entries.values() for m in MEDIA_FIELD]
     if data_root is None and any("{data_root}" in p for p in paths if p):
         folder = os.path.dirname(os.path.abspath(manifest))
         try:
@@ -142,7 +142,10 @@ class RobustnessTest:
         """
         self.count = len(entries)
         # Where the corpus has clips with both, all is scored on those.
-        self.has_pairs = any(e["wav"] and e["video"] for e in entries.values())
+        self.has_pairs = any(
+            all(find_source(entry, modality) for modality in MEDIA_FIELD)
+            for entry in entries.values()
+        )
         for clip in tqdm(sorted(entries), desc="clips", dynamic_ncols=True):
             self._one_clip(clip, entries[clip])
         if not self.clean.clips():
@@ -156,9 +159,12 @@ class RobustnessTest:
         """Predictions for one clip, as it is and corrupted."""
         samples, visual = self._read(clip, entry)
         features = ClipFeatures(self._encode(samples, clip, "audio"), visual)
+        for modality in MEDIA_FIELD:
+            self._read_features(clip, entry, modality, features)
         has = {m: getattr(features, m) is not None for m in OTHER}
-        for modality, field in MEDIA_FIELD.items():
-            lacks = entry[field] is not None and not has[modality]
+        for modality in MEDIA_FIELD:
+            source = find_source(entry, modality)
+            lacks = source is not None and not has[modality]
             if lacks and f"{clip} ({modality})" not in self.failed:
                 self.absent[modality].append(clip)
         outputs = self.model.outputs(features) if any(has.values()) else None
@@ -169,6 +175,8 @@ class RobustnessTest:
             return
         for condition in self.conditions:
             trained = condition.modality in self.model.trained_heads
+            if condition.modality == "audio" and samples is None:
+                continue  # Features can't be made noisy as sound is.
             if trained and has[condition.modality]:
                 self._corrupt(condition, clip, entry, samples, features)
 
@@ -209,6 +217,16 @@ class RobustnessTest:
         except MediaError as error:
             self._leave_out(clip, "visual", error)
         return samples, visual
+
+    def _read_features(self, clip, entry, modality, features):
+        """Puts in what an entry gives as features, in place of a file."""
+        reference = entry.get(FEATURE_FIELD[modality])
+        if reference is not None:
+            try:
+                frames = self.encoder.read_features(modality, reference)
+                setattr(features, modality, frames)
+            except MediaError as error:
+                self._leave_out(clip, modality, error)
 
     def _encode(self, samples, clip, where):
         """Audio features; None without samples, or without sound in them."""

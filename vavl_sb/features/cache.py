@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from vavl_sb.utils.errors import MediaError, VAVLError, first_line
+from vavl_sb.utils.feature_files import split_reference
 from vavl_sb.utils.files import read_json, write_atomically, write_json
 from vavl_sb.utils.logger import get_logger
 
@@ -37,8 +38,34 @@ DAMAGE = (
     struct.error,
 )
 
-# Which field of a manifest's entry holds a modality's media.
+# Which field of a manifest's entry holds a modality's media, and which one
+# features in place of it.
 MEDIA_FIELD = {"audio": "wav", "visual": "video"}
+FEATURE_FIELD = {"audio": "audio_features", "visual": "visual_features"}
+
+
+def find_source(entry: dict, modality: str) -> str | None:
+    """The file, or the features, that a clip has of a modality.
+
+    Arguments
+    ---------
+    entry : dict
+        Of a manifest.
+    modality : str
+        "audio" or "visual".
+
+    Returns
+    -------
+    str or None
+        None where the clip lacks the modality.
+
+    Example
+    -------
+    >>> entry = {"wav": "a.wav", "video": None, "visual_features": "a.npy"}
+    >>> find_source(entry, "visual")
+    'a.npy'
+    """
+    return entry.get(FEATURE_FIELD[modality]) or entry[MEDIA_FIELD[modality]]
 
 
 class FeatureCache:
@@ -212,6 +239,25 @@ class ContentIndex:
         self.fresh[media] = [stat.st_size, stat.st_mtime_ns, sha]
         self.known[media] = self.fresh[media]
         return sha
+
+    def of_features(self, reference: str) -> str:
+        """As :meth:`content`, of a reference to features.
+
+        Arguments
+        ---------
+        reference : str
+            See :mod:`vavl_sb.utils.feature_files`.
+
+        Returns
+        -------
+        str
+            64 hexadecimal digits: of the file and of the clip's name in it.
+        """
+        path, name = split_reference(reference)
+        sha = self.content(path)
+        if name is None:
+            return sha
+        return hashlib.sha256(f"{sha}#{name}".encode()).hexdigest()
 
     def save(self) -> None:
         """Writes the index where it changed."""

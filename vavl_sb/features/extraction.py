@@ -12,8 +12,18 @@ import numpy as np
 from speechbrain.utils.distributed import ddp_barrier
 from tqdm import tqdm
 
-from vavl_sb.features.cache import MEDIA_FIELD, ContentIndex, FeatureCache
-from vavl_sb.features.extractor import FeatureExtractor
+from vavl_sb.features.cache import (
+    FEATURE_FIELD,
+    MEDIA_FIELD,
+    ContentIndex,
+    FeatureCache,
+    find_source,
+)
+from vavl_sb.features.extractor import (
+    ClipFeatures,
+    FeatureExtractor,
+    needs_features,
+)
 from vavl_sb.media.reader import read_audio
 from vavl_sb.utils import distributed as processes
 from vavl_sb.utils.errors import MediaError, VAVLError
@@ -43,7 +53,7 @@ def extract_features(
     ---------
     manifests : list
         Manifests as dicts, ``{id: {"wav": path, "video": path, ...}}``, with
-        real paths.
+        real paths; features in place of a file are taken as they are.
     feature_extractor : vavl_sb.features.extractor.FeatureExtractor
         Turns clips into features.
     folder : str
@@ -100,12 +110,11 @@ class _Extraction:
     def one_clip(self, id, clip):
         """Finds or computes both features of a clip."""
         self.paths[id] = {"audio": None, "visual": None}
-        for modality, field in MEDIA_FIELD.items():
-            media = clip.get(field)
-            if media is None:
+        for modality in MEDIA_FIELD:
+            if find_source(clip, modality) is None:
                 continue
             try:
-                path = self._one(modality, field, media)
+                path = self._one(modality, clip)
                 self.paths[id][modality] = path
                 if path is None:
                     self.absent[modality].add(id)
@@ -129,24 +138,32 @@ class _Extraction:
                 self.absent[modality] |= absent[modality]
             self.contents.fresh.update(fresh)
 
-    def _one(self, modality, field, media):
+    def _one(self, modality, clip):
         """Path of one feature; None where the clip lacks the modality."""
+        media = find_source(clip, modality)
+        given = clip.get(FEATURE_FIELD[modality]) is not None
+        if given and not self.encoder.takes_features(modality):
+            raise MediaError(
+                f"{media}: the {modality} encoder takes raw clips, not "
+                f"features; give --{modality}_features"
+            )
+        if not given and self.encoder.takes_features(modality):
+            raise MediaError(f"{media}: {needs_features(modality)}")
         if self.raw_audio and modality == "audio":
             return media if read_audio(media) is not None else None
+        find = self.contents.of_features if given else self.contents.content
         path = self.cache.path(
-            modality,
-            self.fingerprint(modality),
-            self.contents.content(media),
+            modality, self.fingerprint(modality), find(media)
         )
         features = self.cache.find(path)
         if features is not None and not np.isfinite(features).all():
             logger.warning("feature file with NaN is computed anew: %s", path)
             features = None
         if features is None:
-            encoded = self.encoder.encode(**{field: media})
-            features = getattr(encoded, modality)
+            encoded = self._encode(modality, media, given)
+            features = getattr(self.encoder.pool(encoded), modality)
             if features is None:
-                dim = getattr(self.encoder, f"{modality}_encoder").output_dim
+                dim = self.encoder.dim(modality)
                 features = np.zeros((0, dim), np.float16)
             if not np.isfinite(features).all():
                 # One such clip would spoil the statistics of all.
@@ -157,6 +174,13 @@ class _Extraction:
             self.cache.write(path, features)
             self.computed[modality].add(str(path))
         return str(path) if len(features) else None
+
+    def _encode(self, modality, media, given):
+        """Features of a file, or those that a file holds."""
+        if given:
+            frames = self.encoder.read_features(modality, media)
+            return ClipFeatures(**{modality: frames})
+        return self.encoder.encode(**{MEDIA_FIELD[modality]: media})
 
     def index(self):
         """Where each clip's features are, by id."""

@@ -12,13 +12,16 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from vavl_sb.faces.tracker import CropBatch, CropsUntil, FaceTracker
+from vavl_sb.features.pooling import POOLINGS, check_pooling, pool_frames
 from vavl_sb.lobes.feature_encoder import FeatureEncoder
+from vavl_sb.lobes.precomputed import Precomputed
 from vavl_sb.media.reader import (
     SAMPLE_RATE,
     AudioChunk,
@@ -26,7 +29,8 @@ from vavl_sb.media.reader import (
     is_silent,
     refuse_endless,
 )
-from vavl_sb.utils.errors import MediaError
+from vavl_sb.utils.errors import EncoderError, MediaError, VAVLError
+from vavl_sb.utils.feature_files import read_features
 
 # Raised when this file changes what features a clip gives.
 PATH_VERSION = 1
@@ -176,13 +180,19 @@ class FeatureExtractor:
         lengths; with ``output_dim`` and ``frame_rate``.
     visual_encoder : vavl_sb.lobes.visual_encoder.VisualEncoder
         Or any that maps uint8 crops (N, 3, H, W) to (N, D), with
-        ``output_dim``.
+        ``output_dim``. In place of each there may be a
+        :class:`vavl_sb.lobes.precomputed.Precomputed`: then no file is decoded
+        for the modality, and clips bring features.
     face_tracker : vavl_sb.faces.tracker.FaceTracker
         What turns frames into crops.
     frame_rate : float
         At most that many pictures a second are encoded; None for all.
     batch_frames : int
         Frames that are decoded and encoded together.
+    audio_pooling, visual_pooling : str
+        Of a frozen encoder: "mean" or "statistics" (mean and deviation side by
+        side) make one frame of all those of a clip, or of a window of a
+        timeline. None keeps the frames.
     """
 
     def __init__(
@@ -192,7 +202,17 @@ class FeatureExtractor:
         face_tracker: FaceTracker,
         frame_rate: float | None = 10.0,
         batch_frames: int = 32,
+        audio_pooling: str | None = None,
+        visual_pooling: str | None = None,
     ):
+        self.pooling = {"audio": audio_pooling, "visual": visual_pooling}
+        for modality, pooling in self.pooling.items():
+            check_pooling(pooling, modality)
+        if audio_pooling and not getattr(audio_encoder, "freeze", True):
+            raise EncoderError(
+                "audio_pooling: is for features of a frozen encoder; leave it "
+                "null, or freeze_audio_encoder True"
+            )
         self.audio_encoder = audio_encoder
         self.visual_encoder = visual_encoder
         self.face_tracker = face_tracker
@@ -202,6 +222,8 @@ class FeatureExtractor:
         self.arguments = {
             "frame_rate": frame_rate,
             "batch_frames": batch_frames,
+            "audio_pooling": audio_pooling,
+            "visual_pooling": visual_pooling,
         }
 
     def to(self, device: str | torch.device) -> "FeatureExtractor":
@@ -227,15 +249,109 @@ class FeatureExtractor:
         parts: dict[str, Any] = {
             "version": PATH_VERSION,
             "sample_rate": SAMPLE_RATE,
+            "pooling": self.pooling[modality],
         }
         if modality == "audio":
             parts["encoder"] = self.audio_encoder.fingerprint()
         else:
             parts["encoder"] = self.visual_encoder.fingerprint()
+        if modality == "visual" and not self.takes_features(modality):
             parts["faces"] = self.face_tracker.settings()
             parts["frame_rate"] = self.frame_rate
         text = json.dumps(parts, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def dim(self, modality: str) -> int:
+        """Numbers that the network reads a frame.
+
+        Arguments
+        ---------
+        modality : str
+            "audio" or "visual".
+
+        Returns
+        -------
+        int
+        """
+        encoder = getattr(self, f"{modality}_encoder")
+        return encoder.output_dim * POOLINGS[self.pooling[modality]]
+
+    # For an hparams file's !ref.
+    audio_dim = property(lambda self: self.dim("audio"))
+    visual_dim = property(lambda self: self.dim("visual"))
+
+    def takes_features(self, modality: str) -> bool:
+        """Whether clips must bring the features of a modality.
+
+        Arguments
+        ---------
+        modality : str
+            "audio" or "visual".
+
+        Returns
+        -------
+        bool
+        """
+        return isinstance(getattr(self, f"{modality}_encoder"), Precomputed)
+
+    def read_features(
+        self, modality: str, source: str | Path | np.ndarray, name: str = ""
+    ) -> np.ndarray:
+        """Features that others computed, in place of the encoder's.
+
+        Arguments
+        ---------
+        modality : str
+            "audio" or "visual".
+        source : str, Path or np.ndarray
+            A reference (see :mod:`vavl_sb.utils.feature_files`), or frames of
+            shape (T, D).
+        name : str
+            What an error calls frames that are in no file.
+
+        Returns
+        -------
+        np.ndarray
+            float16, shape (T, D). Frame by frame: see :meth:`pool`.
+
+        Raises
+        ------
+        MediaError
+            In one line: they cannot be read, or are of another dimension.
+        """
+        if isinstance(source, np.ndarray):
+            frames, what = source, name
+        else:
+            frames, what = read_features(source), str(source)
+        wanted = getattr(self, f"{modality}_encoder").output_dim
+        if frames.ndim != 2 or frames.shape[1] != wanted or not len(frames):
+            raise MediaError(
+                f"{what}: {modality} features must be of shape (T, {wanted}), "
+                f"not {frames.shape}"
+            )
+        return _half(frames, what, "the file")
+
+    def pool(self, features: ClipFeatures) -> ClipFeatures:
+        """Features as the network reads them, from frames as they come.
+
+        Arguments
+        ---------
+        features : ClipFeatures
+            From any of the methods below.
+
+        Returns
+        -------
+        ClipFeatures
+            Pooled over time, where the extractor pools.
+        """
+        return ClipFeatures(
+            **{
+                modality: None
+                if frames is None
+                else pool_frames(frames, self.pooling[modality])
+                for modality, frames in vars(features).items()
+            }
+        )
 
     def encode(
         self, wav: str | None = None, video: str | None = None
@@ -254,7 +370,7 @@ class FeatureExtractor:
         -------
         ClipFeatures
             ``audio`` is None for digital silence or no sound, ``visual`` where
-            no frame shows a face.
+            no frame shows a face. Frame by frame: see :meth:`pool`.
 
         Raises
         ------
@@ -319,6 +435,7 @@ class FeatureExtractor:
         video: str | None = None,
         watch: Stopwatch | None = None,
         on_crops: Callable | None = None,
+        given: ClipFeatures | None = None,
     ) -> Iterator[Chunk]:
         """Features of a clip of any length: of the whole, or chunk by chunk.
 
@@ -336,6 +453,8 @@ class FeatureExtractor:
             Counts the stages.
         on_crops : callable
             Gets (crops, times) of each FaceChunk.
+        given : ClipFeatures
+            Features that others computed, for whole the clip.
 
         Yields
         ------
@@ -344,6 +463,7 @@ class FeatureExtractor:
             one whose sound is silence.
         """
         watch = watch or Stopwatch()
+        given = given or ClipFeatures()
         infos, streams = self._open(wav, video, watch)
         parts = _Parts(infos.get(wav), infos.get(video))
         for item in _side_by_side(streams):
@@ -351,14 +471,21 @@ class FeatureExtractor:
                 on_crops(item.crops, item.times)
             parts.add(item)
             for chunk, items in parts.complete():
-                yield self._chunk(chunk, items, wav, watch)
-        duration = max(info.duration for info in infos.values())
-        for chunk, items in parts.rest(duration):
-            yield self._chunk(chunk, items, wav, watch)
+                chunk = self._chunk(chunk, items, wav, watch)
+                yield self._give(chunk, given)
+        duration = max((i.duration for i in infos.values()), default=0.0)
+        rest = list(parts.rest(duration))
+        if not rest and parts.done == 0 and _given(given):
+            rest = [(Chunk(0.0, duration, True), [])]  # Features are all.
+        for chunk, items in rest:
+            chunk = self._chunk(chunk, items, wav, watch)
+            yield self._give(chunk, given)
 
     def _open(self, wav, video, watch):
         """Each file's info by path, and what :meth:`stream` yields of it."""
         infos, streams = {}, []
+        wav = None if self.takes_features("audio") else wav
+        video = None if self.takes_features("visual") else video
         for path in dict.fromkeys(p for p in (wav, video) if p is not None):
             stream = decode(
                 path,
@@ -403,6 +530,33 @@ class FeatureExtractor:
             chunk.visual_times = np.concatenate([f.times for f in faces])
         return chunk
 
+    def _give(self, chunk, given):
+        """A chunk with what is given of its time."""
+        for modality, frames in vars(given).items():
+            if frames is None:
+                continue
+            rate = getattr(self, f"{modality}_encoder").frame_rate
+            whole = chunk.start == 0 and chunk.last
+            times = np.zeros(len(frames))
+            if rate is not None:
+                times = np.arange(len(frames)) / rate
+                chunk.end = max(chunk.end, len(frames) / rate * whole)
+            elif not whole:
+                raise VAVLError(
+                    f"the {modality} features of a clip of more than "
+                    f"{WHOLE:g} s need their frame rate: train with "
+                    f"--{modality}_features_rate, or give a shorter clip"
+                )
+            inside = (times >= chunk.start) & (times < chunk.end)
+            inside |= whole
+            if inside.any():
+                setattr(chunk.features, modality, frames[inside])
+                setattr(chunk, f"{modality}_times", times[inside])
+            if modality == "audio":
+                # Nobody knows how loud they were: not silent.
+                chunk.peaks = np.tile([-1.0, 1.0], (inside.sum(), 1))
+        return chunk
+
     @torch.inference_mode()
     def encode_audio(
         self, samples: torch.Tensor, name: str = "<tensor>"
@@ -421,6 +575,7 @@ class FeatureExtractor:
         np.ndarray
             float16, shape (Ta, audio_dim); None for silence or no samples.
         """
+        self._refuse_raw("audio", name)
         if is_silent(samples):
             return None
         device = _device(self.audio_encoder)
@@ -434,7 +589,13 @@ class FeatureExtractor:
 
         ``name`` is what an error calls the clip.
         """
+        self._refuse_raw("visual", name)
         return _half(self.encode_crops(crops), name)
+
+    def _refuse_raw(self, modality, name):
+        """Refuses what only an encoder could take."""
+        if self.takes_features(modality):
+            raise MediaError(f"{name}: {needs_features(modality)}")
 
     @torch.inference_mode()
     def encode_crops(self, crops: torch.Tensor) -> np.ndarray:
@@ -539,14 +700,42 @@ def _side_by_side(streams):
         yield item
 
 
-def _half(features, name):
+def _given(features):
+    """Whether there are any features of a clip."""
+    return any(frames is not None for frames in vars(features).values())
+
+
+def needs_features(modality: str) -> str:
+    """What to do where features are needed, to stand after a clip's name.
+
+    Arguments
+    ---------
+    modality : str
+        "audio" or "visual".
+
+    Returns
+    -------
+    str
+
+    Example
+    -------
+    >>> needs_features("visual")
+    'the model takes visual features, not raw clips; give visual_features'
+    """
+    return (
+        f"the model takes {modality} features, not raw clips; give "
+        f"{modality}_features"
+    )
+
+
+def _half(features, name, what="the encoder"):
     """Features in half precision, checked to be finite."""
     with np.errstate(over="ignore"):
         features = features.astype(np.float16)
     if not np.isfinite(features).all():
         raise MediaError(
-            f"{name}: the encoder gave features that half precision cannot "
-            "hold (NaN or above 65504); leave the clip out"
+            f"{name}: {what} gave numbers that half precision cannot hold "
+            "(NaN or above 65504); leave the clip out"
         )
     return features
 

@@ -61,6 +61,69 @@ def unpad(
     return list(zip(samples, _rows(crops, crop_lens, count, "crop_lens")))
 
 
+def unpad_features(
+    audio: np.ndarray | torch.Tensor | None,
+    audio_lens: torch.Tensor | None,
+    visual: np.ndarray | torch.Tensor | None,
+    visual_lens: torch.Tensor | None,
+) -> tuple[list[dict], bool]:
+    """The features of each clip, without padding.
+
+    Arguments
+    ---------
+    audio, visual : np.ndarray or torch.Tensor
+        Shape (T, D) or (B, T, D), or None.
+    audio_lens, visual_lens : torch.Tensor
+        Relative lengths, shape (B,), or None for rows that are full.
+
+    Returns
+    -------
+    clips : list of dict
+        "audio" and "visual" to float32 (T, D), or None.
+    several : bool
+        Whether they came as (B, T, D).
+
+    Example
+    -------
+    >>> clips, several = unpad_features(torch.rand(7, 3), None, None, None)
+    >>> clips[0]["audio"].shape, clips[0]["visual"], several
+    ((7, 3), None, False)
+    """
+    batches = {
+        "audio": None if audio is None else torch.as_tensor(audio),
+        "visual": None if visual is None else torch.as_tensor(visual),
+    }
+    kinds = {batch.ndim for batch in batches.values() if batch is not None}
+    if len(kinds) != 1 or not kinds <= {2, 3}:
+        raise VAVLError(
+            "predict_features: give audio, visual or both, of shape (T, D) of "
+            "one clip or (B, T, D) of several"
+        )
+    if kinds == {2}:
+        batches = {
+            k: None if b is None else b[None] for k, b in batches.items()
+        }
+    counts = {len(b) for b in batches.values() if b is not None}
+    if len(counts) != 1:
+        raise VAVLError(
+            "predict_features: audio and visual are of different numbers of "
+            "clips"
+        )
+    (count,) = counts
+    rows = {
+        name: _rows(batches[name], lens, count, f"{name}_lens")
+        for name, lens in (("audio", audio_lens), ("visual", visual_lens))
+    }
+    clips = [
+        {
+            name: None if row[i] is None else row[i].float().cpu().numpy()
+            for name, row in rows.items()
+        }
+        for i in range(count)
+    ]
+    return clips, kinds == {3}
+
+
 def _rows(batch, lens, count, name):
     """Each row cut to its length; None where there is nothing of it."""
     if batch is None:

@@ -13,8 +13,13 @@ import torch
 from ruamel.yaml import YAMLError
 from speechbrain.inference.interfaces import Pretrained
 
-from vavl_sb.features.extractor import ClipFeatures, Stopwatch
-from vavl_sb.inference.batch_inputs import encode_tensors, prepare_frames, unpad
+from vavl_sb.features.extractor import ClipFeatures, Stopwatch, needs_features
+from vavl_sb.inference.batch_inputs import (
+    encode_tensors,
+    prepare_frames,
+    unpad,
+    unpad_features,
+)
 from vavl_sb.inference.hub import hub_options, model_folder
 from vavl_sb.inference.loading import load_parts, read_weights
 from vavl_sb.inference.prediction import (
@@ -144,9 +149,11 @@ class EmotionRecognizer(Pretrained):
 
     def predict_file(
         self,
-        path: str | Path,
+        path: str | Path | None,
         modality: str = "auto",
         audio_path: str | Path | None = None,
+        audio_features: str | Path | None = None,
+        visual_features: str | Path | None = None,
     ) -> Emotion:
         """Predicts the emotion of a clip.
 
@@ -156,7 +163,8 @@ class EmotionRecognizer(Pretrained):
         Arguments
         ---------
         path : str or Path
-            Any container with sound, picture or both.
+            Any container with sound, picture or both; None where features
+            are all there is.
         modality : str
             "auto": both where the clip has both, otherwise what it has;
             "audio", "visual", "audiovisual": that head, or an error. Where
@@ -165,6 +173,9 @@ class EmotionRecognizer(Pretrained):
         audio_path : str or Path
             Sound that stands in a file of its own; then the sound in
             ``path`` is not used.
+        audio_features, visual_features : str or Path
+            Features in place of sound or picture, for a model that was trained
+            on such: see :mod:`vavl_sb.utils.feature_files`.
 
         Returns
         -------
@@ -175,7 +186,15 @@ class EmotionRecognizer(Pretrained):
         MediaError
             The clip cannot be decoded, or lacks what ``modality`` needs.
         """
-        found = self.analyze(path, modality, audio_path, None, crops=0)
+        found = self.analyze(
+            path,
+            modality,
+            audio_path,
+            window=None,
+            crops=0,
+            audio_features=audio_features,
+            visual_features=visual_features,
+        )
         assert found.emotion is not None  # analyze refuses such a clip
         return found.emotion
 
@@ -212,12 +231,14 @@ class EmotionRecognizer(Pretrained):
 
     def analyze(
         self,
-        path: str | Path,
+        path: str | Path | None,
         modality: str = "auto",
         audio_path: str | Path | None = None,
         window: float | None = 3.0,
         hop: float = 1.0,
         crops: int = 8,
+        audio_features: str | Path | None = None,
+        visual_features: str | Path | None = None,
     ) -> Analysis:
         """Emotion, timeline, face crops and times of a clip, in one pass.
 
@@ -229,6 +250,8 @@ class EmotionRecognizer(Pretrained):
             As for :meth:`timeline`; a window of None gives none.
         crops : int
             At most so many face crops, evenly over the clip.
+        audio_features, visual_features
+            As for :meth:`predict_file`.
 
         Returns
         -------
@@ -240,20 +263,54 @@ class EmotionRecognizer(Pretrained):
             In one line: what is wrong with the clip or with the arguments.
         """
         check_modality(modality)
-        video, wav = str(path), str(audio_path or path)
-        for file in (video, wav):
+        references = {"audio": audio_features, "visual": visual_features}
+        given = self._read_features(references)
+        video = None if path is None else str(path)
+        wav = video if audio_path is None else str(audio_path)
+        for file in filter(None, (video, wav)):
             check_file(file)
+        # What is given as features is not looked for in the clip.
+        wav = None if given.audio is not None else wav
+        video = None if given.visual is not None else video
+        name = str(path or audio_path or visual_features or audio_features)
         options = (modality, window, hop, crops)
         try:
-            found, has = self._one_pass(wav, video, *options)
+            found, has = self._one_pass(wav, video, given, *options)
         except (MediaError, EncoderError) as error:
-            found, has = self._without_the_fault(error, wav, video, *options)
+            found, has = self._without_the_fault(
+                error, wav, video, given, *options
+            )
         if found.emotion is None:
-            why = why_no_head(modality, has, self.trained_heads)
-            raise MediaError(f"{video}: {why}")
+            raise MediaError(f"{name}: {self._why_none(modality, has)}")
         return found
 
-    def _one_pass(self, wav, video, modality, window, hop, crops):
+    def _read_features(self, references):
+        """ClipFeatures of what is given in files, by modality."""
+        extractor, found = self.hparams.feature_extractor, ClipFeatures()
+        for modality, reference in references.items():
+            if reference is None:
+                continue
+            if not extractor.takes_features(modality):
+                raise MediaError(
+                    f"{reference}: the model takes {WORDS[modality]}, not "
+                    f"{modality} features; give a clip"
+                )
+            frames = extractor.read_features(modality, reference)
+            setattr(found, modality, frames)
+        return found
+
+    def _why_none(self, modality, has):
+        """Why no head has a prediction for a clip that has so much."""
+        needed = set(MODALITIES) if modality == "audiovisual" else {modality}
+        if modality == "auto":
+            needed = set(MODALITIES) if not has else set()
+        for name in MODALITIES:
+            lacks = name in needed - has
+            if lacks and self.hparams.feature_extractor.takes_features(name):
+                return needs_features(name)
+        return why_no_head(modality, has, self.trained_heads)
+
+    def _one_pass(self, wav, video, given, modality, window, hop, crops):
         """(Analysis, what the clip has); no emotion where no head has one."""
         extractor, watch = self.hparams.feature_extractor, Stopwatch()
         sample = CropSample(crops) if crops > 0 else None
@@ -262,7 +319,7 @@ class EmotionRecognizer(Pretrained):
             windows = SlidingWindows(window, hop, extractor, watch)
         parts, timeline, has, duration = [], [], set(), 0.0
         on_crops = sample.add if sample else None
-        for chunk in extractor.chunks(wav, video, watch, on_crops):
+        for chunk in extractor.chunks(wav, video, watch, on_crops, given):
             has |= _modalities(chunk.features)
             with watch("heads"):
                 outputs = self.outputs(chunk.features)
@@ -281,14 +338,15 @@ class EmotionRecognizer(Pretrained):
             profile={s: watch.seconds.get(s, 0.0) for s in STAGES},
         ), has
 
-    def _without_the_fault(self, error, wav, video, modality, *options):
+    def _without_the_fault(self, error, wav, video, given, modality, *options):
         """A pass over the one stream that is whole, where that is enough."""
         if modality == "audiovisual":
             raise error
         good, faults = {}, {}
         for name, files in (("audio", (wav, None)), ("visual", (None, video))):
+            alone = ClipFeatures(**{name: getattr(given, name)})
             try:
-                good[name] = self._one_pass(*files, modality, *options)
+                good[name] = self._one_pass(*files, alone, modality, *options)
             except (MediaError, EncoderError) as fault:
                 faults[name] = fault
         if modality in faults:
@@ -297,7 +355,8 @@ class EmotionRecognizer(Pretrained):
             raise error
         ((lost, why),) = faults.items()
         logger.warning(
-            "%s: answering without its %s (%s)", video, WORDS[lost], why
+            "%s: answering without its %s (%s)",
+            *(video or wav, WORDS[lost], why),
         )
         return next(iter(good.values()))
 
@@ -378,14 +437,63 @@ class EmotionRecognizer(Pretrained):
         faces = prepare_frames(frames, frame_rate, extractor.frame_rate, size)
         return self._predict_tensors(None, faces, modality, "frames")
 
+    def predict_features(
+        self,
+        audio: np.ndarray | torch.Tensor | None = None,
+        visual: np.ndarray | torch.Tensor | None = None,
+        audio_lens: torch.Tensor | None = None,
+        visual_lens: torch.Tensor | None = None,
+        modality: str = "auto",
+    ) -> Emotion | list[Emotion]:
+        """Predicts the emotion of clips from their features.
+
+        Arguments
+        ---------
+        audio, visual : np.ndarray or torch.Tensor
+            Frames as the model's encoders give them, or, for a model that was
+            trained on features, as those: floats of shape (T, D) of a clip,
+            or (B, T, D) of several. None for a modality that they lack.
+        audio_lens, visual_lens : torch.Tensor
+            Of several clips: lengths relative to T, shape (B,), 0 for a clip
+            that lacks the modality; None if all clips fill it.
+        modality : str
+            As for :meth:`predict_file`.
+
+        Returns
+        -------
+        Emotion or list of Emotion
+            A list for several clips.
+
+        Raises
+        ------
+        VAVLError
+            In one line: they have another shape, or a clip lacks what
+            ``modality`` needs.
+        """
+        check_modality(modality)
+        clips, several = unpad_features(audio, audio_lens, visual, visual_lens)
+        found = []
+        for number, clip in enumerate(clips):
+            name = f"clip {number} of the batch" if several else "features"
+            features = ClipFeatures()
+            for kind, frames in clip.items():
+                if frames is not None:
+                    read = self.hparams.feature_extractor.read_features
+                    setattr(features, kind, read(kind, frames, name))
+            found.append(self._predict(features, modality, name))
+        return found if several else found[0]
+
     def _predict_tensors(self, samples, faces, modality, name):
         """The emotion of a clip's samples and face crops."""
         extractor = self.hparams.feature_extractor
         features = encode_tensors(extractor, samples, faces, name)
+        return self._predict(features, modality, name)
+
+    def _predict(self, features, modality, name):
+        """The emotion of a clip's features, which are taken whole."""
         emotion = self._to_emotion([(1.0, self.outputs(features))], modality)
         if emotion is None:
-            has = _modalities(features)
-            why = why_no_head(modality, has, self.trained_heads)
+            why = self._why_none(modality, _modalities(features))
             raise MediaError(f"{name}: {why}")
         return emotion
 
@@ -402,7 +510,7 @@ class EmotionRecognizer(Pretrained):
         Arguments
         ---------
         features : vavl_sb.features.extractor.ClipFeatures
-            From the model's own ``feature_extractor``.
+            From the model's own ``feature_extractor``, not pooled yet.
 
         Returns
         -------
@@ -412,9 +520,10 @@ class EmotionRecognizer(Pretrained):
             (n,): logits for classes, divided by the head's temperature;
             attributes in the corpus's own scale.
         """
+        extractor = self.hparams.feature_extractor
         inputs = {
             name: torch.from_numpy(found).float()[None].to(self.device)
-            for name, found in vars(features).items()
+            for name, found in vars(extractor.pool(features)).items()
             if found is not None
         }
         if not inputs:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from vavl_sb.lobes.hf_base import HUB_NAME
 from vavl_sb.training.model_file import MODEL, WEIGHTS
-from vavl_sb.utils.errors import EncoderError, VAVLError, first_line
+from vavl_sb.utils.errors import EncoderError, VAVLError
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -249,92 +249,26 @@ def send_model(
     # From the network, the hub or its library: one line for all.
     except Exception as error:
         raise VAVLError(
-            f"{repo_id}: the model cannot be sent: {reason(error, True)}"
+            f"{repo_id}: the model cannot be sent: {reason(error)}"
         ) from None
     return str(made)
 
 
-def reason(error: BaseException, sending: bool = False) -> str:
-    """Why the hub did not do what it was asked, and what to do.
+def reason(error: BaseException) -> str:
+    """Why the hub did not do what it was asked, in one line.
 
     Arguments
     ---------
     error : BaseException
-        From huggingface_hub.
-    sending : bool
-        Whether a model was to be sent, of which no cache can have one.
+        From huggingface_hub, whose texts say what to do.
 
     Returns
     -------
     str
-        One line.
     """
-    from huggingface_hub import errors
+    from huggingface_hub import constants
 
-    # What huggingface_hub turned into another error says more.
-    chain = [error]
-    while chain[-1].__cause__ is not None:
-        chain.append(chain[-1].__cause__)
-
-    def among(*kinds):
-        return any(isinstance(one, kinds) for one in chain)
-
-    statuses = [
-        getattr(getattr(one, "response", None), "status_code", None)
-        for one in chain
-    ]
-    lacking = "" if sending else " and the cache lacks it"
-    for known, why in (
-        (
-            among(errors.OfflineModeIsEnabled),
-            f"HF_HUB_OFFLINE is set{lacking}; unset it",
-        ),
-        (
-            among(errors.GatedRepoError),
-            "it is gated; ask for access on its page, then give a token",
-        ),
-        (
-            among(errors.RevisionNotFoundError),
-            "it has no such revision; give a branch, a tag or a commit",
-        ),
-        (
-            among(errors.LocalTokenNotFoundError) or 401 in statuses,
-            "there is no such model, or it is private, or the token is "
-            "missing or wrong; run `hf auth login`, or give a token",
-        ),
-        (403 in statuses, "the token does not allow it; give one that does"),
-        (
-            among(errors.RepositoryNotFoundError),
-            "there is no such model, or the token may not see it",
-        ),
-        (
-            among(errors.IncompleteSnapshotError),
-            "the cache has a part of it only; get it while online",
-        ),
-    ):
-        if known:
-            return why
-    if among(errors.HfHubHTTPError):
-        return f"the hub answered: {first_line(error)}"
-    if isinstance(chain[-1], errors.LocalEntryNotFoundError):
-        return "the cache lacks it, and the hub was not to be asked"
-    local = [one for one in chain if isinstance(one, OSError) and one.filename]
-    if local:  # Of a file: sockets have no names.
-        return f"{local[-1].filename}: {local[-1].strerror}, on this machine"
-    # Of the network: no hub answered.
-    if among(errors.LocalEntryNotFoundError, OSError, *_network_errors()):
-        lacking = lacking and f",{lacking}"
-        return (
-            f"the hub cannot be reached{lacking} ({first_line(chain[-1])}); "
-            "check the network"
-        )
-    return first_line(error)
-
-
-def _network_errors():
-    """What huggingface_hub's own library for the network raises."""
-    try:
-        from httpx import TransportError
-    except ImportError:  # Before 1.0 it was requests, whose are OSErrors.
-        return ()
-    return (TransportError,)
+    told = " ".join(str(error).split())[:300] or type(error).__name__
+    if constants.HF_HUB_OFFLINE:
+        told = f"HF_HUB_OFFLINE is set; unset it ({told})"
+    return told

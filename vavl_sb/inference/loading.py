@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 
-from vavl_sb.lobes.vavl import MODALITIES, VAVL
+from vavl_sb.features.extractor import FeatureExtractor
+from vavl_sb.lobes.vavl import MODALITIES
 from vavl_sb.training.model_file import (
     AUDIO_ENCODER,
     ENCODER_FILES,
@@ -54,9 +55,10 @@ def load_parts(
     model = _overridden(read_model(folder), overrides or {})
     check_parts(model, folder / MODEL)
     _check_files(model, folder)
+    kind = find_class(model["network"]["class"])
     network = model["network"]["arguments"]
-    _check_sizes(network, folder)
-    net = VAVL(**network)
+    _check_sizes(kind, network, folder)
+    net = kind(**network)
     load_weights(net, folder / WEIGHTS)
     audio_encoder = _make(model, "audio_encoder", folder)
     visual_encoder = _make(model, "visual_encoder", folder)
@@ -80,12 +82,12 @@ def load_parts(
     return modules, {**hparams, "feature_extractor": extractor}
 
 
-def check_dims(net: torch.nn.Module, extractor: object) -> None:
+def check_dims(net: torch.nn.Module, extractor: FeatureExtractor) -> None:
     """Refuses a model whose encoders are not those of its network.
 
     Arguments
     ---------
-    net : vavl_sb.lobes.vavl.VAVL
+    net : AudioVisualNetwork
         The network.
     extractor : vavl_sb.features.extractor.FeatureExtractor
         With the encoders.
@@ -96,11 +98,11 @@ def check_dims(net: torch.nn.Module, extractor: object) -> None:
         In one line.
     """
     for modality in MODALITIES:
-        encoder = getattr(extractor, f"{modality}_encoder")
+        given = extractor.dim(modality)
         wanted = net.settings[f"{modality}_dim"]
-        if encoder.output_dim != wanted:
+        if given != wanted:
             raise EncoderError(
-                f"the model's {modality} encoder gives {encoder.output_dim} "
+                f"the model's {modality} encoder gives {given} "
                 f"numbers a frame, but its network reads {wanted}; export it "
                 "again"
             )
@@ -157,6 +159,8 @@ def _check_files(model, folder):
     weights = model["visual_encoder"]["arguments"].get("weights")
     if weights is not None:
         check_file(folder / weights)
+    if model["audio_encoder"]["class"] == "Precomputed":
+        return
     encoder = folder / AUDIO_ENCODER
     if not encoder.is_dir():
         check_file(encoder)
@@ -170,7 +174,7 @@ def _check_files(model, folder):
             )
 
 
-def _check_sizes(settings, folder):
+def _check_sizes(kind, settings, folder):
     """Refuses settings that are not those of the weights."""
     path = folder / WEIGHTS
     try:
@@ -192,7 +196,7 @@ def _check_sizes(settings, folder):
     try:
         # On no device: shapes without memory.
         with torch.device("meta"):
-            net = VAVL(**settings)
+            net = kind(**settings)
     except (VAVLError, ValueError, TypeError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise EncoderError(

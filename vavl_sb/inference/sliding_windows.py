@@ -20,6 +20,7 @@ from vavl_sb.features.extractor import (
     Stopwatch,
     end_of,
 )
+from vavl_sb.lobes.vavl import MODALITIES
 from vavl_sb.media.reader import SAMPLE_RATE, is_silent
 from vavl_sb.utils.errors import VAVLError
 
@@ -87,10 +88,7 @@ class SlidingWindows:
             Of the frames that begin within the window.
         """
         if self.by_itself is None:
-            rate = self.extractor.audio_encoder.frame_rate
-            longest = min(self.window, chunk.end) if chunk.last else self.window
-            few = longest * rate < LEAST_FRAMES
-            self.by_itself = few and 1 / rate > SHORT_FRAME
+            self.by_itself = self._encodes_windows(chunk)
         found = chunk.features
         if self.by_itself:
             self.sound += chunk.sound
@@ -110,6 +108,24 @@ class SlidingWindows:
             self.number += 1
             self._forget()
             yield start, end, ClipFeatures(audio, visual)
+
+    def _encodes_windows(self, chunk):
+        """Whether a window's sound is encoded by itself."""
+        for modality in MODALITIES:
+            encoder = getattr(self.extractor, f"{modality}_encoder")
+            features = getattr(chunk.features, modality)
+            takes = self.extractor.takes_features(modality)
+            if takes and features is not None and encoder.frame_rate is None:
+                raise VAVLError(
+                    f"a timeline needs the frame rate of the model's "
+                    f"{modality} features: train with --{modality}_features_"
+                    "rate, or leave the timeline out"
+                )
+        if self.extractor.takes_features("audio"):
+            return False
+        rate = self.extractor.audio_encoder.frame_rate
+        longest = min(self.window, chunk.end) if chunk.last else self.window
+        return longest * rate < LEAST_FRAMES and 1 / rate > SHORT_FRAME
 
     def _next_span(self, chunk):
         """Start and end of the next window, if all of it is there."""

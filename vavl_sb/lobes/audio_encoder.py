@@ -22,6 +22,8 @@ from vavl_sb.media.reader import SAMPLE_RATE
 from vavl_sb.utils.errors import EncoderError, first_line
 from vavl_sb.utils.files import write_json
 
+WHISPER_WINDOWS = ("clip", "30s")
+
 
 class AudioEncoder(FeatureEncoder):
     """A speech encoder, frozen or fine-tuned.
@@ -60,6 +62,11 @@ class AudioEncoder(FeatureEncoder):
         projection behind them weighs the layers; no effect on "logmel". The
         middle layers of a speech recogniser tell more of emotion than its
         last.
+    whisper_window : str
+        Of Whisper alone: what its encoder gets of a clip of less than 30 s.
+        "clip": log-mel and positions cut to the clip's length. "30s": the
+        clip filled up with zeros to the 30 s that Whisper was trained on,
+        which takes many times as long. A longer clip is cut at each 30 s.
     average : int
         So many consecutive frames are averaged into one; a clip's last one is
         the mean of what is left. Speech encoders give 50 frames a second: the
@@ -93,6 +100,7 @@ class AudioEncoder(FeatureEncoder):
         spec_augment: bool = False,
         output_all_hiddens: bool = False,
         average: int = 1,
+        whisper_window: str = "clip",
     ):
         super().__init__()
         self.source = os.fspath(source)
@@ -103,6 +111,12 @@ class AudioEncoder(FeatureEncoder):
                     f"audio encoder {source}: {name} is {number}; give a "
                     "positive integer"
                 )
+        if whisper_window not in WHISPER_WINDOWS:
+            raise EncoderError(
+                f"audio encoder {source}: whisper_window is {whisper_window}; "
+                f"give {' or '.join(WHISPER_WINDOWS)}"
+            )
+        self.whisper_window = whisper_window
         if self.source == "logmel":
             self.encoder = LogMel(hop_ms)
         else:
@@ -116,6 +130,8 @@ class AudioEncoder(FeatureEncoder):
         self.output_all_hiddens = bool(output_all_hiddens) and not is_logmel
         if not is_logmel:
             self.encoder.output_all_hiddens = self.output_all_hiddens
+            if hasattr(self.encoder, "whisper_window"):
+                self.encoder.whisper_window = whisper_window
         self.set_freeze(freeze or is_logmel)
         if not self.freeze:
             self.encoder.prepare_training(
@@ -215,6 +231,7 @@ class AudioEncoder(FeatureEncoder):
             "num_layers": None,
             "output_all_hiddens": self.output_all_hiddens,
             "average": self.average,
+            "whisper_window": self.whisper_window,
         }
 
 

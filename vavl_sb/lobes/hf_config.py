@@ -2,8 +2,7 @@
 
 A config.json can name code, other folders and other base models, and sizes
 that no memory holds. What features or fine-tuning depend on is listed here with
-its bounds, and alone is handed to transformers; what stands in the hub's plain
-configurations and matters to neither is left out; any other key is refused.
+its bounds, and alone is handed to transformers; any other key has no effect.
 """
 
 import json
@@ -110,46 +109,7 @@ CONFIGS: dict[str, dict[str, Check]] = {
     },
     "vavl_logmel": {"hop_ms": whole(10, 20)},
 }
-# In plain configurations of the hub, and of no effect on an encoder's
-# features: names, heads, losses, decoders, and transformers' own defaults.
-LEFT_OUT = set(
-    """
-    vavl_sb model_type _name_or_path architectures transformers_version dtype
-    torch_dtype tokenizer_class processor_class finetuning_task problem_type
-    id2label label2id num_labels return_dict use_return_dict torchscript
-    output_attentions output_hidden_states use_bfloat16 tf_legacy_loss
-    gradient_checkpointing chunk_size_feed_forward pruned_heads use_cache
-    is_decoder is_encoder_decoder add_cross_attention tie_encoder_decoder
-    cross_attention_hidden_size tie_word_embeddings task_specific_params prefix
-    _attn_implementation_autoset
-    pad_token_id bos_token_id eos_token_id sep_token_id decoder_start_token_id
-    vocab_size forced_decoder_ids forced_bos_token_id forced_eos_token_id
-    suppress_tokens begin_suppress_tokens bad_words_ids max_length min_length
-    do_sample early_stopping num_beams num_beam_groups diversity_penalty
-    temperature top_k top_p typical_p repetition_penalty length_penalty
-    no_repeat_ngram_size encoder_no_repeat_ngram_size num_return_sequences
-    output_scores return_dict_in_generate remove_invalid_values
-    exponential_decay_length_penalty
-    init_std initializer_range layerdrop encoder_layerdrop decoder_layerdrop
-    num_hidden_layers decoder_layers decoder_attention_heads decoder_ffn_dim
-    max_target_positions
-    mask_time_prob mask_time_length mask_time_min_masks mask_feature_prob
-    mask_feature_length mask_feature_min_masks median_filter_width use_weighted_layer_sum classifier_proj_size
-    classifier_dropout pooling_mode apply_spec_augment num_feat_extract_layers
-    final_dropout hidden_dropout_prob feat_extract_dropout
-    feat_quantizer_dropout freeze_feat_extract_train replace_prob
-    mask_channel_length mask_channel_min_space mask_channel_other
-    mask_channel_prob mask_channel_selection mask_time_min_space mask_time_other
-    mask_time_selection mask_feature_min_space mask_feature_other
-    mask_feature_selection no_mask_channel_overlap no_mask_time_overlap
-    no_mask_feature_overlap
-    codevector_dim proj_codevector_dim num_codevector_groups
-    num_codevectors_per_group num_negatives contrastive_logits_temperature
-    diversity_loss_weight ctc_loss_reduction ctc_zero_infinity num_ctc_classes
-    tdnn_dim tdnn_kernel tdnn_dilation xvector_output_dim add_adapter
-    adapter_kernel_size adapter_stride num_adapter_layers output_hidden_size
-    """.split()
-)
+# Padding is done here, and mel filters are made from the sizes.
 COMMON = {"sampling_rate": whole(1000, 192000)}
 PREPROCESSORS: dict[str, dict[str, Check]] = {
     "Wav2Vec2FeatureExtractor": {
@@ -165,14 +125,6 @@ PREPROCESSORS: dict[str, dict[str, Check]] = {
         "chunk_length": whole(1, 60),
     },
 }
-# Padding is done here, and mel filters are made from the sizes.
-LEFT_OUT_OF_PREPROCESSORS = set(
-    """
-    feature_extractor_type processor_class padding_side padding_value
-    return_attention_mask feature_size n_samples nb_max_frames mel_filters
-    dither do_normalize tokenizer_class
-    """.split()
-)
 
 
 def read_config(folder: str | Path) -> dict[str, Any]:
@@ -192,8 +144,8 @@ def read_config(folder: str | Path) -> dict[str, Any]:
     Raises
     ------
     EncoderError
-        In one line: there is none, it is not one, or it has a key or a value
-        that no plain configuration of its kind has.
+        In one line: there is none, it is not one, or it has a value that no
+        encoder of its kind has.
 
     Example
     -------
@@ -226,7 +178,7 @@ def read_config(folder: str | Path) -> dict[str, Any]:
             f"audio encoder {folder}: model_type {kind[:80]!r} is not "
             f"supported; give one of {kinds}, or use logmel"
         )
-    checked = _checked(path, found, CONFIGS[kind], LEFT_OUT)
+    checked = _checked(path, found, CONFIGS[kind])
     mark = {"vavl_sb": {}} if "vavl_sb" in found else {}
     return {"model_type": kind, **checked, **mark}
 
@@ -260,7 +212,7 @@ def read_preprocessor(folder: str | Path, name: str) -> dict[str, Any]:
     found = _read_object(path)
     if found.get("feature_extractor_type", name) != name:
         raise EncoderError(f"{path}: is not the configuration of a {name}")
-    return _checked(path, found, PREPROCESSORS[name], LEFT_OUT_OF_PREPROCESSORS)
+    return _checked(path, found, PREPROCESSORS[name])
 
 
 def _read_object(path: Path) -> dict[str, Any]:
@@ -282,23 +234,17 @@ def _read_object(path: Path) -> dict[str, Any]:
 
 
 def _checked(
-    path: Path, found: dict, checks: dict[str, Check], left_out: set[str]
+    path: Path, found: dict, checks: dict[str, Check]
 ) -> dict[str, Any]:
     """The values that are handed on, each as its check wants it."""
-    for key, value in found.items():
-        if key in checks:
-            if not checks[key](value):
-                told = type(value).__name__
-                if not isinstance(value, (dict, list)):
-                    told = repr(value)[:80]
-                raise EncoderError(
-                    f"{path}: {key} is {told}, which no encoder "
-                    "of this kind has; copy or download the folder again"
-                )
-        elif key not in left_out:
+    checked = {key: found[key] for key in checks if key in found}
+    for key, value in checked.items():
+        if not checks[key](value):
+            told = type(value).__name__
+            if not isinstance(value, (dict, list)):
+                told = repr(value)[:80]
             raise EncoderError(
-                f"{path}: has the key {key[:80]!r}, which no plain encoder of "
-                "this kind has and which could bring in other code or "
-                "weights; take it out if you know that it is not needed"
+                f"{path}: {key} is {told}, which no encoder of this kind has; "
+                "copy or download the folder again"
             )
-    return {key: value for key, value in found.items() if key in checks}
+    return checked

@@ -7,25 +7,29 @@ import torch
 from safetensors.torch import save
 
 from vavl_sb.lobes.hf_config import read_config, read_preprocessor
-from vavl_sb.lobes.visual_encoder import MODEL, PREFIXES, create_backbone
+from vavl_sb.lobes.visual_encoder import MODEL, read_backbone
 from vavl_sb.utils.errors import EncoderError
 from vavl_sb.utils.files import write_atomically, write_folder
-from vavl_sb.utils.weights import load_tensors, save_tensors
-
-Tensors = dict[str, torch.Tensor]
+from vavl_sb.utils.weights import Tensors, check_fit, load_tensors, save_tensors
 
 FIRST = "feature_extractor.conv_layers.0.conv.weight"
 PARTS = {"feature_extractor", "feature_projection", "encoder"}
 POSITIONS = "encoder.pos_conv_embed.conv."
-DIRECTION = f"{POSITIONS}parametrizations.weight.original1"
 # torch's old names of a weight's norm and direction, and its new ones.
 RENAMED = {
     f"{POSITIONS}weight_g": f"{POSITIONS}parametrizations.weight.original0",
-    f"{POSITIONS}weight_v": DIRECTION,
+    f"{POSITIONS}weight_v": f"{POSITIONS}parametrizations.weight.original1",
 }
-HEAD_SIZE = 64
 MOST_LAYERS = 128
-STRIDES = (5, 2, 2, 2, 2, 2, 2)
+# Of facebook/wav2vec2-large-robust, which VAVL fine-tuned.
+LARGE_ROBUST = {
+    "hidden_size": 1024,
+    "num_attention_heads": 16,
+    "intermediate_size": 4096,
+    "conv_bias": True,
+    "feat_extract_norm": "layer",
+    "do_stable_layer_norm": True,
+}
 
 
 def import_visual(
@@ -56,16 +60,7 @@ def import_visual(
     """
     source = Path(source)
     target = _new_path(target or source.with_suffix(".safetensors"))
-    found = {}
-    for name, tensor in load_tensors(source).items():
-        while name.startswith(PREFIXES):
-            name = name.split(".", 1)[1]
-        found[name] = tensor
-    with torch.device("meta"):
-        wanted = create_backbone().state_dict()
-    parts = {name.split(".")[0] for name in wanted}
-    left_out = check_fit(source, MODEL, found, wanted, parts)
-    tensors = {name: found[name] for name in wanted if name in found}
+    tensors, left_out = read_backbone(source)
     content = save(_owned(tensors), {"format": "pt", "model": MODEL})
     write_atomically(target, content)
     return target, left_out
@@ -88,7 +83,7 @@ def import_audio(
         The folder to write; None: ``source`` without its ending.
     config_folder : str or Path
         Folder with the config.json of the model, or of one that differs in
-        the number of layers only; None: it is told from the shapes.
+        the number of layers only; None: that of wav2vec2-large-robust.
 
     Returns
     -------
@@ -107,77 +102,13 @@ def import_audio(
     target = _new_path(target or source.with_suffix(""))
     found, left_out = _find_root(source, load_tensors(source))
     config, wanted = _make_network(source, found, config_folder)
-    left_out += check_fit(source, "wav2vec2", found, wanted, PARTS)
+    model = "the wav2vec2 of --config"
+    if config_folder is None:
+        model = "wav2vec2-large-robust (for another give --config)"
+    left_out += check_fit(source, model, found, wanted, PARTS)
     tensors = {key: found[key] for key in wanted if key in found}
     _write(target, config, _owned(tensors), config_folder)
     return target, sorted(left_out)
-
-
-def check_fit(
-    source: str | Path,
-    model: str,
-    found: Tensors,
-    wanted: Tensors,
-    parts: set[str],
-) -> list[str]:
-    """Compares names and shapes with those of the network.
-
-    Arguments
-    ---------
-    source : str or Path
-        Where the tensors are from, for messages.
-    model : str
-        Name of the network, for messages.
-    found : dict
-        Names to tensors.
-    wanted : dict
-        Names to tensors of the network, which may be without memory.
-    parts : set of str
-        First parts of names that features depend on: all in them must fit.
-
-    Returns
-    -------
-    list of str
-        Names outside of these parts.
-
-    Raises
-    ------
-    EncoderError
-        In one line: all that is missing, unknown or of another shape.
-
-    Example
-    -------
-    >>> one, two = torch.ones(1), torch.ones(2)
-    >>> check_fit("f", "net", {"a.w": one, "b": one}, {"a.w": two}, {"a"})
-    Traceback (most recent call last):
-    vavl_sb.utils.errors.EncoderError: f: does not fit net: 1 of another shape (a.w is (1,), not (2,)); give weights of that network
-    """
-    others = [name for name in found if name not in wanted]
-    faults = {
-        "missing": [
-            name
-            for name in wanted
-            if name not in found and not name.endswith("num_batches_tracked")
-        ],
-        "unknown": [name for name in others if name.split(".")[0] in parts],
-        "of another shape": [
-            f"{name} is {tuple(found[name].shape)}, not {tuple(tensor.shape)}"
-            for name, tensor in wanted.items()
-            if name in found and found[name].shape != tensor.shape
-        ],
-    }
-    told = [
-        f"{len(names)} {kind} "
-        f"({', '.join(names[:5])}{', ...' if len(names) > 5 else ''})"
-        for kind, names in faults.items()
-        if names
-    ]
-    if told:
-        raise EncoderError(
-            f"{source}: does not fit {model}: {', '.join(told)}; give "
-            "weights of that network"
-        )
-    return sorted(others)
 
 
 def _new_path(path: str | Path) -> Path:
@@ -241,7 +172,7 @@ def _make_network(
         for name in found
         if name.startswith("encoder.layers.")
     }
-    settings = _settings(source, found) if folder is None else {}
+    settings: dict[str, Any] = dict(LARGE_ROBUST)
     if folder is not None:
         settings = read_config(folder)
         if settings.pop("model_type") != "wav2vec2":
@@ -259,51 +190,6 @@ def _make_network(
             f"({' '.join(str(error).split())[:150]}); give --config"
         ) from None
     return config, {k: t for k, t in wanted.items() if k.split(".")[0] in PARTS}
-
-
-def _settings(source: Path, found: Tensors) -> dict[str, Any]:
-    """What the shapes tell.
-
-    The strides, and whether the LayerNorms stand before or after the layers,
-    cannot be told: they are as in the published models, of which those with a
-    LayerNorm in each convolution (large-robust, lv60, XLSR) have them before.
-    """
-    convolutions = "feature_extractor.conv_layers"
-    inner = "encoder.layers.0.feed_forward.intermediate_dense.weight"
-    try:
-        width, _ = found["feature_projection.projection.weight"].shape
-        _, per_group, kernel = found[DIRECTION].shape
-        shapes = [
-            found[f"{convolutions}.{index}.conv.weight"].shape
-            for index in range(len(STRIDES))
-        ]
-        sizes = {
-            "hidden_size": width,
-            "num_attention_heads": width // HEAD_SIZE,
-            "intermediate_size": len(found[inner]),
-            "conv_dim": [shape[0] for shape in shapes],
-            "conv_kernel": [shape[2] for shape in shapes],
-            "num_conv_pos_embeddings": kernel,
-            "num_conv_pos_embedding_groups": width // per_group,
-        }
-    except (KeyError, ValueError, IndexError, ZeroDivisionError) as error:
-        raise EncoderError(
-            f"{source}: has no usable {error} to tell the network's sizes "
-            "from; give --config FOLDER with its config.json"
-        ) from None
-    if width % HEAD_SIZE:
-        raise EncoderError(
-            f"{source}: {width} numbers are not heads of {HEAD_SIZE}; give "
-            "--config FOLDER with its config.json"
-        )
-    each = f"{convolutions}.1.layer_norm.weight" in found
-    return {
-        **sizes,
-        "conv_stride": list(STRIDES),
-        "conv_bias": f"{convolutions}.0.conv.bias" in found,
-        "feat_extract_norm": "layer" if each else "group",
-        "do_stable_layer_norm": each,
-    }
 
 
 def _write(

@@ -12,6 +12,7 @@ and multi modalities in emotion regression and classification tasks",
 https://arxiv.org/abs/2305.07216, section 3.
 """
 
+import inspect
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -31,7 +32,7 @@ HEADS = (*MODALITIES, "audiovisual")
 
 @dataclass
 class VAVLOutput:
-    """What :class:`VAVL` says about a batch of B clips.
+    """What a network says about a batch of B clips.
 
     A tensor is None where no clip of the batch has what it needs. Rows of
     clips that lack the modality (length 0) hold 0.
@@ -44,7 +45,8 @@ class VAVLOutput:
     audio_embedding, visual_embedding : torch.Tensor
         Representations r_m, shape (B, d_model).
     audio_reconstruction, visual_reconstruction : torch.Tensor
-        Reconstructed time mean of the features, shape (B, feature size).
+        Reconstructed time mean of the features, shape (B, feature size), of
+        a network that reconstructs.
     audio_target, visual_target : torch.Tensor
         The time mean of the features itself, normalized as the network
         reads them, shape (B, feature size).
@@ -59,6 +61,67 @@ class VAVLOutput:
     visual_reconstruction: torch.Tensor | None = None
     audio_target: torch.Tensor | None = None
     visual_target: torch.Tensor | None = None
+
+
+class AudioVisualNetwork(nn.Module):
+    """What training, export and inference need of a network.
+
+    A subclass takes ``audio_dim``, ``visual_dim`` and ``num_outputs`` among its
+    arguments, and has the ``forward`` of :class:`VAVL`; docs/extend.md shows
+    one. Where it has ``audio_branch["normalize"]`` and the like, these get the
+    statistics of the training clips.
+
+    Attributes
+    ----------
+    updates : tuple of str
+        The steps that a batch takes, in order. A head's name is a step with
+        that head's loss, for which the network gets what that head reads
+        (for "audiovisual" with ``freeze_backbone``); "joint" is one step with
+        the losses of all three heads. None: what ``fit_statistics`` does is
+        all.
+    reconstructs : bool
+        Whether the losses of "audio" and "visual" have the reconstruction of
+        the features in them.
+    settings : dict
+        The arguments that it was made with, by name, defaults included:
+        ``type(net)(**net.settings)`` has the same shape.
+    num_outputs : int
+        Number of classes or attributes.
+    fit_statistics : callable
+        Where a class has it, it is called for each modality before the first
+        epoch: see :meth:`vavl_sb.lobes.fusion.linear.LinearFusion.fit_statistics`.
+    """
+
+    updates: tuple[str, ...] = ("joint",)
+    reconstructs = False
+
+    def __new__(cls, *args, **kwargs):
+        """Notes the arguments, whatever the class."""
+        net = super().__new__(cls)
+        signature = inspect.signature(cls.__init__)
+        given = signature.bind_partial(net, *args, **kwargs)
+        given.apply_defaults()
+        _, *names = signature.parameters
+        settings = {k: v for k, v in given.arguments.items() if k in names}
+        for name, parameter in signature.parameters.items():
+            if parameter.kind is parameter.VAR_KEYWORD:
+                settings.update(settings.pop(name, {}))
+        net.settings = settings
+        net.num_outputs = settings.get("num_outputs")
+        return net
+
+    @property
+    def learns_from_pairs(self) -> bool:
+        """Whether the audio-visual prediction needs clips with both."""
+        return bool({"joint", "audiovisual"} & set(self.updates))
+
+
+def check_width(d_model: int, nhead: int) -> None:
+    """Raises a VAVLError where heads of attention cannot share a width."""
+    if d_model % nhead:
+        raise VAVLError(
+            f"d_model: must be a multiple of nhead ({nhead}), not {d_model}"
+        )
 
 
 def mlp(sizes: list[int], dropout: float) -> nn.Sequential:
@@ -84,7 +147,69 @@ def mlp(sizes: list[int], dropout: float) -> nn.Sequential:
     return nn.Sequential(first, nn.ReLU(), nn.Dropout(dropout), *others)
 
 
-class VAVL(nn.Module):
+def input_branch(
+    dim: int,
+    d_model: int,
+    projection_dim: int,
+    num_layers: int,
+    feature_noise: float = 0.0,
+    **conformer,
+) -> nn.ModuleDict:
+    """A modality's own way from features to encoded frames.
+
+    Arguments
+    ---------
+    dim : int
+        Size of a feature vector.
+    d_model : int
+        Width of an encoded frame.
+    projection_dim : int
+        Width between the two frame-wise projections.
+    num_layers : int
+        Conformer layers.
+    feature_noise : float
+        As of :class:`VAVL`.
+    **conformer
+        For :class:`vavl_sb.lobes.conformer.MaskedConformerEncoder`.
+
+    Returns
+    -------
+    nn.ModuleDict
+        ``normalize``, ``noise``, ``projection`` and ``encoder``.
+    """
+    return nn.ModuleDict(
+        {
+            "normalize": InputNormalization(dim),
+            "noise": FeatureNoise(feature_noise),
+            "projection": nn.Sequential(
+                nn.Linear(dim, projection_dim, bias=False),
+                nn.Linear(projection_dim, d_model),
+            ),
+            "encoder": MaskedConformerEncoder(num_layers, d_model, **conformer),
+        }
+    )
+
+
+def encode_frames(branch: nn.ModuleDict, rows: PresentRows) -> torch.Tensor:
+    """Sends the clips that have a modality through its own layers.
+
+    Arguments
+    ---------
+    branch : nn.ModuleDict
+        From :func:`input_branch`.
+    rows : PresentRows
+        n clips.
+
+    Returns
+    -------
+    torch.Tensor
+        Shape (n, T, d_model).
+    """
+    features = branch["noise"](branch["normalize"](rows.features))
+    return branch["encoder"](branch["projection"](features), rows.padding_mask)
+
+
+class VAVL(AudioVisualNetwork):
     """Versatile audio-visual network.
 
     Defaults are the paper's. Hidden widths of the heads follow ``d_model``
@@ -124,11 +249,6 @@ class VAVL(nn.Module):
         (:mod:`vavl_sb.nnet.normalization`). What is to be reconstructed has
         none.
 
-    Attributes
-    ----------
-    settings : dict
-        The arguments, by name: ``VAVL(**net.settings)`` has the same shape.
-
     Example
     -------
     >>> net = VAVL(audio_dim=10, visual_dim=12, num_outputs=6, d_model=16)
@@ -139,6 +259,10 @@ class VAVL(nn.Module):
     >>> out.audiovisual.shape, out.audiovisual.any(dim=-1).tolist()
     (torch.Size([2, 6]), [True, False])
     """
+
+    # Section 3.3 of the paper.
+    updates = ("visual", "audio", "audiovisual")
+    reconstructs = True
 
     def __init__(
         self,
@@ -158,15 +282,7 @@ class VAVL(nn.Module):
         feature_noise: float = 0.0,
     ):
         super().__init__()
-        if d_model % nhead:
-            raise VAVLError(
-                f"d_model: must be a multiple of nhead ({nhead}), not {d_model}"
-            )
-        self.settings = {
-            name: value
-            for name, value in locals().items()
-            if name not in ("self", "__class__")
-        }
+        check_width(d_model, nhead)
         self.num_outputs = num_outputs
         self.residual = residual
         conformer: dict[str, Any] = dict(
@@ -179,22 +295,20 @@ class VAVL(nn.Module):
         half = max(d_model // 2, 1)
         hidden = [d_model, half]
         for modality, dim in zip(MODALITIES, (audio_dim, visual_dim)):
-            branch = {
-                "normalize": InputNormalization(dim),
-                "noise": FeatureNoise(feature_noise),
-                "projection": nn.Sequential(
-                    nn.Linear(dim, projection_dim, bias=False),
-                    nn.Linear(projection_dim, d_model),
-                ),
-                "encoder": MaskedConformerEncoder(encoder_layers, **conformer),
-                "prediction_head": mlp(
-                    [d_model, *hidden, num_outputs], head_dropout
-                ),
-                "reconstruction_head": mlp(
-                    [d_model, *hidden, dim], head_dropout
-                ),
-            }
-            self.add_module(f"{modality}_branch", nn.ModuleDict(branch))
+            branch = input_branch(
+                dim=dim,
+                projection_dim=projection_dim,
+                num_layers=encoder_layers,
+                feature_noise=feature_noise,
+                **conformer,
+            )
+            branch["prediction_head"] = mlp(
+                [d_model, *hidden, num_outputs], head_dropout
+            )
+            branch["reconstruction_head"] = mlp(
+                [d_model, *hidden, dim], head_dropout
+            )
+            self.add_module(f"{modality}_branch", branch)
         self.shared = (
             MaskedConformerEncoder(shared_layers, **conformer)
             if shared_layers > 0

@@ -3,9 +3,13 @@
 The lobe in speechbrain.integrations.huggingface (1.1.2) takes the floor of the
 log-mel spectrogram from the whole batch and cuts clips at 30 s. Here the floor
 is each window's own (as in OpenAI's code and in WhisperFeatureExtractor), long
-clips are taken in consecutive windows, and frames past the end are dropped.
+clips are taken in consecutive windows, and a clip shorter than a window costs
+no more than its own length.
 """
 
+import contextlib
+import itertools
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -47,6 +51,8 @@ class WindowedWhisper(StrictLobe, Whisper):
     )
     prefix = "encoder."
     output_dim_key = "d_model"
+    # "clip" or "30s": see AudioEncoder.
+    whisper_window = "clip"
 
     def __init__(self, plain: str, folder: Path, num_layers: int | None = None):
         self._folder, self._num_layers = folder, num_layers
@@ -87,7 +93,11 @@ class WindowedWhisper(StrictLobe, Whisper):
 
     def settings(self) -> dict:
         """All that features depend on besides the weights."""
-        found = {"n_fft": self._n_fft, "hop_length": self._hop_length}
+        found = {
+            "n_fft": self._n_fft,
+            "hop_length": self._hop_length,
+            "whisper_window": self.whisper_window,
+        }
         return {**super().settings(), **found}
 
     def prepare_training(
@@ -127,7 +137,7 @@ class WindowedWhisper(StrictLobe, Whisper):
     def forward(
         self, wavs: torch.Tensor, samples: torch.Tensor
     ) -> torch.Tensor:
-        """Features of clips, in windows of 30 s.
+        """Features of clips, in windows of 30 s at the most.
 
         Arguments
         ---------
@@ -146,28 +156,64 @@ class WindowedWhisper(StrictLobe, Whisper):
         for wav, length in zip(wavs, lengths, strict=True):
             pieces += wav[:length].split(self.window) if len(wav) else [wav]
         # One by one: SpeechBrain's floor is that of all it is given.
-        mels = [
-            self.log_mel_spectrogram(self.pad_or_trim(piece, self.window))
-            for piece in pieces
+        mels = map(self._log_mel, pieces)
+        # Only windows of one length share a batch: none is padded.
+        windows = [
+            window
+            for _, alike in itertools.groupby(mels, key=lambda mel: mel.shape)
+            for batch in torch.stack(list(alike)).split(WINDOWS_AT_ONCE)
+            for window in self._encode(batch)
         ]
-        mels = torch.stack(mels).split(WINDOWS_AT_ONCE)
-        windows = torch.cat([self._encode(mel) for mel in mels])
         frames = self.frames(samples)
         counts = -(-frames // self.config.max_source_positions)
-        parts = windows.split(counts.tolist())
+        ends = counts.cumsum(0).tolist()
         clips = [
-            part.flatten(0, 1)[:length]
-            for part, length in zip(parts, frames.tolist(), strict=True)
+            torch.cat(windows[end - count : end])[:length]
+            for count, end, length in zip(
+                counts.tolist(), ends, frames.tolist(), strict=True
+            )
         ]
         return nn.utils.rnn.pad_sequence(clips, batch_first=True)
 
+    def _log_mel(self, piece):
+        """Log-mel (bins, frames) of a window, which may be cut to its sound."""
+        if self.whisper_window == "30s":
+            return self.log_mel_spectrogram(
+                self.pad_or_trim(piece, self.window)
+            )
+        sound = int(self.frames(torch.tensor(len(piece)))) * self.hop
+        # The last frames see zeros behind the clip, as they do in 30 s.
+        longer = min(sound + self._n_fft, self.window)
+        mel = self.log_mel_spectrogram(self.pad_or_trim(piece, longer))
+        return mel[:, : sound // self._hop_length]
+
     def _encode(self, mel):
         """The last hidden state of windows, or all of them side by side."""
-        return self.join_layers(
-            self.model.encoder(
-                mel, output_hidden_states=self.output_all_hiddens
+        with self._cut_positions(mel.shape[-1] // 2):
+            return self.join_layers(
+                self.model.encoder(
+                    mel, output_hidden_states=self.output_all_hiddens
+                )
             )
-        )
+
+    @contextlib.contextmanager
+    def _cut_positions(self, count: int) -> Iterator[None]:
+        """Lets transformers' encoder take windows of so many frames.
+
+        It refuses any other length than that of its table of positions.
+        """
+        encoder = self.model.encoder
+        config, positions = encoder.config, encoder.embed_positions
+        whole = config.max_source_positions
+        try:
+            config.max_source_positions = count
+            encoder.embed_positions = nn.Embedding.from_pretrained(
+                positions.weight[:count]
+            )
+            yield
+        finally:
+            config.max_source_positions = whole
+            encoder.embed_positions = positions
 
     def export_state(self) -> tuple:
         """Weights and configuration, with a decoder of no layers.

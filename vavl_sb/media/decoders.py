@@ -13,9 +13,8 @@ import numpy as np
 
 from vavl_sb.media.demuxing import (
     MAX_PIXELS,
-    MAX_TIME,
-    FFmpegLog,
     MediaFault,
+    captured_log,
     import_av,
     reason,
 )
@@ -28,10 +27,6 @@ if TYPE_CHECKING:
 logger = get_logger(__name__)
 
 MAX_BATCH_BYTES = 128 * 2**20
-
-# Bytes of one decoded picture, of which a decoder keeps up to a few dozen:
-# the largest one with 24 bits a pixel (10-bit 4:2:0, or RGB).
-MAX_PICTURE_BYTES = 3 * MAX_PIXELS
 
 # Pixels of a picture beyond which it is kept at a smaller size (2560 x 1440
 # is kept as it is, 4K at half its size). No crop of a face needs more.
@@ -132,19 +127,23 @@ class RatePicker:
 
 
 class _StreamReader:
-    """Decodes one stream's packets and keeps account of faults."""
+    """Decodes one stream's packets and keeps account of faults.
+
+    Times are counted from ``origin``, where the presentation starts.
+    """
 
     kind = hint = ""
 
-    def open(self, stream, origin, path, log):
-        """Gets ready for a stream whose presentation starts at ``origin``."""
-        self.stream, self.origin = stream, origin
-        self.path, self.log = path, log
+    def __init__(self, stream, origin, path):
+        self.stream, self.origin, self.path = stream, origin, path
         self.error = import_av().error.FFmpegError
         self.begin = None  # time of the first good frame, seconds
         self.clock = None  # where the last good frame ends, seconds
         self.demuxed = None  # time of the last packet, seconds
-        self.fault = None  # (time, reason) of the first undecodable packet
+        self.fault = None  # the MediaFault of the first undecodable packet
+        self.fault_time = math.inf
+        self.said = []  # by FFmpeg, since the last good frame
+        self.mended = []  # what it said, where good frames came behind it
         if stream.codec_context is None:
             raise MediaError(
                 f"{path}: no decoder for its {self.kind}; convert the clip "
@@ -158,31 +157,34 @@ class _StreamReader:
 
         Raises a MediaFault at a good frame behind an undecodable packet.
         Packets before the first good frame do not count: a stream that was cut
-        out of a longer one starts with such.
+        out of a longer one starts with such. What FFmpeg says of damage counts
+        where good frames come behind it: what stands behind the end, such as a
+        tag, is no damage.
         """
         if packet.pts is not None:
             self.demuxed = float(packet.pts * packet.time_base) - self.origin
-        before = len(self.log.pending)
-        try:
-            with self.log.capture():
+        decoded = []
+        with captured_log() as lines:
+            try:
                 decoded = packet.decode()
-        except self.error as error:
-            decoded = []
-            self._note(reason(error))
+            except self.error as error:
+                self._note(reason(error))
         self._pay(max(1, len(decoded)))
         for frame in decoded:
             if frame.is_corrupt:
                 self._note("its data is incomplete")
                 continue
             time = self._time(frame)
-            self._check(frame, time)
-            if self.fault is not None and time >= self.fault[0]:
-                raise self._as_fault()
+            self._check(frame)
+            if time >= self.fault_time:
+                raise self.fault
             self.begin = time if self.begin is None else self.begin
-            self.log.settle(time - self.begin > LEAD, before)
-            before = 0
+            if time - self.begin > LEAD:
+                self.mended += self.said
+            self.said = []
             self.clock = time + self._length(frame)
             yield frame, time
+        self.said += lines
 
     def fault_at_end(self):
         """The MediaFault to tell of once all packets are read, or None."""
@@ -192,21 +194,17 @@ class _StreamReader:
             return MediaFault(
                 f"nothing of its {self.kind} can be decoded{self.hint}"
             )
-        lost = self.demuxed - self.clock > LOSS_AT_END
-        return self._as_fault() if self.fault and lost else None
+        return self.fault if self.demuxed - self.clock > LOSS_AT_END else None
 
     def _pay(self, count):
         """Raises a MediaFault where decoding costs more than allowed."""
 
     def _note(self, why):
         if self.fault is None and self.clock is not None:
-            self.fault = (self.clock, why)
-
-    def _as_fault(self):
-        time, why = self.fault
-        return MediaFault(
-            f"decoding its {self.kind} fails at {time:.2f} s ({why})"
-        )
+            self.fault_time = self.clock
+            self.fault = MediaFault(
+                f"decoding its {self.kind} fails at {self.clock:.2f} s ({why})"
+            )
 
     def _time(self, frame):
         """Time of a frame; where it has none, it follows the last one."""
@@ -215,19 +213,6 @@ class _StreamReader:
         # FFmpeg gives the origin in whole microseconds.
         stamp = float(frame.pts * frame.time_base)
         return round(stamp - self.origin, 6) + 0.0
-
-    def _check(self, frame, time):
-        """Raises a MediaFault for a frame beyond the limits."""
-        if abs(time) > MAX_TIME:
-            raise MediaFault(late(time))
-
-
-def late(time: float) -> str:
-    """What to say of a time stamp (seconds) beyond the limit."""
-    return (
-        f"a time stamp of {time:g} s is beyond the limit of "
-        f"{MAX_TIME / 3600:g} hours"
-    )
 
 
 class AudioReader(_StreamReader):
@@ -239,13 +224,26 @@ class AudioReader(_StreamReader):
 
     Arguments
     ---------
+    stream : av.AudioStream
+        Whose packets it reads.
+    origin : float
+        Time stamp at which the presentation starts, seconds.
+    path : str
+        For messages.
     sample_rate : int
         Samples a second to yield; a chunk holds as many or fewer.
     """
 
     kind = "audio"
 
-    def __init__(self, sample_rate: int):
+    def __init__(
+        self,
+        stream: "av.AudioStream",
+        origin: float,
+        path: str,
+        sample_rate: int,
+    ):
+        super().__init__(stream, origin, path)
         self.sample_rate = sample_rate
         self.form: tuple | None = None
         self.resampler = None
@@ -287,14 +285,13 @@ class AudioReader(_StreamReader):
     def _length(self, frame):
         return frame.samples / frame.sample_rate
 
-    def _check(self, frame, time):
+    def _check(self, frame):
         low, high = SAMPLE_RATES
         if not low <= frame.sample_rate <= high:
             raise MediaFault(
                 f"sound of {frame.sample_rate} samples a second is outside of "
                 f"{low} to {high}"
             )
-        super()._check(frame, time)
 
     def _resample(self, frame):
         """What the resampler gives for a frame; None drains it."""
@@ -331,6 +328,8 @@ class VideoReader(_StreamReader):
 
     Arguments
     ---------
+    stream, origin, path
+        As of :class:`AudioReader`.
     frame_rate : float or None
         Frames a second at most; None yields all.
     batch_frames : int
@@ -341,34 +340,27 @@ class VideoReader(_StreamReader):
     # FFmpeg does not say why: it just opens no decoder for a larger one.
     hint = f" ({MAX_PIXELS} pixels is the limit of a picture)"
 
-    def __init__(self, frame_rate: float | None, batch_frames: int):
+    def __init__(
+        self,
+        stream: "av.VideoStream",
+        origin: float,
+        path: str,
+        frame_rate: float | None,
+        batch_frames: int,
+    ):
+        super().__init__(stream, origin, path)
         self.picker = RatePicker(frame_rate)
         self.batch_frames = batch_frames
         self.room: np.ndarray | None = None
         self.times = []
         self.latest = self.paid = -math.inf
         self.credit = SAVED_SECONDS * MAX_PIXELS_A_SECOND
-
-    def open(
-        self, stream: "av.VideoStream", origin: float, path: str, log: FFmpegLog
-    ) -> None:
-        """Gets ready for a stream; see the base class."""
-        super().open(stream, origin, path, log)
         codec = stream.codec_context
-        try:
-            _check_picture(codec.width, codec.height, codec.format)
-        except MediaFault as fault:
-            raise MediaError(
-                f"{path}: {fault}; scale it down or leave it out"
-            ) from None
+        if codec.width * codec.height > MAX_PIXELS:
+            fault = too_large(codec.width, codec.height)
+            raise MediaError(f"{path}: {fault}; scale it down or leave it out")
         # The picture's own header may say otherwise than the container's.
         codec.options = {"max_pixels": str(MAX_PIXELS)}
-        kept, _ = kept_size(codec.width, codec.height)
-        if codec.name == "mjpeg" and kept < codec.width:
-            # No more is decoded than is kept. The MPEG decoders would drift
-            # away so, and FFV1's gives other pictures.
-            halvings = int(math.log2(codec.width / kept))
-            codec.options["lowres"] = str(halvings)
         rate = stream.average_rate or stream.base_rate
         self.spacing = 1 / float(rate) if rate else 0.04
         self.pixel_ratio = float(stream.sample_aspect_ratio or 1)
@@ -410,21 +402,20 @@ class VideoReader(_StreamReader):
     def _length(self, frame):
         return self.spacing
 
-    def _check(self, frame, time):
-        _check_picture(self._width(frame), frame.height, frame.format)
-        super()._check(frame, time)
+    def _check(self, frame):
+        if self._width(frame) * frame.height > MAX_PIXELS:
+            raise MediaFault(too_large(self._width(frame), frame.height))
 
     def _pay(self, count):
         """Each second of a clip brings some pixels that may be decoded.
 
         A few kilobytes can hold thousands of pictures with one time stamp.
         """
-        most = SAVED_SECONDS * MAX_PIXELS_A_SECOND
         if self.demuxed is not None and self.demuxed > self.paid:
-            seconds = min(self.demuxed - self.paid, SAVED_SECONDS)
+            earned = (self.demuxed - self.paid) * MAX_PIXELS_A_SECOND
+            most = SAVED_SECONDS * MAX_PIXELS_A_SECOND
+            self.credit = min(self.credit + earned, most)
             self.paid = self.demuxed
-            earned = self.credit + seconds * MAX_PIXELS_A_SECOND
-            self.credit = min(earned, most)
         codec = self.stream.codec_context
         self.credit -= count * codec.width * codec.height
         if self.credit < 0:
@@ -450,20 +441,12 @@ class VideoReader(_StreamReader):
         return max(1, round(frame.width * self.pixel_ratio))
 
 
-def _check_picture(width, height, form):
-    """Raises a MediaFault for a picture that is too large to decode."""
-    if width * height > MAX_PIXELS:
-        raise MediaFault(
-            f"a picture of {width} x {height} pixels is above the limit of "
-            f"{MAX_PIXELS}"
-        )
-    bits = form.padded_bits_per_pixel if form is not None else 0
-    size = width * height * bits // 8
-    if size > MAX_PICTURE_BYTES:
-        raise MediaFault(
-            f"a picture of {size / 1e6:.0f} MB is above the limit of "
-            f"{MAX_PICTURE_BYTES / 1e6:.0f} MB"
-        )
+def too_large(width: int, height: int) -> str:
+    """What to say of a picture that has more pixels than are decoded."""
+    return (
+        f"a picture of {width} x {height} pixels is above the limit of "
+        f"{MAX_PIXELS}"
+    )
 
 
 def kept_size(width: int, height: int) -> tuple[int, int]:

@@ -5,11 +5,12 @@ which is the start of the container and the same for all of its streams, so
 that sound and picture stay in step.
 """
 
+import collections
 import contextlib
 import functools
 import io
-import itertools
 import logging
+import math
 import os
 import re
 from collections.abc import Iterator
@@ -57,65 +58,35 @@ class MediaFault(Exception):
     """A fault within a file, of which the caller makes a MediaError."""
 
 
-class FFmpegLog:
-    """Captures FFmpeg's messages of errors: their number, and the first.
+@contextlib.contextmanager
+def captured_log() -> Iterator[list[str]]:
+    """Gives a list that has FFmpeg's messages of errors after the block.
 
     Its decoders hide damage rather than stop at it, and tell of it only in log
-    lines that name no file. A message counts once :meth:`settle` says that
-    sound or picture went on behind it. So what stands behind the end, such as
-    a tag, does not count, nor what a stream that was cut out of a longer one
-    refers to and lacks.
-
-    Arguments
-    ---------
-    av : module
-        PyAV.
+    lines that name no file. Those of this thread are kept from the terminal.
 
     Example
     -------
     >>> import av
-    >>> log = FFmpegLog(av)
-    >>> with log.capture():
+    >>> with captured_log() as lines:
     ...     av.logging.log(av.logging.ERROR, "flv", "Packet mismatch\\n")
-    >>> log.settle(True, 1)
-    >>> log.count, log.first
-    (1, 'Packet mismatch')
+    >>> lines
+    ['Packet mismatch']
     """
-
-    def __init__(self, av: ModuleType):
-        self.logging = av.logging
-        # PyAV hands messages on only where a level is set. It holds for the
-        # whole process, which is to stay as silent as it was; a program that
-        # has set a level of its own keeps it.
-        if self.logging.get_level() is None:
-            libav = logging.getLogger("libav")
-            libav.addHandler(logging.NullHandler())
-            libav.propagate = False
-            self.logging.set_level(self.logging.ERROR)
-        self.count, self.first = 0, None
-        self.pending = []
-
-    @contextlib.contextmanager
-    def capture(self) -> Iterator[None]:
-        """Within it, what FFmpeg says in this thread is kept here."""
-        with self.logging.Capture() as lines:
-            try:
-                yield
-            finally:
-                self.pending += [
-                    " ".join(text.split())
-                    for level, _, text in lines
-                    if level <= self.logging.ERROR
-                    and text.strip()
-                    and not REPEATED.search(text)
-                ]
-
-    def settle(self, counts: bool, number: int) -> None:
-        """Counts the first ``number`` pending messages, or drops them."""
-        if counts and number:
-            self.count += number
-            self.first = self.first or self.pending[0]
-        del self.pending[:number]
+    log = import_av().logging
+    # PyAV hands messages on only where a level is set. It holds for the whole
+    # process, which is to stay as silent as it was; a program that has set a
+    # level of its own keeps it.
+    if log.get_level() is None:
+        libav = logging.getLogger("libav")
+        libav.addHandler(logging.NullHandler())
+        libav.propagate = False
+        log.set_level(log.ERROR)
+    lines: list[str] = []
+    with log.Capture() as messages:
+        yield lines
+    texts = (" ".join(t.split()) for n, _, t in messages if n <= log.ERROR)
+    lines += [text for text in texts if text and not REPEATED.search(text)]
 
 
 @contextlib.contextmanager
@@ -147,7 +118,7 @@ def open_media(
     with _open(path) as (container, file):
         name = container.format.name
         still = name == "image2" or name.endswith("_pipe")
-        if still or (name == "gif" and _is_one_picture(path)):
+        if still or (name == "gif" and container.streams[0].frames == 1):
             raise MediaError(
                 f"{path}: a still picture; give a clip with sound or a moving "
                 "picture"
@@ -172,7 +143,7 @@ def _open(path):
         try:
             # Unbuffered: all C, where Ctrl-C is not lost in a callback.
             file = stack.enter_context(open(path, "rb", buffering=0))
-            with FFmpegLog(av).capture():
+            with captured_log():
                 container = av.open(
                     file,
                     metadata_errors="ignore",
@@ -211,17 +182,6 @@ def _why_not(path, error):
         f"not a media file that can be read ({reason(error)}); it may be "
         "damaged or cut off: get it again"
     )
-
-
-def _is_one_picture(path):
-    """Whether a GIF does not move; one that is cut off counts as moving."""
-    av = import_av()
-    with _open(path) as (container, _), FFmpegLog(av).capture():
-        packets = (p for p in container.demux() if p.size)
-        try:
-            return len(list(itertools.islice(packets, 2))) < 2
-        except av.error.FFmpegError:
-            return False
 
 
 def import_av() -> ModuleType:
@@ -288,12 +248,11 @@ def read_packets(
     read to its end.
     """
     av = import_av()
-    # What a container's reader says is often of a tag, and does not count.
-    log = FFmpegLog(av)
     packets = container.demux()
     while True:
         try:
-            with log.capture():
+            # What a container's reader says is often of a tag: no damage.
+            with captured_log():
                 packet = next(packets)
         except StopIteration:
             return
@@ -311,14 +270,23 @@ def read_packets(
 
 
 @dataclass
-class _Span:
+class Span:
     """First start, last end and widest step of a stream's packets, seconds."""
 
-    first: float
-    last: float
-    end: float
+    first: float = math.inf
+    last: float = -math.inf
+    end: float = 0.0
     step: float = 0.0
-    count: int = 1
+    count: int = 0
+
+    @property
+    def duration(self) -> float:
+        """Seconds from the first packet (or 0) to the last one's end."""
+        end = self.end
+        if end == self.last and self.count > 1:  # packets without a duration
+            end += (self.last - self.first) / (self.count - 1)
+        # What lies before the start is a codec's priming and is never heard.
+        return max(0.0, end - max(0.0, self.first))
 
 
 class Timeline:
@@ -328,26 +296,33 @@ class Timeline:
     ---------
     container : av.container.InputContainer
         Whose packets are then shown to :meth:`add`.
+    path : str
+        For messages.
     """
 
-    def __init__(self, container: "av.container.InputContainer"):
+    def __init__(self, container: "av.container.InputContainer", path: str):
+        self.path = path
         # Time stamp at which the presentation starts, seconds.
         self.origin = (container.start_time or 0) / AV_TIME_BASE
-        self.spans = {}
+        self.spans: dict[int, Span] = collections.defaultdict(Span)
 
     def add(self, packet: "av.Packet") -> None:
-        """Takes note of a packet, an ``av.Packet`` as demuxed."""
+        """Takes note of a packet; a MediaError where its time cannot be."""
         stamp = packet.pts if packet.pts is not None else packet.dts
         if stamp is None or not packet.size or _is_attached(packet.stream):
             return
         time = float(stamp * packet.time_base) - self.origin
         end = time + float((packet.duration or 0) * packet.time_base)
-        span = self.spans.get(packet.stream.index)
-        if span is None:
-            self.spans[packet.stream.index] = _Span(time, time, end)
-            return
+        if max(abs(time), abs(end)) > MAX_TIME:
+            raise MediaError(
+                f"{self.path}: a time stamp of {max(time, end, key=abs):g} s "
+                f"is beyond the limit of {MAX_TIME / 3600:g} hours; get it "
+                "again or leave it out"
+            )
+        span = self.spans[packet.stream.index]
+        if span.count:
+            span.step = max(span.step, time - span.last)
         span.first = min(span.first, time)
-        span.step = max(span.step, time - span.last)
         span.last = max(span.last, time)
         span.end = max(span.end, end)
         span.count += 1
@@ -357,24 +332,9 @@ class Timeline:
         """Where the last packet of all ends, seconds."""
         return max((s.end for s in self.spans.values()), default=0.0)
 
-    def end_of(self, stream: "av.stream.Stream | None") -> float:
-        """Where a stream's last packet ends, seconds; 0.0 without any."""
-        span = self.spans.get(stream.index) if stream is not None else None
-        return span.end if span is not None else 0.0
-
-    def duration(self, stream: "av.stream.Stream | None") -> float:
-        """Seconds from a stream's first packet (or 0) to its last one's end.
-
-        Exact to about one packet; 0.0 for None and without any packet.
-        """
-        span = self.spans.get(stream.index) if stream is not None else None
-        if span is None:
-            return 0.0
-        end = span.end
-        if end == span.last and span.count > 1:  # packets without a duration
-            end += (span.last - span.first) / (span.count - 1)
-        # What lies before the start is a codec's priming and is never heard.
-        return max(0.0, end - max(0.0, span.first))
+    def span(self, stream: "av.stream.Stream | None") -> Span:
+        """That of a stream; an empty one for None and without any packet."""
+        return self.spans.get(getattr(stream, "index", -1), Span())
 
     def ends_before(self, stated: float | None) -> bool:
         """Whether the packets end clearly before a stated duration, seconds.

@@ -19,7 +19,9 @@ gives a warning, as does a gap in the sound.
 
 import os
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
@@ -30,16 +32,12 @@ from vavl_sb.media.decoders import (
     AudioReader,
     FrameBatch,
     VideoReader,
-    late,
 )
 from vavl_sb.media.demuxing import (
     AV_TIME_BASE,
-    MAX_TIME,
-    FFmpegLog,
     MediaFault,
     Timeline,
     choose_streams,
-    import_av,
     open_media,
     read_packets,
 )
@@ -77,9 +75,9 @@ SILENCE_RANGE = 2e-4
 MAX_WHOLE = 3600.0
 
 # Headers of these state a duration when the file is written. Those of others
-# do not (ogg, mpegts: FFmpeg reads it off the last packet; adts, mp3 without a
-# Xing frame: FFmpeg guesses it from size and bit rate), so that a missing end
-# cannot be known.
+# do not (FFmpeg reads ogg's and mpegts' off the last packet, and guesses
+# those of adts and mp3 from size and bit rate), so that a missing end cannot
+# be known.
 FORMATS_WITH_DURATION = {"mov", "matroska", "flv", "asf", "flac", "aiff"}
 
 # Sizes that writers to a pipe put where they cannot know the true one.
@@ -132,14 +130,10 @@ class MediaStream:
         else after the last.
     """
 
-    def __init__(
-        self,
-        path: str | os.PathLike,
-        readers: dict[str, AudioReader | VideoReader],
-    ):
+    def __init__(self, path: str, make_readers: dict[str, Callable]):
         self.info = MediaInfo()
         # The info and not this object: that would be a cycle of references.
-        self._items = _decode(path, readers, self.info)
+        self._items = _decode(path, make_readers, self.info)
 
     def __iter__(self):
         return self
@@ -202,37 +196,40 @@ def decode(
             f"frame_rate is {frame_rate}: give a number above 0, or null for "
             "every frame"
         )
-    readers: dict[str, AudioReader | VideoReader] = {}
+    make_readers: dict[str, Callable] = {}
     if audio:
-        readers["audio"] = AudioReader(sample_rate)
+        make_readers["audio"] = partial(AudioReader, sample_rate=sample_rate)
     if video:
-        readers["video"] = VideoReader(frame_rate, batch_frames)
-    return MediaStream(os.fspath(path), readers)
+        make_readers["video"] = partial(
+            VideoReader, frame_rate=frame_rate, batch_frames=batch_frames
+        )
+    return MediaStream(os.fspath(path), make_readers)
 
 
-def _decode(path, readers, info):
+def _decode(path, make_readers, info):
     """The generator behind :func:`decode`."""
-    log = FFmpegLog(import_av())
     with open_media(path) as (container, file):
-        timeline = Timeline(container)
+        timeline = Timeline(container, path)
         sound, picture = choose_streams(container)
         info.has_audio, info.has_video = sound is not None, picture is not None
-        used = {}
-        for stream in (sound, picture):
-            if stream is not None and stream.type in readers:
-                used[stream.index] = readers[stream.type]
-                used[stream.index].open(stream, timeline.origin, path, log)
-        if readers and not used:
+        readers = {
+            stream.index: make_readers[stream.type](
+                stream, timeline.origin, path
+            )
+            for stream in (sound, picture)
+            if stream is not None and stream.type in make_readers
+        }
+        if make_readers and not readers:
             return
         fault = None
         try:
             for packet in read_packets(container, timeline):
-                reader = used.get(packet.stream.index)
+                reader = readers.get(packet.stream.index)
                 if reader is not None:
                     yield from reader.read(packet)
         except MediaFault as error:
             fault = error
-        for reader in used.values():
+        for reader in readers.values():
             try:
                 yield from reader.flush()
             except MediaFault as error:
@@ -245,30 +242,25 @@ def _decode(path, readers, info):
                 f"ends at {timeline.end:.2f} s of the {stated:.2f} s that "
                 "its header states"
             )
-        _tell(info, timeline, sound, picture)
-    info.truncated = fault is not None
-    if fault is not None and used:
+        heard, seen = timeline.span(sound), timeline.span(picture)
+        info.has_audio, info.has_video = heard.count > 0, seen.count > 0
+        info.duration = max(heard.end, seen.end)
+        info.audio_duration, info.video_duration = heard.duration, seen.duration
+        codec = sound.codec_context if sound is not None else None
+        info.sample_rate = getattr(codec, "sample_rate", None)
+        info.truncated = fault is not None
+    if fault is not None and readers:
         raise MediaError(
             f"{path}: {fault}; the file is damaged or cut off: get it again, "
             "or leave it out"
         )
-    if log.count:
+    mended = [text for reader in readers.values() for text in reader.mended]
+    if mended:
         logger.warning(
             "%s: damaged in places, which FFmpeg has mended as it could "
             "(%d messages, first: %s)",
-            *(path, log.count, log.first[:100]),
+            *(path, len(mended), mended[0][:100]),
         )
-
-
-def _tell(info, timeline, sound, picture):
-    """Fills in what all packets of a file have told."""
-    info.has_audio = sound is not None and sound.index in timeline.spans
-    info.has_video = picture is not None and picture.index in timeline.spans
-    info.duration = max(0.0, timeline.end_of(sound), timeline.end_of(picture))
-    info.audio_duration = timeline.duration(sound)
-    info.video_duration = timeline.duration(picture)
-    codec = sound.codec_context if sound is not None else None
-    info.sample_rate = getattr(codec, "sample_rate", None)
 
 
 def probe(path: str | os.PathLike) -> MediaInfo:
@@ -297,11 +289,6 @@ def probe(path: str | os.PathLike) -> MediaInfo:
     stream = decode(path, audio=False, video=False)
     for _ in stream:
         pass
-    if stream.info.duration > MAX_TIME:
-        raise MediaError(
-            f"{path}: {late(stream.info.duration)}; get it again or leave it "
-            "out"
-        )
     return stream.info
 
 
@@ -394,10 +381,7 @@ def stated_duration(
     name = container.format.name.split(",")[0]
     if name in ("wav", "avi"):
         return riff_duration(file)
-    stated = name in FORMATS_WITH_DURATION or (
-        name == "mp3" and _has_xing_frame(file)
-    )
-    if not stated or not container.duration or container.duration < 0:
+    if name not in FORMATS_WITH_DURATION or not container.duration:
         return None
     return container.duration / AV_TIME_BASE
 
@@ -445,17 +429,3 @@ def riff_duration(file: BinaryIO) -> float | None:
             byte_rate = byte_rate if code in (1, 3, 0xFFFE) else 0
         file.seek(size + size % 2 - len(body), os.SEEK_CUR)
     return None
-
-
-def _has_xing_frame(file):
-    """Whether the first frame of an mp3 states the number of frames."""
-    head = file.read(10)
-    if head[:3] == b"ID3" and len(head) == 10:
-        # An ID3v2 tag's size is written in four bytes of seven bits each.
-        size = 0
-        for byte in head[6:]:
-            size = size << 7 | byte & 0x7F
-        file.seek(10 + size)
-        head = b""
-    frame = head + file.read(1500)
-    return any(mark in frame for mark in (b"Xing", b"Info", b"VBRI"))

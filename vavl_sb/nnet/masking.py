@@ -32,6 +32,36 @@ def masked_mean(x: torch.Tensor, padding_mask: torch.Tensor) -> torch.Tensor:
     return total / valid.sum(dim=1).clamp(min=1)
 
 
+def masked_statistics(
+    x: torch.Tensor, padding_mask: torch.Tensor
+) -> torch.Tensor:
+    """Mean and deviation over the valid frames of each clip.
+
+    Arguments
+    ---------
+    x : torch.Tensor
+        Frames, shape (B, T, D).
+    padding_mask : torch.Tensor
+        True where a frame is padding, shape (B, T).
+
+    Returns
+    -------
+    torch.Tensor
+        Means, then population deviations (0 for one frame, up to 1e-6), shape
+        (B, 2 D).
+
+    Example
+    -------
+    >>> x = torch.tensor([[[1.0], [3.0], [100.0]]])
+    >>> masked_statistics(x, torch.tensor([[False, False, True]]))
+    tensor([[2., 1.]])
+    """
+    mean = masked_mean(x, padding_mask)
+    variance = masked_mean((x - mean.unsqueeze(1)).square(), padding_mask)
+    # A root has no finite slope at 0.
+    return torch.cat([mean, variance.clamp(min=1e-12).sqrt()], dim=-1)
+
+
 class PresentRows:
     """The rows of a batch that have a modality, and the way back.
 

@@ -6,7 +6,9 @@ hyperparams.yaml says the same for SpeechBrain's ``Pretrained``, and alone can
 make an encoder of a user's own.
 """
 
+import json
 import os
+import pydoc
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -24,11 +26,17 @@ from vavl_sb.training.model_file import (
     WEIGHTS,
     YAML,
     check_parts,
+    find_class,
 )
 from vavl_sb.utils.errors import EncoderError
-from vavl_sb.utils.files import write_atomically, write_folder, write_json
+from vavl_sb.utils.files import (
+    read_json,
+    write_atomically,
+    write_folder,
+    write_json,
+)
 from vavl_sb.utils.logger import get_logger
-from vavl_sb.utils.weights import save_weights
+from vavl_sb.utils.weights import load_weights, save_weights
 
 logger = get_logger(__name__)
 
@@ -82,14 +90,16 @@ def export_model(
     **about,
 ) -> None:
     """Writes model.json, hyperparams.yaml, the card README.md, and the weights
-    of network and encoders.
+    of network and encoders. Before the folder gets its name, the network is
+    made anew from it and must give the same outputs.
 
     Arguments
     ---------
     folder : str or Path
         Where to write, usually ``<output_folder>/inference``.
-    net : vavl_sb.lobes.vavl.VAVL
-        The trained network.
+    net : vavl_sb.lobes.vavl.AudioVisualNetwork
+        The trained network, of whatever class; one that is not vavl_sb's needs
+        trust to be loaded.
     feature_extractor : vavl_sb.features.extractor.FeatureExtractor
         With the encoders that the network was trained on.
     train_speakers : iterable of str
@@ -106,8 +116,8 @@ def export_model(
     Raises
     ------
     VAVLError
-        In one line: it cannot be written, or an encoder that is not vavl_sb's
-        would not come back the same.
+        In one line: it cannot be written, or the network, or an encoder that
+        is not vavl_sb's, would not come back the same.
     """
     if not if_main_process():
         return
@@ -120,6 +130,7 @@ def export_model(
 
 def _write_model(folder, net, extractor, train_speakers, record, about):
     """Writes all files of an export."""
+    _refuse_settings(net)
     save_weights(net, folder / WEIGHTS)
     about = {"trained_heads": list(HEADS), "temperatures": {}, **about}
     parts = _parts(net, extractor, folder)
@@ -137,6 +148,7 @@ def _write_model(folder, net, extractor, train_speakers, record, about):
         # What is written here must be let through wherever it is loaded.
         check_parts(model, folder / MODEL)
     write_json(folder / MODEL, model)
+    _refuse_other_network(net, folder)
     text = HEADER + "".join(
         yaml.dump({key: node}, Dumper=_Dumper, sort_keys=False)
         for key, node in _nodes(parts, about, folder).items()
@@ -210,7 +222,7 @@ def _refuse_other(encoder, name, arguments):
         with torch.random.fork_rng(devices=[]):
             fingerprint = type(encoder)(**{**arguments, **paths}).fingerprint()
     except Exception as error:
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:100]}"
+        reason = _reason(error)
     else:
         if fingerprint == encoder.fingerprint():
             return
@@ -220,6 +232,78 @@ def _refuse_other(encoder, name, arguments):
         f"({reason}); let export() write the weights and give all arguments, "
         "then run the same command again"
     )
+
+
+def _refuse_settings(net):
+    """Refuses a network whose arguments are not known, or no plain values."""
+    try:
+        json.dumps(net.settings)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise EncoderError(
+            f"{_class_name(type(net))}: cannot be exported ({_reason(error)}); "
+            "subclass AudioVisualNetwork, with numbers, texts and lists as "
+            "arguments"
+        ) from None
+
+
+def _refuse_other_network(net, folder):
+    """Refuses a network that its files do not bring back as it is."""
+    name = _class_name(type(net))
+    try:
+        made = read_json(folder / MODEL)["network"]
+        if made["class"] in CLASSES:
+            kind = find_class(made["class"])
+        elif name.startswith("__main__."):
+            raise ImportError("its class is in the script that runs")
+        elif (kind := pydoc.locate(name)) is None:
+            raise ImportError("its class cannot be imported")
+        with torch.random.fork_rng(devices=[]):
+            again = kind(**made["arguments"])
+        load_weights(again, folder / WEIGHTS)
+        same = all(map(_close, _outputs(net), _outputs(again)))
+        reason = "its outputs are others"
+    # Whatever is wrong in the user's class, the user needs the one line.
+    except Exception as error:
+        same, reason = False, _reason(error)
+    if not same:
+        raise EncoderError(
+            f"{name}: what was exported does not make the same network "
+            f"({reason}); keep what it learns in parameters and buffers, what "
+            "it is made with in its arguments, and its class in a module on "
+            "PYTHONPATH, then run the same command again"
+        )
+
+
+def _outputs(net):
+    """What the three heads say about two clips, in eval mode."""
+    random = torch.Generator().manual_seed(0)
+    settings, device = net.settings, next(net.parameters()).device
+    inputs = {
+        modality: torch.randn(
+            2, frames, settings[f"{modality}_dim"], generator=random
+        ).to(device)
+        for modality, frames in zip(MODALITIES, (6, 5))
+    }
+    lens = {f"{m}_lens": torch.tensor([1.0, 0.6]).to(device) for m in inputs}
+    modes = {module: module.training for module in net.modules()}
+    net.eval()
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        out = net(**inputs, **lens)
+    for module, mode in modes.items():
+        module.training = mode
+    return [getattr(out, head) for head in HEADS]
+
+
+def _close(first, second):
+    """Whether two outputs, either of which may be None, are the same."""
+    if first is None or second is None:
+        return first is second
+    return torch.allclose(first.cpu(), second.cpu(), rtol=1e-4, atol=1e-5)
+
+
+def _reason(error):
+    """An error of any kind, in half a line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:100]}"
 
 
 def _nodes(parts, about, folder):

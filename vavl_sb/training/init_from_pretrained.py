@@ -2,15 +2,18 @@
 
 from pathlib import Path
 
+import torch
 from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.utils.distributed import run_on_main
 
 from vavl_sb.dataio.manifest import refuse_overlap
 from vavl_sb.features.cache import feature_statistics, read_index
 from vavl_sb.features.extractor import FeatureExtractor
-from vavl_sb.lobes.vavl import MODALITIES, VAVL
+from vavl_sb.lobes.vavl import MODALITIES, AudioVisualNetwork
+from vavl_sb.nnet.attribute_scale import AttributeScale
+from vavl_sb.nnet.masking import masked_statistics
 from vavl_sb.training.model_file import MODEL, read_model
-from vavl_sb.utils.errors import EncoderError
+from vavl_sb.utils.errors import EncoderError, VAVLError
 from vavl_sb.utils.logger import get_logger
 from vavl_sb.utils.weights import load_tensors
 
@@ -21,7 +24,7 @@ TASK_MODULES = ("prediction_head", "audiovisual_head")
 
 
 def set_input_statistics(
-    net: VAVL,
+    net: AudioVisualNetwork,
     train_set: DynamicItemDataset,
     index: str,
     folder: str,
@@ -36,8 +39,8 @@ def set_input_statistics(
 
     Arguments
     ---------
-    net : vavl_sb.lobes.vavl.VAVL
-        The network.
+    net : AudioVisualNetwork
+        The network; one that does not normalize is left as it is.
     train_set : DynamicItemDataset
         Training clips.
     index : str
@@ -64,13 +67,66 @@ def _set_statistics(net, features, clips, folder, raw_audio, carried):
         paths = {features[clip][modality] for clip in clips} - {None}
         mean, deviation = feature_statistics(sorted(paths), folder)
         if mean is not None:
-            branch = net.get_submodule(f"{modality}_branch")
-            branch["normalize"].set_statistics(mean, deviation)
+            branch = getattr(net, f"{modality}_branch", {})
+            if "normalize" in branch:
+                branch["normalize"].set_statistics(mean, deviation)
+
+
+def fit_to_features(
+    net: AudioVisualNetwork,
+    train_set: DynamicItemDataset,
+    scale: AttributeScale,
+) -> None:
+    """Calls a network's ``fit_statistics``, if it has one, for each modality.
+
+    As :func:`set_input_statistics`, in the main process.
+
+    Arguments
+    ---------
+    net : AudioVisualNetwork
+        The network.
+    train_set : DynamicItemDataset
+        Training clips.
+    scale : AttributeScale
+        Between the corpus's scale and the network's.
+    """
+    if hasattr(net, "fit_statistics"):
+        run_on_main(_fit_to_features, [net, train_set, scale])
+
+
+def _fit_to_features(net, train_set, scale):
+    """What :func:`fit_to_features` does, in the main process."""
+    found = {modality: ([], [], []) for modality in MODALITIES}
+    for item in train_set:
+        label = item["label"]
+        if label.is_floating_point():
+            label = scale.to_network(label)
+        else:
+            label = label.squeeze(-1)
+        for modality, rows in found.items():
+            frames = item[modality]
+            if len(frames) == 0:
+                continue
+            if frames.ndim == 1:
+                raise VAVLError(
+                    "freeze_audio_encoder: must be True for a network that is "
+                    "fitted to features"
+                )
+            padding = torch.zeros(1, len(frames), dtype=torch.bool)
+            statistics = masked_statistics(frames.unsqueeze(0), padding)
+            speaker = train_set.data[item["id"]]["spk_id"]
+            for row, value in zip(rows, (statistics[0], label, speaker)):
+                row.append(value)
+    for modality, (statistics, labels, speakers) in found.items():
+        if statistics:
+            net.fit_statistics(
+                modality, torch.stack(statistics), torch.stack(labels), speakers
+            )
 
 
 def init_from_pretrained(
-    source: str,
-    net: VAVL,
+    source: str | None,
+    net: AudioVisualNetwork,
     feature_extractor: FeatureExtractor,
     splits: dict[str, dict],
 ) -> None:
@@ -81,8 +137,8 @@ def init_from_pretrained(
     Arguments
     ---------
     source : str
-        An ``inference/`` folder, of either task.
-    net : vavl_sb.lobes.vavl.VAVL
+        An ``inference/`` folder, of either task; None leaves all new.
+    net : AudioVisualNetwork
         Whose tensors are filled.
     feature_extractor : vavl_sb.features.extractor.FeatureExtractor
         Must have the encoders that the model was trained on.
@@ -98,6 +154,8 @@ def init_from_pretrained(
     CorpusError
         The model has learned from a speaker that this run tests on.
     """
+    if source is None:
+        return
     about = read_about(source)
     carried = carried_modalities(source)
     _check_origin(source, about, carried, feature_extractor, splits)
@@ -132,6 +190,29 @@ def init_from_pretrained(
         source,
         len(wanted),
         len(own) - len(wanted),
+    )
+
+
+def train_speakers(
+    train_set: DynamicItemDataset, source: str | None = None
+) -> set[str]:
+    """Whom a model has learned from.
+
+    Arguments
+    ---------
+    train_set : DynamicItemDataset
+        Training clips.
+    source : str
+        ``inference/`` folder of the model that it started from, or None: whom
+        that one has learned from, this one knows as well.
+
+    Returns
+    -------
+    set of str
+    """
+    speakers = {clip["spk_id"] for clip in train_set.data.values()}
+    return speakers | (
+        read_about(source)["train_speakers"] if source else set()
     )
 
 

@@ -5,6 +5,8 @@ and targets of two clips are averaged with the same random weight, which keeps
 a network from learning a few speakers by heart.
 """
 
+from collections.abc import Callable
+
 import torch
 from speechbrain.dataio.batch import PaddedBatch, PaddedData
 
@@ -27,14 +29,23 @@ class Mixup:
         Of the Beta distribution: 0 for no mixing, or 0.01 to 100.
     num_classes : int
         Number of classes; None where targets are attributes.
+    loss : callable
+        The prediction loss. Of mixed clips it gets class probabilities, float
+        (B, num_classes), where it gets class indices, int64 (B,), otherwise:
+        for the same classes, both must give the same loss, up to a factor.
 
     Raises
     ------
     VAVLError
-        In one line: another alpha.
+        In one line: another alpha, or a loss that takes no probabilities.
     """
 
-    def __init__(self, alpha: float, num_classes: int | None = None):
+    def __init__(
+        self,
+        alpha: float,
+        num_classes: int | None = None,
+        loss: Callable | None = None,
+    ):
         number = isinstance(alpha, (int, float)) and not isinstance(alpha, bool)
         # Below, draws in fp32 are no longer distributed as they should be.
         if not number or not (alpha == 0 or 0.01 <= alpha <= 100):
@@ -42,6 +53,8 @@ class Mixup:
                 f"mixup: must be 0 (none) or 0.01 to 100, not {alpha!r}"
             )
         self.alpha, self.num_classes = float(alpha), num_classes
+        if alpha and num_classes is not None and loss is not None:
+            _check_loss(loss, num_classes)
 
     def __call__(self, batch: PaddedBatch) -> PaddedBatch:
         """Mixes a batch.
@@ -143,3 +156,25 @@ def mix_frames(
         inside = inside.unsqueeze(-1)
     others = x[partner].gather(1, repeated)
     return torch.where(inside, weight * x + (1 - weight) * others, x)
+
+
+def _check_loss(loss, num_classes):
+    """Refuses a loss that reads probabilities as something else."""
+    random = torch.Generator().manual_seed(0)
+    classes = torch.arange(num_classes)
+    certain = torch.eye(num_classes)
+    # Whatever is wrong in the user's loss, the user needs the one line.
+    try:
+        ratios = [
+            loss(logits, certain) / loss(logits, classes)
+            for logits in torch.randn(3, *certain.shape, generator=random)
+        ]
+        same = torch.allclose(torch.stack(ratios), ratios[0], rtol=1e-3)
+    except Exception:
+        same = False
+    if not same:
+        raise VAVLError(
+            "prediction_loss: does not take the class probabilities, float "
+            "(B, classes), that mixup makes of class indices; let it take "
+            "both, or set mixup to 0"
+        )

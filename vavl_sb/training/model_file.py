@@ -12,6 +12,7 @@ import os
 import stat
 from pathlib import Path
 
+from vavl_sb.lobes.fusion import NETWORKS
 from vavl_sb.lobes.vavl import HEADS
 from vavl_sb.utils.errors import EncoderError
 from vavl_sb.utils.files import parse_json
@@ -72,27 +73,33 @@ _WIDTH = _integer(1, 2**17)
 _RATE = _number(0.001, 1000)
 _SHARE = _number(0, 1)
 
+# Arguments of networks. Each head of attention holds frames x frames scores.
+_NETWORK = {
+    "audio_dim": _WIDTH,
+    "visual_dim": _WIDTH,
+    "num_outputs": _integer(1, 1000),
+    "d_model": _integer(1, 2**13),
+    "projection_dim": _integer(1, 2**13),
+    "encoder_layers": _integer(1, 100),
+    "shared_layers": _integer(0, 100),
+    "residual": _BOOLEAN,
+    "nhead": _integer(1, 16),
+    "d_ffn": _or_null(_integer(1, 2**15)),
+    "kernel_size": _integer(1, 2**10),
+    "dropout": _SHARE,
+    "head_dropout": _SHARE,
+    "modality_dropout": _SHARE,
+    "feature_noise": _number(0, 1000),
+    "strength": _or_null(_number(1e-12, 1e12)),
+}
+_NETWORKS = tuple(path.rpartition(".")[2] for path in NETWORKS.values())
+
 # Class to its module and to the arguments that it may get.
 CLASSES = {
-    "VAVL": (
-        "vavl_sb.lobes.vavl",
-        {
-            "audio_dim": _WIDTH,
-            "visual_dim": _WIDTH,
-            "num_outputs": _integer(1, 1000),
-            "d_model": _integer(1, 2**13),
-            "projection_dim": _integer(1, 2**13),
-            "encoder_layers": _integer(1, 100),
-            "shared_layers": _integer(0, 100),
-            "residual": _BOOLEAN,
-            "nhead": _integer(1, 16),  # Each holds frames x frames scores.
-            "d_ffn": _or_null(_integer(1, 2**15)),
-            "kernel_size": _integer(1, 2**10),
-            "dropout": _SHARE,
-            "head_dropout": _SHARE,
-            "feature_noise": _number(0, 1000),
-        },
-    ),
+    **{
+        path.rpartition(".")[2]: (path.rpartition(".")[0], _NETWORK)
+        for path in NETWORKS.values()
+    },
     "AudioEncoder": (
         "vavl_sb.lobes.audio_encoder",
         {
@@ -100,11 +107,16 @@ CLASSES = {
             "num_layers": _or_null(_integer(1, 1000)),
             "output_all_hiddens": _BOOLEAN,
             "average": _integer(1, 10**6),
+            "whisper_window": _one_of("clip", "30s"),
         },
     ),
     "VisualEncoder": (
         "vavl_sb.lobes.visual_encoder",
         {"weights": _one_of(VISUAL_ENCODER)},
+    ),
+    "Precomputed": (
+        "vavl_sb.lobes.precomputed",
+        {"output_dim": _WIDTH, "frame_rate": _or_null(_RATE)},
     ),
     "FaceTracker": (
         "vavl_sb.faces.tracker",
@@ -122,14 +134,16 @@ CLASSES = {
         {
             "frame_rate": _or_null(_RATE),
             "batch_frames": _integer(1, 256),
+            "audio_pooling": _one_of(None, "mean", "statistics"),
+            "visual_pooling": _one_of(None, "mean", "statistics"),
         },
     ),
 }
 # What a model is made of, and the classes that may stand there.
 PARTS = {
-    "network": ("VAVL",),
-    "audio_encoder": ("AudioEncoder",),
-    "visual_encoder": ("VisualEncoder",),
+    "network": _NETWORKS,
+    "audio_encoder": ("AudioEncoder", "Precomputed"),
+    "visual_encoder": ("VisualEncoder", "Precomputed"),
     "face_tracker": ("FaceTracker",),
     "feature_extractor": ("FeatureExtractor",),
 }
@@ -232,8 +246,8 @@ def check_parts(model: dict, path: str | Path) -> None:
                 "trust whoever made the model"
             )
         kinds = CLASSES[name][1]
-        if "source" in kinds:  # The one that has no default.
-            arguments = {"source": None, **arguments}
+        for key in {"source", "output_dim"} & {*kinds}:  # Without a default.
+            arguments = {key: None, **arguments}
         for key, value in arguments.items():
             if key not in kinds:
                 raise EncoderError(

@@ -11,6 +11,7 @@ from typing import Any
 from vavl_sb.dataio.label_ceiling import ceiling_text
 from vavl_sb.dataio.preparation import read_target
 from vavl_sb.lobes.hf_config import read_config
+from vavl_sb.lobes.precomputed import Precomputed
 from vavl_sb.lobes.vavl import HEADS, MODALITIES
 from vavl_sb.lobes.visual_encoder import GRADIENTS
 from vavl_sb.training.model_file import read_model
@@ -33,11 +34,14 @@ ENCODERS = {
         "EfficientNet-B2",
         "Apache-2.0 for those of timm and of HSEmotion",
     ),
+    "Precomputed": ("features computed elsewhere", UNKNOWN),
     GRADIENTS: ("oriented gradients", "nothing to license"),
 }
 
 
-def trained_heads(features: dict, clips: Iterable[str]) -> list[str]:
+def trained_heads(
+    features: dict, clips: Iterable[str], from_pairs: bool = True
+) -> list[str]:
     """Heads that the training clips let learn.
 
     A model trained on voices alone has a visual and an audio-visual head as
@@ -50,6 +54,9 @@ def trained_heads(features: dict, clips: Iterable[str]) -> list[str]:
         From :func:`vavl_sb.features.cache.read_index`.
     clips : iterable of str
         Ids of the training clips.
+    from_pairs : bool
+        Whether the audio-visual head learns from clips with both; False where
+        it is there as soon as both others have learned.
 
     Returns
     -------
@@ -66,6 +73,8 @@ def trained_heads(features: dict, clips: Iterable[str]) -> list[str]:
         frozenset(m for m in MODALITIES if features[clip][m] is not None)
         for clip in clips
     }
+    if not from_pairs:
+        found = {frozenset().union(*found)}
     return [
         head
         for head in HEADS
@@ -192,6 +201,8 @@ def _kind(folder: Path, model: dict, modality: str) -> str:
 def _encoder_name(encoder: object, origin: str | None) -> str | None:
     """Where an encoder's weights come from; of a user's own, its class."""
     kind = type(encoder)
+    if isinstance(encoder, Precomputed):
+        return None
     if not kind.__module__.startswith("vavl_sb."):
         return f"{kind.__module__}.{kind.__qualname__}"
     return _public(origin)

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from vavl_sb.utils.errors import VAVLError
+
 
 class _SetStats:
     """Collects (id, prediction, target) and scores them together.
@@ -19,13 +21,18 @@ class _SetStats:
     ---------
     labels : list
         Names of the outputs, in their order.
+    more : dict
+        Name to a score of one's own: a function of predictions and targets,
+        NumPy arrays of all clips, that gives a number.
     """
 
     main = ""  # The score that stands for all.
     _scores: Callable[..., dict]  # From predictions and targets.
 
-    def __init__(self, labels: list[str]):
-        self.labels = list(labels)
+    def __init__(
+        self, labels: list[str], more: dict[str, Callable] | None = None
+    ):
+        self.labels, self.more = list(labels), dict(more or {})
         self.clear()
 
     def clear(self) -> None:
@@ -74,10 +81,38 @@ class _SetStats:
         -------
         dict or the value of ``field``
         """
-        self.summary = self._scores(*self.stacked())
+        collected = self.stacked()
+        own = {k: float(score(*collected)) for k, score in self.more.items()}
+        self.summary = {**self._scores(*collected), **own}
         if field is None:
             return self.summary
         return self.summary[self.main if field == "score" else field]
+
+    def score(self, name: str) -> float:
+        """One score that is a number, such as to choose a checkpoint by.
+
+        Arguments
+        ---------
+        name : str
+            Its name.
+
+        Returns
+        -------
+        float
+
+        Raises
+        ------
+        VAVLError
+            In one line: there is no such score.
+        """
+        scores = self.summarize()
+        numbers = [k for k, v in scores.items() if isinstance(v, float)]
+        if name not in numbers:
+            raise VAVLError(
+                f"select_by: no score is called {name}; give loss, "
+                f"{', '.join(numbers)}, or one that you name under metric"
+            )
+        return scores[name]
 
 
 class ConcordanceStats(_SetStats):
@@ -87,6 +122,8 @@ class ConcordanceStats(_SetStats):
     ---------
     labels : list
         Names of the attributes.
+    more : dict
+        Name to a score of one's own.
 
     Example
     -------
@@ -116,6 +153,8 @@ class EmotionStats(_SetStats):
     ---------
     labels : list
         Names of the classes, in the order of the logits.
+    more : dict
+        Name to a score of one's own.
 
     Example
     -------

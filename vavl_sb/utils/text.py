@@ -27,24 +27,14 @@ def printable(text: str) -> str:
     -------
     str
         A character of the categories in ``HIDDEN`` stands there as ``\x1b``,
-        ``\u202e`` or ``\U000e0001``. A backslash is doubled where it could be
-        taken for the beginning of these. All else stays as it is, and
-        different texts stay different.
+        ``\u202e`` or ``\U000e0001``. All else stays as it is.
 
     Example
     -------
     >>> print(printable("\x1b[31mhappy\n glücklich 漢字"))
     \x1b[31mhappy\x0a glücklich 漢字
-    >>> print(printable(r"C:\data is no \x1b"))
-    C:\data is no \\x1b
     """
-    if text.isprintable() and "\\" not in text:
-        return text
-    shown = [_escaped(char) for char in text]
-    for place, after in enumerate(shown[1:]):
-        if text[place] == "\\" and (after[0] == "\\" or after in "xuU"):
-            shown[place] = "\\\\"
-    return "".join(shown)
+    return text if text.isprintable() else "".join(map(_escaped, text))
 
 
 def _escaped(char: str) -> str:

@@ -10,6 +10,8 @@ from safetensors.torch import load_file, save_file
 from vavl_sb.utils.errors import EncoderError, VAVLError, first_line
 from vavl_sb.utils.torch_file import read_tensors
 
+Tensors = dict[str, torch.Tensor]
+
 
 def save_weights(module: torch.nn.Module, path: str | Path) -> None:
     """Writes a module's parameters and buffers.
@@ -185,3 +187,70 @@ def check_finite(tensors: dict[str, torch.Tensor], source: str | Path) -> None:
                 f"{source}: weight {name[:200]!r} has NaN or infinite values; "
                 "get the file again"
             )
+
+
+def check_fit(
+    source: str | Path,
+    model: str,
+    found: Tensors,
+    wanted: Tensors,
+    parts: set[str],
+) -> list[str]:
+    """Compares names and shapes with those of the network.
+
+    Arguments
+    ---------
+    source : str or Path
+        Where the tensors are from, for messages.
+    model : str
+        Name of the network, for messages.
+    found : dict
+        Names to tensors.
+    wanted : dict
+        Names to tensors of the network, which may be without memory.
+    parts : set of str
+        First parts of names that features depend on: all in them must fit.
+
+    Returns
+    -------
+    list of str
+        Names outside of these parts.
+
+    Raises
+    ------
+    EncoderError
+        In one line: all that is missing, unknown or of another shape.
+
+    Example
+    -------
+    >>> one, two = torch.ones(1), torch.ones(2)
+    >>> check_fit("f", "net", {"a.w": one, "b": one}, {"a.w": two}, {"a"})
+    Traceback (most recent call last):
+    vavl_sb.utils.errors.EncoderError: f: does not fit net: 1 of another shape (a.w is (1,), not (2,)); give weights of that network
+    """
+    others = [name for name in found if name not in wanted]
+    faults = {
+        "missing": [
+            name
+            for name in wanted
+            if name not in found and not name.endswith("num_batches_tracked")
+        ],
+        "unknown": [name for name in others if name.split(".")[0] in parts],
+        "of another shape": [
+            f"{name} is {tuple(found[name].shape)}, not {tuple(tensor.shape)}"
+            for name, tensor in wanted.items()
+            if name in found and found[name].shape != tensor.shape
+        ],
+    }
+    told = [
+        f"{len(names)} {kind} "
+        f"({', '.join(names[:5])}{', ...' if len(names) > 5 else ''})"
+        for kind, names in faults.items()
+        if names
+    ]
+    if told:
+        raise EncoderError(
+            f"{source}: does not fit {model}: {', '.join(told)}; give "
+            "weights of that network"
+        )
+    return sorted(others)

@@ -1,0 +1,94 @@
+"""Real voices with the action units of their faces: features as input."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from conftest import run_recipe
+
+from vavl_sb.cli import main
+from vavl_sb.inference import EmotionRecognizer
+from vavl_sb.utils.feature_files import read_features
+
+pytestmark = pytest.mark.real
+
+LABELS = "[angry, calm, disgust, fear, happy, neutral, sad, surprised]"
+# Statement, repetition and intensity of the clips that are taken.
+ENDING = "01-01-01"
+
+
+@pytest.fixture(scope="module")
+def pairs(real_data):
+    """The folder of the pairs, or a skip."""
+    folder = real_data / "ravdess_speech"
+    if not folder.is_dir():
+        pytest.skip(f"no voices with action units at {folder}")
+    return folder
+
+
+@pytest.mark.parametrize("source", ["table", "frames"])
+def test_voices_and_action_units_from_end_to_end(
+    pairs, whisper_folder, tmp_path, source, capsys
+):
+    voices = tmp_path / "voices"
+    voices.mkdir()
+    for actor in ("01", "02", "03", "04"):
+        for file in (pairs / f"Actor_{actor}").glob(f"*-{ENDING}-{actor}.flac"):
+            (voices / file.name).symlink_to(file)
+    assert len(list(voices.iterdir())) == 32
+    split = tmp_path / "split.json"
+    split.write_text('{"train": [1, 2], "valid": [3], "test": [4]}')
+    units = pairs / "action_units_mean.csv"
+    if source == "frames":
+        units = pairs / "action_units_frames"
+    out = tmp_path / "out"
+    run_recipe(
+        "RAVDESS",
+        *("--data_folder", voices, "--output_folder", out),
+        *("--feature_folder", tmp_path / "features", "--partition", split),
+        *("--visual_features", units, "--visual_features_rate", "29.97"),
+        *("--audio_encoder_source", whisper_folder, "--labels", LABELS),
+        *("--d_model", "16", "--number_of_epochs", "2"),
+    )
+    report = json.loads((out / "feature_report.json").read_text())
+    assert report["computed"] == {"audio": 32, "visual": 32}
+    assert report["failed"] == {}
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["n_test"] == {"audio": 8, "visual": 8, "audiovisual": 8}
+    # Inputs are normalized by the units of the training clips.
+    names = [f"01-01-0{e}-{ENDING}-0{a}" for e in range(1, 9) for a in (1, 2)]
+    if source == "table":
+        rows = [read_features(f"{units}#{name}") for name in names]
+    else:
+        rows = [
+            read_features(units / f"Actor_{name[-2:]}" / f"{name}.csv")
+            for name in names
+        ]
+    rows = np.concatenate(rows).astype(np.float16).astype(np.float64)
+    model = EmotionRecognizer.from_hparams(out / "inference")
+    branch = model.mods.vavl.visual_branch["normalize"]
+    assert np.allclose(branch.mean.numpy(), rows.mean(0), atol=1e-4)
+    # The model says of a test clip what the run said of it.
+    clip = f"01-08-{ENDING}-04"
+    given = f"{units}#01-{clip}"
+    if source == "frames":
+        given = f"{units}/Actor_04/01-{clip}.csv"
+    voice = str(voices / f"03-{clip}.flac")
+    model_folder = str(out / "inference")
+    words = ["predict", model_folder, voice, "--visual_features", given]
+    assert main([*words, "--json"]) == 0
+    (said,) = json.loads(capsys.readouterr().out)
+    assert said["modality"] == "audiovisual"
+    with open(out / "predictions_test.csv", encoding="utf-8") as file:
+        rows = {
+            r["modality"]: r for r in csv.DictReader(file) if r["id"] == clip
+        }
+    assert set(rows) == {"audio", "visual", "audiovisual"}
+    for label, probability in said["probabilities"].items():
+        kept = float(rows["audiovisual"][f"prob_{label}"])
+        assert probability == pytest.approx(kept, abs=1e-4)
+    frames = read_features(given)
+    sound = model.hparams.feature_extractor.encode(voice).audio
+    direct = model.predict_features(sound, frames)
+    assert direct.probabilities == pytest.approx(said["probabilities"])

@@ -1,0 +1,552 @@
+"""The networks that VAVL is compared with: one interface, exact, trained."""
+
+import json
+
+import numpy as np
+import pytest
+import speechbrain as sb
+import torch
+from safetensors.torch import load_file
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.metrics import log_loss
+from sklearn.model_selection import GridSearchCV, PredefinedSplit
+from test_brain import (
+    AUDIO_DIM,
+    LABELS,
+    VISUAL_DIM,
+    copy,
+    dataset,
+    fit_and_test,
+    items,
+    make_brain,
+    moved,
+    one_update,
+    ready,
+)
+
+from vavl_sb.dataio.datasets import EmotionBatch
+from vavl_sb.faces.tracker import FaceTracker
+from vavl_sb.features.extractor import FeatureExtractor
+from vavl_sb.inference import EmotionRecognizer
+from vavl_sb.lobes.audio_encoder import AudioEncoder
+from vavl_sb.lobes.fusion import NETWORKS, make_network
+from vavl_sb.lobes.vavl import VAVL, AudioVisualNetwork
+from vavl_sb.lobes.visual_encoder import VisualEncoder
+from vavl_sb.nnet.attribute_scale import AttributeScale
+from vavl_sb.nnet.regression import STRENGTHS, fit_linear
+from vavl_sb.training.export import export_model
+from vavl_sb.training.init_from_pretrained import fit_to_features
+from vavl_sb.utils.errors import EncoderError, VAVLError
+
+WAYS = ("sequential", "joint")
+OTHERS = [name for name in NETWORKS if name != "vavl"]
+DIMS = {"audio": AUDIO_DIM, "visual": VISUAL_DIM}
+SIZES = dict(
+    audio_dim=AUDIO_DIM,
+    visual_dim=VISUAL_DIM,
+    num_outputs=len(LABELS),
+    d_model=16,
+    nhead=2,
+    encoder_layers=1,
+    shared_layers=1,
+)
+
+
+def make(name, **changes):
+    """A small network; a linear one with weights, as if fitted."""
+    torch.manual_seed(0)
+    net = make_network(name, **{**SIZES, **changes})
+    if name == "linear":
+        with torch.no_grad():
+            for parameter in net.parameters():
+                parameter.normal_()
+    return net
+
+
+def clips(modality, lengths):
+    """Random clips of given lengths."""
+    random = torch.Generator().manual_seed(len(modality))
+    return [torch.randn(n, DIMS[modality], generator=random) for n in lengths]
+
+
+def padded(rows, padding, absent=()):
+    """Rows as (B, T, D), with NaN where one is absent, and their lengths."""
+    longest = max(map(len, rows)) + padding
+    data = torch.full((len(rows), longest, rows[0].shape[1]), 7.0)
+    lens = torch.zeros(len(rows))
+    for number, row in enumerate(rows):
+        data[number, : len(row)] = row
+        lens[number] = len(row) / longest
+        if number in absent:
+            data[number], lens[number] = float("nan"), 0.0
+    return data, lens
+
+
+@pytest.mark.parametrize("padding", [0, 1, 30])
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_clip_is_the_same_alone_and_in_any_batch(name, padding):
+    net = make(name).eval()
+    audio = clips("audio", [20, 3, 9, 1])
+    visual = clips("visual", [2, 11, 7, 5])
+    without_sound, without_face = {1}, {2}
+    inputs = (
+        *padded(audio, padding, without_sound),
+        *padded(visual, 2 * padding, without_face),
+    )
+    with torch.no_grad():
+        out = net(*inputs)
+        for row in range(4):
+            has = {
+                "audio": None if row in without_sound else audio[row][None],
+                "visual": None if row in without_face else visual[row][None],
+            }
+            alone = net(**has)
+            for head in ("audio", "visual", "audiovisual"):
+                wanted = getattr(alone, head)
+                found = getattr(out, head)[row]
+                if wanted is None:
+                    assert (found == 0).all()
+                else:
+                    assert torch.allclose(found, wanted[0], atol=1e-5), head
+                    assert wanted.abs().sum() > 1e-3
+    nothing = net(None, None, inputs[2], torch.zeros(4))
+    assert nothing.audio is nothing.visual is nothing.audiovisual is None
+
+
+@pytest.mark.parametrize("modality", ["audio", "visual"])
+@pytest.mark.parametrize("name", OTHERS)
+def test_the_order_of_frames_matters_but_to_statistics(name, modality):
+    net = make(name).eval()
+    (row,) = clips(modality, [25])
+    order = torch.randperm(25, generator=torch.Generator().manual_seed(1))
+    outputs = [
+        getattr(net(**{modality: x[None]}), modality) for x in (row, row[order])
+    ]
+    gap = (outputs[0] - outputs[1]).abs().max()
+    assert gap < 1e-5 if name == "linear" else gap > 1e-3
+
+
+# What each paper draws, at the width d with two feature sizes and n outputs.
+def transformer(d):
+    """Weights of a layer: attention, feed-forward of 4 d, two norms."""
+    return 4 * d * d + 4 * d + 8 * d * d + 5 * d + 4 * d
+
+
+def paper_sizes(d, a, v, n):
+    """Name to the number of weights in the paper's layout."""
+    projections = (a + 1) * d + (v + 1) * d
+    attention = 2 * (d * d + d // 2 * d)
+    audio = 3 * (a * d // 2 + d // 2 * d + d * 2 * d + 2 * d * d)
+    visual = 3 * (v * d // 2 + d // 2 * d // 2 + d // 2 * d + d * d)
+    residual = 2 * (2 * d * (2 * d + 1)) + (2 * d + 1) * n
+    return {
+        # 3 layers of each modality's own, 3 of both, a linear classifier.
+        "uavm": projections + 9 * transformer(d) + d * n,
+        # 4 cross-modal layers and 3 of self-attention, for each modality.
+        "mult": projections + 14 * transformer(d) + residual,
+        # As much with 4 and 4, and an auxiliary transformer of 4 for each,
+        # with layers d, d / 2, d that both share.
+        "auxformer": projections
+        + 24 * transformer(d)
+        + residual
+        + (2 * d * d + d * n),
+        # Four convolutions of three frames for each; query and key for each.
+        "ia": audio + visual + attention + 2 * d * n,
+        # Mean and deviation of each feature.
+        "linear": (2 * a + 1) * n + (2 * v + 1) * n,
+    }
+
+
+@pytest.mark.parametrize("name", ["uavm", "mult", "auxformer", "ia", "linear"])
+def test_the_number_of_weights_is_that_of_the_paper_s_layout(name):
+    with torch.device("meta"):
+        net = make_network(
+            name, audio_dim=1024, visual_dim=1408, num_outputs=6, d_model=512
+        )
+    found = sum(p.numel() for p in net.parameters())
+    wanted = paper_sizes(512, 1024, 1408, 6)[name]
+    assert found == pytest.approx(wanted, rel=0.02)
+
+
+def test_late_fusion_has_the_depth_of_vavl_in_each_network():
+    with torch.device("meta"):
+        late, vavl = make_network("late"), make_network("vavl")
+    layer = sum(p.numel() for p in vavl.shared.conformer.layers[0].parameters())
+    count = [
+        sum(p.numel() for n, p in net.named_parameters() if "layers." in n)
+        for net in (late, vavl)
+    ]
+    assert count == [10 * layer, 8 * layer]
+
+
+@pytest.mark.parametrize("name", ["late", "uavm", "linear"])
+def test_both_together_are_the_geometric_mean_of_the_two(name):
+    net = make(name).eval()
+    out = net(
+        torch.randn(3, 7, AUDIO_DIM), visual=torch.randn(3, 5, VISUAL_DIM)
+    )
+    product = (out.audio.softmax(-1) * out.visual.softmax(-1)).sqrt()
+    expected = product / product.sum(dim=-1, keepdim=True)
+    assert torch.allclose(out.audiovisual.softmax(-1), expected, atol=1e-6)
+    mean = (out.audio + out.visual) / 2  # What attributes get.
+    assert torch.allclose(out.audiovisual, mean)
+
+
+@pytest.mark.parametrize("name", ["mult", "ia"])
+def test_zeros_stand_for_a_missing_modality(name):
+    net = make(name).eval()
+    audio = torch.randn(2, 7, AUDIO_DIM)
+    nothing = torch.zeros(2, 1, VISUAL_DIM)
+    out = net(audio, visual=nothing)
+    assert torch.allclose(out.audio, out.audiovisual, atol=1e-6)
+    assert not torch.allclose(out.visual, out.audiovisual, atol=1e-3)
+
+
+def test_auxformer_averages_its_three_networks():
+    net = make("auxformer").eval()
+    clip = {
+        "audio": torch.randn(2, 7, AUDIO_DIM),
+        "visual": torch.randn(2, 5, VISUAL_DIM),
+    }
+    out = net(**clip)
+    with torch.no_grad():
+        net.prediction_head.out.bias += 3.0  # Of the main network alone.
+    again = net(**clip)
+    assert torch.allclose(out.audiovisual + 1.0, again.audiovisual, atol=1e-5)
+    assert torch.equal(out.audio, again.audio)
+
+
+@pytest.mark.parametrize("name", ["auxformer", "ia"])
+def test_modality_dropout_is_for_training_alone(name):
+    quiet = dict(dropout=0.0, head_dropout=0.0)
+    net = make(name, **quiet)
+    clip = (torch.randn(64, 7, AUDIO_DIM), None, torch.randn(64, 5, VISUAL_DIM))
+    first, second = (net(*clip).audiovisual for _ in range(2))
+    same = (first - second).abs().amax(dim=-1) < 1e-6
+    # AuxFormer: both whole, or the same lost; ours: both whole.
+    expected = {"auxformer": 0.6**2 + 2 * 0.2**2, "ia": 0.25}[name]
+    assert abs(same.float().mean().item() - expected) < 0.2
+    net.eval()
+    assert torch.equal(net(*clip).audiovisual, net(*clip).audiovisual)
+
+
+# The parts of a network that each update moves.
+MOVES = {
+    ("late", "visual"): ("visual_branch.",),
+    ("late", "audio"): ("audio_branch.",),
+    ("uavm", "visual"): ("visual_branch.", "shared.", "prediction_head."),
+    ("uavm", "audio"): ("audio_branch.", "shared.", "prediction_head."),
+    ("mult", "joint"): ("",),
+    ("auxformer", "joint"): ("",),
+    ("ia", "joint"): ("",),
+}
+
+
+@pytest.mark.parametrize("task", ["classification", "regression"])
+@pytest.mark.parametrize("name, update", MOVES)
+def test_each_update_moves_exactly_its_parameters(tmp_path, name, update, task):
+    net = make(name)
+    assert set(net.updates) == {u for n, u in MOVES if n == name}
+    brain = ready(make_brain(tmp_path, task, net))
+    batch = EmotionBatch(list(items(["av", "a", "v"] * 3, task).values()))
+    brain.fit_batch(batch)
+    before = copy(net)
+    assert one_update(brain, batch, update) is not None
+    expected = {
+        parameter
+        for parameter, _ in net.named_parameters()
+        if parameter.startswith(MOVES[name, update])
+    }
+    assert moved(net, before) == expected
+
+
+@pytest.mark.parametrize("name", ["mult", "auxformer", "ia", "late", "uavm"])
+def test_clips_without_a_face_teach_nothing_about_faces(tmp_path, name):
+    net = make(name)
+    brain = ready(make_brain(tmp_path, net=net))
+    before = copy(net)
+    batch = EmotionBatch(list(items(["a"] * 6).values()))
+    assert torch.isfinite(brain.fit_batch(batch))
+    parts = moved(net, before)
+    assert any(part.startswith("audio_branch.") for part in parts)
+    if name in ("late", "uavm", "auxformer"):
+        assert not any(part.startswith("visual_branch.") for part in parts)
+
+
+@pytest.mark.parametrize(
+    "name, schedule",
+    [
+        *((name, "sequential") for name in ("mult", "auxformer", "ia")),
+        *((name, way) for name in ("late", "uavm") for way in WAYS),
+    ],
+)
+def test_it_learns_a_handful_of_clips_by_heart(tmp_path, name, schedule):
+    net = make(name)
+    brain = ready(make_brain(tmp_path, net=net, schedule=schedule))
+    brain.optimizer.param_groups[0]["lr"] = 3e-3
+    batch = EmotionBatch(list(items(["av", "a", "v", "av"] * 3).values()))
+    for _ in range(60):
+        brain.fit_batch(batch)
+    net.eval()
+    brain.on_stage_start(sb.Stage.TEST)
+    with torch.no_grad():
+        out = brain.compute_forward(batch, sb.Stage.TEST)
+        brain.compute_objectives(out, batch, sb.Stage.TEST)
+    for head, stats in brain.stats.items():
+        assert len(stats) == {"audiovisual": 6}.get(head, 9)
+        assert stats.summarize("uar") == 1.0
+
+
+def with_speakers(known):
+    """A dataset whose clips have one of three speakers each."""
+    made = dataset(known)
+    for number, entry in enumerate(made.data.values()):
+        entry["spk_id"] = f"speaker{number % 3}"
+    return made
+
+
+def numpy_statistics(known, modality):
+    """Mean and deviation over time, of the clips that have the modality."""
+    rows = [c for c in known.values() if len(c[modality])]
+    frames = [c[modality].double().numpy() for c in rows]
+    x = np.stack([np.r_[f.mean(axis=0), f.std(axis=0)] for f in frames])
+    return (x - x.mean(axis=0)) / x.std(axis=0), rows
+
+
+@pytest.mark.parametrize("modality", ["audio", "visual"])
+@pytest.mark.parametrize("strength", [0.01, 1.0])
+def test_linear_fusion_is_scikit_learn_s_logistic_regression(
+    modality, strength
+):
+    known = items(["av", "a", "v", "av", "a"] * 8, signal=0.3)
+    for clip in list(known.values())[::4]:
+        clip["label"] = torch.tensor([1])  # Classes of unequal size.
+    net = make_network("linear", **SIZES, strength=strength)
+    fit_to_features(net, with_speakers(known), AttributeScale())
+    x, rows = numpy_statistics(known, modality)
+    model = LogisticRegression(
+        C=strength, class_weight="balanced", tol=1e-10, max_iter=10000
+    ).fit(x, [clip["label"].item() for clip in rows])
+    for row, clip in enumerate(rows):
+        out = getattr(net(**{modality: clip[modality][None]}), modality)
+        wanted = model.predict_proba(x[row : row + 1])
+        np.testing.assert_allclose(out.softmax(-1), wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("frames", [None, 1])
+def test_linear_fusion_is_scikit_learn_s_ridge_regression(frames):
+    known = items(["av", "a", "av"] * 8, task="regression")
+    for clip in known.values():
+        clip["audio"] = clip["audio"][:frames]
+    net = make_network("linear", **SIZES, strength=0.1)
+    fit_to_features(net, with_speakers(known), AttributeScale([0.0, 2.0]))
+    with np.errstate(invalid="ignore"):
+        x, rows = numpy_statistics(known, "audio")
+    if frames == 1:
+        x = x[:, :AUDIO_DIM]  # One frame does not deviate.
+        assert (
+            (net.audio_branch["prediction_head"].weight[:, AUDIO_DIM:]).any()
+            == 0
+        )
+    targets = np.stack([clip["label"].numpy() - 1.0 for clip in rows])
+    model = Ridge(alpha=10.0).fit(x, targets)
+    for row, clip in enumerate(rows):
+        out = net(audio=clip["audio"][None]).audio
+        np.testing.assert_allclose(
+            out, model.predict(x[row : row + 1]), atol=1e-5
+        )
+
+
+def test_the_strength_is_the_best_for_speakers_that_were_not_seen():
+    random = np.random.default_rng(0)
+    x = random.standard_normal((90, 200))
+    y = (x[:, :3] + random.standard_normal((90, 3))).argmax(axis=1)
+    speakers = [f"s{number % 6}" for number in range(90)]
+    folds = [int(name[1:]) % 4 for name in speakers]
+
+    def score(model, features, labels):
+        weights = 1.0 / np.bincount(labels)[labels]
+        said = model.predict_proba(features)
+        return -log_loss(labels, said, sample_weight=weights)
+
+    search = GridSearchCV(
+        LogisticRegression(class_weight="balanced", max_iter=5000),
+        {"C": STRENGTHS},
+        scoring=score,
+        cv=PredefinedSplit(folds),
+    ).fit(x, y)
+    *_, found = fit_linear(
+        torch.from_numpy(x), torch.from_numpy(y), 3, groups=speakers
+    )
+    assert STRENGTHS[0] < found < STRENGTHS[-1]
+    assert found == search.best_params_["C"]
+
+
+def test_linear_fusion_is_scored_without_an_epoch_of_training(tmp_path):
+    known = items(["av", "a", "v", "av"] * 6, signal=2.0)
+    net = make_network("linear", **SIZES, strength=1.0)
+    fit_to_features(net, with_speakers(known), AttributeScale())
+    before = copy(net)
+    metrics = fit_and_test(tmp_path, epochs=1, clips=known, net=net)
+    assert not moved(net, before)
+    assert all(s["f1_macro"] == 1.0 for s in metrics["test"].values())
+
+
+def test_an_hparams_file_serves_all_networks_and_no_typing_error():
+    shared = {**SIZES, "residual": True, "projection_dim": 20}
+    for name in NETWORKS:
+        settings = make_network(name, **shared).settings
+        assert settings["num_outputs"] == len(LABELS)
+        assert settings["audio_dim"] == AUDIO_DIM
+    for wrong, words in (
+        ({"fusion": "early"}, "fusion: early is none of vavl, late"),
+        ({"fusion": "torch.nn.Linear"}, "it is no AudioVisualNetwork"),
+        ({"projection_dims": 20}, "no network takes projection_dims"),
+    ):
+        with pytest.raises(VAVLError, match=words) as error:
+            make_network(**{"fusion": "late", **shared, **wrong})
+        assert "\n" not in str(error.value)
+
+
+def extractor():
+    """With encoders that need no download."""
+    return FeatureExtractor(
+        AudioEncoder("logmel"), VisualEncoder(None), FaceTracker(None)
+    )
+
+
+def export(net, folder):
+    export_model(
+        folder,
+        net,
+        extractor(),
+        task="classification",
+        labels=LABELS,
+        corpus="none",
+        attribute_range=None,
+    )
+
+
+EXPORTED = {"audio_dim": 80, "visual_dim": 512}
+
+
+def outputs(net):
+    """The heads' outputs for two clips."""
+    random = torch.Generator().manual_seed(5)
+    inputs = {
+        "audio": torch.randn(2, 9, 80, generator=random),
+        "visual": torch.randn(2, 4, 512, generator=random),
+    }
+    with torch.no_grad():
+        out = net(**inputs)
+    return torch.stack([out.audio, out.visual, out.audiovisual])
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_an_exported_network_needs_no_trust(tmp_path, name):
+    net = make(name, **EXPORTED).eval()
+    export(net, tmp_path / "model")
+    for trust in (False, True):
+        model = EmotionRecognizer.from_hparams(tmp_path / "model", trust=trust)
+        assert type(model.mods.vavl) is type(net)
+        assert torch.allclose(outputs(model.mods.vavl), outputs(net), atol=1e-6)
+
+
+class Louder(VAVL):
+    """The parameters of VAVL, but another forward."""
+
+    def __init__(self, gain: float = 2.0, **settings):
+        super().__init__(**settings)
+        self.gain = gain
+
+    def forward(self, *inputs, **options):
+        out = super().forward(*inputs, **options)
+        out.audiovisual = out.audio * self.gain - out.visual
+        return out
+
+
+class Forgetful(Louder):
+    """What it has learned is not in its weights."""
+
+    def __init__(self, **settings):
+        super().__init__(**settings)
+        self.gain = float(torch.rand(()))
+
+
+def test_a_network_of_one_s_own_is_exported_as_what_it_is(tmp_path):
+    torch.manual_seed(0)
+    net = Louder(gain=3.0, **{**SIZES, **EXPORTED}).eval()
+    export(net, tmp_path / "model")
+    model = json.loads((tmp_path / "model" / "model.json").read_text())
+    assert model["network"]["class"] == "test_fusion.Louder"
+    with pytest.raises(EncoderError, match="test_fusion.Louder.*trust"):
+        EmotionRecognizer.from_hparams(tmp_path / "model")
+    again = EmotionRecognizer.from_hparams(tmp_path / "model", trust=True)
+    assert torch.allclose(outputs(again.mods.vavl), outputs(net), atol=1e-6)
+    plain = VAVL(**{**SIZES, **EXPORTED}).eval()
+    plain.load_state_dict(net.state_dict())
+    assert not torch.allclose(outputs(plain), outputs(net), atol=1e-2)
+
+
+def local_class():
+    """A class that nobody else can import."""
+
+    class Local(VAVL):
+        pass
+
+    return Local
+
+
+@pytest.mark.parametrize(
+    "make_net, words",
+    [
+        (Forgetful, "its outputs are others"),
+        (local_class(), "its class cannot be imported"),
+        (lambda **s: VAVL(**s, residual=[torch]), "not JSON serializable"),
+        (lambda **s: _changed(VAVL(**s)), "its outputs are others"),
+    ],
+    ids=["learned elsewhere", "local class", "argument", "changed later"],
+)
+def test_a_network_that_does_not_come_back_is_not_exported(
+    tmp_path, make_net, words
+):
+    net = make_net(**{**SIZES, **EXPORTED})
+    with pytest.raises(EncoderError, match=words) as error:
+        export(net, tmp_path / "model")
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "model").exists()
+
+
+def _changed(net):
+    """A network that is no longer what its arguments say."""
+    net.residual = False
+    return net
+
+
+def test_an_export_leaves_the_network_in_its_mode(tmp_path):
+    net = make("late", **EXPORTED).train()
+    net.audio_branch["encoder"].eval()
+    modes = [module.training for module in net.modules()]
+    before = copy(net)
+    state = torch.get_rng_state()
+    export(net, tmp_path / "model")
+    assert [module.training for module in net.modules()] == modes
+    assert not moved(net, before)
+    weights = load_file(tmp_path / "model" / "vavl.safetensors")
+    assert weights.keys() == before.keys()
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_own_networks_need_no_code_for_their_arguments():
+    class Own(AudioVisualNetwork):
+        def __init__(self, audio_dim, visual_dim=3, *, num_outputs=2, **more):
+            super().__init__()
+
+    net = Own(5, num_outputs=4, width=7)
+    assert net.settings == {
+        "audio_dim": 5,
+        "visual_dim": 3,
+        "num_outputs": 4,
+        "width": 7,
+    }
+    assert net.num_outputs == 4

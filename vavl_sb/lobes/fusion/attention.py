@@ -1,0 +1,182 @@
+"""Intermediate attention fusion: convolutions, weighted by attention."""
+
+import torch
+from torch import nn
+
+from vavl_sb.lobes.fusion.joint import Frames, JointFusion
+from vavl_sb.lobes.fusion.transformer import feature_layers
+from vavl_sb.lobes.vavl import MODALITIES
+from vavl_sb.nnet.masking import masked_mean
+
+
+class Convolutions(nn.Module):
+    """Two convolutions over time of three frames each, exact under padding.
+
+    Arguments
+    ---------
+    *widths : int
+        Of the input, after the first, and after the second.
+
+    Example
+    -------
+    >>> none = torch.zeros(2, 5, dtype=torch.bool)
+    >>> Convolutions(3, 8, 4)(torch.rand(2, 5, 3), none).shape
+    torch.Size([2, 5, 4])
+    """
+
+    def __init__(self, *widths: int):
+        super().__init__()
+        pairs = list(zip(widths, widths[1:]))
+        self.convolutions = nn.ModuleList(
+            nn.Conv1d(*pair, kernel_size=3, padding=1) for pair in pairs
+        )
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _, width in pairs)
+
+    def forward(
+        self, x: torch.Tensor, padding_mask: torch.Tensor
+    ) -> torch.Tensor:
+        """Convolves frames (n, T, widths[0]) to (n, T, widths[-1]).
+
+        Arguments
+        ---------
+        x : torch.Tensor
+            Frames.
+        padding_mask : torch.Tensor
+            True where a frame is padding, shape (n, T).
+        """
+        for convolution, norm in zip(self.convolutions, self.norms):
+            # As zeros, which are what a clip that stands alone ends with.
+            x = x.masked_fill(padding_mask.unsqueeze(-1), 0.0)
+            x = convolution(x.transpose(1, 2)).transpose(1, 2)
+            x = norm(x).relu()
+        return x
+
+
+def attention_received(
+    queries: torch.Tensor,
+    keys: torch.Tensor,
+    query_padding: torch.Tensor,
+    key_padding: torch.Tensor,
+) -> torch.Tensor:
+    """How much attention each key gets from all queries; 1 is the mean.
+
+    The paper adds the queries' attention up; here its mean is scaled by the
+    number of keys, so that a clip's lengths do not scale its frames.
+
+    Arguments
+    ---------
+    queries, keys : torch.Tensor
+        Shapes (n, Q, D) and (n, K, D).
+    query_padding, key_padding : torch.Tensor
+        True where there is none, shapes (n, Q) and (n, K).
+
+    Returns
+    -------
+    torch.Tensor
+        Shape (n, K).
+
+    Example
+    -------
+    >>> none = torch.zeros(1, 2, dtype=torch.bool)
+    >>> same = torch.ones(1, 2, 3)
+    >>> attention_received(same, same, none, none)
+    tensor([[1., 1.]])
+    """
+    scores = queries @ keys.transpose(1, 2) / keys.shape[-1] ** 0.5
+    scores = scores.masked_fill(key_padding.unsqueeze(1), float("-inf"))
+    weights = masked_mean(scores.softmax(dim=-1), query_padding)
+    return weights * (~key_padding).sum(dim=1, keepdim=True)
+
+
+class IntermediateAttention(JointFusion):
+    """Intermediate attention fusion (Chumachenko et al., 2022, 2201.11095).
+
+    Each modality passes two convolutions, is weighted frame by frame by how
+    much the other attends to it, and passes two more; the means over time are
+    read side by side by a linear layer. The paper's modality dropout
+    ("soft-hard") learns each clip whole, without its sound, without its face,
+    and with both scaled down, by a random share and what is left of it. Here
+    the second and third are the losses of two of the heads, and the clips of
+    the third head are scaled down half of the time. Zeros stand for a missing
+    modality. Frames are normalized one by one, not by batches.
+
+    Arguments
+    ---------
+    audio_dim, visual_dim, num_outputs, d_model : int
+        As of :class:`vavl_sb.lobes.vavl.VAVL`.
+    feature_noise : float
+        As of VAVL.
+
+    Example
+    -------
+    >>> net = IntermediateAttention(10, 12, num_outputs=6, d_model=16)
+    >>> net(torch.rand(2, 7, 10), visual=torch.rand(2, 5, 12)).audiovisual.shape
+    torch.Size([2, 6])
+    """
+
+    def __init__(
+        self,
+        audio_dim: int = 1024,
+        visual_dim: int = 1408,
+        num_outputs: int = 6,
+        d_model: int = 512,
+        feature_noise: float = 0.0,
+    ):
+        super().__init__()
+        half = max(d_model // 2, 1)
+        widths = {
+            "audio": (half, d_model, 2 * d_model, d_model),
+            "visual": (half, half, d_model, d_model),
+        }
+        for modality, dim in zip(MODALITIES, (audio_dim, visual_dim)):
+            branch = feature_layers(dim, 1, feature_noise)
+            del branch["projection"]
+            one, two, three, four = widths[modality]
+            branch["first"] = Convolutions(dim, one, two)
+            branch["query"] = nn.Linear(two, d_model, bias=False)
+            branch["key"] = nn.Linear(two, d_model, bias=False)
+            branch["second"] = Convolutions(two, three, four)
+            self.add_module(f"{modality}_branch", branch)
+        self.prediction_head = nn.Linear(2 * d_model, num_outputs)
+
+    def predict(self, head: str, inputs: dict[str, Frames]) -> torch.Tensor:
+        """What a head says; see the base class."""
+        if self.training and head == "audiovisual":
+            inputs = self._scale_down(inputs)
+        return self.fuse(**inputs)
+
+    def fuse(self, audio: Frames, visual: Frames) -> torch.Tensor:
+        """Predicts from both; see the base class."""
+        branches = (self.audio_branch, self.visual_branch)
+        own = [
+            Frames(branch["first"](*frames), frames.padding_mask)
+            for branch, frames in zip(branches, (audio, visual))
+        ]
+        means = []
+        for branch, other, frames, source in zip(
+            branches, branches[::-1], own, own[::-1]
+        ):
+            weights = attention_received(
+                other["query"](source.frames),
+                branch["key"](frames.frames),
+                source.padding_mask,
+                frames.padding_mask,
+            )
+            x = branch["second"](
+                frames.frames * weights.unsqueeze(-1), frames.padding_mask
+            )
+            means.append(masked_mean(x, frames.padding_mask))
+        return self.prediction_head(torch.cat(means, dim=-1))
+
+    def _scale_down(self, inputs):
+        """Both modalities by shares of one, for half of the clips."""
+        some = inputs["audio"].frames
+        share = torch.rand(len(some), 1, 1, device=some.device)
+        whole = torch.rand(len(some), 1, 1, device=some.device) < 0.5
+        shares = {"audio": share, "visual": 1 - share}
+        return {
+            modality: Frames(
+                frames * shares[modality].masked_fill(whole, 1.0), padding
+            )
+            for modality, (frames, padding) in inputs.items()
+        }

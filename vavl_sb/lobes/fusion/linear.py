@@ -1,0 +1,114 @@
+"""Linear models of what a clip's features are over time."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from vavl_sb.lobes.fusion.late import MeanOfHeads
+from vavl_sb.lobes.vavl import MODALITIES
+from vavl_sb.nnet.masking import PresentRows, masked_statistics
+from vavl_sb.nnet.normalization import InputNormalization
+from vavl_sb.nnet.regression import fit_linear
+from vavl_sb.utils.logger import get_logger
+
+logger = get_logger(__name__)
+
+
+class LinearFusion(MeanOfHeads):
+    """A regression on each modality's mean and deviation over time.
+
+    Logistic regression for classes, ridge regression for attributes
+    (:mod:`vavl_sb.nnet.regression`); from both, the product of the two, or
+    their mean. It is fitted to the training clips before the first epoch, to
+    the optimum, and has nothing left to train. A clip that lacks a modality
+    has no part in that modality's fit. Where the training clips have one frame
+    each, the deviation says nothing and has no weight.
+
+    Arguments
+    ---------
+    audio_dim, visual_dim, num_outputs : int
+        As of :class:`vavl_sb.lobes.vavl.VAVL`.
+    strength : float
+        Inverse penalty C; None: chosen by cross-validation over the training
+        speakers, for each modality.
+
+    Example
+    -------
+    >>> net = LinearFusion(2, 3, num_outputs=2, strength=1.0)
+    >>> clips = torch.tensor([[[0.0, 1.0]], [[0.0, -1.0]]])
+    >>> none = torch.zeros(2, 1, dtype=torch.bool)
+    >>> net.fit_statistics(
+    ...     "audio", masked_statistics(clips, none), torch.tensor([0, 1]), ["a"]
+    ... )
+    >>> net(audio=clips).audio.argmax(dim=-1)
+    tensor([0, 1])
+    """
+
+    updates = ()
+
+    def __init__(
+        self,
+        audio_dim: int = 1024,
+        visual_dim: int = 1408,
+        num_outputs: int = 6,
+        strength: float | None = None,
+    ):
+        super().__init__()
+        self.strength = strength
+        for modality, dim in zip(MODALITIES, (audio_dim, visual_dim)):
+            branch = nn.ModuleDict(
+                {
+                    "standardize": InputNormalization(2 * dim),
+                    "prediction_head": nn.Linear(2 * dim, num_outputs),
+                }
+            ).requires_grad_(False)
+            for parameter in branch.parameters():
+                parameter.zero_()
+            self.add_module(f"{modality}_branch", branch)
+
+    def fit_statistics(
+        self,
+        modality: str,
+        statistics: torch.Tensor,
+        targets: torch.Tensor,
+        speakers: Sequence[str],
+    ) -> None:
+        """Fits one modality's regression.
+
+        Arguments
+        ---------
+        modality : str
+            "audio" or "visual".
+        statistics : torch.Tensor
+            Of :func:`vavl_sb.nnet.masking.masked_statistics`, for the N
+            training clips that have the modality, shape (N, 2 D).
+        targets : torch.Tensor
+            Class indices, int64, shape (N,); or attributes in the network's
+            scale, float, shape (N, num_outputs).
+        speakers : sequence of str
+            Who speaks in each clip.
+        """
+        branch = self.get_submodule(f"{modality}_branch")
+        x = statistics.double()
+        mean, deviation = x.mean(dim=0), x.std(dim=0, correction=0)
+        # What does not vary is left as it is, and gets no weight.
+        deviation[deviation <= 1e-6 * mean.abs().clamp(min=1.0)] = 1.0
+        x = (x - mean) / deviation
+        weight, bias, strength = fit_linear(
+            x, targets, self.num_outputs, self.strength, speakers
+        )
+        branch["standardize"].mean.copy_(mean)
+        branch["standardize"].deviation.copy_(deviation)
+        branch["prediction_head"].weight.copy_(weight)
+        branch["prediction_head"].bias.copy_(bias)
+        logger.info(
+            "Fitted the %s regression to %d clips, C = %g",
+            *(modality, len(x), strength),
+        )
+
+    def predict(self, modality: str, rows: PresentRows) -> torch.Tensor:
+        """Predicts from one modality; see the base class."""
+        branch = self.get_submodule(f"{modality}_branch")
+        statistics = masked_statistics(rows.features, rows.padding_mask)
+        return branch["prediction_head"](branch["standardize"](statistics))

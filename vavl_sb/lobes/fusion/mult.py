@@ -1,0 +1,261 @@
+"""MulT and AuxFormer: each modality's frames attend to the other's."""
+
+import torch
+from torch import nn
+
+from vavl_sb.lobes.fusion.joint import Frames, JointFusion
+from vavl_sb.lobes.fusion.transformer import (
+    Transformer,
+    feature_layers,
+    project,
+)
+from vavl_sb.lobes.vavl import MODALITIES, check_width
+
+
+class CrossTransformers(nn.Module):
+    """What a modality gets from another one: cross-modal layers, then its own.
+
+    Arguments
+    ---------
+    cross_layers, self_layers : int
+        Number of layers that attend to the other modality, and then of layers
+        of self-attention.
+    *layer
+        As of :class:`vavl_sb.lobes.fusion.transformer.TransformerLayer`.
+    """
+
+    def __init__(self, cross_layers: int, self_layers: int, *layer):
+        super().__init__()
+        self.cross = Transformer(cross_layers, *layer)
+        self.memory = Transformer(self_layers, *layer)
+
+    def forward(self, own: Frames, other: Frames) -> torch.Tensor:
+        """The last frame of what comes of it, shape (n, d_model).
+
+        Arguments
+        ---------
+        own, other : Frames
+            Projected frames.
+        """
+        x = self.cross(own.frames, other.padding_mask, source=other.frames)
+        return last_frame(self.memory(x, own.padding_mask), own.padding_mask)
+
+
+def last_frame(x: torch.Tensor, padding_mask: torch.Tensor) -> torch.Tensor:
+    """The last valid frame of each clip.
+
+    Arguments
+    ---------
+    x : torch.Tensor
+        Shape (n, T, D).
+    padding_mask : torch.Tensor
+        True where a frame is padding, shape (n, T).
+
+    Returns
+    -------
+    torch.Tensor
+        Shape (n, D).
+    """
+    last = (~padding_mask).sum(dim=1) - 1
+    return x[torch.arange(len(x), device=x.device), last]
+
+
+class ResidualHead(nn.Module):
+    """A residual pair of linear layers, then a linear prediction.
+
+    Arguments
+    ---------
+    width, num_outputs : int
+        Of its input, and of its output.
+    dropout : float
+        Dropout rate between the two.
+    """
+
+    def __init__(self, width: int, num_outputs: int, dropout: float):
+        super().__init__()
+        self.residual = nn.Sequential(
+            nn.Linear(width, width),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Linear(width, width),
+        )
+        self.out = nn.Linear(width, num_outputs)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Predicts from (n, width)."""
+        return self.out(x + self.residual(x))
+
+
+class MulT(JointFusion):
+    """Multimodal transformer (Tsai et al., 2019, arXiv 1906.00295).
+
+    Each modality's frames attend to the other's through cross-modal layers,
+    then to themselves; the last frames of both are read side by side. Here for
+    two modalities, whose sequences need not be aligned. The paper has no
+    missing modality: zeros stand for it, and are trained on as well
+    (:class:`JointFusion`).
+
+    Arguments
+    ---------
+    audio_dim, visual_dim, num_outputs, d_model : int
+        As of :class:`vavl_sb.lobes.vavl.VAVL`.
+    encoder_layers, shared_layers : int
+        Cross-modal layers of each modality (4 or 5 in the paper), and layers
+        of self-attention after them (3 in the paper).
+    nhead, d_ffn : int
+        As of VAVL.
+    dropout, head_dropout, feature_noise : float
+        As of VAVL.
+
+    Example
+    -------
+    >>> net = MulT(10, 12, num_outputs=6, d_model=16)
+    >>> net(torch.rand(2, 7, 10), visual=torch.rand(2, 5, 12)).audiovisual.shape
+    torch.Size([2, 6])
+    """
+
+    def __init__(
+        self,
+        audio_dim: int = 1024,
+        visual_dim: int = 1408,
+        num_outputs: int = 6,
+        d_model: int = 512,
+        encoder_layers: int = 4,
+        shared_layers: int = 3,
+        nhead: int = 8,
+        d_ffn: int | None = None,
+        dropout: float = 0.1,
+        head_dropout: float = 0.2,
+        feature_noise: float = 0.0,
+    ):
+        super().__init__()
+        check_width(d_model, nhead)
+        layer = (d_model, nhead, d_ffn or 4 * d_model, dropout)
+        for modality, dim in zip(MODALITIES, (audio_dim, visual_dim)):
+            branch = feature_layers(dim, d_model, feature_noise)
+            branch["transformers"] = CrossTransformers(
+                encoder_layers, shared_layers, *layer
+            )
+            self.add_module(f"{modality}_branch", branch)
+        self.prediction_head = ResidualHead(
+            2 * d_model, num_outputs, head_dropout
+        )
+
+    def fuse(self, audio: Frames, visual: Frames) -> torch.Tensor:
+        """Predicts from both; see the base class."""
+        audio = Frames(project(self.audio_branch, audio.frames), audio[1])
+        visual = Frames(project(self.visual_branch, visual.frames), visual[1])
+        found = [
+            self.audio_branch["transformers"](audio, visual),
+            self.visual_branch["transformers"](visual, audio),
+        ]
+        return self.prediction_head(torch.cat(found, dim=-1))
+
+
+class AuxFormer(MulT):
+    """AuxFormer (Goncalves and Busso, ICASSP 2022).
+
+    A main network as MulT's, and for each modality an auxiliary network: a
+    transformer that the frames pass three times, and layers that both share.
+    The losses of the three are added up, so that the main network's frames
+    keep what each modality says alone. In training, one modality is zeros for
+    the main network in a fifth of the clips, the other in another fifth. From
+    both, the prediction is the mean of the three networks'; without a modality,
+    it is the other's auxiliary network's. (The released code gives zeros to
+    all three, of which two then say nothing of the clip.)
+
+    Arguments
+    ---------
+    audio_dim, visual_dim, num_outputs, d_model : int
+        As of :class:`vavl_sb.lobes.vavl.VAVL`.
+    encoder_layers : int
+        Layers of each transformer.
+    nhead, d_ffn : int
+        As of VAVL.
+    dropout, head_dropout, feature_noise : float
+        As of VAVL.
+    modality_dropout : float
+        Share of clips that lose a modality in training, for each.
+
+    Example
+    -------
+    >>> net = AuxFormer(10, 12, num_outputs=6, d_model=16).eval()
+    >>> net(audio=torch.rand(2, 7, 10)).audio.shape
+    torch.Size([2, 6])
+    """
+
+    def __init__(
+        self,
+        audio_dim: int = 1024,
+        visual_dim: int = 1408,
+        num_outputs: int = 6,
+        d_model: int = 512,
+        encoder_layers: int = 4,
+        nhead: int = 8,
+        d_ffn: int | None = None,
+        dropout: float = 0.1,
+        head_dropout: float = 0.2,
+        feature_noise: float = 0.0,
+        modality_dropout: float = 0.2,
+    ):
+        super().__init__(
+            audio_dim,
+            visual_dim,
+            num_outputs,
+            d_model,
+            encoder_layers,
+            encoder_layers,
+            nhead,
+            d_ffn,
+            dropout,
+            head_dropout,
+            feature_noise,
+        )
+        self.modality_dropout = modality_dropout
+        layer = (d_model, nhead, d_ffn or 4 * d_model, dropout)
+        for branch in (self.audio_branch, self.visual_branch):
+            branch["auxiliary"] = Transformer(encoder_layers, *layer)
+        self.auxiliary_residual = nn.Sequential(
+            nn.Linear(d_model, d_model),
+            nn.ReLU(),
+            nn.Dropout(head_dropout),
+            nn.Linear(d_model, max(d_model // 2, 1)),
+            nn.ReLU(),
+            nn.Dropout(head_dropout),
+            nn.Linear(max(d_model // 2, 1), d_model),
+        )
+        self.auxiliary_head = nn.Linear(d_model, num_outputs)
+
+    def predict(self, head: str, inputs: dict[str, Frames]) -> torch.Tensor:
+        """What a head says; see the base class.
+
+        In training "audiovisual" is the main network alone, whose loss it has.
+        """
+        if head != "audiovisual":
+            return self._auxiliary(head, inputs[head])
+        if self.training:
+            return self.fuse(**self._drop(inputs))
+        alone = [self._auxiliary(m, inputs[m]) for m in MODALITIES]
+        return torch.stack([self.fuse(**inputs), *alone]).mean(dim=0)
+
+    def _auxiliary(self, modality, clips):
+        """Prediction of an auxiliary network."""
+        branch = self.get_submodule(f"{modality}_branch")
+        x = project(branch, clips.frames)
+        for _ in range(3):
+            x = branch["auxiliary"](x, clips.padding_mask)
+        x = last_frame(x, clips.padding_mask)
+        return self.auxiliary_head(x + self.auxiliary_residual(x))
+
+    def _drop(self, inputs):
+        """Zeros in place of one modality, for some clips."""
+        some = inputs["audio"].frames
+        drawn = torch.rand(len(some), 1, 1, device=some.device)
+        lost = {
+            "audio": drawn < self.modality_dropout,
+            "visual": drawn > 1 - self.modality_dropout,
+        }
+        return {
+            modality: Frames(frames.masked_fill(lost[modality], 0.0), padding)
+            for modality, (frames, padding) in inputs.items()
+        }

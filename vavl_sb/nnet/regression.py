@@ -1,0 +1,148 @@
+"""Linear models fitted to their optimum: logistic regression and ridge.
+
+Both work on few clips with many features: what the clips do not span gets no
+weight, so the fit is done in the coordinates that they span.
+"""
+
+from collections.abc import Sequence
+
+import torch
+
+# Inverse penalties that cross-validation tries, and what stands without it.
+STRENGTHS = tuple(10.0**power for power in range(-5, 1))
+DEFAULT_STRENGTH = 0.01
+FOLDS = 4
+
+
+def fit_linear(
+    x: torch.Tensor,
+    targets: torch.Tensor,
+    num_outputs: int,
+    strength: float | None = None,
+    groups: Sequence[str] = (),
+) -> tuple[torch.Tensor, torch.Tensor, float]:
+    """Logistic regression for class indices, ridge regression for values.
+
+    With C the strength: the logistic regression minimizes C times the sum of
+    the clips' cross-entropies, each weighted against the frequency of its
+    class, plus half the square of the weights; the ridge regression minimizes
+    C times the sum of squared errors plus the square of the weights. Biases are
+    free.
+
+    Arguments
+    ---------
+    x : torch.Tensor
+        Standardized features, shape (N, D).
+    targets : torch.Tensor
+        Class indices, int64, shape (N,), or values, float, shape (N, n).
+    num_outputs : int
+        Classes or values.
+    strength : float
+        C. None: of :data:`STRENGTHS`, the one with the lowest loss on held-out
+        groups, of four folds; :data:`DEFAULT_STRENGTH` with a single group.
+    groups : sequence of str
+        Such as each clip's speaker, N of them.
+
+    Returns
+    -------
+    weight : torch.Tensor
+        float64, shape (num_outputs, D).
+    bias : torch.Tensor
+        float64, shape (num_outputs,).
+    strength : float
+        C.
+
+    Example
+    -------
+    >>> x = torch.tensor([[-1.0], [0.0], [1.0]])
+    >>> weight, bias, _ = fit_linear(x, 2 * x + 1, 1, strength=1e6)
+    >>> weight.round(decimals=3).item(), bias.round(decimals=3).item()
+    (2.0, 1.0)
+    """
+    x = x.detach().double().cpu()
+    targets = targets.detach().cpu()
+    spanned, back = _spanned(x)
+    if strength is None:
+        strength = _choose(spanned, targets, num_outputs, groups)
+    weight, bias = _fit(spanned, targets, num_outputs, strength)
+    return (back @ weight).T.contiguous(), bias, strength
+
+
+def _spanned(x):
+    """Coordinates (N, r) in what the rows span, and the way back (D, r)."""
+    if len(x) >= x.shape[1]:
+        return x, torch.eye(x.shape[1], dtype=x.dtype)
+    values, vectors = torch.linalg.eigh(x @ x.T)
+    kept = values > 1e-12 * values[-1].clamp(min=1e-300)
+    sizes = values[kept].sqrt()
+    return vectors[:, kept] * sizes, x.T @ (vectors[:, kept] / sizes)
+
+
+def _choose(x, targets, num_outputs, groups):
+    """The strength of the lowest loss on groups that a fit has not seen."""
+    names = sorted(set(groups))
+    folds = min(FOLDS, len(names))
+    if folds < 2:
+        return DEFAULT_STRENGTH
+    fold_of = {name: place % folds for place, name in enumerate(names)}
+    fold = torch.tensor([fold_of[group] for group in groups])
+    losses = dict.fromkeys(STRENGTHS, 0.0)
+    for held_out in range(folds):
+        seen = fold != held_out
+        start = None
+        # From the strongest penalty on: each fit starts from the one before.
+        for strength in STRENGTHS:
+            start = _fit(
+                *(x[seen], targets[seen], num_outputs, strength, start),
+                tolerance=1e-5,
+            )
+            outputs = x[~seen] @ start[0] + start[1]
+            loss = _loss(outputs, targets[~seen])
+            losses[strength] += loss.item() * int((~seen).sum())
+    return min(losses, key=losses.__getitem__)
+
+
+def _fit(x, targets, num_outputs, strength, start=None, tolerance=1e-9):
+    """Weights (D, n) and bias (n,) of one fit."""
+    if targets.is_floating_point():
+        targets = targets.double()
+        center, middle = x.mean(dim=0), targets.mean(dim=0)
+        x = x - center
+        penalty = torch.eye(x.shape[1], dtype=x.dtype) / strength
+        weight = torch.linalg.solve(x.T @ x + penalty, x.T @ (targets - middle))
+        return weight, middle - center @ weight
+    if start is None:
+        start = (x.new_zeros(x.shape[1], num_outputs), x.new_zeros(num_outputs))
+    weight, bias = (part.clone().requires_grad_() for part in start)
+    optimizer = torch.optim.LBFGS(
+        [weight, bias],
+        max_iter=2000,
+        tolerance_grad=tolerance,
+        tolerance_change=1e-14,
+        history_size=20,
+        line_search_fn="strong_wolfe",
+    )
+
+    def closure():
+        optimizer.zero_grad()
+        loss = _loss(x @ weight + bias, targets)
+        loss = loss + weight.square().sum() / (2 * strength * len(x))
+        loss.backward()
+        return loss
+
+    with torch.enable_grad():
+        optimizer.step(closure)
+    return weight.detach(), bias.detach()
+
+
+def _loss(outputs, targets):
+    """Mean squared error, or cross-entropy with classes of equal weight."""
+    if targets.is_floating_point():
+        return (outputs - targets).square().mean()
+    counts = torch.bincount(targets, minlength=outputs.shape[1])
+    seen = (counts > 0).sum()
+    weights = (len(targets) / (seen * counts.clamp(min=1))).to(outputs)
+    losses = torch.nn.functional.cross_entropy(
+        outputs, targets, reduction="none"
+    )
+    return (weights[targets] * losses).mean()

@@ -1,0 +1,288 @@
+"""Features that others computed, read from files.
+
+A reference to a clip's features is a path: a .npy or .safetensors of shape
+(T, D), or a .csv with a row a frame. Or it is ``table.csv#name``: the row of a
+table with a row a clip; or ``all.safetensors#name``: the tensor of that name.
+"""
+
+import csv
+import functools
+import os
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from vavl_sb.utils.errors import MediaError, first_line
+
+EXTENSIONS = (".npy", ".safetensors", ".csv")
+# The column that names a table's clips; without any of these, the first.
+NAMES = ("name", "clip", "file", "filename", "id")
+# What OpenFace and openSMILE write beside features.
+NO_FEATURES = (
+    *("frame", "face_id", "timestamp", "confidence", "success"),
+    *("start", "end", "frametime"),
+)
+# What a name in a table may end with.
+MEDIA = re.compile(r"\.(wav|flac|mp3|mp4|avi|flv|mov|mkv|webm|npy|csv)$", re.I)
+LOOKED_AT = 20
+
+
+def split_reference(reference: str | Path) -> tuple[str, str | None]:
+    """Path of a reference, and the clip's name in that table or None.
+
+    Arguments
+    ---------
+    reference : str or Path
+        See the top of this file.
+
+    Returns
+    -------
+    path : str
+    name : str or None
+
+    Example
+    -------
+    >>> split_reference("units.csv#01-01"), split_reference("a/clip#1.npy")
+    (('units.csv', '01-01'), ('a/clip#1.npy', None))
+    """
+    text = os.fspath(reference)
+    for extension in (".csv", ".safetensors"):
+        path, mark, name = text.partition(f"{extension}#")
+        if mark:
+            return path + extension, name
+    return text, None
+
+
+def read_features(reference: str | Path) -> np.ndarray:
+    """Reads the features of a clip.
+
+    Arguments
+    ---------
+    reference : str or Path
+        See the top of this file. Of a .csv with names above its columns,
+        those that OpenFace and openSMILE write beside features (frame,
+        timestamp, ...) are left out, as are rows of OpenFace without success.
+
+    Returns
+    -------
+    np.ndarray
+        float32, shape (T, D), T at least 1; a single vector is one frame.
+
+    Raises
+    ------
+    MediaError
+        In one line: the file or the row cannot be had, has another shape, no
+        frame, or a number that is not finite.
+    """
+    path, name = split_reference(reference)
+    kind = os.path.splitext(path)[1].lower()
+    if kind not in EXTENSIONS:
+        raise MediaError(
+            f"{path}: no file of features; give a {', '.join(EXTENSIONS)}"
+        )
+    try:
+        if kind == ".npy":
+            frames = np.load(path, allow_pickle=False)
+        elif kind == ".safetensors":
+            frames = _read_tensor(path, name)
+        else:
+            frames = _read_rows(path, name)
+    except MediaError:
+        raise
+    except OSError as error:
+        reason = error.strerror or first_line(error)
+        raise MediaError(f"{path}: cannot be read ({reason})") from None
+    except (ValueError, EOFError, csv.Error, SafetensorError) as error:
+        raise MediaError(
+            f"{path}: no features can be read from it ({first_line(error)})"
+        ) from None
+    frames = frames[None] if frames.ndim == 1 else frames
+    if frames.ndim != 2 or frames.dtype.kind not in "fiub":
+        raise MediaError(
+            f"{reference}: must be numbers of shape (T, D), not {frames.dtype} "
+            f"{frames.shape}"
+        )
+    if frames.size == 0:
+        raise MediaError(f"{reference}: there is no frame in it")
+    if not np.isfinite(frames).all():
+        raise MediaError(
+            f"{reference}: has NaN or infinity in it; leave such frames out"
+        )
+    return frames.astype(np.float32)
+
+
+def _read_tensor(path, name):
+    """A tensor of a .safetensors: the one of a name, or the only one."""
+    with safe_open(path, framework="pt") as file:
+        names = list(file.keys())
+        if name is None and len(names) != 1:
+            raise MediaError(
+                f"{path}: holds {len(names)} tensors; name one as {path}#NAME"
+            )
+        if name is not None and name not in names:
+            raise MediaError(f"{path}: has no {name}")
+        return file.get_tensor(names[0] if name is None else name).numpy()
+
+
+def _read_rows(path, name):
+    """The frames of a .csv, or the row of a clip."""
+    header, rows = _read_csv(path, os.stat(path).st_mtime_ns)
+    lowered = [column.lower() for column in header or ()]
+    if name is not None:
+        column = _name_column(path, header)
+        rows = [row for row in rows if row[1][column : column + 1] == [name]]
+        if len(rows) != 1:
+            found = (
+                f"has {name} {len(rows)} times" if rows else f"has no {name}"
+            )
+            raise MediaError(f"{path}: {found}; a table has a row a clip")
+    elif "success" in lowered:
+        column = lowered.index("success")
+        rows = [row for row in rows if row[1][column].strip() not in ("0", "")]
+    width = len(header or (rows and rows[0][1]) or ())
+    kept = [
+        i
+        for i in range(width)
+        if not (header and lowered[i] in NO_FEATURES)
+        and not (name is not None and i == _name_column(path, header))
+    ]
+    return np.array([_numbers(path, row, kept, width) for row in rows])
+
+
+def _numbers(path, row, kept, width):
+    """The numbers of a row."""
+    line, cells = row
+    if len(cells) != width:
+        raise MediaError(
+            f"{path}, line {line}: {len(cells)} cells, not {width}"
+        )
+    try:
+        return [float(cells[i]) for i in kept]
+    except ValueError as error:
+        raise MediaError(
+            f"{path}, line {line}: {first_line(error)}; of a table with a row "
+            f"a clip, name one as {path}#NAME"
+        ) from None
+
+
+@functools.lru_cache(maxsize=4)
+def _read_csv(path, changed):
+    """Column names, or None, and (line, cells) of each row, of a .csv."""
+    del changed  # So that a file that was written anew is read anew.
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        first = file.readline()
+        file.seek(0)
+        delimiter = max(",;\t", key=first.count)
+        reader = csv.reader(file, delimiter=delimiter)
+        rows = [(reader.line_num, row) for row in reader if row]
+    words = [not _is_number(cell) for cell in rows[0][1]] if rows else []
+    if sum(words) > len(words) / 2:
+        return [name.strip() for name in rows[0][1]], rows[1:]
+    return None, rows
+
+
+def _is_number(text):
+    """Whether a cell holds a number."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _name_column(path, header):
+    """Which column of a table names its clips."""
+    if not header:
+        raise MediaError(f"{path}: has no names above its columns")
+    lowered = [name.lower() for name in header]
+    return next((lowered.index(name) for name in NAMES if name in lowered), 0)
+
+
+def find_features(path: str | Path) -> dict[str, list[str]]:
+    """The clips that a folder of files, or a table, has features of.
+
+    Arguments
+    ---------
+    path : str or Path
+        A folder with a .npy, .safetensors or .csv a clip, at any depth, which
+        bears the clip's name. Or a table: a .csv with a row a clip, or a
+        .safetensors with a tensor a clip.
+
+    Returns
+    -------
+    dict
+        Name to references, absolute; several where a clip stands there twice.
+
+    Raises
+    ------
+    MediaError
+        In one line: there are none.
+    """
+    path, found = os.path.abspath(path), {}
+    if os.path.isdir(path):
+        for file in sorted(Path(path).rglob("*")):
+            if file.suffix.lower() in EXTENSIONS and file.is_file():
+                found.setdefault(file.stem, []).append(str(file))
+    else:
+        for name in _table_names(path):
+            clip = MEDIA.sub("", name.replace("\\", "/").rpartition("/")[2])
+            found.setdefault(clip, []).append(f"{path}#{name}")
+    if not found:
+        raise MediaError(
+            f"{path}: no features in it; give a folder with a .npy, "
+            ".safetensors or .csv a clip, or a table"
+        )
+    return found
+
+
+def _table_names(path: str) -> Sequence[str]:
+    """The names of a table's clips, as it has them."""
+    try:
+        if path.lower().endswith(".safetensors"):
+            with safe_open(path, framework="pt") as file:
+                return list(file.keys())
+        if path.lower().endswith(".csv"):
+            header, rows = _read_csv(path, os.stat(path).st_mtime_ns)
+            column = _name_column(path, header)
+            return [row[column] for _, row in rows if len(row) > column]
+    except (OSError, UnicodeDecodeError, csv.Error, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or first_line(error)
+        raise MediaError(f"{path}: cannot be read ({reason})") from None
+    raise MediaError(
+        f"{path}: no folder and no table of features; give a folder, a .csv or "
+        "a .safetensors"
+    )
+
+
+def feature_dim(path: str | Path) -> int:
+    """How many numbers the frames of a folder or a table have.
+
+    Arguments
+    ---------
+    path : str or Path
+        As for :func:`find_features`.
+
+    Returns
+    -------
+    int
+        What most of the first clips have; the others will be left out.
+
+    Raises
+    ------
+    MediaError
+        In one line: none of them can be read.
+    """
+    dims: Counter[int] = Counter()
+    fault = None
+    for references in list(find_features(path).values())[:LOOKED_AT]:
+        try:
+            dims[read_features(references[0]).shape[1]] += 1
+        except MediaError as error:
+            fault = error
+    if not dims:
+        raise fault or MediaError(f"{path}: no features in it")
+    return dims.most_common(1)[0][0]
