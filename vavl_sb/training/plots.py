@@ -72,7 +72,8 @@ def reliability_diagram(
     """
     stats = {head: c for head, c in stats.items() if len(c)}
     figure, panels = make_figure(2.9 * len(stats) + 0.3, 3.7, len(stats))
-    for axes, (head, collected) in zip(np.ravel(panels), stats.items()):
+    panels = np.ravel(panels).tolist()
+    for axes, (head, collected) in zip(panels, stats.items()):
         axes.plot([0, 1], [0, 1], color="black", linewidth=0.8, zorder=0)
         logits, targets = collected.stacked()
         temperature = temperatures.get(head, 1.0)
@@ -96,7 +97,7 @@ def reliability_diagram(
         axes.set_xlabel("confidence")
         axes.grid(alpha=0.3)
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), fontsize=8)
-    np.ravel(panels)[0].set_ylabel("share that is right")
+    panels[0].set_ylabel("share that is right")
     save_figure(figure, path)
 
 
