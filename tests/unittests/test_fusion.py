@@ -7,6 +7,7 @@ import pytest
 import speechbrain as sb
 import torch
 from safetensors.torch import load_file
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import log_loss
 from sklearn.model_selection import GridSearchCV, PredefinedSplit
@@ -33,7 +34,13 @@ from vavl_sb.lobes.fusion import NETWORKS, make_network
 from vavl_sb.lobes.vavl import VAVL, AudioVisualNetwork
 from vavl_sb.lobes.visual_encoder import VisualEncoder
 from vavl_sb.nnet.attribute_scale import AttributeScale
-from vavl_sb.nnet.regression import STRENGTHS, fit_linear
+from vavl_sb.nnet.regression import (
+    SCALES,
+    SHRINKAGES,
+    STRENGTHS,
+    fit_discriminant,
+    fit_linear,
+)
 from vavl_sb.training.export import export_model
 from vavl_sb.training.init_from_pretrained import fit_to_features
 from vavl_sb.utils.errors import EncoderError, VAVLError
@@ -231,7 +238,14 @@ def test_modality_dropout_is_for_training_alone(name):
 
 
 # The parts of a network that each update moves.
+VISUAL, AUDIO = (
+    tuple(f"{name}_branch.{part}" for part in ("proj", "enc", "pred", "recon"))
+    for name in ("visual", "audio")
+)
 MOVES = {
+    ("vavl_linear", "visual"): (*VISUAL, "shared"),
+    ("vavl_linear", "audio"): (*AUDIO, "shared"),
+    ("vavl_linear", "audiovisual"): ("audiovisual_head.",),
     ("late", "visual"): ("visual_branch.",),
     ("late", "audio"): ("audio_branch.",),
     ("uavm", "visual"): ("visual_branch.", "shared.", "prediction_head."),
@@ -380,6 +394,116 @@ def test_the_strength_is_the_best_for_speakers_that_were_not_seen():
     )
     assert STRENGTHS[0] < found < STRENGTHS[-1]
     assert found == search.best_params_["C"]
+
+
+def with_groups(count=120, dim=5):
+    """Noisy features of three classes, balanced, and eight speakers."""
+    generator = torch.Generator().manual_seed(0)
+    targets = torch.arange(count) % 3
+    x = torch.randn(count, dim, generator=generator)
+    x[:, :3] += torch.nn.functional.one_hot(targets, 3)
+    x = x * torch.arange(1.0, dim + 1)
+    return x, targets, [f"s{i // 15}" for i in range(count)]
+
+
+def scikit_learn_s_discriminants(x, targets, shrinkage):
+    model = LinearDiscriminantAnalysis(
+        solver="lsqr", shrinkage=shrinkage, priors=[1 / 3] * 3
+    )
+    return model.fit(x.double().numpy(), targets.numpy())
+
+
+def test_discriminants_are_scikit_learn_s():
+    x, targets, groups = with_groups()
+    weight, bias, shrinkage, scale = fit_discriminant(x, targets, 3, groups)
+    model = scikit_learn_s_discriminants(x, targets, shrinkage)
+    ours = ((x.double() @ weight.T + bias) / scale).numpy()
+    theirs = model.decision_function(x.double().numpy())
+    # Up to what all classes share.
+    theirs = theirs - theirs.mean(axis=1, keepdims=True)
+    assert np.allclose(ours - ours.mean(axis=1, keepdims=True), theirs)
+
+
+def test_discriminants_are_shrunk_as_is_best_for_unseen_speakers():
+    x, targets, groups = with_groups()
+    fold = np.array([int(name[1:]) % 4 for name in groups])
+    losses = {}
+    for shrinkage in SHRINKAGES:
+        for held_out in range(4):
+            seen = fold != held_out
+            model = scikit_learn_s_discriminants(
+                x[seen], targets[seen], shrinkage
+            )
+            scores = model.decision_function(x[~seen].double().numpy())
+            for scale in SCALES:
+                said = torch.tensor(scale * scores).softmax(-1).numpy()
+                key = shrinkage, scale
+                loss = log_loss(targets[~seen], said, labels=[0, 1, 2])
+                losses[key] = losses.get(key, 0.0) + loss
+    _, _, *chosen = fit_discriminant(x, targets, 3, groups)
+    # Their classes are not quite balanced in a part: another prior, a bit.
+    assert losses[tuple(chosen)] <= min(losses.values()) + 0.02
+
+
+def test_more_features_than_clips_change_no_discriminant_by_their_order():
+    x, targets, groups = with_groups(dim=300)
+    weight, bias, *chosen = fit_discriminant(x, targets, 3, groups)
+    turned = torch.linalg.qr(torch.randn(300, 300, dtype=torch.float64)).Q
+    other, same, *again = fit_discriminant(
+        x.double() @ turned, targets, 3, groups
+    )
+    assert chosen == again
+    assert torch.allclose(other @ turned.T, weight, atol=1e-8)
+    assert torch.allclose(same, bias)
+
+
+@pytest.mark.parametrize("fuse", ["product", "head", "both"])
+def test_vavl_linear_is_the_mean_of_its_two_models(fuse):
+    net = make("vavl_linear", fuse=fuse)
+    with torch.no_grad():
+        for parameter in net.linear.parameters():
+            parameter.normal_()
+    inputs = (
+        *(torch.randn(3, 7, AUDIO_DIM), torch.ones(3)),
+        *(torch.randn(3, 5, VISUAL_DIM), torch.tensor([1.0, 0.6, 0.0])),
+    )
+    alone = make("vavl")
+    alone.load_state_dict(net.state_dict(), strict=False)
+    alone, linear = alone.eval()(*inputs), net.linear(*inputs)
+    out = net.eval()(*inputs)
+    for head in DIMS:
+        mean = (getattr(alone, head) + getattr(linear, head)) / 2
+        assert torch.allclose(getattr(out, head), mean)
+    product = (out.audio + out.visual)[:2] / 2
+    expected = {
+        "product": product,
+        "head": alone.audiovisual[:2],
+        "both": (product + alone.audiovisual[:2]) / 2,
+    }
+    assert torch.allclose(out.audiovisual[:2], expected[fuse])
+    assert not out.audiovisual[2].any()
+
+
+def test_vavl_linear_learns_as_vavl_and_is_fitted_as_linear(tmp_path):
+    net, alone = make("vavl_linear"), make("vavl")
+    fused, plain = (
+        ready(make_brain(tmp_path / name, net=one))
+        for name, one in (("fused", net), ("plain", alone))
+    )
+    train = with_speakers(items(["av", "a", "v", "av"] * 3))
+    fit_to_features(net, train, AttributeScale())
+    fitted = copy(net.linear)
+    batch = EmotionBatch(list(train))
+    for brain in (fused, plain):
+        torch.manual_seed(1)
+        brain.fit_batch(batch)
+    for name, value in alone.state_dict().items():
+        assert torch.equal(value, net.state_dict()[name])
+    assert not moved(net.linear, fitted)
+    reference = make("linear", discriminant=True)
+    fit_to_features(reference, train, AttributeScale())
+    for name, value in reference.state_dict().items():
+        assert torch.equal(value, net.linear.state_dict()[name])
 
 
 def test_linear_fusion_is_scored_without_an_epoch_of_training(tmp_path):

@@ -91,6 +91,8 @@ _NETWORK = {
     "modality_dropout": _SHARE,
     "feature_noise": _number(0, 1000),
     "strength": _or_null(_number(1e-12, 1e12)),
+    "discriminant": _BOOLEAN,
+    "fuse": _one_of("product", "head", "both"),
 }
 _NETWORKS = tuple(path.rpartition(".")[2] for path in NETWORKS.values())
 

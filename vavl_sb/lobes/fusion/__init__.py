@@ -13,6 +13,7 @@ from vavl_sb.utils.errors import VAVLError
 # What `--fusion` takes, and the class behind each.
 NETWORKS = {
     "vavl": "vavl_sb.lobes.vavl.VAVL",
+    "vavl_linear": "vavl_sb.lobes.fusion.linear.VAVLLinear",
     "late": "vavl_sb.lobes.fusion.late.LateFusion",
     "uavm": "vavl_sb.lobes.fusion.late.UAVM",
     "auxformer": "vavl_sb.lobes.fusion.mult.AuxFormer",

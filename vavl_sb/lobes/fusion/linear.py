@@ -6,10 +6,11 @@ import torch
 from torch import nn
 
 from vavl_sb.lobes.fusion.late import MeanOfHeads
-from vavl_sb.lobes.vavl import MODALITIES
+from vavl_sb.lobes.vavl import MODALITIES, VAVL, VAVLOutput
 from vavl_sb.nnet.masking import PresentRows, masked_statistics
 from vavl_sb.nnet.normalization import InputNormalization
-from vavl_sb.nnet.regression import fit_linear
+from vavl_sb.nnet.regression import fit_discriminant, fit_linear
+from vavl_sb.utils.errors import VAVLError
 from vavl_sb.utils.logger import get_logger
 
 logger = get_logger(__name__)
@@ -32,6 +33,10 @@ class LinearFusion(MeanOfHeads):
     strength : float
         Inverse penalty C; None: chosen by cross-validation over the training
         speakers, for each modality.
+    discriminant : bool
+        Whether a linear discriminant analysis of the same features has the
+        same say in classes: the mean of the two models' logits is itself
+        linear. Its covariance within the classes is also how speakers differ.
 
     Example
     -------
@@ -53,9 +58,10 @@ class LinearFusion(MeanOfHeads):
         visual_dim: int = 1408,
         num_outputs: int = 6,
         strength: float | None = None,
+        discriminant: bool = False,
     ):
         super().__init__()
-        self.strength = strength
+        self.strength, self.discriminant = strength, discriminant
         for modality, dim in zip(MODALITIES, (audio_dim, visual_dim)):
             branch = nn.ModuleDict(
                 {
@@ -98,17 +104,100 @@ class LinearFusion(MeanOfHeads):
         weight, bias, strength = fit_linear(
             x, targets, self.num_outputs, self.strength, speakers
         )
-        branch["standardize"].mean.copy_(mean)
-        branch["standardize"].deviation.copy_(deviation)
-        branch["prediction_head"].weight.copy_(weight)
-        branch["prediction_head"].bias.copy_(bias)
         logger.info(
             "Fitted the %s regression to %d clips, C = %g",
             *(modality, len(x), strength),
         )
+        if self.discriminant and not targets.is_floating_point():
+            other, shift, shrinkage, scale = fit_discriminant(
+                x, targets, self.num_outputs, speakers
+            )
+            weight, bias = (weight + other) / 2, (bias + shift) / 2
+            logger.info(
+                "Beside it, discriminants: shrinkage %g, logits x %g",
+                *(shrinkage, scale),
+            )
+        branch["standardize"].mean.copy_(mean)
+        branch["standardize"].deviation.copy_(deviation)
+        branch["prediction_head"].weight.copy_(weight)
+        branch["prediction_head"].bias.copy_(bias)
 
     def predict(self, modality: str, rows: PresentRows) -> torch.Tensor:
         """Predicts from one modality; see the base class."""
         branch = self.get_submodule(f"{modality}_branch")
         statistics = masked_statistics(rows.features, rows.padding_mask)
         return branch["prediction_head"](branch["standardize"](statistics))
+
+
+class VAVLLinear(VAVL):
+    """VAVL beside linear models, for corpora of hundreds of clips.
+
+    Such a corpus has more features than clips, and models in closed form learn
+    from it what a network does not, and the other way round. Each modality has
+    a :class:`LinearFusion` with discriminants; VAVL is trained by its own
+    losses, as if it were alone. In use (eval mode) a head's logits are the mean
+    of the two; with both modalities, the mean over the audio and the visual
+    head, the geometric mean of their probabilities, for which no pairs are
+    needed. For attributes all are means of values.
+
+    Arguments
+    ---------
+    fuse : str
+        What predicts from both: "product" of the two modalities' heads; "head",
+        VAVL's audio-visual head; or "both", the mean of those two.
+    **settings
+        As of :class:`vavl_sb.lobes.vavl.VAVL`.
+
+    Example
+    -------
+    >>> net = VAVLLinear(10, 12, num_outputs=6, d_model=16).eval()
+    >>> out = net(torch.rand(2, 7, 10), visual=torch.rand(2, 5, 12))
+    >>> torch.allclose(out.audiovisual, (out.audio + out.visual) / 2)
+    True
+    """
+
+    def __init__(
+        self,
+        audio_dim: int = 1024,
+        visual_dim: int = 1408,
+        num_outputs: int = 6,
+        fuse: str = "product",
+        **settings,
+    ):
+        sizes = (audio_dim, visual_dim, num_outputs)
+        super().__init__(*sizes, **settings)
+        if fuse not in ("product", "head", "both"):
+            raise VAVLError(f"fuse: must be product, head or both, not {fuse}")
+        self.fuse = fuse
+        self.linear = LinearFusion(*sizes, discriminant=True)
+
+    def fit_statistics(self, *arguments, **named) -> None:
+        """As :meth:`LinearFusion.fit_statistics`."""
+        self.linear.fit_statistics(*arguments, **named)
+
+    def forward(
+        self,
+        audio: torch.Tensor | None = None,
+        audio_lens: torch.Tensor | None = None,
+        visual: torch.Tensor | None = None,
+        visual_lens: torch.Tensor | None = None,
+        freeze_backbone: bool = False,
+        detach_pair: bool = False,
+    ) -> VAVLOutput:
+        """As of VAVL; in eval mode with the linear models' say."""
+        inputs = (audio, audio_lens, visual, visual_lens)
+        out = super().forward(*inputs, freeze_backbone, detach_pair)
+        if self.training:
+            return out
+        linear = self.linear(*inputs)
+        for modality in MODALITIES:
+            if getattr(out, modality) is not None:
+                own, other = getattr(out, modality), getattr(linear, modality)
+                setattr(out, modality, (own + other) / 2)
+        if out.audiovisual is not None and self.fuse != "head":
+            product = (out.audio + out.visual) / 2
+            # Rows of clips that lack a modality hold 0.
+            product = product * out.audiovisual.any(dim=-1, keepdim=True)
+            both = (product + out.audiovisual) / 2
+            out.audiovisual = product if self.fuse == "product" else both
+        return out
