@@ -16,7 +16,8 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -139,16 +140,14 @@ def prepare_cremad(
     )
     label_file = label_csv or os.path.join(data_folder, VOTES)
 
-    def read_labels():
-        """Clip ids and labels, from where the arguments say."""
-        if acted:
-            clips = {clip for group in media.values() for clip in group}
-            return [
-                (clip, ClipLabels(clip[:4], {"emotion": parse_name(clip)[1]}))
-                for clip in sorted(clips)
-            ]
-        return (read_released if label_csv else read_votes)(label_file, report)
-
+    read_labels: Callable = partial(read_votes, label_file, report)
+    if label_csv:
+        read_labels = partial(read_released, label_file, report)
+    elif acted:
+        names = sorted({clip for group in media.values() for clip in group})
+        labels = {c: {"emotion": parse_name(c)[1]} for c in names}
+        clips = {c: ClipLabels(c[:4], found) for c, found in labels.items()}
+        read_labels = clips.items
     prepare_corpus(
         data_folder,
         (save_json_train, save_json_valid, save_json_test),
@@ -172,13 +171,9 @@ def prepare_cremad(
 
 
 def released_partitions() -> dict:
-    """The speaker lists released with VAVL (arXiv 2305.07216).
+    """The speaker lists released with VAVL (arXiv 2305.07216), "1" to "5".
 
-    Returns
-    -------
-    dict
-        "1" to "5" to {"train", "valid", "test": speakers}; who neither
-        validates nor tests trains.
+    Who neither validates nor tests trains.
 
     Example
     -------
@@ -194,21 +189,12 @@ def released_partitions() -> dict:
 
 
 def parse_name(stem: str) -> tuple[str, str]:
-    """Takes a clip's name apart.
+    """Takes a clip's name apart: its id, and the acted emotion of CLASSES.
 
-    Arguments
-    ---------
-    stem : str
-        A file's name without its extension: ACTOR_SENTENCE_EMOTION_LEVEL.
-
-    Returns
-    -------
-    clip : str
-        The clip's id, which is the stem but for one misnamed official file;
-        it starts with the actor's four digits.
-    emotion : str
-        The acted emotion, one of CLASSES. CorpusError, with the reason for
-        the report as its text, if the name cannot be read.
+    The id is the name without extension, ACTOR_SENTENCE_EMOTION_LEVEL, but for
+    one misnamed official file; it starts with the actor's four digits.
+    CorpusError, with the reason for the report as its text, if the name cannot
+    be read.
 
     Example
     -------
@@ -232,20 +218,11 @@ def _identify(path):
 
 
 def majority(votes: Sequence[float]) -> str | None:
-    """The class with more than half of the votes.
+    """The class with more than half of the votes; None if there is none.
 
-    This is the rule that the labels released with VAVL agree with: half of
-    the votes are not enough.
-
-    Arguments
-    ---------
-    votes : sequence of float
-        Votes, or their shares, in the order of CLASSES.
-
-    Returns
-    -------
-    str or None
-        The class, or None if there is none.
+    ``votes``, or their shares, are in the order of CLASSES. This is the rule
+    that the labels released with VAVL agree with: half of the votes are not
+    enough.
 
     Example
     -------
@@ -262,21 +239,10 @@ def majority(votes: Sequence[float]) -> str | None:
 def read_votes(
     path: str, report: PrepareReport
 ) -> Iterator[tuple[str, ClipLabels]]:
-    """Reads the audio-visual votes of the official table.
+    """Reads the audio-visual votes of ``processedResults/tabulatedVotes.csv``.
 
-    Arguments
-    ---------
-    path : str
-        ``processedResults/tabulatedVotes.csv``.
-    report : PrepareReport
-        Is told of rows that cannot be used.
-
-    Yields
-    ------
-    clip : str
-        Its id.
-    labels : ClipLabels
-        `emotion`, where there is a majority, and the six shares of votes.
+    Gives a clip's id and its labels: `emotion`, where there is a majority, and
+    the six shares of votes. The report is told of rows that cannot be used.
     """
     for where, row in read_table(path, (*VOTE_COLUMNS, "fileName")):
         # The row number's column has no name in the official table.
@@ -294,22 +260,11 @@ def read_votes(
 def read_released(
     path: str, report: PrepareReport
 ) -> Iterator[tuple[str, ClipLabels]]:
-    """Reads a label CSV as released with VAVL: soft labels and a split.
+    """Reads a label CSV as released with VAVL, ``label_consensus_N.csv``.
 
-    Arguments
-    ---------
-    path : str
-        ``label_consensus_N.csv``.
-    report : PrepareReport
-        Is told of rows that cannot be used.
-
-    Yields
-    ------
-    clip : str
-        Its id.
-    labels : ClipLabels
-        `emotion`, the class of the highest share, the six shares as the file
-        has them, and the split.
+    Gives a clip's id and its labels: `emotion`, the class of the highest share,
+    the six shares as the file has them, and the split. The report is told of
+    rows that cannot be used.
     """
     columns = ("FileName", *CLASSES, "SpkrID", "Split_Set")
     for where, row in read_table(path, columns):
@@ -335,20 +290,10 @@ def read_released(
 def read_ceiling(data_folder: str, task: str) -> dict | None:
     """How high a score can be, by the votes of the official table.
 
-    Arguments
-    ---------
-    data_folder : str
-        The corpus.
-    task : str
-        "classification" or "regression".
-
-    Returns
-    -------
-    dict or None
-        By what people were shown ("audio", "visual", "audiovisual"), the
-        :func:`~vavl_sb.dataio.label_ceiling.vote_ceiling` of all clips of the
-        table, or for regression the ``rating_ceiling`` of the shares; None
-        without a table of whole numbers of votes.
+    By what people were shown ("audio", "visual", "audiovisual"), the
+    :func:`~vavl_sb.dataio.label_ceiling.vote_ceiling` of all clips of the
+    table, or for regression the ``rating_ceiling`` of the shares; None
+    without a table of whole numbers of votes.
     """
     path = os.path.join(data_folder, VOTES)
     if not os.path.isfile(path):

@@ -34,6 +34,7 @@ import math
 import os
 import re
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 
@@ -81,7 +82,6 @@ def prepare_msp_improv(
     partition: int | str = 1,
     label_csv: str | None = None,
     task: str = "regression",
-    csv_activation: str = "flipped",
     audio_features: str | None = None,
     visual_features: str | None = None,
     withhold_audio: float = 0.0,
@@ -114,9 +114,6 @@ def prepare_msp_improv(
     task : str
         "regression": clips with all three ratings. "classification": clips
         rated angry, happy, neutral or sad.
-    csv_activation : str
-        "flipped": in the CSV, EmoAct 5 is very active, as in the released
-        files. "raw": there, 1 is very active, and it is turned here.
     audio_features, visual_features : str, optional
         A folder with a file of features a clip, or a table of them, in place
         of sound or picture; see :mod:`vavl_sb.utils.feature_files`.
@@ -130,10 +127,6 @@ def prepare_msp_improv(
     """
     if skip_prep:
         return
-    if csv_activation not in ("flipped", "raw"):
-        raise CorpusError(
-            f"csv_activation: must be flipped or raw, not {csv_activation!r}"
-        )
     if label_csv and task == "classification":
         raise CorpusError(
             f"label_csv: {label_csv} has ratings, no classes: leave it out, so "
@@ -154,18 +147,13 @@ def prepare_msp_improv(
     )
     label_file = str(label_csv or find_ratings(data_folder))
 
-    def read_labels():
-        """Clip ids and labels, from where the arguments say."""
-        if label_csv:
-            return read_released(label_file, report, csv_activation)
-        return read_ratings(label_file, report)
-
+    read = read_released if label_csv else read_ratings
     prepare_corpus(
         data_folder,
         (save_json_train, save_json_valid, save_json_test),
         media,
         speakers,
-        read_labels,
+        partial(read, label_file, report),
         CLASSES if task == "classification" else ATTRIBUTES,
         report,
         target=PERCEIVED.get(task, ""),
@@ -176,7 +164,6 @@ def prepare_msp_improv(
         partition=str(partition),
         label_csv=str(label_csv) if label_csv else None,
         task=task,
-        csv_activation=csv_activation,
         withhold_audio=withhold_audio,
         withhold_visual=withhold_visual,
         seed=seed,
@@ -184,17 +171,12 @@ def prepare_msp_improv(
 
 
 def partitions() -> dict:
-    """The splits of MSP-IMPROV, by session.
+    """The splits of MSP-IMPROV, by session: name to the speakers of each split.
 
     A session is the dialogue of one woman and one man who are in no other, so
     that no actor is in two sets. 1 to 5 were released with VAVL (arXiv
     2305.07216); "session1" to "session6" leave that session out to test, and
     validate on the next (1 follows 6).
-
-    Returns
-    -------
-    dict
-        Name to {"train", "valid", "test": list of speakers}.
 
     Example
     -------
@@ -220,22 +202,11 @@ def partitions() -> dict:
 
 
 def parse_name(stem: str) -> tuple[str, str, int]:
-    """Takes a clip's name apart.
+    """Takes a clip's name, in any case, apart: clip, speaker and session.
 
-    Arguments
-    ---------
-    stem : str
-        A file's name without its extension, in any case.
-
-    Returns
-    -------
-    clip : str
-        The clip's id: the name in upper case, starting with MSP.
-    speaker : str
-        "F01" to "F06" or "M01" to "M06".
-    session : int
-        1 to 6. CorpusError, with the reason for the report as its text, if
-        the name cannot be read.
+    The clip's id is the name in upper case, starting with MSP; the speaker "F01"
+    to "F06" or "M01" to "M06". CorpusError, with the reason for the report as its
+    text, if the name cannot be read.
 
     Example
     -------
@@ -259,16 +230,8 @@ def _identify(path):
 def find_ratings(data_folder: str) -> str:
     """Finds the file of the official ratings.
 
-    Arguments
-    ---------
-    data_folder : str
-        The corpus.
-
-    Returns
-    -------
-    str
-        ``Evalution.txt`` (the release spells it so) or ``Evaluation.txt``, in
-        any case, at the top or one folder below. CorpusError if there is none.
+    ``Evalution.txt`` (the release spells it so) or ``Evaluation.txt``, in any
+    case, at the top or one folder below. CorpusError if there is none.
     """
     for place in ("*", "*/*"):
         for path in sorted(glob.glob(place, root_dir=data_folder)):
@@ -284,23 +247,12 @@ def find_ratings(data_folder: str) -> str:
 def read_ratings(
     path: str, report: PrepareReport
 ) -> Iterator[tuple[str, ClipLabels]]:
-    """Reads the official ratings.
+    """Reads the official ratings, as :func:`find_ratings` finds them.
 
-    Arguments
-    ---------
-    path : str
-        As :func:`find_ratings` finds it. A clip has a line ``NAME.avi; N;
-        A:2.4; V:3.2 ; D:3.0 ; N:3.6;``; lines of single raters follow it, of
-        which :func:`read_ceiling` makes use.
-    report : PrepareReport
-        Is told of lines whose name cannot be read.
-
-    Yields
-    ------
-    clip : str
-        Its id.
-    labels : ClipLabels
-        `session`, `emotion` where it is one of CLASSES, and the ratings.
+    A clip has a line ``NAME.avi; N; A:2.4; V:3.2 ; D:3.0 ; N:3.6;``; lines of
+    single raters follow it and are not used. Gives a clip's id and its labels:
+    `session`, `emotion` where it is one of CLASSES, and the ratings. The report
+    is told of lines whose name cannot be read.
     """
     # A stray byte in a rater's line must not matter.
     with open(path, encoding="utf-8-sig", errors="replace") as file:
@@ -325,18 +277,10 @@ def _texts(fields):
 def read_ceiling(data_folder: str) -> dict | None:
     """How high a score can be, by the lines of the single raters.
 
-    Arguments
-    ---------
-    data_folder : str
-        The corpus.
-
-    Returns
-    -------
-    dict or None
-        Under "audiovisual", which is what the raters were shown, the
-        :func:`~vavl_sb.dataio.label_ceiling.rating_ceiling`; None without
-        ratings of two raters of any clip. Which end of the scale is very
-        active does not matter to it.
+    Under "audiovisual", which is what the raters were shown, the
+    :func:`~vavl_sb.dataio.label_ceiling.rating_ceiling`; None without ratings of
+    two raters of any clip. Which end of the scale is very active does not
+    matter to it.
     """
     clips: list[list] = []
     try:
@@ -365,33 +309,18 @@ def read_ceiling(data_folder: str) -> dict | None:
 
 
 def read_released(
-    path: str, report: PrepareReport, csv_activation: str = "flipped"
+    path: str, report: PrepareReport
 ) -> Iterator[tuple[str, ClipLabels]]:
-    """Reads a label CSV as released with VAVL: ratings and a split.
+    """Reads a label CSV as released with VAVL, ``labels_consensus_N.csv``.
 
-    Arguments
-    ---------
-    path : str
-        ``labels_consensus_N.csv``.
-    report : PrepareReport
-        Is told of rows whose name cannot be read.
-    csv_activation : str
-        "flipped": EmoAct is arousal, 5 being very active, as in the released
-        files. "raw": 1 is very active, as in the official ratings.
-
-    Yields
-    ------
-    clip : str
-        Its id.
-    labels : ClipLabels
-        `session`, the ratings, and the split.
+    Gives a clip's id and its labels: `session`, the ratings, and the split. The
+    report is told of rows whose name cannot be read.
     """
     columns = ("FileName", *COLUMNS, "SpkrID", "Gender", "Split_Set")
     for where, row in read_table(path, columns):
         stem = re.sub(r"(?i)\.(wav|avi)$", "", row["FileName"] or "")
         texts = {column: row[column] or "" for column in COLUMNS}
-        raw = csv_activation == "raw"
-        for clip, labels in _labels(stem, texts, raw, where, report):
+        for clip, labels in _labels(stem, texts, False, where, report):
             sex, session = labels.spk_id[0], labels.fields["session"]
             own = (str(session), {"F": "Female", "M": "Male"}[sex])
             if (row["SpkrID"], row["Gender"]) != own:

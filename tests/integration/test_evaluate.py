@@ -400,53 +400,40 @@ def test_without_pairs_the_one_modality_is_scored_alone(
     assert "missing: skipped, no clip has both sound and a face" in out
 
 
-def one_line(capsys, *words):
-    error = capsys.readouterr().err
-    lines = [x for x in error.splitlines() if x.startswith("vavl: ")]
-    assert len(lines) == 1 and "Traceback" not in error, error
-    assert all(word in lines[0] for word in words), lines[0]
-
-
 def test_bad_input_gets_one_line(
     model_folder, manifest, corpus, tmp_path, capsys
 ):
-    out = ("--output", tmp_path / "out")
-    root = ("--data_root", corpus)
-
-    assert evaluate(model_folder, "nowhere.json", *out) == 1
-    one_line(capsys, "nowhere.json")
-
-    assert evaluate(model_folder, manifest, *out) == 1
-    one_line(capsys, "prepare_report.json", "--data_root")
-
     entries = json.loads(manifest.read_text())
     clip = list(entries)[3]
     entries[clip]["emotion"] = "bored"
-    path = write(tmp_path / "labels.json", entries)
-    assert evaluate(model_folder, path, *out, *root) == 1
-    one_line(capsys, "labels.json", clip, "bored")
-
-    assert evaluate(model_folder, write(tmp_path / "e.json", {}), *out) == 1
-    one_line(capsys, "e.json", "no clip")
-
-    args = (model_folder, manifest, *out, *root)
-    assert evaluate(*args, "--conditions", "fog") == 1
-    one_line(capsys, "--conditions", "fog", "noise")
-
-    assert evaluate(*args, "--noise", "hum.wav") == 1
-    one_line(capsys, "--noise", "--conditions")
-
-    assert evaluate(*args, "--noise", "hum.wav", "--conditions", "noise") == 1
-    one_line(capsys, "hum.wav")
-
+    labels = write(tmp_path / "labels.json", entries)
+    empty = write(tmp_path / "e.json", {})
     blocked = tmp_path / "file"
     blocked.write_text("")
-    args = (model_folder, manifest, *root, "--output", blocked / "in")
-    assert evaluate(*args) == 1
-    one_line(capsys, str(blocked), "cannot be written")
-
-    assert evaluate(model_folder, manifest, "--data_root", "/no", *out) == 1
-    one_line(capsys, "none of the 7 clips", "--data_root")
+    root, noise = ("--data_root", corpus), ("--noise", "hum.wav")
+    for words, said in (
+        (("nowhere.json",), ["nowhere.json"]),
+        ((manifest,), ["prepare_report.json", "--data_root"]),
+        ((labels, *root), ["labels.json", clip, "bored"]),
+        ((empty,), ["e.json", "no clip"]),
+        ((manifest, "--conditions", "fog"), ["--conditions", "fog", "noise"]),
+        ((manifest, *noise), ["--noise", "--conditions"]),
+        ((manifest, *noise, "--conditions", "noise"), ["hum.wav"]),
+        (
+            (manifest, *root, "--output", blocked / "in"),
+            [str(blocked), "cannot be written"],
+        ),
+        (
+            (manifest, "--data_root", "/no"),
+            ["none of the 7 clips", "--data_root"],
+        ),
+    ):
+        out = ("--output", tmp_path / "out")
+        assert evaluate(model_folder, *out, *words) == 1
+        error = capsys.readouterr().err
+        lines = [x for x in error.splitlines() if x.startswith("vavl: ")]
+        assert len(lines) == 1 and "Traceback" not in error, error
+        assert all(word in lines[0] for word in said), lines[0]
 
 
 def test_the_recorded_folder_stands_for_data_root(

@@ -347,16 +347,6 @@ def test_a_broken_file_is_named_and_stops_nothing(corpus, kind, spoil, fault):
     assert str(this(lost)) in report["left_out"][reason]["clips"][lost]
 
 
-def test_a_clone_without_lfs_says_so(corpus):
-    for clip in VOTES:
-        corpus.wav(clip).write_bytes(LFS_POINTER)
-        corpus.flv(clip).write_bytes(LFS_POINTER)
-    text = corpus.refusal()
-    assert text.startswith("the train split is empty")
-    assert "7 audio file is a Git LFS pointer and video file is" in text
-    assert "prepare_report.json" in text
-
-
 def test_names_that_are_no_clips(corpus):
     for name in ("1001_DFA_XYZ_XX.wav", "1001.wav", "._1001_DFA_ANG_XX.wav"):
         corpus.copy("a.wav", "AudioWAV", name)

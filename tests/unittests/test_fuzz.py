@@ -11,10 +11,8 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 from hypothesis import (
     HealthCheck,
-    assume,
     example,
     given,
     settings,
@@ -36,7 +34,6 @@ from vavl_sb.dataio.preparation import (  # noqa: E402
     recorded_folder,
 )
 from vavl_sb.features.cache import ContentIndex, read_index  # noqa: E402
-from vavl_sb.lobes.vavl import VAVL  # noqa: E402
 from vavl_sb.utils.errors import CorpusError, VAVLError  # noqa: E402
 from vavl_sb.utils.files import write_json  # noqa: E402
 
@@ -246,59 +243,3 @@ def test_any_name_of_a_file(name):
         if found is not None:
             # A name that is taken can be a key, and is read the same again.
             assert parse(name) == found and name.isascii()
-
-
-# The network: rows of any length.
-
-
-@pytest.fixture(scope="module")
-def net():
-    torch.manual_seed(0)
-    return VAVL(
-        audio_dim=5,
-        visual_dim=4,
-        num_outputs=3,
-        d_model=16,
-        encoder_layers=1,
-        shared_layers=1,
-    ).eval()
-
-
-LENGTHS = st.floats(0, 1, width=32)
-
-
-@fuzz(max_examples=40)
-@given(data=st.data())
-def test_any_relative_lengths(net, data):
-    rows = data.draw(st.integers(1, 4))
-    inputs, seed = {}, data.draw(st.integers(0, 2**31))
-    generator = torch.Generator().manual_seed(seed)
-    for name, dim in (("audio", 5), ("visual", 4)):
-        frames = data.draw(st.integers(1, 12))
-        inputs[name] = torch.randn(rows, frames, dim, generator=generator)
-        inputs[f"{name}_lens"] = torch.tensor(
-            data.draw(st.lists(LENGTHS, min_size=rows, max_size=rows))
-        )
-    with torch.no_grad():
-        together = net(**inputs)
-    assume(together.audio is not None or together.visual is not None)
-    for name in ("audio", "visual"):
-        batch, lens = inputs[name], inputs[f"{name}_lens"]
-        found = getattr(together, name)
-        if found is None:
-            assert not (lens > 0).any()
-            continue
-        assert found.shape == (rows, 3) and torch.isfinite(found).all()
-        for row in range(rows):
-            if lens[row] == 0:
-                assert not found[row].any()
-                continue
-            # Alone, without its padding.
-            exact = float(lens[row]) * batch.shape[1]
-            assume(abs(exact % 1 - 0.5) > 1e-4)  # half a frame: either way
-            valid = max(1, round(exact))
-            with torch.no_grad():
-                alone = net(**{name: batch[row : row + 1, :valid]})
-            assert torch.allclose(
-                getattr(alone, name)[0], found[row], atol=1e-5
-            )

@@ -279,7 +279,6 @@ def test_missing_ratings(corpus):
 @pytest.mark.parametrize(
     "arguments, part",
     [
-        ({"csv_activation": "x"}, "csv_activation: must be flipped or raw"),
         (
             {"task": "classification", "label_csv": "x.csv"},
             "x.csv has ratings, no classes",
@@ -319,11 +318,6 @@ def test_a_released_csv_is_flipped_already(corpus, label_csv):
     for clip, entry in all_entries(splits).items():
         official[clip].pop("emotion", None)
         assert entry == official[clip]
-    entries = corpus.entries(
-        label_csv=label_csv, partition=2, csv_activation="raw"
-    )
-    for clip, entry in entries.items():
-        assert entry["arousal"] == pytest.approx(RATINGS[clip][1], abs=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -112,7 +112,7 @@ def test_predict_names_a_clip_that_fails(hostile_model, capsys, tmp_path):
 def test_predict_json_is_json_for_every_reader(
     hostile_model, odd_clip, capsys, monkeypatch
 ):
-    def predict(*_):
+    def predict(*_, **__):
         return Emotion("audio", attributes={HOSTILE: np.nan, "b": -np.inf})
 
     monkeypatch.setattr(hostile_model, "predict_file", predict)

@@ -13,6 +13,7 @@ import sys
 import tracemalloc
 import types
 import zipfile
+import zlib
 
 import pytest
 import torch
@@ -308,29 +309,47 @@ def long(number):
 
 
 TENSOR = tensor_pickle()[3 + len(text("w")) : -2]  # without the dictionary
+
+
+def test_storages_that_share_their_bytes(tmp_path):
+    """One entry's header and data stand within another's data."""
+    data, path = bytes(4000), tmp_path / "f.pt"
+    inner = zipfile.ZipInfo("archive/data/1")
+    inner.file_size = inner.compress_size = len(data)
+    inner.CRC = zlib.crc32(data)
+    count = {"numel": b"M\xe8\x03", "size": b"M\xe8\x03"}  # 1000
+    first = tensor_pickle(**count)[3 + len(text("w")) : -2]
+    second = first.replace(text("0"), text("1"))
+    pairs = text("w") + first + text("v") + second
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", b"\x80\x02}(" + pairs + b"u.")
+        archive.writestr("archive/data/0", inner.FileHeader() + data)
+        outer = archive.getinfo("archive/data/0")
+        inner.header_offset = outer.header_offset + 30 + len(outer.filename)
+        archive.filelist.append(inner)
+        archive.NameToInfo[inner.filename] = inner
+    with pytest.raises(EncoderError, match="more in its storages|[Oo]verlap"):
+        read_tensors(path)
+
+
 MODULE = b"cx\nNet\n)\x81"
 SET = b"cbuiltins\nset\n"
 LIST = b"](" + b"K\x01" * 100_000 + b"e"
 # Each by its pickle. What is kept back stands in the memo, at 0 or 1, and what
 # is not needed in a list below.
+DEEP = b"])q\x00a" + b"h\x00h\x00\x86q\x00a" * 60
 HOSTILE = {
     "three million tuples as a key": b"})" + b"\x85" * 3_000_000 + b"Ns.",
     "100,000 tuples as a key": b"})" + b"\x85" * 100_000 + b"Ns.",
-    "300 bytes without end": b"])q\x00a"
-    + b"h\x00h\x00\x86q\x00a" * 60
-    + b"}h\x00Ns.",
-    "the same in a set": b"])q\x00a"
-    + b"h\x00h\x00\x86q\x00a" * 60
-    + SET
-    + b"]h\x00a\x85R.",
-    "the same as a storage's name": b"])q\x00a"
-    + b"h\x00h\x00\x86q\x00a" * 60
+    "300 bytes without end": DEEP + b"}h\x00Ns.",
+    "the same in a set": DEEP + SET + b"]h\x00a\x85R.",
+    "the same as a storage's name": DEEP
     + b"("
     + text("storage")
     + b"ctorch\nFloatStorage\nh\x00"
     + text("cpu")
     + b"K\x04tQ.",
-    "the same called": b"])q\x00a" + b"h\x00h\x00\x86q\x00a" * 60 + b"h\x00)R.",
+    "the same called": DEEP + b"h\x00)R.",
     "numbers of one hash": b"}("
     + b"".join(long(i * (2**61 - 1)) + b"N" for i in range(1, 100_000))
     + b"u.",

@@ -10,15 +10,7 @@ from vavl_sb.utils.text import say
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
-    """Adds the command to the command line.
-
-    Arguments
-    ---------
-    commands : argparse._SubParsersAction
-        From ``add_subparsers`` of the program's parser.
-    """
-    from vavl_sb.evaluation import NAMES
-
+    """Adds the command to the command line."""
     parser = commands.add_parser(
         "evaluate",
         help="score a model, also where information is missing or partial",
@@ -33,8 +25,8 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         "--conditions",
         nargs="*",
         metavar="NAME",
-        help=f"of {', '.join(NAMES)}; no name for all of them "
-        "(default: score the clips as they are only)",
+        help="such as missing or noise; no name for all of them (default: "
+        "score the clips as they are only)",
     )
     parser.add_argument(
         "--data_root",
@@ -65,15 +57,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 def run(options: argparse.Namespace) -> int:
     """Scores the model, prints a table and writes the files.
 
-    Arguments
-    ---------
-    options : argparse.Namespace
-        What :func:`add_parser` describes.
-
-    Returns
-    -------
-    int
-        Exit status, 0: clips that fail are counted, and the rest goes on.
+    Clips that fail are counted, and the rest goes on.
     """
     from vavl_sb.dataio.preparation import read_target
     from vavl_sb.evaluation.corruption import choose_conditions, make_noise

@@ -16,7 +16,6 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from numbers import Real
 from pathlib import Path
 
 from tqdm import tqdm
@@ -52,18 +51,10 @@ LFS_POINTER = b"version https://git-lfs"
 class ClipLabels:
     """What a corpus says of one clip.
 
-    Arguments
-    ---------
-    spk_id : str
-        Who speaks.
-    fields : dict
-        The labels, as they will stand in the clip's manifest entry.
-    missing : dict
-        Task to ``(reason, detail)``, for a task that it has no label for.
-    where : str
-        File and line.
-    split : str or None
-        "train", "valid" or "test", where the labels say.
+    ``fields`` are the labels, as they will stand in the clip's manifest entry;
+    ``missing`` maps a task that it has no label for to (reason, detail);
+    ``where`` is file and line, ``split`` "train", "valid" or "test", where the
+    labels say.
     """
 
     spk_id: str
@@ -78,16 +69,10 @@ _groups = functools.partial(defaultdict, dict)
 
 @dataclasses.dataclass
 class PrepareReport:
-    """What a prepare script left out, and why.
+    """What a prepare script left out, and why: reason to {clip: one line}.
 
-    Arguments
-    ---------
-    left_out : dict
-        Reason to {clip: detail in one line}: clips that are in no manifest.
-    one_modality : dict
-        Likewise: clips that are kept with one modality.
-    noted : dict
-        Likewise: remarks on clips that are kept as they are.
+    ``left_out`` are clips that are in no manifest, ``one_modality`` clips that
+    are kept with one, ``noted`` remarks on clips that are kept as they are.
 
     Example
     -------
@@ -123,24 +108,13 @@ def find_media(
 ) -> dict[str, dict[str, str]]:
     """Finds the media files of a corpus, at any depth; links are followed.
 
-    Arguments
-    ---------
-    data_folder : str
-        The corpus.
-    identify : callable
-        A file's path below the corpus to its kind and its clip's id; None for
-        one that is no clip's, CorpusError with the reason for a clip whose
-        name cannot be read.
-    report : PrepareReport
-        Is told of files that are not used.
-    layout : str
-        What the folder must have in it, for the error.
+    ``identify`` turns a file's path below the corpus into its kind and its
+    clip's id; it gives None for one that is no clip's, and raises a CorpusError
+    with the reason for a clip whose name cannot be read. ``layout`` is what the
+    folder must have in it, for the error.
 
-    Returns
-    -------
-    dict
-        Kind ("audio" and "video" at least) to {clip id: path below the
-        corpus, with slashes}. CorpusError, in one line, if there is no clip.
+    Gives kind ("audio" and "video" at least) to {clip id: path below the corpus,
+    with slashes}. CorpusError, in one line, if there is no clip.
     """
     media = defaultdict(dict, {kind: {} for kind in MEDIA_KINDS})
     paths = glob.glob("**", root_dir=data_folder, recursive=True)
@@ -176,19 +150,11 @@ def add_features(
 ) -> None:
     """Puts features that others computed in place of files.
 
-    Arguments
-    ---------
-    media : dict
-        Kind to {clip id: path}, from :func:`find_media`. Gets a kind for each
-        path that is given; the files that it replaces are taken out.
-    clip_of : callable
-        The name of a file of features, or of a table's row, to the clip's id;
-        CorpusError with the reason for a name that cannot be read.
-    report : PrepareReport
-        Is told of features that are not used.
-    **paths : str or None
-        ``audio_features``, ``visual_features``: a folder or a table, see
-        :func:`vavl_sb.utils.feature_files.find_features`; None for none.
+    ``media`` gets a kind for each path that is given (``audio_features``,
+    ``visual_features``: a folder or a table, see
+    :func:`vavl_sb.utils.feature_files.find_features`); the files that it
+    replaces are taken out. ``clip_of`` turns the name of a file of features, or
+    of a table's row, into the clip's id, or raises a CorpusError with the reason.
     """
     for kind, path in paths.items():
         if path is None:
@@ -211,22 +177,11 @@ def add_features(
 
 
 def read_table(path: str, columns: Iterable[str]) -> Iterator[tuple[str, dict]]:
-    """Reads a CSV of labels that must have some columns.
+    """Reads a CSV of labels that must have some columns, in any order.
 
-    Arguments
-    ---------
-    path : str
-        The file.
-    columns : iterable of str
-        Their names, in any order; `Split_Set` must be one of SPLIT_SETS.
-
-    Yields
-    ------
-    where : str
-        File and line.
-    row : dict
-        Column to text; None in a row that is too short. CorpusError, in one
-        line, if the file is not such a CSV.
+    Gives file and line, and {column: text}, with None in a row that is too
+    short; `Split_Set` must be one of SPLIT_SETS. CorpusError, in one line, if
+    the file is not such a CSV.
     """
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
@@ -255,21 +210,11 @@ def read_partition(
 ) -> dict[str, set[str]]:
     """The speakers of each split.
 
-    Arguments
-    ---------
-    partition : int or str
-        A name in `released`, or the path of a JSON file ``{"train":
-        [speakers], "valid": [...], "test": [...]}``; `valid` may be empty.
-    released : dict
-        The corpus's own partitions: name to such lists.
-    speaker : callable
-        What a JSON file may call a speaker, as text, to the speaker's id.
-
-    Returns
-    -------
-    dict
-        Split to set of speaker ids. CorpusError, in one line, if `partition`
-        is neither, the file cannot be used, or a speaker is in two lists.
+    ``partition`` is a name in ``released``, the corpus's own lists, or the path
+    of a JSON file ``{"train": [speakers], "valid": [...], "test": [...]}``, where
+    `valid` may be empty; ``speaker`` turns what such a file may call a speaker
+    into its id. CorpusError, in one line, if it is neither, the file cannot be
+    used, or a speaker is in two lists.
     """
     if str(partition) in released:
         lists = released[str(partition)]
@@ -437,17 +382,7 @@ def _fingerprint(data_folder, media, speakers, label_file, arguments):
 
 
 def digest_files(paths: Iterable[str]) -> list[str]:
-    """The SHA-256 of each of some files.
-
-    Arguments
-    ---------
-    paths : iterable of str
-
-    Returns
-    -------
-    list of str
-        "missing" for a file that cannot be read.
-    """
+    """The SHA-256 of each of some files; "missing" if it cannot be read."""
     digests = []
     for path in paths:
         try:
@@ -471,16 +406,8 @@ def _is_prepared(save_report, mark, manifests):
 def recorded_folder(folder: str) -> str:
     """Where the corpus of a prepared folder is, by its report.
 
-    Arguments
-    ---------
-    folder : str or Path
-        A run's output folder, with manifests and prepare_report.json in it.
-
-    Returns
-    -------
-    str
-        What ``{data_root}`` stands for in the manifests. ManifestError, in
-        one line, if no report says so.
+    That is what ``{data_root}`` stands for in the manifests. ManifestError, in
+    one line, if no report says so.
     """
     path = os.path.join(folder, REPORT)
     try:
@@ -495,16 +422,8 @@ def recorded_folder(folder: str) -> str:
 def read_target(folder: str | Path) -> dict:
     """What the labels of a prepared folder are, and how high a score can be.
 
-    Arguments
-    ---------
-    folder : str or Path
-        A run's output folder.
-
-    Returns
-    -------
-    dict
-        ``target`` and ``ceiling``, as :func:`prepare_corpus` was given them;
-        None for what no report in the folder says.
+    ``target`` and ``ceiling``, as :func:`prepare_corpus` was given them; None
+    for what no report in the folder says.
     """
     try:
         report = read_json(os.path.join(folder, REPORT))
@@ -644,17 +563,15 @@ def _inspect(path, kind):
             return f"{kind} file is a Git LFS pointer", advice
         info = probe(path)
     except (OSError, MediaError) as error:
-        return f"{kind} file is unreadable", " ".join(
-            f"{path}: {error}".split()
-        )
+        return f"{kind} file is unreadable", f"{path}: {error}"
     if not (info.has_audio if kind == "audio" else info.has_video):
         return f"{kind} file has no {kind} stream", path
     duration = info.audio_duration if kind == "audio" else info.video_duration
-    if duration is None or not 0 < duration < float("inf"):
-        return f"{kind} file has no length", f"{path}: {duration} s"
+    if duration == 0:
+        return f"{kind} file has no length", path
     if info.truncated:
         return f"{kind} file is truncated", f"{path}: ends at {duration:.2f} s"
-    return float(duration)
+    return duration
 
 
 def _check_splits(splits, speakers, report, save_report):
@@ -721,8 +638,7 @@ def withhold(
         ("withhold_audio", "audio", withhold_audio),
         ("withhold_visual", "visual", withhold_visual),
     ):
-        number = isinstance(share, Real) and not isinstance(share, bool)
-        if not number or not 0 <= share < 1:
+        if type(share) not in (int, float) or not 0 <= share < 1:
             raise CorpusError(f"{name}: must be in [0, 1), not {share!r}")
         rows = entries.values()
         having = sum(find_source(row, modality) is not None for row in rows)

@@ -51,21 +51,9 @@ def hub_options(kwargs: dict) -> dict:
 def model_folder(source: str | Path, **options) -> Path:
     """A local folder with the model, fetched from the hub where needed.
 
-    Arguments
-    ---------
-    source : str or Path
-        A folder that a run exported, the run's own folder, or a hub id.
-    **options
-        As for :func:`fetch_model`.
-
-    Returns
-    -------
-    Path
-
-    Raises
-    ------
-    EncoderError
-        In one line: there is no model.
+    The source is a folder that a run exported, the run's own folder, or a hub
+    id; options are those of :func:`fetch_model`. EncoderError, in one line:
+    there is no model.
     """
     folder, blobs = Path(source), None
     if not folder.is_dir():
@@ -90,19 +78,9 @@ def refuse_links(folder: str | Path, blobs: str | Path | None = None) -> None:
     """Refuses a model with a link that leaves its folder.
 
     It would have another file of this machine read as a part of the model,
-    or sent to the hub.
-
-    Arguments
-    ---------
-    folder : str or Path
-        With the model.
-    blobs : str or Path
-        Another folder that files may lead to: that of the hub's cache.
-
-    Raises
-    ------
-    EncoderError
-        In one line: which link, or what else is neither file nor folder.
+    or sent to the hub. Files may lead into ``blobs`` too, that of the hub's
+    cache. EncoderError, in one line: which link, or what else is neither file
+    nor folder.
 
     Example
     -------
@@ -145,30 +123,11 @@ def fetch_model(
 ) -> Path:
     """Folder of a model on the hub, downloaded or from the hub's cache.
 
-    Without a network (or with HF_HUB_OFFLINE=1) it is what the cache has.
-
-    Arguments
-    ---------
-    source : str
-        Such as "someone/vavl-crema-d".
-    revision : str
-        Branch, tag or commit; None for the main branch.
-    token : str or bool
-        Of an account that may read the model; None for that of `hf auth
-        login` or HF_TOKEN, where there is one.
-    local_files_only : bool
-        Never ask the hub, only its cache.
-    cache_dir : str or Path
-        The cache; None for HF_HUB_CACHE or the default.
-
-    Returns
-    -------
-    Path
-
-    Raises
-    ------
-    EncoderError
-        In one line: why it cannot be had.
+    Without a network (or with HF_HUB_OFFLINE=1, or ``local_files_only``) it is
+    what the cache has, ``cache_dir`` or HF_HUB_CACHE. A revision is a branch, a
+    tag or a commit; a token that of an account that may read the model, None for
+    that of `hf auth login` or HF_TOKEN. EncoderError, in one line: why it cannot
+    be had.
     """
     from huggingface_hub import snapshot_download
 
@@ -206,28 +165,9 @@ def send_model(
 ) -> str:
     """Sends a model's folder to the hub, where its repository is made.
 
-    Arguments
-    ---------
-    folder : str or Path
-        With the model; only :data:`FILES` are sent.
-    repo_id : str
-        Such as "someone/vavl-crema-d".
-    private : bool
-        Whether a new repository is private; None as the account has it.
-    token : str
-        Of an account that may write; None for that of `hf auth login`.
-    api : huggingface_hub.HfApi
-        None: one with this token.
-
-    Returns
-    -------
-    str
-        Address of the model.
-
-    Raises
-    ------
-    VAVLError
-        In one line: why it cannot be sent.
+    Only :data:`FILES` are sent. Whether a new repository is private is as the
+    account has it for None; so is the token that of `hf auth login`. Gives the
+    address of the model. VAVLError, in one line: why it cannot be sent.
     """
     from huggingface_hub import HfApi
 
@@ -257,14 +197,7 @@ def send_model(
 def reason(error: BaseException) -> str:
     """Why the hub did not do what it was asked, in one line.
 
-    Arguments
-    ---------
-    error : BaseException
-        From huggingface_hub, whose texts say what to do.
-
-    Returns
-    -------
-    str
+    In huggingface_hub's own words, which say what to do.
     """
     from huggingface_hub import constants
 

@@ -83,20 +83,7 @@ def load_parts(
 
 
 def check_dims(net: torch.nn.Module, extractor: FeatureExtractor) -> None:
-    """Refuses a model whose encoders are not those of its network.
-
-    Arguments
-    ---------
-    net : AudioVisualNetwork
-        The network.
-    extractor : vavl_sb.features.extractor.FeatureExtractor
-        With the encoders.
-
-    Raises
-    ------
-    EncoderError
-        In one line.
-    """
+    """Refuses a model whose encoders are not those of its network."""
     for modality in MODALITIES:
         given = extractor.dim(modality)
         wanted = net.settings[f"{modality}_dim"]
@@ -109,15 +96,10 @@ def check_dims(net: torch.nn.Module, extractor: FeatureExtractor) -> None:
 
 
 def read_weights(module: torch.nn.Module) -> None:
-    """Reads all weights into memory.
+    """Reads all weights of a network or of encoders into memory.
 
     Loaders map files of weights, whose pages come from the disk when a clip
     first needs them: in the middle of the first answer.
-
-    Arguments
-    ---------
-    module : torch.nn.Module
-        Network or encoders.
     """
     for tensor in (*module.parameters(), *module.buffers()):
         # Others (lazy, quantized) need not come from a file at all.

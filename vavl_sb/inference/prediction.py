@@ -137,19 +137,9 @@ def select_head(parts: list, modality: str = "auto") -> str | None:
 def mean_outputs(parts: list) -> dict:
     """Each head's output for a clip: the mean over its chunks.
 
-    Weighted by how long each chunk lasts. It is the logits of classes that are
-    averaged, so that a chunk with a clear emotion counts for more than one
-    that is undecided.
-
-    Arguments
-    ---------
-    parts : list of (float, dict)
-        Weight of each chunk, and head to output, a tensor.
-
-    Returns
-    -------
-    dict
-        Head to output; that of a single chunk is unchanged.
+    ``parts`` are each chunk's seconds and its outputs by head. Weighted by how
+    long each chunk lasts. It is the logits of classes that are averaged, so that
+    a chunk with a clear emotion counts for more than one that is undecided.
 
     Example
     -------
@@ -172,20 +162,9 @@ def to_prediction(
 ) -> Emotion:
     """The heads' outputs with names.
 
-    Arguments
-    ---------
-    head : str
-        From :func:`select_head`.
-    outputs : dict
-        Head to logits of classes or values of attributes, shape (n,).
-    task : str
-        "classification" or "regression".
-    labels : list of str
-        Names of the n classes or attributes.
-
-    Returns
-    -------
-    Emotion
+    ``outputs`` are logits of classes or values of attributes, shape (n,), by
+    head; ``labels`` the names of the n; ``head`` comes from
+    :func:`select_head`.
     """
     named: dict[str, dict[str, Any]] = {}
     for name, values in outputs.items():
@@ -203,14 +182,8 @@ def to_prediction(
 def why_no_head(modality: str, has: set[str], trained: tuple) -> str:
     """Why no head has a prediction for a clip, to stand after its name.
 
-    Arguments
-    ---------
-    modality : str
-        What was asked for.
-    has : set
-        Of "audio" and "visual": what the clip has.
-    trained : sequence of str
-        Heads that have learned.
+    ``has`` is what the clip has of "audio" and "visual", ``trained`` the heads
+    that have learned.
 
     Example
     -------

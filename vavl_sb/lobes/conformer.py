@@ -16,12 +16,7 @@ from speechbrain.lobes.models.transformer.Conformer import (
     ConformerEncoder,
     ConvolutionModule,
 )
-from speechbrain.nnet.activations import Swish
-from speechbrain.nnet.attention import (
-    PositionalwiseFeedForward,
-    RelPosEncXL,
-    RelPosMHAXL,
-)
+from speechbrain.nnet.attention import RelPosEncXL, RelPosMHAXL
 from torch import nn
 from torch.nn import functional as F
 
@@ -184,25 +179,6 @@ class RelativeAttention(RelPosMHAXL):
         return flat.unflatten(-1, (frames, step))[..., :frames]
 
 
-class FeedForward(PositionalwiseFeedForward):
-    """SpeechBrain's feed-forward module, without turning its input around."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Applies the module.
-
-        Arguments
-        ---------
-        x : torch.Tensor
-            Frames, shape (B, T, input_size).
-
-        Returns
-        -------
-        torch.Tensor
-            Same shape.
-        """
-        return self.ffn(x)
-
-
 class MaskedConformerEncoder(nn.Module):
     """Conformer layers with relative positions, exact under any padding.
 
@@ -254,13 +230,6 @@ class MaskedConformerEncoder(nn.Module):
                 d_model, kernel_size, dropout=dropout
             )
             layer.mha_layer = RelativeAttention(d_model, nhead, dropout)
-            for module in (layer.ffn_module1, layer.ffn_module2):
-                module[1] = FeedForward(
-                    d_ffn,
-                    input_size=d_model,
-                    dropout=dropout,
-                    activation=Swish,
-                )
 
     def forward(
         self, x: torch.Tensor, padding_mask: torch.Tensor | None = None

@@ -39,23 +39,9 @@ def find_folder(
 ) -> Path:
     """Folder of a pretrained encoder, downloaded if it is a hub name.
 
-    Arguments
-    ---------
-    source : str or Path
-        A local folder in the Hugging Face layout, or a name of the hub.
-    save_path : str or Path
-        Where downloads are kept; None for Hugging Face's own cache.
-
-    Returns
-    -------
-    Path
-        It has a readable config.json and weights.
-
-    Raises
-    ------
-    EncoderError
-        In one line: no such folder, no configuration or weights in it, or no
-        way to download it.
+    Downloads are kept in ``save_path``, or in Hugging Face's own cache. The
+    folder has a readable config.json and weights. EncoderError, in one line: no
+    such folder, no configuration or weights in it, or no way to download it.
     """
     folder = Path(source).expanduser()
     if folder.is_file():
@@ -141,17 +127,7 @@ class StrictLobe:
     output_all_hiddens = False
 
     def override_config(self, config):
-        """Cuts the number of layers before any weight is read.
-
-        Arguments
-        ---------
-        config : transformers.PretrainedConfig
-            As read from the folder.
-
-        Returns
-        -------
-        transformers.PretrainedConfig
-        """
+        """Cuts the number of layers before any weight is read."""
         config = super().override_config(config)
         present = getattr(config, self.layers_key)
         wanted = self._num_layers or present
@@ -277,13 +253,7 @@ class StrictLobe:
         return self.model.state_dict(), copy.deepcopy(self.config)
 
     def write(self, folder: str) -> None:
-        """Writes a Hugging Face folder.
-
-        Arguments
-        ---------
-        folder : str
-            An existing folder.
-        """
+        """Writes a Hugging Face folder, into one that exists."""
         state, config = self.export_state()
         config.architectures = [type(self.model).__name__]
         config.dtype = "float32"

@@ -130,22 +130,9 @@ PREPROCESSORS: dict[str, dict[str, Check]] = {
 def read_config(folder: str | Path) -> dict[str, Any]:
     """The checked configuration of a pretrained encoder.
 
-    Arguments
-    ---------
-    folder : str or Path
-        In the Hugging Face layout.
-
-    Returns
-    -------
-    dict
-        ``model_type`` and what its constructor gets; ``vavl_sb`` where
-        :meth:`AudioEncoder.export` wrote it.
-
-    Raises
-    ------
-    EncoderError
-        In one line: there is none, it is not one, or it has a value that no
-        encoder of its kind has.
+    ``model_type`` and what its constructor gets; ``vavl_sb`` where
+    :meth:`AudioEncoder.export` wrote it. EncoderError, in one line: there is
+    none, it is not one, or it has a value that no encoder of its kind has.
 
     Example
     -------
@@ -155,9 +142,8 @@ def read_config(folder: str | Path) -> dict[str, Any]:
     >>> read_config(folder)
     {'model_type': 'wavlm', 'hidden_size': 8}
     >>> _ = path.write_text('{"model_type": "wavlm", "auto_map": {}}')
-    >>> read_config(folder)  # doctest: +ELLIPSIS
-    Traceback (most recent call last):
-    vavl_sb.utils.errors.EncoderError: ...config.json: has the key 'auto_map'...
+    >>> read_config(folder)
+    {'model_type': 'wavlm'}
     """
     path = Path(folder) / "config.json"
     if not path.is_file():
@@ -186,22 +172,8 @@ def read_config(folder: str | Path) -> dict[str, Any]:
 def read_preprocessor(folder: str | Path, name: str) -> dict[str, Any]:
     """The checked settings of what stands before a pretrained encoder.
 
-    Arguments
-    ---------
-    folder : str or Path
-        In the Hugging Face layout.
-    name : str
-        The class, of :data:`PREPROCESSORS`.
-
-    Returns
-    -------
-    dict
-        Arguments of that class.
-
-    Raises
-    ------
-    EncoderError
-        In one line, as in :func:`read_config`.
+    Arguments of the class ``name``, of :data:`PREPROCESSORS`. EncoderError, in
+    one line, as in :func:`read_config`.
     """
     path = Path(folder) / "preprocessor_config.json"
     if not path.is_file():

@@ -37,26 +37,12 @@ def import_visual(
 ) -> tuple[Path, list[str]]:
     """Writes the weights of an EfficientNet-B2 as safetensors.
 
-    Arguments
-    ---------
-    source : str or Path
-        HSEmotion's ``enet_b2_8_best.pt`` or another pickled module or state
-        dict of timm's ``tf_efficientnet_b2``, or safetensors.
-    target : str or Path
-        The file to write; None: ``source`` with the ending .safetensors.
-
-    Returns
-    -------
-    target : Path
-        The file, for ``VisualEncoder(weights=target)``.
-    left_out : list of str
-        Names in the source that features do not depend on: the classifier.
-
-    Raises
-    ------
-    EncoderError
-        In one line: what cannot be read, or which names and shapes do not
-        fit. Then nothing is written.
+    The source is HSEmotion's ``enet_b2_8_best.pt`` or another pickled module or
+    state dict of timm's ``tf_efficientnet_b2``, or safetensors; the target, for
+    ``VisualEncoder(weights=target)``, is by default the source with the ending
+    .safetensors. Gives it, and names in the source that features do not depend
+    on: the classifier. EncoderError, in one line: what cannot be read, or which
+    names and shapes do not fit. Then nothing is written.
     """
     source = Path(source)
     target = _new_path(target or source.with_suffix(".safetensors"))
@@ -74,29 +60,14 @@ def import_audio(
     """Writes a Hugging Face folder of a wav2vec 2.0, such as VAVL's
     ``final_wav2vec.pt``.
 
-    Arguments
-    ---------
-    source : str or Path
-        State dict of transformers' ``Wav2Vec2Model`` of any number of layers,
-        alone or within a larger model, by ``torch.save`` or as safetensors.
-    target : str or Path
-        The folder to write; None: ``source`` without its ending.
-    config_folder : str or Path
-        Folder with the config.json of the model, or of one that differs in
-        the number of layers only; None: that of wav2vec2-large-robust.
-
-    Returns
-    -------
-    target : Path
-        The folder, for ``AudioEncoder(source=target)``.
-    left_out : list of str
-        Names in the source that features do not depend on.
-
-    Raises
-    ------
-    EncoderError
-        In one line: what cannot be read, or which names and shapes do not
-        fit. Then nothing is written.
+    The source is a state dict of transformers' ``Wav2Vec2Model`` of any number
+    of layers, alone or within a larger model, by ``torch.save`` or as
+    safetensors; the target, for ``AudioEncoder(source=target)``, is by default
+    the source without its ending. ``config_folder`` has the config.json of the
+    model, or of one that differs in the number of layers only; None: that of
+    wav2vec2-large-robust. Gives the target, and names in the source that
+    features do not depend on. EncoderError, in one line: what cannot be read, or
+    which names and shapes do not fit. Then nothing is written.
     """
     source = Path(source)
     target = _new_path(target or source.with_suffix(""))

@@ -81,12 +81,7 @@ class FaceDescriptor(nn.Module):
         self.register_buffer("window", window, persistent=False)
 
     def settings(self) -> dict:
-        """All that the features depend on.
-
-        Returns
-        -------
-        dict
-        """
+        """All that the features depend on."""
         names = "size places directions reach floor least mean deviation"
         return {
             "kind": GRADIENTS,
@@ -211,15 +206,7 @@ class VisualEncoder(FeatureEncoder):
     def train(self, mode: bool = True) -> "VisualEncoder":
         """Sets the mode; BatchNorm layers stay in eval mode.
 
-        Arguments
-        ---------
-        mode : bool
-            True for training; a frozen encoder stays in eval mode.
-
-        Returns
-        -------
-        VisualEncoder
-            Itself.
+        A frozen encoder stays in eval mode as a whole.
         """
         super().train(mode)
         for module in self.modules():
@@ -228,12 +215,8 @@ class VisualEncoder(FeatureEncoder):
         return self
 
     def settings(self) -> dict:
-        """All settings that features depend on, besides the weights.
-
-        Returns
-        -------
-        dict
-            Model, normalisation and version of this code.
+        """Model, normalisation and version: what features depend on besides the
+        weights.
         """
         if self.is_fixed:
             return self.backbone.settings()
@@ -245,13 +228,7 @@ class VisualEncoder(FeatureEncoder):
         }
 
     def feature_state(self) -> dict[str, torch.Tensor]:
-        """All tensors that features depend on.
-
-        Returns
-        -------
-        dict
-            Names to tensors.
-        """
+        """All tensors that features depend on, by name."""
         return {
             name: tensor
             for name, tensor in self.state_dict().items()
@@ -325,18 +302,8 @@ class VisualEncoder(FeatureEncoder):
     def export(self, folder: str | Path) -> dict:
         """Writes ``visual_encoder.safetensors`` into an exported model's folder.
 
-        Without weights nothing is written.
-
-        Arguments
-        ---------
-        folder : str or Path
-            Made if it does not exist.
-
-        Returns
-        -------
-        dict
-            Arguments with which :class:`VisualEncoder` gives the same features
-            and has the same fingerprint.
+        Without weights nothing is written. Gives the arguments with which
+        :class:`VisualEncoder` gives the same features and has the same fingerprint.
         """
         if self.is_fixed:
             return {}
@@ -347,17 +314,7 @@ class VisualEncoder(FeatureEncoder):
 
 
 def create_backbone(pretrained: bool = False) -> nn.Module:
-    """timm's model, without its classifier.
-
-    Arguments
-    ---------
-    pretrained : bool
-        With the weights for ImageNet, from the hub.
-
-    Returns
-    -------
-    torch.nn.Module
-    """
+    """timm's model without its classifier; pretrained: for ImageNet, by the hub."""
     try:
         import timm
     except ImportError:
@@ -382,24 +339,10 @@ def read_backbone(
 ) -> tuple[dict[str, torch.Tensor], list[str]]:
     """The weights of an EfficientNet-B2 in a file, whatever wrote it.
 
-    Arguments
-    ---------
-    path : str or Path
-        .safetensors or a file of torch.save; names of a timm
-        ``tf_efficientnet_b2``, with or without "module." or "model." before.
-
-    Returns
-    -------
-    tensors : dict
-        Names to tensors, without a classifier.
-    left_out : list of str
-        The other names.
-
-    Raises
-    ------
-    EncoderError
-        In one line: what cannot be read, or which names and shapes do not
-        fit.
+    The file is .safetensors or of torch.save, with the names of a timm
+    ``tf_efficientnet_b2``, "module." or "model." before them or not. Gives
+    tensors without a classifier, and the names that are left out. EncoderError,
+    in one line: what cannot be read, or which names and shapes do not fit.
     """
     found = {}
     for name, tensor in load_tensors(path).items():

@@ -114,12 +114,8 @@ class MaskedLobe(StrictLobe):
     ) -> None:
         """Settings of fine-tuning.
 
-        Arguments
-        ---------
-        freeze_feature_extractor : bool
-            Keep the convolutions below the transformer as they are.
-        spec_augment : bool
-            Mask features at random in training.
+        Whether to keep the convolutions below the transformer as they are, and
+        whether to mask features at random in training.
         """
         if freeze_feature_extractor:
             # Not requires_grad_: transformers would still go back through it.

@@ -75,28 +75,10 @@ class CheckedCheckpointer(Checkpointer):
         name: str | None = None,
         verbosity: int = logging.INFO,
     ) -> Checkpoint | None:
-        """Saves a checkpoint, whole or not at all.
+        """Saves a checkpoint, whole or not at all; arguments as in SpeechBrain.
 
-        Arguments
-        ---------
-        meta : dict
-            Added to the meta file.
-        end_of_epoch : bool
-            Whether the checkpoint is at the end of an epoch.
-        name : str
-            Instead of a name made from the time.
-        verbosity : int
-            Logging level of the line that tells of it.
-
-        Returns
-        -------
-        Checkpoint
-            None in other processes than the main one.
-
-        Raises
-        ------
-        VAVLError
-            In one line: it cannot be written, as on a full disk.
+        None in other processes than the main one. VAVLError, in one line: it cannot
+        be written, as on a full disk.
         """
         with self._refused_in_one_line():
             checkpoint = super().save_checkpoint(
@@ -119,15 +101,8 @@ class CheckedCheckpointer(Checkpointer):
     ) -> None:
         """Saves a checkpoint and deletes others, but not the one before it.
 
-        Arguments
-        ---------
-        *args, **kwargs
-            As in SpeechBrain.
-        importance_keys : iterable of callable
-            Each keeps its best checkpoints.
-        ckpt_predicate : callable
-            Which checkpoints may be deleted. Where it is given, the one before
-            is not kept.
+        Arguments as in SpeechBrain. Where ``ckpt_predicate`` is given, the one
+        before is not kept.
         """
         keys = list(importance_keys)
         if ckpt_predicate is None:
@@ -145,15 +120,7 @@ class CheckedCheckpointer(Checkpointer):
     def recover_if_possible(self, *args, **kwargs) -> Checkpoint | None:
         """Loads the checkpoint that is asked for, of those that are sound.
 
-        Arguments
-        ---------
-        *args, **kwargs
-            As in SpeechBrain: by default the newest.
-
-        Returns
-        -------
-        Checkpoint
-            None if there is none.
+        Arguments as in SpeechBrain: by default the newest. None if there is none.
         """
         # A folder is set aside by one process, and looked at by all after.
         faults: dict[Path, str] = {}

@@ -17,19 +17,9 @@ TERMS = {
 
 
 def corpus_name(name: str, folder: str | Path) -> str:
-    """What the corpus in a folder is, for a model that was trained on it.
+    """What a folder in the layout of a corpus is, for a model's card.
 
-    Arguments
-    ---------
-    name : str
-        The corpus whose layout the folder has.
-    folder : str or Path
-        The corpus.
-
-    Returns
-    -------
-    str
-        The name; of a corpus that vavl_sb has drawn, that it is drawn.
+    Of a corpus that vavl_sb has drawn, that it is drawn.
 
     Example
     -------
@@ -44,17 +34,7 @@ def corpus_name(name: str, folder: str | Path) -> str:
 
 
 def corpus_terms(name: str) -> str | None:
-    """On what terms a corpus is given out.
-
-    Arguments
-    ---------
-    name : str
-        From :func:`corpus_name`, or any other.
-
-    Returns
-    -------
-    str
-        None where it is not known here.
+    """On what terms a corpus is given out; None where it is not known here.
 
     Example
     -------

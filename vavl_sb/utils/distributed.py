@@ -19,12 +19,7 @@ WAIT = datetime.timedelta(seconds=5)
 
 
 def count() -> int:
-    """How many processes work together.
-
-    Returns
-    -------
-    int
-        1 for a program of one process.
+    """How many processes work together; 1 for a program of one process.
 
     Example
     -------
@@ -35,12 +30,7 @@ def count() -> int:
 
 
 def rank() -> int:
-    """Which of the processes this one is.
-
-    Returns
-    -------
-    int
-        From 0, the main process, to :func:`count` - 1.
+    """Which of the processes this one is, from 0, the main process, on.
 
     Example
     -------
@@ -51,17 +41,9 @@ def rank() -> int:
 
 
 def gather(value: Any) -> list:
-    """What every process has; all processes must call it.
+    """What every process has, by rank; all processes must call it.
 
-    Arguments
-    ---------
-    value : any
-        Can be pickled; tensors should be on the CPU.
-
-    Returns
-    -------
-    list
-        The processes' values, by rank; the same on all of them.
+    A value can be pickled; tensors should be on the CPU.
 
     Example
     -------
@@ -81,10 +63,6 @@ def first_to_fail() -> bool:
     When one process ends, the others fail in what they wait for. So that a
     user reads one line and not one from each, only the first speaks.
 
-    Returns
-    -------
-    bool
-
     Example
     -------
     >>> first_to_fail()
@@ -102,16 +80,7 @@ def first_to_fail() -> bool:
 
 
 def is_lost_peer(error: BaseException) -> bool:
-    """Whether an error says that another process is gone.
-
-    Arguments
-    ---------
-    error : RuntimeError
-        From a collective operation of NCCL or gloo, or from anything else.
-
-    Returns
-    -------
-    bool
+    """Whether a collective operation's error says that a process is gone.
 
     Example
     -------

@@ -59,17 +59,7 @@ class EncoderError(VAVLError):
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's text, for errors of one line.
-
-    Arguments
-    ---------
-    error : Exception
-        Any.
-
-    Returns
-    -------
-    str
-        Not empty.
+    """The first line of an error's text, never empty.
 
     Example
     -------
@@ -81,13 +71,7 @@ def first_line(error: BaseException) -> str:
 
 
 def say_error(error: "VAVLError | str") -> None:
-    """Prints a command's error, in one line.
-
-    Arguments
-    ---------
-    error : VAVLError or str
-        What went wrong.
-    """
+    """Prints a command's error, in one line."""
     say(f"vavl: {getattr(error, 'text', error)}", file=sys.stderr)
 
 

@@ -17,17 +17,8 @@ from vavl_sb.utils.text import printable_lines
 def write_atomically(path: str | Path, data: bytes) -> None:
     """Writes a file so that readers see the old one or the new, never a part.
 
-    Arguments
-    ---------
-    path : str or Path
-        Where the file shall stand; missing folders are made.
-    data : bytes
-        What it shall hold.
-
-    Raises
-    ------
-    VAVLError
-        In one line: the disk is full, or the folder cannot be written.
+    Missing folders are made. A VAVLError, in one line, says that the disk is
+    full or the folder cannot be written.
 
     Example
     -------
@@ -68,13 +59,6 @@ def _unwritable(path: str | Path, reason: object) -> VAVLError:
 def write_lines(path: str | Path, lines: list[str]) -> None:
     r"""Writes a text of printable lines, atomically.
 
-    Arguments
-    ---------
-    path : str or Path
-        Where to write.
-    lines : list of str
-        See :func:`vavl_sb.utils.text.printable_lines`.
-
     Example
     -------
     >>> path = getfixture("tmp_path") / "scores.txt"
@@ -86,19 +70,9 @@ def write_lines(path: str | Path, lines: list[str]) -> None:
 
 
 def strict(content: Any, text: Callable = str) -> Any:
-    """What JSON can say of a content: it has no NaN and no infinity.
+    """What JSON can say of a content: None stands for NaN and infinity.
 
-    Arguments
-    ---------
-    content : dict or list
-        What to write as JSON, or a part of it.
-    text : callable
-        From a string in it to what stands in its place.
-
-    Returns
-    -------
-    dict or list
-        The same, with None for NaN and infinity.
+    ``text`` is what to make of each string in it.
 
     Example
     -------
@@ -117,12 +91,9 @@ def strict(content: Any, text: Callable = str) -> Any:
 
 
 def say_json(content: dict | list) -> None:
-    """Prints a command's one JSON document, in ASCII.
+    """Prints a command's one JSON document, in ASCII; see :func:`strict`.
 
-    Arguments
-    ---------
-    content : dict or list
-        What to print, see :func:`strict`. VAVLError if it is nested too deep.
+    VAVLError if it is nested too deep.
 
     Example
     -------
@@ -145,14 +116,7 @@ def say_json(content: dict | list) -> None:
 
 
 def write_json(path: str | Path, content: dict | list) -> None:
-    """Writes JSON, atomically.
-
-    Arguments
-    ---------
-    path : str or Path
-        Where to write.
-    content : dict or list
-        What to write, see :func:`strict`.
+    """Writes JSON, atomically; see :func:`strict`.
 
     Example
     -------
@@ -168,34 +132,14 @@ def write_json(path: str | Path, content: dict | list) -> None:
 def read_json(path: str | Path) -> Any:
     """Reads a JSON file.
 
-    Arguments
-    ---------
-    path : str or Path
-        The file.
-
-    Returns
-    -------
-    dict or list or str or float or int or bool or None
-        What it holds. OSError if it cannot be read, ValueError if it is not
-        JSON in UTF-8, whatever else stands in it.
+    OSError if it cannot be read, ValueError if it is not JSON in UTF-8, whatever
+    else stands in it.
     """
     return parse_json(Path(path).read_text(encoding="utf-8"))
 
 
 def parse_json(text: str, **options) -> Any:
-    """Parses JSON; a ValueError is the only error.
-
-    Arguments
-    ---------
-    text : str
-        The JSON.
-    **options
-        For ``json.loads``.
-
-    Returns
-    -------
-    object
-        As :func:`read_json`.
+    """Parses JSON with ``json.loads``; a ValueError is the only error.
 
     Example
     -------
@@ -214,23 +158,10 @@ def parse_json(text: str, **options) -> Any:
 def write_folder(folder: str | Path) -> Iterator[Path]:
     """A folder to fill, which then takes the place of the one that is meant.
 
-    It stands beside that one, so that the last step is a rename. What a
-    program that was killed has left there is removed.
-
-    Arguments
-    ---------
-    folder : str or Path
-        The folder that is meant; one that is there is replaced.
-
-    Yields
-    ------
-    Path
-        The folder to fill, which is to be made.
-
-    Raises
-    ------
-    VAVLError
-        In one line: the disk is full, or the folder cannot be written.
+    The path that it gives stands beside ``folder`` and is to be made, so that
+    the last step is a rename. A ``folder`` that is there is replaced, and what a
+    program that was killed has left is removed. VAVLError, in one line: the disk
+    is full, or the folder cannot be written.
 
     Example
     -------

@@ -14,23 +14,13 @@ _HELD: dict[str, TextIO] = {}
 
 
 def take_lock(path: str | Path) -> TextIO | None:
-    """Locks a file for this process.
+    """Locks a file for this process, until the file is closed.
 
     The lock is the operating system's: however the process ends, no lock is
     left behind. It is one that child processes do not inherit (``lockf``, not
     ``flock``), since a data loader's workers outlive a killed run by seconds.
-    On a file system without locks all get one.
-
-    Arguments
-    ---------
-    path : str or Path
-        Made if missing; its folder is there.
-
-    Returns
-    -------
-    file
-        Open for reading and writing, locked until it is closed; None where
-        another process has the lock. OSError if it cannot be written.
+    None where another process has the lock; on a file system without locks all
+    get one.
 
     Example
     -------
@@ -60,17 +50,8 @@ def unwritable(folder: str | Path, error: OSError) -> VAVLError:
 def hold_folder(folder: str | Path) -> None:
     """Makes a folder this process's own, until the process ends.
 
-    Under torchrun the main process takes it for all.
-
-    Arguments
-    ---------
-    folder : str
-        Made if missing.
-
-    Raises
-    ------
-    VAVLError
-        In one line: another process has it, or it cannot be written.
+    It is made if missing. Under torchrun the main process takes it for all. A
+    VAVLError, in one line, says that another process has it.
 
     Example
     -------

@@ -14,17 +14,7 @@ class PrintableLogger(base.MultiProcessLoggerAdapter):
     """
 
     def log(self, level: int, msg: str, *args, **kwargs) -> None:
-        """Logs a message; see the base class.
-
-        Arguments
-        ---------
-        level : int
-            As in ``logging``.
-        msg : str
-            The program's own text, with ``%s`` where arguments go.
-        *args, **kwargs
-            As in SpeechBrain; what is no number becomes printable text.
-        """
+        """Logs a message; what is no number among ``args`` is made printable."""
         kwargs.setdefault("stacklevel", 3)  # One deeper than SpeechBrain.
         super().log(level, msg, *map(_shown, args), **kwargs)
 
@@ -38,15 +28,6 @@ def _shown(value: object) -> object:
 
 def get_logger(name: str) -> PrintableLogger:
     r"""A logger for a module.
-
-    Arguments
-    ---------
-    name : str
-        The module's.
-
-    Returns
-    -------
-    PrintableLogger
 
     Example
     -------

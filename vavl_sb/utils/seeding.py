@@ -25,17 +25,6 @@ from vavl_sb.utils import distributed as processes
 def shuffled(clips: Iterable[str], seed: int) -> list[str]:
     """Ids in an order that depends on the seed and the ids alone.
 
-    Arguments
-    ---------
-    clips : iterable of str
-        Ids, in any order.
-    seed : int
-        Chooses the order.
-
-    Returns
-    -------
-    list of str
-
     Example
     -------
     >>> shuffled(["a", "b", "c"], 1) == shuffled(["c", "a", "b"], 1)
@@ -47,18 +36,7 @@ def shuffled(clips: Iterable[str], seed: int) -> list[str]:
 def clip_generator(clip: str, seed: int, purpose: str) -> np.random.Generator:
     """Random numbers for one clip.
 
-    Arguments
-    ---------
-    clip : str
-        Its id.
-    seed : int
-        Chooses the numbers.
-    purpose : str
-        What they are for: two purposes have nothing in common.
-
-    Returns
-    -------
-    numpy.random.Generator
+    What they are for is the ``purpose``: two purposes have nothing in common.
 
     Example
     -------
@@ -98,13 +76,7 @@ class RandomState:
 
     @mark_as_saver
     def save(self, path: str | Path) -> None:
-        """Writes the states.
-
-        Arguments
-        ---------
-        path : str or Path
-            The checkpoint's file.
-        """
+        """Writes the states into a checkpoint's file."""
         name, keys, *rest = np.random.get_state()
         version, internal, gauss_next = random.getstate()
         # As `torch.load` reads them with weights_only.
@@ -120,15 +92,7 @@ class RandomState:
 
     @mark_as_loader
     def load(self, path: str | Path, end_of_epoch: bool) -> None:
-        """Sets the states; within an epoch, see :meth:`go_on` too.
-
-        Arguments
-        ---------
-        path : str or Path
-            The checkpoint's file.
-        end_of_epoch : bool
-            False where the epoch goes on.
-        """
+        """Sets the states; within an epoch, see :meth:`go_on` too."""
         everyone = torch.load(path, map_location="cpu", weights_only=True)
         if processes.rank() < len(everyone):
             states = everyone[processes.rank()]

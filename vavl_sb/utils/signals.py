@@ -39,18 +39,7 @@ def sigterm_raises() -> Iterator[None]:
 
 
 def exit_status(stop: KeyboardInterrupt) -> int:
-    """The shell's number for a program that a signal ended.
-
-    Arguments
-    ---------
-    stop : KeyboardInterrupt
-        What was raised.
-
-    Returns
-    -------
-    int
-        143 for SIGTERM, 130 for Ctrl-C.
-    """
+    """The shell's number for a stop: 143 for SIGTERM, 130 for Ctrl-C."""
     terminated = isinstance(stop, Terminated)
     return 128 + (signal.SIGTERM if terminated else signal.SIGINT)
 

@@ -18,16 +18,8 @@ HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
 def printable(text: str) -> str:
     r"""Text in one line, with what does not show as itself written out.
 
-    Arguments
-    ---------
-    text : str
-        Whatever others wrote.
-
-    Returns
-    -------
-    str
-        A character of the categories in ``HIDDEN`` stands there as ``\x1b``,
-        ``\u202e`` or ``\U000e0001``. All else stays as it is.
+    A character of the categories in ``HIDDEN`` stands there as ``\x1b``,
+    ``\u202e`` or ``\U000e0001``. All else stays as it is.
 
     Example
     -------
@@ -50,16 +42,6 @@ def _escaped(char: str) -> str:
 def printable_lines(lines: Iterable[str]) -> str:
     r"""Lines as one text; none of them can add a line of its own.
 
-    Arguments
-    ---------
-    lines : list of str
-        What shall stand in a line each.
-
-    Returns
-    -------
-    str
-        Each line :func:`printable` and ended.
-
     Example
     -------
     >>> printable_lines(["a", "b\nc"])
@@ -70,13 +52,6 @@ def printable_lines(lines: Iterable[str]) -> str:
 
 def say(*lines: str, file: TextIO | None = None) -> None:
     r"""Prints lines, at once: the one way in which commands print.
-
-    Arguments
-    ---------
-    *lines : str
-        A line each; see :func:`printable_lines`.
-    file : file-like object
-        Where to; None for the standard output.
 
     Example
     -------
@@ -89,15 +64,7 @@ def say(*lines: str, file: TextIO | None = None) -> None:
 def markdown(text: str) -> str:
     r"""Text within a line or a cell of Markdown, which it cannot leave.
 
-    Arguments
-    ---------
-    text : str
-        Whatever others wrote.
-
-    Returns
-    -------
-    str
-        :func:`printable`, without links, HTML, code, or further cells.
+    It is :func:`printable`, without links, HTML, code, or further cells.
 
     Example
     -------

@@ -76,21 +76,10 @@ class _Made:
 def read_tensors(path: str | Path) -> dict[str, torch.Tensor]:
     """All tensors of a file by name, as ``state_dict()`` would give them.
 
-    Arguments
-    ---------
-    path : str or Path
-        What ``torch.save`` wrote: a state dict, one in a checkpoint, or a
-        whole pickled module, whose classes need not exist.
-
-    Returns
-    -------
-    dict
-        Names to tensors on the CPU. Tensors may share memory.
-
-    Raises
-    ------
-    EncoderError
-        In one line: the file cannot be read, or would have to run something.
+    The file is what ``torch.save`` wrote: a state dict, one in a checkpoint, or a
+    whole pickled module, whose classes need not exist. Tensors are on the CPU and
+    may share memory. EncoderError, in one line: the file cannot be read, or would
+    have to run something.
 
     Example
     -------
@@ -245,14 +234,10 @@ class _Storages:
             raise RefusedError("makes a tensor of an impossible size")
         if len(size) > MOST_DIMENSIONS:
             raise RefusedError("makes a tensor of an impossible shape")
-        count = math.prod(size)
-        if not count:
-            return torch.empty(size, dtype=flat.dtype)
-        steps = zip(size, stride, strict=True)
-        last = offset + sum((n - 1) * step for n, step in steps)
         # More elements than the storage has would be memory for nothing.
-        if count > len(flat) or last >= len(flat):
+        if math.prod(size) > len(flat):
             raise RefusedError("makes a tensor that is larger than its storage")
+        # It refuses what reaches beyond the storage.
         return flat.as_strided(size, stride, offset)
 
     def _storage(self, _, kind, key, device, count):

@@ -14,15 +14,7 @@ Tensors = dict[str, torch.Tensor]
 
 
 def save_weights(module: torch.nn.Module, path: str | Path) -> None:
-    """Writes a module's parameters and buffers.
-
-    Arguments
-    ---------
-    module : nn.Module
-        Whose ``state_dict`` is written, on the CPU.
-    path : str or Path
-        The .safetensors file.
-    """
+    """Writes a module's parameters and buffers as .safetensors."""
     save_tensors(module.state_dict(), path)
 
 
@@ -31,24 +23,11 @@ def save_tensors(
     path: str | Path,
     metadata: dict[str, str] | None = None,
 ) -> None:
-    """Writes tensors.
+    """Writes tensors as .safetensors, with ``metadata`` in the file's header.
 
     A fault leaves a part of the file, since there may be too much to hold it
-    twice: write into a folder that gets its name when all is in it.
-
-    Arguments
-    ---------
-    tensors : dict
-        Name to tensor, on any device.
-    path : str or Path
-        The .safetensors file; missing folders are made.
-    metadata : dict
-        Text by name, for the file's header.
-
-    Raises
-    ------
-    VAVLError
-        In one line: the disk is full, or the folder cannot be written.
+    twice: write into a folder that gets its name when all is in it. VAVLError,
+    in one line: the disk is full, or the folder cannot be written.
 
     Example
     -------
@@ -72,20 +51,9 @@ def save_tensors(
 def load_weights(module: torch.nn.Module, path: str | Path) -> None:
     """Reads a module's parameters and buffers; all of them, or an error.
 
-    Can be a ``custom_hooks`` entry of SpeechBrain's Pretrainer.
-
-    Arguments
-    ---------
-    module : nn.Module
-        Whose tensors are filled.
-    path : str or Path
-        The .safetensors file.
-
-    Raises
-    ------
-    EncoderError
-        The file is missing or damaged, a number in it is not finite, or names
-        or shapes do not fit.
+    Can be a ``custom_hooks`` entry of SpeechBrain's Pretrainer. EncoderError:
+    the file is missing or damaged, a number in it is not finite, or names or
+    shapes do not fit.
 
     Example
     -------
@@ -112,23 +80,10 @@ def load_tensors(
 ) -> dict[str, torch.Tensor]:
     """Reads tensors, whatever wrote the file; nothing of it is run.
 
-    Arguments
-    ---------
-    path : str or Path
-        .safetensors, or what ``torch.save`` wrote.
-    finite : bool
-        Refuse NaN and infinity; False where :func:`check_finite` follows, on
-        the few tensors that are used.
-
-    Returns
-    -------
-    dict
-        Names to tensors on the CPU.
-
-    Raises
-    ------
-    EncoderError
-        In one line: it cannot be read, or has numbers that are not finite.
+    Takes .safetensors, or what ``torch.save`` wrote, and gives names to tensors
+    on the CPU. With ``finite=False`` :func:`check_finite` is to follow, on the
+    few tensors that are used. EncoderError, in one line: it cannot be read, or
+    has numbers that are not finite.
     """
     path = Path(path)
     is_safe = path.suffix == ".safetensors"
@@ -152,17 +107,7 @@ def _read_safetensors(path: str | Path) -> dict[str, torch.Tensor]:
 def check_finite(tensors: dict[str, torch.Tensor], source: str | Path) -> None:
     """Refuses weights that are NaN or infinite, as float32 at the latest.
 
-    Arguments
-    ---------
-    tensors : dict
-        Names to tensors.
-    source : str or Path
-        Where they are from, for the message.
-
-    Raises
-    ------
-    EncoderError
-        In one line, with the name of the first such tensor.
+    An EncoderError, in one line, has the name of the first such tensor.
 
     Example
     -------
@@ -198,28 +143,9 @@ def check_fit(
 ) -> list[str]:
     """Compares names and shapes with those of the network.
 
-    Arguments
-    ---------
-    source : str or Path
-        Where the tensors are from, for messages.
-    model : str
-        Name of the network, for messages.
-    found : dict
-        Names to tensors.
-    wanted : dict
-        Names to tensors of the network, which may be without memory.
-    parts : set of str
-        First parts of names that features depend on: all in them must fit.
-
-    Returns
-    -------
-    list of str
-        Names outside of these parts.
-
-    Raises
-    ------
-    EncoderError
-        In one line: all that is missing, unknown or of another shape.
+    ``parts`` are first parts of names that features depend on: all in them must
+    fit. Gives the names outside of them. EncoderError, in one line: all that is
+    missing, unknown or of another shape.
 
     Example
     -------
