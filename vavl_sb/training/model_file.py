@@ -164,7 +164,7 @@ PARTS = {
 
 KEYS = (
     *("format", "task", "labels", "corpus", "attribute_range"),
-    *("trained_heads", "metadata"),
+    *("trained_heads", "temperatures", "metadata"),
 )
 
 
@@ -180,7 +180,7 @@ def read_model(folder: str | Path) -> dict:
     -------
     dict
         ``task``, ``labels``, ``corpus``, ``attribute_range``,
-        ``trained_heads``, the parts of :data:`PARTS` (``class`` and
+        ``trained_heads``, ``temperatures``, the parts of :data:`PARTS` (``class`` and
         ``arguments`` each), and ``metadata``.
 
     Raises
@@ -214,6 +214,7 @@ def read_model(folder: str | Path) -> dict:
         ("corpus", "text", lambda value: type(value) is str),
         ("attribute_range", "null, or lowest and highest value", _is_range),
         ("trained_heads", f"some of {', '.join(HEADS)}", _are_heads),
+        ("temperatures", "heads and numbers from 0.01 to 100", _is_scaling),
         ("metadata", "what an export records", _is_metadata),
         *((part, "class and arguments", _is_part) for part in PARTS),
     ):
@@ -394,6 +395,14 @@ def _are_heads(value):
         type(value) is list
         and len(value) > 0
         and all(value.count(head) == 1 and head in HEADS for head in value)
+    )
+
+
+def _is_scaling(value):
+    """Heads, each with its temperature."""
+    _, check = _number(0.01, 100)
+    return type(value) is dict and all(
+        head in HEADS and check(number) for head, number in value.items()
     )
 
 
