@@ -190,11 +190,12 @@ class VAVLLinear(VAVL):
         if self.training:
             return out
         linear = self.linear(*inputs)
-        for modality in MODALITIES:
-            if getattr(out, modality) is not None:
-                own, other = getattr(out, modality), getattr(linear, modality)
-                setattr(out, modality, (own + other) / 2)
+        for head in MODALITIES:
+            own, other = getattr(out, head), getattr(linear, head)
+            if own is not None:
+                setattr(out, head, (own + other) / 2)
         if out.audiovisual is not None and self.fuse != "head":
+            assert out.audio is not None and out.visual is not None
             product = (out.audio + out.visual) / 2
             # Rows of clips that lack a modality hold 0.
             product = product * out.audiovisual.any(dim=-1, keepdim=True)
