@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+from pathlib import Path
 
 from vavl_sb.cli.model import add_model, clip_files, load_model, write_csv
 from vavl_sb.utils.errors import VAVLError, say_error
@@ -61,8 +62,8 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         )
     parser.add_argument(
         "--plot",
-        metavar="PNG",
-        help="draw the emotion over time (of one clip)",
+        metavar="FILE",
+        help="draw the emotion over time (of one clip): .png, .pdf or .svg",
     )
     parser.add_argument(
         "--profile", action="store_true", help="tell what took how long"
@@ -76,10 +77,13 @@ def run(options: argparse.Namespace) -> int:
     One failed clip does not stop the rest.
     """
     from vavl_sb.training.model_card import learned_from
+    from vavl_sb.training.plots import FORMATS
 
     # What can be wrong with the options is told before the long work.
-    if options.plot is not None and not options.plot.endswith(".png"):
-        raise VAVLError(f"--plot: {options.plot} is no name of a .png file")
+    if not str(options.plot or ".png").endswith(FORMATS):
+        raise VAVLError(
+            f"--plot: {options.plot} is no name of a .png, .pdf or .svg file"
+        )
     given = [getattr(options, name) for name in FEATURES]
     clips = clip_files(options.clips) or [next(filter(None, given), None)]
     if clips == [None]:
@@ -149,7 +153,10 @@ def _predict(model, clip, options):
     if options.plot:
         from vavl_sb.training.plots import emotion_over_time, save_figure
 
-        save_figure(emotion_over_time(found.timeline), options.plot)
+        limits = getattr(model.hparams, "attribute_range", None)
+        title = f"{Path(clip or 'features').name}: {model.title}"
+        figure = emotion_over_time(found.timeline, limits, title)
+        save_figure(figure, options.plot)
     result = found.emotion.as_dict()
     if options.timeline:
         result["timeline"] = [

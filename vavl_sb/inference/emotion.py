@@ -509,6 +509,12 @@ class EmotionRecognizer(Pretrained):
         trained = getattr(self.hparams, "trained_heads", None) or HEADS
         return tuple(head for head in HEADS if head in trained)
 
+    @property
+    def title(self) -> str:
+        """The network's class and its corpus, as figures say them."""
+        corpus = getattr(self.hparams, "corpus", "a corpus that is not known")
+        return f"{type(self.mods.vavl).__name__}, trained on {corpus}"
+
     @torch.no_grad()
     def outputs(self, features: ClipFeatures) -> dict[str, torch.Tensor]:
         """The numbers that each head gives for a clip's features.
