@@ -267,7 +267,7 @@ def dataio_prep(hparams, splits, device):
     )
 
 
-def export(hparams, train_set):
+def export(hparams, train_set, temperatures):
     """Writes inference/: the network, the encoders, and what the model is."""
     export_model(
         os.path.join(hparams["output_folder"], "inference"),
@@ -286,6 +286,7 @@ def export(hparams, train_set):
         labels=hparams["labels"],
         corpus=corpus_name(hparams["corpus"], hparams["data_folder"]),
         attribute_range=hparams["attribute_range"],
+        temperatures=temperatures,
         trained_heads=trained_heads(
             read_index(hparams["feature_index"]),
             train_set.data,
@@ -354,6 +355,7 @@ def main(arguments):
         checkpointer=hparams["checkpointer"],
         output_folder=hparams["output_folder"],
         train_logger=hparams["train_logger"],
+        temperature_scaling=hparams["temperature_scaling"],
     )
     # Checkpoints there are of this run, and not of one with other settings
     claim_folder(
@@ -397,7 +399,7 @@ def main(arguments):
         min_key="criterion",
         test_loader_kwargs=hparams["test_dataloader_opts"],
     )
-    run_on_main(export, [hparams, datasets["train"]])
+    run_on_main(export, [hparams, datasets["train"], brain.temperatures])
 
 
 if __name__ == "__main__":
