@@ -48,11 +48,9 @@ CONDITIONS = {
     "audiovisual": "Both",
     **{f"missing_{p}": f"{p} % of the clips lack one" for p in MISSING},
 }
-# Okabe and Ito's, which colour-blind readers tell apart; each with a marker.
-STYLES = (
-    *(("#D55E00", "o"), ("#0072B2", "s"), ("#009E73", "^"), ("#CC79A7", "v")),
-    *(("#E69F00", "D"), ("#56B4E9", "P"), ("#000000", "X"), ("#999999", "*")),
-)
+# Okabe and Ito's, which colour-blind readers tell apart; and markers.
+COLOURS = "#D55E00 #0072B2 #009E73 #CC79A7 #E69F00 #56B4E9 #000000 #999999"
+MARKERS = "os^vDPX"
 
 
 @dataclass
@@ -263,9 +261,9 @@ def _choose_lrs(benchmark, say):
         # Of both modalities, where the corpus has them.
         scores = list(result.scores.values())[-1]
         about[model]["lr_scores"][lr] = scores[score]
-    for part in about.values():
-        scores = part["lr_scores"]
-        part["lr"] = max(scores, key=scores.get) if scores else None
+    for model, part in about.items():
+        if part["lr_scores"] and model not in errors:
+            part["lr"] = max(part["lr_scores"], key=part["lr_scores"].get)
     return about, errors
 
 
@@ -452,7 +450,8 @@ def _draw(content, paths):
                 for name in points
             ]
             place = list(content["models"]).index(entry["model"])
-            colour, marker = STYLES[place % len(STYLES)]
+            colour = COLOURS.split()[place % 8]
+            marker = MARKERS[place % len(MARKERS)]
             mean, low, high = (
                 [s[key] for s in scores] for key in ("mean", "low", "high")
             )
