@@ -49,7 +49,7 @@ def without_pictures():
     from vavl_sb.training import plots
 
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("confusion", "learning_curves"):
+        for name in ("confusion", "learning_curves", "reliability_diagram"):
             patch.setattr(plots, name, lambda *args: None)
         yield
 

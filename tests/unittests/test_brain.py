@@ -1,8 +1,10 @@
 """VAVLBrain: which update moves what, with rows that lack a modality."""
 
+import csv
 import json
 from functools import partial
 
+import numpy as np
 import pytest
 import speechbrain as sb
 import torch
@@ -16,6 +18,11 @@ from speechbrain.utils.epoch_loop import EpochCounter
 from vavl_sb.dataio.datasets import EmotionBatch
 from vavl_sb.lobes.vavl import VAVL
 from vavl_sb.nnet.attribute_scale import AttributeScale
+from vavl_sb.nnet.calibration import (
+    expected_calibration_error,
+    fit_temperature,
+    softmax,
+)
 from vavl_sb.nnet.losses import ccc_loss, classification_loss
 from vavl_sb.training.logs import EpochLog
 from vavl_sb.training.mixup import Mixup
@@ -75,6 +82,7 @@ def make_brain(folder, task="classification", net=None, **changes):
     classes = task == "classification"
     limit, lr = changes.pop("limit", 3), 1e-2
     run_opts = changes.pop("run_opts", {})
+    scaling = changes.pop("temperature_scaling", True)
     mixup = changes.pop("mixup", 0.0)
     if mixup:
         number = len(LABELS) if classes else None
@@ -113,6 +121,7 @@ def make_brain(folder, task="classification", net=None, **changes):
         checkpointer=checkpointer,
         output_folder=str(folder),
         train_logger=EpochLog(str(folder / "train_log.txt")),
+        temperature_scaling=scaling,
     )
 
 
@@ -349,7 +358,10 @@ def test_fit_and_test_leave_their_results(tmp_path, task):
     assert metrics["task"] == task
     assert metrics["n_test"] == {"audio": 18, "visual": 18, "audiovisual": 12}
     keys = {
-        "classification": {"f1_macro", "f1_micro", "uar", "confusion"},
+        "classification": {
+            *("f1_macro", "f1_micro", "uar", "confusion"),
+            *("ece", "ece_before", "temperature"),
+        },
         "regression": {"ccc", "ccc_mean"},
     }[task]
     for scores in metrics["test"].values():
@@ -359,6 +371,39 @@ def test_fit_and_test_leave_their_results(tmp_path, task):
     curves = json.loads((tmp_path / "learning_curves.json").read_text())
     assert [entry["epoch"] for entry in curves] == [1, 2]
     assert (tmp_path / "learning_curves.png").stat().st_size > 1000
+
+
+def test_probabilities_are_calibrated_by_the_validation_clips(tmp_path):
+    # Which are those of the test here.
+    folder = tmp_path / "scaled"
+    metrics = fit_and_test(folder, epochs=4)
+    with open(folder / "predictions_test.csv", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    for head, scores in metrics["test"].items():
+        mine = [row for row in rows if row["modality"] == head]
+        shares = np.array(
+            [[float(row[f"prob_{c}"]) for c in LABELS] for row in mine]
+        )
+        targets = np.array([LABELS.index(row["label"]) for row in mine])
+        temperature = scores["temperature"]
+        logits = np.log(shares) * temperature
+        found = fit_temperature(logits, targets)
+        assert found == pytest.approx(temperature, rel=1e-3) != 1.0
+        for name, value in (("ece", temperature), ("ece_before", 1.0)):
+            error = expected_calibration_error(softmax(logits, value), targets)
+            assert scores[name] == pytest.approx(error, abs=1e-4)
+    assert (folder / "reliability.png").stat().st_size > 10000
+    # They are the checkpoint's, also where a run that had ended goes on.
+    clips = dataset(items(["av", "a", "v", "av"] * 6, signal=2.0))
+    make_brain(folder).evaluate(
+        clips, min_key="criterion", test_loader_kwargs={"batch_size": 8}
+    )
+    assert json.loads((folder / "metrics.json").read_text()) == metrics
+    folder = tmp_path / "plain"
+    metrics = fit_and_test(folder, epochs=1, temperature_scaling=False)
+    for scores in metrics["test"].values():
+        assert scores["temperature"] == 1.0
+        assert scores["ece"] == scores["ece_before"]
 
 
 @pytest.mark.parametrize("schedule", ["sequential", "joint"])

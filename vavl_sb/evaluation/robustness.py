@@ -271,6 +271,8 @@ class RobustnessTest:
         modality, pairs = condition.modality, self.clean.clips("audiovisual")
         if modality and modality not in self.model.trained_heads:
             return f"the {modality} head was never trained"
+        if modality == "audio" and self.encoder.takes_features(modality):
+            return "the model takes features of the sound, not sound"
         alone = modality and not self.has_pairs
         clips = self.clean.clips(modality) if alone else pairs
         if not clips:

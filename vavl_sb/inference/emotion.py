@@ -517,7 +517,8 @@ class EmotionRecognizer(Pretrained):
         dict
             Each head that the clip allows and that was trained ("audio",
             "visual", "audiovisual") to a float32 tensor on the CPU, shape
-            (n,): logits for classes, attributes in the corpus's own scale.
+            (n,): logits for classes, divided by the head's temperature;
+            attributes in the corpus's own scale.
         """
         extractor = self.hparams.feature_extractor
         inputs = {
@@ -535,7 +536,8 @@ class EmotionRecognizer(Pretrained):
             if getattr(out, head) is not None
         }
         if self.hparams.task == "classification":
-            return found
+            scaling = getattr(self.hparams, "temperatures", None) or {}
+            return {h: out / scaling.get(h, 1.0) for h, out in found.items()}
         limits = getattr(self.hparams, "attribute_range", None)
         to_corpus = AttributeScale(limits).to_corpus
         return {head: to_corpus(values) for head, values in found.items()}

@@ -23,6 +23,7 @@ from vavl_sb.dataio.datasets import EmotionBatch
 from vavl_sb.dataio.samplers import SharedBatches
 from vavl_sb.lobes.conformer import compile_conformers
 from vavl_sb.training import report
+from vavl_sb.training.calibration import fit_temperatures
 from vavl_sb.training.distributed import (
     merge_scores,
     share_weights,
@@ -47,6 +48,8 @@ class EmotionBrain(sb.Brain):
         Of the run: for curves and the report of skipped updates.
     train_logger : speechbrain.utils.train_logger.TrainLogger
         Gets a line an epoch.
+    temperature_scaling : bool
+        Calibrates each head of classes by the validation clips.
 
     Attributes
     ----------
@@ -56,6 +59,8 @@ class EmotionBrain(sb.Brain):
         Head to its metric, which a subclass makes anew for each stage.
     has_valid : bool
         Whether there are clips to choose a checkpoint by.
+    temperatures : dict
+        Head to temperature, of the checkpoint that is tested.
     """
 
     def __init__(
@@ -63,6 +68,7 @@ class EmotionBrain(sb.Brain):
         *args,
         output_folder: str | Path,
         train_logger: TrainLogger | None = None,
+        temperature_scaling: bool = True,
         **kwargs,
     ):
         super().__init__(*args, **kwargs)
@@ -79,6 +85,7 @@ class EmotionBrain(sb.Brain):
         self.output_folder, self.train_logger = output_folder, train_logger
         self.stats = {}
         self.has_valid = False
+        self.temperature_scaling, self.temperatures = temperature_scaling, {}
         self.meters = LossMeters(output_folder)
         if self.checkpointer is not None:
             self.checkpointer.add_recoverable("loss_meters", self.meters)
@@ -274,17 +281,34 @@ class EmotionBrain(sb.Brain):
             report.add_epoch(
                 self.output_folder, epoch, train_stats, valid_stats
             )
+        if self.temperature_scaling:
+            self.temperatures = fit_temperatures(self.stats)
         if self.checkpointer is not None:
             self.checkpointer.save_and_keep_only(
-                meta={"criterion": criterion, "epoch": epoch},
+                meta={
+                    "criterion": criterion,
+                    "epoch": epoch,
+                    "temperatures": self.temperatures,
+                },
                 min_keys=["criterion"],
             )
+
+    def on_evaluate_start(
+        self, max_key: str | None = None, min_key: str | None = None
+    ) -> None:
+        """The best checkpoint, with its temperatures; see the base class."""
+        if self.checkpointer is not None:
+            found = self.checkpointer.recover_if_possible(
+                max_key=max_key, min_key=min_key
+            )
+            if found is not None:
+                self.temperatures = found.meta.get("temperatures", {})
 
     def write_results(self, task: str, labels: Sequence[str]) -> None:
         """Writes metrics.json, predictions and pictures of a test."""
         sb.utils.distributed.run_on_main(
             report.write_test_report,
-            [self.output_folder, task, labels, self.stats],
+            [self.output_folder, task, labels, self.stats, self.temperatures],
         )
 
     def fit(

@@ -108,9 +108,10 @@ def export_model(
         More metadata: what the run was and how well it scored.
     **about
         ``task``, ``labels``, ``corpus``, ``attribute_range`` (lowest and
-        highest value of an attribute, or None), and ``trained_heads`` (those
-        of "audio", "visual" and "audiovisual" that have learned; left out,
-        all have).
+        highest value of an attribute, or None), ``trained_heads`` (those of
+        "audio", "visual" and "audiovisual" that have learned; left out, all
+        have), and ``temperatures`` (head to what its logits are divided by;
+        1 for heads that are left out).
 
     Raises
     ------
@@ -131,7 +132,7 @@ def _write_model(folder, net, extractor, train_speakers, record, about):
     """Writes all files of an export."""
     _refuse_settings(net)
     save_weights(net, folder / WEIGHTS)
-    about = {"trained_heads": list(HEADS), **about}
+    about = {"trained_heads": list(HEADS), "temperatures": {}, **about}
     parts = _parts(net, extractor, folder)
     model = {
         "format": 1,
@@ -140,6 +141,7 @@ def _write_model(folder, net, extractor, train_speakers, record, about):
         "metadata": {
             "encoders": {m: extractor.fingerprint(m) for m in MODALITIES},
             "train_speakers": sorted(train_speakers),
+            "parameters": sum(p.numel() for p in net.parameters()),
             **(record or {}),
         },
     }

@@ -116,9 +116,9 @@ def _fit_to_features(net, train_set, scale):
                 row.append(value)
     for modality, (statistics, labels, speakers) in found.items():
         if statistics:
-            net.fit_statistics(
-                modality, torch.stack(statistics), torch.stack(labels), speakers
-            )
+            rows = torch.stack(statistics), torch.stack(labels)
+            with torch.no_grad():
+                net.fit_statistics(modality, *rows, speakers)
 
 
 def init_from_pretrained(

@@ -8,6 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from vavl_sb.nnet.calibration import (
+    expected_calibration_error,
+    reliability,
+    softmax,
+)
 from vavl_sb.utils.files import write_atomically
 from vavl_sb.utils.text import printable
 
@@ -35,6 +40,51 @@ def confusion(
                 color="white" if dark else "black",
             )
     figure.colorbar(image, label="share of the true class")
+    save_figure(figure, path)
+
+
+def reliability_diagram(
+    stats: dict, temperatures: dict[str, float], path: str | Path
+) -> None:
+    """Draws how often each head is right, by how sure it is.
+
+    Arguments
+    ---------
+    stats : dict
+        Head to ``EmotionStats``; heads without clips are left out.
+    temperatures : dict
+        Head to temperature; 1 for heads that are not in it.
+    path : str
+        PNG to write.
+    """
+    stats = {head: c for head, c in stats.items() if len(c)}
+    figure, panels = make_figure(2.9 * len(stats) + 0.3, 3.7, len(stats))
+    panels = np.ravel(panels).tolist()
+    for axes, (head, collected) in zip(panels, stats.items()):
+        axes.plot([0, 1], [0, 1], color="black", linewidth=0.8, zorder=0)
+        logits, targets = collected.stacked()
+        temperature = temperatures.get(head, 1.0)
+        for value, name, style, color in (
+            (1.0, "as trained", "--", "tab:gray"),
+            (temperature, f"temperature {temperature:.2f}", "-", "tab:blue"),
+        ):
+            sure = softmax(logits, value)
+            error = expected_calibration_error(sure, targets)
+            share, *means = reliability(sure, targets, bins=10)
+            kept = share > 0
+            label = f"{name}: ECE {error:.3f}"
+            axes.plot(
+                *(mean[kept] for mean in means), style, color=color, label=label
+            )
+            # A point's area is the share of the clips that it stands for.
+            axes.scatter(*means, s=240 * share, color=color)
+        limits = (-0.03, 1.03)
+        axes.set(xlim=limits, ylim=limits, aspect="equal")
+        axes.set_title(f"{head}, {len(collected)} test clips", fontsize=10)
+        axes.set_xlabel("confidence")
+        axes.grid(alpha=0.3)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), fontsize=8)
+    panels[0].set_ylabel("share that is right")
     save_figure(figure, path)
 
 
@@ -100,7 +150,7 @@ def save_figure(figure: Any, path: str | Path) -> None:
     the path says so, else as PNG."""
     buffer = io.BytesIO()
     form = "pdf" if Path(path).suffix == ".pdf" else "png"
-    figure.savefig(buffer, format=form, dpi=120)
+    figure.savefig(buffer, format=form, dpi=200)
     write_atomically(path, buffer.getvalue())
 
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from vavl_sb.dataio.preparation import read_target
 from vavl_sb.training import plots
+from vavl_sb.training.calibration import calibrate, calibration_scores
 from vavl_sb.training.predictions import predictions_csv
 from vavl_sb.utils.files import (
     read_json,
@@ -35,15 +36,22 @@ def scores(stats: dict) -> dict:
 
 
 def write_test_report(
-    output_folder: str | Path, task: str, labels: list[str], stats: dict
+    output_folder: str | Path,
+    task: str,
+    labels: list[str],
+    stats: dict,
+    temperatures: dict | None = None,
 ) -> dict:
     """Writes metrics.json, predictions_test.csv and the pictures of a test.
 
-    ``stats`` has each head's statistics over the test set. Gives what
-    metrics.json holds. Of several processes the main one calls it, by
+    ``stats`` has each head's statistics over the test set, ``temperatures``
+    what its logits are divided by (:mod:`vavl_sb.training.calibration`). Gives
+    what metrics.json holds. Of several processes the main one calls it, by
     ``run_on_main``.
     """
     test = {k: dict(c.summarize()) for k, c in stats.items() if len(c)}
+    for name, found in calibration_scores(stats, temperatures or {}).items():
+        test[name].update(found)
     metrics = {
         "task": task,
         "labels": list(labels),
@@ -55,7 +63,7 @@ def write_test_report(
     write_json(folder / "metrics.json", metrics)
     write_atomically(
         folder / "predictions_test.csv",
-        predictions_csv(task, labels, stats),
+        predictions_csv(task, labels, calibrate(stats, temperatures or {})),
     )
     for name, summary in test.items():
         if "confusion" in summary:
@@ -65,6 +73,9 @@ def write_test_report(
                 f"{name}, {len(stats[name])} test clips",
                 folder / f"confusion_{name}.png",
             )
+    if task == "classification" and test:
+        path = folder / "reliability.png"
+        plots.reliability_diagram(stats, temperatures or {}, path)
     lines = score_table(metrics)
     write_lines(folder / "scores.txt", lines)
     message = "Test scores (in %s)" + "\n%s" * len(lines)
