@@ -146,9 +146,11 @@ def make_figure(
 
 
 def save_figure(figure: Any, path: str | Path) -> None:
-    """Writes a figure of :func:`make_figure` as PNG, whole or not at all."""
+    """Writes a figure of :func:`make_figure`, whole or not at all: as PDF where
+    the path says so, else as PNG."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=200)
+    form = "pdf" if Path(path).suffix == ".pdf" else "png"
+    figure.savefig(buffer, format=form, dpi=200)
     write_atomically(path, buffer.getvalue())
 
 
