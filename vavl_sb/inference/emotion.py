@@ -10,6 +10,7 @@ import contextlib
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import torch
 from ruamel.yaml import YAMLError
 from speechbrain.inference.interfaces import Pretrained
