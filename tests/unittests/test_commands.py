@@ -1,9 +1,13 @@
 """`vavl predict`, `info`, `export` and `check-media`, as a user types them."""
 
+import contextlib
 import csv
 import io
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import av
@@ -16,7 +20,7 @@ from PIL import Image
 from test_inference import break_picture
 from test_media import grays, sine, write
 
-from vavl_sb.cli import main
+from vavl_sb.cli import COMMANDS, main
 from vavl_sb.faces.tracker import FaceTracker
 from vavl_sb.features.extractor import FeatureExtractor
 from vavl_sb.inference import EmotionRecognizer, hub
@@ -129,6 +133,70 @@ def test_predict_for_a_reader(model, clips, capsys):
     out = call(capsys, "predict", "M", clip, *words)[1]
     expected = model.predict_file(clip, audio_path=sound).as_dict()
     assert json.loads(out) == [{"file": str(clip), **expected}]
+
+
+@contextlib.contextmanager
+def output(monkeypatch, kind):
+    """Standard output that is full, that nobody reads, or that is ascii."""
+    if kind == "full":
+        stream = open("/dev/full", "w", encoding="utf-8")
+    elif kind == "broken":
+        reader, writer = os.pipe()
+        os.close(reader)
+        stream = open(writer, "w", encoding="utf-8")
+    else:
+        stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    with monkeypatch.context() as patch, stream:
+        patch.setattr(sys, "stdout", stream)
+        yield stream
+
+
+@pytest.mark.parametrize("kind, status", [("full", 1), ("broken", 141)])
+def test_output_that_cannot_be_written_is_told_in_one_line(
+    model, clips, capsys, monkeypatch, kind, status
+):
+    words = [
+        ["predict", "m", clips / "sound.wav", *j] for j in ([], ["--json"])
+    ]
+    words += [["check-media", clips / "sound.wav"]]
+    words += [[name, "--help"] for name in COMMANDS]
+    for command in words:
+        with output(monkeypatch, kind):
+            assert main(list(map(str, command))) == status, command
+        said = capsys.readouterr().err
+        assert said.count("\n") == (kind == "full"), said
+        assert ("No space left" in said) == (kind == "full")
+
+
+def test_an_ascii_terminal_shows_every_name(model, clips, monkeypatch):
+    path = clips / "glücklich 漢字.wav"
+    shutil.copy(clips / "sound.wav", path)
+    for command in (["predict", "m"], ["check-media"]):
+        with output(monkeypatch, "ascii") as stream:
+            assert main([*command, str(path)]) == 0
+            stream.flush()
+            said = stream.buffer.getvalue().decode("ascii")
+        assert r"gl\xfccklich \u6f22\u5b57.wav" in said
+
+
+def test_a_pipe_that_closes_leaves_no_word_at_the_end(clips):
+    """Python too flushes, and would complain, when it ends."""
+    command = [sys.executable, "-m", "vavl_sb.cli", "check-media"]
+    for stdout, status in (("/dev/full", 1), (None, 141)):
+        reader, writer = os.pipe()
+        os.close(reader)
+        with open(stdout or writer, "wb") as stream:
+            found = subprocess.run(
+                [*command, str(clips / "sound.wav")],
+                stdout=stream,
+                stderr=subprocess.PIPE,
+                text=True,
+                check=False,
+            )
+        assert found.returncode == status
+        assert found.stderr.count("\n") == (status == 1), found.stderr
+        if stdout:
+            os.close(writer)
 
 
 def test_predict_draws(model, clips, capsys, tmp_path):

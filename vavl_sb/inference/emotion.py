@@ -7,6 +7,7 @@ not grow with the clip.
 """
 
 import contextlib
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from speechbrain.inference.interfaces import Pretrained
 
 from vavl_sb.features.extractor import ClipFeatures, Stopwatch, needs_features
 from vavl_sb.inference.batch_inputs import (
+    Values,
     encode_tensors,
     prepare_frames,
     unpad,
@@ -34,6 +36,11 @@ from vavl_sb.inference.prediction import (
     why_no_head,
 )
 from vavl_sb.inference.sliding_windows import CropSample, SlidingWindows
+from vavl_sb.inference.surroundings import (
+    own_precision,
+    refuse_after_fork,
+    undisturbed,
+)
 from vavl_sb.lobes.vavl import HEADS, MODALITIES, VAVLOutput
 from vavl_sb.media.demuxing import check_file
 from vavl_sb.nnet.attribute_scale import AttributeScale
@@ -71,8 +78,10 @@ class EmotionRecognizer(Pretrained):
         encoder = self.hparams.feature_extractor
         for part in (self.mods, encoder.audio_encoder, encoder.visual_encoder):
             read_weights(part)
+        refuse_after_fork(self)
 
     @classmethod
+    @own_precision()
     def from_hparams(
         cls,
         source: str | Path,
@@ -133,6 +142,12 @@ class EmotionRecognizer(Pretrained):
     @classmethod
     def _from_yaml(cls, folder, overrides, **kwargs):
         """A model that is trusted, as SpeechBrain loads it."""
+        if "<" in str(folder):
+            # HyperPyYAML takes such a name for a reference to a key.
+            with tempfile.TemporaryDirectory(prefix="vavl-") as link:
+                link = Path(link) / "model"
+                link.symlink_to(folder.absolute())
+                return cls._from_yaml(link, overrides, **kwargs)
         overrides = {"pretrained_path": str(folder), **(overrides or {})}
         path = folder / kwargs.get("hparams_file", YAML)
         try:
@@ -235,6 +250,7 @@ class EmotionRecognizer(Pretrained):
         found = self.analyze(path, modality, audio_path, window, hop, crops=0)
         return found.timeline
 
+    @undisturbed
     def analyze(
         self,
         path: str | Path | None,
@@ -374,48 +390,70 @@ class EmotionRecognizer(Pretrained):
         task, labels = self.hparams.task, self.hparams.labels
         return to_prediction(head, mean_outputs(parts), task, labels)
 
+    @undisturbed
     def predict_batch(
         self,
-        wavs: torch.Tensor | None = None,
-        wav_lens: torch.Tensor | None = None,
-        crops: torch.Tensor | None = None,
-        crop_lens: torch.Tensor | None = None,
+        wavs: Values | None = None,
+        wav_lens: Values | None = None,
+        crops: Values | None = None,
+        crop_lens: Values | None = None,
         modality: str = "auto",
-    ) -> list[Emotion]:
+    ) -> list[Emotion | None]:
         """Predicts the emotion of clips that are tensors already.
 
         Each clip is encoded by itself, as from a file, and is taken whole.
 
         Arguments
         ---------
-        wavs : torch.Tensor
-            16 kHz mono in [-1, 1], shape (B, n); None for no sound.
-        wav_lens : torch.Tensor
-            Lengths relative to n, shape (B,), 0 for a clip without sound;
-            None if all clips fill it.
-        crops : torch.Tensor
+        wavs : array, tensor or list
+            16 kHz mono, shape (B, n): floats in [-1, 1], or int16 or int32,
+            which are scaled as those of a file are. A list may have rows of
+            different lengths. None for no sound.
+        wav_lens : array, tensor or list
+            Lengths relative to each row's, shape (B,), 0 for a clip without
+            sound; None if all clips fill it.
+        crops : array, tensor or list
             Face crops, uint8, RGB, shape (B, N, 3, H, W); None for none.
-        crop_lens : torch.Tensor
+        crop_lens : array, tensor or list
             As ``wav_lens``.
         modality : str
             As for :meth:`predict_file`.
 
         Returns
         -------
-        list of Emotion
+        list of (Emotion or None)
+            None for a clip without an answer, such as silence; a warning says
+            why. The others stand.
         """
         check_modality(modality)
         rows = unpad(wavs, wav_lens, crops, crop_lens)
-        return [
-            self._predict_tensors(
-                samples, faces, modality, f"clip {number} of the batch"
-            )
-            for number, (samples, faces) in enumerate(rows)
-        ]
+        given = {"audio": wavs, "visual": crops}
+        self._refuse_batch(modality, {m for m in given if given[m] is not None})
+        found: list[Emotion | None] = []
+        for number, row in enumerate(rows):
+            name = f"clip {number} of the batch"
+            try:
+                found.append(self._predict_tensors(*row, modality, name))
+            except MediaError as reason:
+                found.append(_no_answer(reason))
+        return found
 
+    def _refuse_batch(self, modality, given):
+        """Refuses to predict where no clip can have an answer."""
+        for name in given:
+            if self.hparams.feature_extractor.takes_features(name):
+                raise MediaError(f"predict_batch: {needs_features(name)}")
+        heads = [h for h in self.trained_heads if h in given]
+        if given == {*MODALITIES}:
+            heads = self.trained_heads
+        if not heads or modality not in ("auto", *heads):
+            why = self._why_none(modality, given)
+            raise MediaError(f"predict_batch: {why}")
+
+    @undisturbed
     def predict_frames(
         self,
-        frames: np.ndarray | torch.Tensor,
+        frames: Values,
         frame_rate: float | None = None,
         modality: str = "visual",
     ) -> Emotion:
@@ -423,7 +461,7 @@ class EmotionRecognizer(Pretrained):
 
         Arguments
         ---------
-        frames : np.ndarray or torch.Tensor
+        frames : array, tensor or list
             uint8, RGB, shape (N, H, W, 3), or (N, 3, H, W): pictures of one
             face in order of time. They are cut to a square and resized to what
             the visual encoder was trained on; no face is looked for in them.
@@ -443,23 +481,24 @@ class EmotionRecognizer(Pretrained):
         faces = prepare_frames(frames, frame_rate, extractor.frame_rate, size)
         return self._predict_tensors(None, faces, modality, "frames")
 
+    @undisturbed
     def predict_features(
         self,
-        audio: np.ndarray | torch.Tensor | None = None,
-        visual: np.ndarray | torch.Tensor | None = None,
-        audio_lens: torch.Tensor | None = None,
-        visual_lens: torch.Tensor | None = None,
+        audio: Values | None = None,
+        visual: Values | None = None,
+        audio_lens: Values | None = None,
+        visual_lens: Values | None = None,
         modality: str = "auto",
-    ) -> Emotion | list[Emotion]:
+    ) -> Emotion | list[Emotion | None]:
         """Predicts the emotion of clips from their features.
 
         Arguments
         ---------
-        audio, visual : np.ndarray or torch.Tensor
+        audio, visual : array, tensor or list
             Frames as the model's encoders give them, or, for a model that was
             trained on features, as those: floats of shape (T, D) of a clip,
             or (B, T, D) of several. None for a modality that they lack.
-        audio_lens, visual_lens : torch.Tensor
+        audio_lens, visual_lens : array, tensor or list
             Of several clips: lengths relative to T, shape (B,), 0 for a clip
             that lacks the modality; None if all clips fill it.
         modality : str
@@ -467,18 +506,19 @@ class EmotionRecognizer(Pretrained):
 
         Returns
         -------
-        Emotion or list of Emotion
-            A list for several clips.
+        Emotion or list of (Emotion or None)
+            A list for several clips, with None for one that lacks what
+            ``modality`` needs; a warning says so.
 
         Raises
         ------
         VAVLError
-            In one line: they have another shape, or a clip lacks what
-            ``modality`` needs.
+            In one line: they have another shape, are no numbers, or the one
+            clip lacks what ``modality`` needs.
         """
         check_modality(modality)
         clips, several = unpad_features(audio, audio_lens, visual, visual_lens)
-        found = []
+        found: list[Emotion | None] = []
         for number, clip in enumerate(clips):
             name = f"clip {number} of the batch" if several else "features"
             features = ClipFeatures()
@@ -486,8 +526,13 @@ class EmotionRecognizer(Pretrained):
                 if frames is not None:
                     read = self.hparams.feature_extractor.read_features
                     setattr(features, kind, read(kind, frames, name))
-            found.append(self._predict(features, modality, name))
-        return found if several else found[0]
+            try:
+                found.append(self._predict(features, modality, name))
+            except MediaError as reason:
+                if not several:
+                    raise
+                found.append(_no_answer(reason))
+        return found if several else found[0]  # type: ignore[return-value]
 
     def _predict_tensors(self, samples, faces, modality, name):
         """The emotion of a clip's samples and face crops."""
@@ -605,6 +650,11 @@ class EmotionRecognizer(Pretrained):
     ) -> VAVLOutput:
         """Runs the network on features, as ``VAVL.forward``."""
         return self.mods.vavl(audio, audio_lens, visual, visual_lens)
+
+
+def _no_answer(reason):
+    """None, in place of an answer, with the reason as a warning."""
+    logger.warning("%s; its answer is None", reason)
 
 
 def _modalities(features):

@@ -195,8 +195,8 @@ class VAVLLinear(VAVL):
             if own is not None:
                 setattr(out, head, (own + other) / 2)
         if out.audiovisual is not None and self.fuse != "head":
-            assert out.audio is not None and out.visual is not None
-            product = (out.audio + out.visual) / 2
+            heads = [getattr(out, modality) for modality in MODALITIES]
+            product = torch.stack(heads).mean(dim=0)
             # Rows of clips that lack a modality hold 0.
             product = product * out.audiovisual.any(dim=-1, keepdim=True)
             both = (product + out.audiovisual) / 2
