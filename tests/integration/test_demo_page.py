@@ -162,7 +162,8 @@ def visit(chromium, server):
 def expected_lines(answer):
     """How a column shows what a head says."""
     ranked = sorted(answer["probabilities"].items(), key=lambda row: -row[1])
-    return [answer["label"], *(f"{name} {p:.2f}" for name, p in ranked)]
+    rows = [word for name, p in ranked for word in (name, f"{p:.2f}")]
+    return [answer["label"], *rows]
 
 
 def without_blanks(lines):

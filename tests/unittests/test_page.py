@@ -228,7 +228,7 @@ def test_the_page_tells_the_models_name_corpus_and_score(tmp_path):
     assert "Learned from CREMA-D (1,200 clips, 3 speakers)" in text
     assert "perceived &lt;by&gt; raters" in text
     write_model_file(folder, audio_encoder=PRECOMPUTED)
-    assert "test clips" not in model_html(describe(folder))
+    assert "Test clips" not in model_html(describe(folder))
 
 
 def test_the_example_is_held_as_an_upload_is(tmp_path):

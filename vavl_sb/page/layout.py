@@ -48,7 +48,7 @@ STYLE = """
 .vavl-answer .label { font-size: 1.4em; min-height: 1.5em; }
 .vavl-row { display: flex; justify-content: space-between;
     font-size: 0.9em; line-height: 1.4; }
-.vavl-bar { height: 4px; border-radius: 2px; }
+.vavl-bar { height: 4px; margin: 1px 0 3px; border-radius: 2px; }
 .vavl-crops { display: flex; gap: 0.5em; flex-wrap: wrap; }
 .vavl-crops figure { margin: 0; text-align: center; }
 .vavl-crops img { width: 84px; height: 84px; border-radius: 6px; }
@@ -332,7 +332,7 @@ def model_html(about: dict) -> str:
         if name in (about["test"] or {}).get(head, {})
     ]
     if scores:
-        said = f"{SCORE_NAMES[name]} on its test clips: {', '.join(scores)}"
+        said = f"Test clips, {SCORE_NAMES[name]}: {', '.join(scores)}"
         lines.append(_text(said))
     lines.append(_text(learned_from(about)))
     body = "".join(f"<p>{line}</p>" for line in lines)
