@@ -85,7 +85,7 @@ def run(options: argparse.Namespace) -> int:
             f"--plot: {options.plot} is no name of a .png, .pdf or .svg file"
         )
     given = [getattr(options, name) for name in FEATURES]
-    clips = clip_files(options.clips) or [next(filter(None, given), None)]
+    clips: list = clip_files(options.clips) or [next(filter(None, given), None)]
     if clips == [None]:
         raise VAVLError("give a clip, or features (see vavl predict --help)")
     for name in ("audio", "plot", *FEATURES):

@@ -45,10 +45,10 @@ def emotion_colours(names: Sequence[str]) -> dict[str, str]:
     >>> emotion_colours(["Sadness", "mine"])
     {'Sadness': '#0072B2', 'mine': '#D55E00'}
     """
-    found = {name: EMOTION_COLOURS.get(name[:3].lower()) for name in names}
+    found = {name: EMOTION_COLOURS.get(name[:3].lower(), "") for name in names}
     every = dict.fromkeys(EMOTION_COLOURS.values())
     left = [c for c in every if c not in found.values()] or list(every)
-    others = [name for name, colour in found.items() if colour is None]
+    others = [name for name, colour in found.items() if not colour]
     more = {name: left[i % len(left)] for i, name in enumerate(others)}
     return {name: more.get(name) or found[name] for name in names}
 
@@ -189,7 +189,9 @@ def learning_curves(
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     drawn = {head for lines in panels.values() for head, *_ in lines}
-    lines = {h: {"color": c} for h, c in HEAD_COLOURS.items() if h in drawn}
+    lines: dict[str, dict] = {
+        h: {"color": c} for h, c in HEAD_COLOURS.items() if h in drawn
+    }
     lines["training"] = {"color": "dimgray", "ls": "--"}
     lines["validation"] = {"color": "dimgray"}
     if chosen is not None:
