@@ -326,6 +326,7 @@ NEEDS = {
 }
 MARKED = {
     "README.md": 3,
+    "docs/benchmark.md": 1,
     "docs/demo.md": 1,
     "docs/encoders.md": 1,
     "docs/features.md": 1,

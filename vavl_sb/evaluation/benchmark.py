@@ -264,6 +264,7 @@ def _choose_lrs(benchmark, say):
     for model, part in about.items():
         if part["lr_scores"] and model not in errors:
             part["lr"] = max(part["lr_scores"], key=part["lr_scores"].get)
+            say(f"{model}: lr {part['lr']}")
     return about, errors
 
 
