@@ -145,7 +145,9 @@ def inner_partition(plan: Plan) -> dict:
     return {"train": order[tested:], "valid": valid, "test": order[:tested]}
 
 
-def run_benchmark(benchmark: Benchmark, say: Callable = say) -> tuple:
+def run_benchmark(
+    benchmark: Benchmark, say: Callable = say
+) -> tuple[dict, list]:
     """Chooses learning rates, runs what has not finished, and writes the tables.
 
     Returns
