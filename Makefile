@@ -41,8 +41,10 @@ demo: setup
 		--lr 0.001 --lr_final 0.0001 --number_of_epochs 20
 	cat $(DEMO)/scores.txt
 
+# As many processes as there are cores, with one thread each; the tests of a
+# file stay together, for what they share.
 test: setup
-	$(RUN) -m pytest
+	OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses auto --dist loadfile
 
 test-faults: setup
 	$(RUN) -m pytest -m faults tests/faults

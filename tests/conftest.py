@@ -43,6 +43,17 @@ def whisper_folder(real_data):
     return folder
 
 
+@pytest.fixture(scope="module")
+def without_pictures():
+    """A small run draws none, which takes most of its time."""
+    from vavl_sb.training import plots
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("confusion", "learning_curves", "reliability_diagram"):
+            patch.setattr(plots, name, lambda *args: None)
+        yield
+
+
 SMALL_SPLIT = {
     "train": ["1001", "1002", "1003", "1005"],
     "valid": ["1006", "1007"],

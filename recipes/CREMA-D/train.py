@@ -63,7 +63,7 @@ logger = get_logger(__name__)
 
 # Settings that an exported model tells of, beside its scores.
 RECORDED = (
-    *("seed", "partition", "also_train"),
+    *("fusion", "seed", "partition", "also_train"),
     *("withhold_audio", "withhold_visual", "pretrained_from"),
     *("mixup", "feature_noise", "audio_features", "visual_features"),
 )
@@ -231,16 +231,13 @@ class VAVLBrain(EmotionBrain):
         that have."""
         found = {}
         for head, stats in self.stats.items():
-            if (
-                not len(stats)
-                or f"{head}_prediction_loss" not in self.train_losses
-            ):
+            if f"{head}_prediction_loss" not in self.train_losses:
                 continue
-            if self.hparams.select_by == "loss":
+            if len(stats) and self.hparams.select_by == "loss":
                 found[head] = self.hparams.prediction_loss(
                     torch.cat(stats.predictions), torch.cat(stats.targets)
                 ).item()
-            else:
+            elif len(stats):
                 found[head] = -stats.score(self.hparams.select_by)
         mean = sum(found.values()) / max(len(found), 1)
         return found.get("audiovisual", mean)
@@ -270,8 +267,11 @@ def dataio_prep(hparams, splits, device):
     )
 
 
-def export(hparams, train_set):
+def export(hparams, train_set, test_set, temperatures):
     """Writes inference/: the network, the encoders, and what the model is."""
+    recorded = {key: hparams[key] for key in RECORDED if key in hparams}
+    if hparams["skip_prep"]:  # The manifests were divided elsewhere.
+        recorded.pop("partition")
     export_model(
         os.path.join(hparams["output_folder"], "inference"),
         net=hparams["vavl"],
@@ -283,12 +283,14 @@ def export(hparams, train_set):
             visual_encoder=hparams["visual_encoder"],
             audio_encoder_source=hparams["audio_encoder_source"],
             visual_encoder_weights=hparams["visual_encoder_weights"],
-            **{key: hparams[key] for key in RECORDED if key in hparams},
+            test_speakers=sorted({c["spk_id"] for c in test_set.data.values()}),
+            **recorded,
         ),
         task=hparams["task"],
         labels=hparams["labels"],
         corpus=corpus_name(hparams["corpus"], hparams["data_folder"]),
         attribute_range=hparams["attribute_range"],
+        temperatures=temperatures,
         trained_heads=trained_heads(
             read_index(hparams["feature_index"]),
             train_set.data,
@@ -335,6 +337,8 @@ def main(arguments):
         task=hparams["task"],
         labels=hparams["labels"],
         also_train=hparams["also_train"],
+        label_map=hparams["label_map"],
+        allow_overlap=hparams["allow_overlap"],
     )
 
     # Brain class initialization, from new weights or from another run's
@@ -357,6 +361,7 @@ def main(arguments):
         checkpointer=hparams["checkpointer"],
         output_folder=hparams["output_folder"],
         train_logger=hparams["train_logger"],
+        temperature_scaling=hparams["temperature_scaling"],
     )
     # Checkpoints there are of this run, and not of one with other settings
     claim_folder(
@@ -400,7 +405,8 @@ def main(arguments):
         min_key="criterion",
         test_loader_kwargs=hparams["test_dataloader_opts"],
     )
-    run_on_main(export, [hparams, datasets["train"]])
+    sets = (datasets["train"], datasets["test"])
+    run_on_main(export, [hparams, *sets, brain.temperatures])
 
 
 if __name__ == "__main__":

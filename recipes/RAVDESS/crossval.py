@@ -11,6 +11,7 @@ run again, and the same command goes on after a stop.
 """
 
 import argparse
+import importlib.util
 import os
 import sys
 from pathlib import Path
@@ -18,28 +19,19 @@ from pathlib import Path
 import numpy as np
 
 from vavl_sb.cli.protocol import add_options
-from vavl_sb.evaluation.baselines import check_sklearn, logistic_regression
-from vavl_sb.evaluation.comparison import table
 from vavl_sb.evaluation.protocol import fold_partitions, read_plan, run_protocol
 from vavl_sb.features.cache import clip_means, read_index
 from vavl_sb.lobes.vavl import HEADS
+from vavl_sb.training.report import table
 from vavl_sb.utils.errors import VAVLError, exit_on_error
 from vavl_sb.utils.files import read_json, write_json, write_lines
 from vavl_sb.utils.text import say
 
 
 def read_options(words: list) -> argparse.Namespace:
-    """Reads the command line.
+    """Reads the command line (without the program's name).
 
-    Arguments
-    ---------
-    words : list of str
-        Command line without the program's name.
-
-    Returns
-    -------
-    argparse.Namespace
-        ``passed_on`` holds the options that each train.py gets.
+    ``passed_on`` holds the options that each train.py gets.
     """
     parser = argparse.ArgumentParser(
         description="Cross-validation over the actors of RAVDESS.",
@@ -56,18 +48,9 @@ def read_options(words: list) -> argparse.Namespace:
 def divide_actors(data_folder: str, count: int) -> list:
     """Divides the actors on disk into folds of neighbours by number.
 
-    Arguments
-    ---------
-    data_folder : str
-        The corpus; a file's name ends in its actor's number.
-    count : int
-        How many folds.
-
-    Returns
-    -------
-    list of list of str
-        As many women as men in each, where its size is even (odd numbers are
-        men). VAVLError if there are too few actors.
+    A file's name ends in its actor's number. There are as many women as men in
+    each fold, where its size is even (odd numbers are men). VAVLError if there
+    are too few actors.
     """
     paths = Path(data_folder).rglob("0[1-3]-01-*")
     actors = sorted({path.stem[-2:] for path in paths})
@@ -82,6 +65,9 @@ def divide_actors(data_folder: str, count: int) -> list:
 def regression_uar(run: Path, modality: str, cache: str) -> float:
     """UAR of a logistic regression on the test clips of a run.
 
+    Class-weighted, on the standardized time means of the features; its penalty
+    is chosen by cross-validation over the speakers in training.
+
     Arguments
     ---------
     run : Path
@@ -95,7 +81,11 @@ def regression_uar(run: Path, modality: str, cache: str) -> float:
     -------
     float
     """
+    from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import balanced_accuracy_score
+    from sklearn.model_selection import GridSearchCV, GroupKFold
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
 
     index = read_index(run / "features.json")
 
@@ -109,9 +99,16 @@ def regression_uar(run: Path, modality: str, cache: str) -> float:
         ]
         return clip_means(paths, cache).numpy(), *fields
 
-    model = logistic_regression(*read("train"))
+    features, labels, speakers = read("train")
+    model = LogisticRegression(class_weight="balanced", max_iter=3000)
+    search = GridSearchCV(
+        make_pipeline(StandardScaler(), model),
+        {"logisticregression__C": [10.0**power for power in range(-4, 1)]},
+        scoring="balanced_accuracy",
+        cv=GroupKFold(min(4, len(set(speakers)))),
+    ).fit(features, labels, groups=speakers)
     features, labels, _ = read("test")
-    return float(balanced_accuracy_score(labels, model.predict(features)))
+    return float(balanced_accuracy_score(labels, search.predict(features)))
 
 
 def score(runs: list, folder: Path, cache: str) -> dict:
@@ -149,18 +146,8 @@ def score(runs: list, folder: Path, cache: str) -> dict:
 
 
 def report(found: dict) -> list:
-    """The UAR of each fold, and the mean over folds.
-
-    Arguments
-    ---------
-    found : dict
-        From :func:`score`.
-
-    Returns
-    -------
-    list of str
-        Lines of Markdown.
-    """
+    """The UAR of each fold, and the mean over folds, of what :func:`score`
+    found, as lines of Markdown."""
     folds = list(next(iter(found.values())))
     rows = []
     for name, uars in found.items():
@@ -172,19 +159,15 @@ def report(found: dict) -> list:
 
 
 def main(words: list):
-    """Trains, scores and reports.
-
-    Arguments
-    ---------
-    words : list of str
-        Command line without the program's name.
-    """
-    check_sklearn()
+    """Trains, scores and reports."""
+    if importlib.util.find_spec("sklearn") is None:
+        raise VAVLError(
+            "the logistic regression needs scikit-learn; "
+            "pip install scikit-learn"
+        )
     options = read_options(words)
     given, options.partitions = options.partitions, options.partitions or "1"
     plan = read_plan(options, "crossval")
-    if not plan.overrides.get("data_folder"):
-        raise VAVLError("--data_folder: give the folder of RAVDESS")
     if str(plan.overrides.get("freeze_audio_encoder")).lower() == "false":
         raise VAVLError(
             "--freeze_audio_encoder: the logistic regression needs features "
@@ -196,7 +179,7 @@ def main(words: list):
     # Absolute, since train.py runs in the recipe's folder.
     cache = os.path.abspath("results/features")
     cache = plan.overrides.setdefault("feature_folder", cache)
-    content = run_protocol(plan, say)
+    content, _ = run_protocol(plan, say)
     if content["partial"]:
         raise VAVLError(f"{plan.folder}: a run failed, see above; run again")
     found = score(content["runs"], Path(plan.folder), cache)

@@ -16,7 +16,7 @@ the arguments below as keys.
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from vavl_sb.dataio.preparation import (
     ClipLabels,
@@ -142,6 +142,8 @@ def prepare_ravdess(
         audio_features=audio_features,
         visual_features=visual_features,
     )
+    known = {clip for group in media.values() for clip in group}
+    utterances |= label_utterances(known - utterances.keys(), labels)
     prepare_corpus(
         data_folder,
         (save_json_train, save_json_valid, save_json_test),
@@ -273,8 +275,29 @@ def find_utterances(
     files = find_media(
         data_folder, _identify, report, "files such as 03-01-05-01-02-01-12.wav"
     )
+    found = {clip for group in files.values() for clip in group}
+    return files, label_utterances(found, labels)
+
+
+def label_utterances(
+    clips: Iterable[str], labels: Sequence[str]
+) -> dict[str, ClipLabels]:
+    """What the names of utterances say.
+
+    Arguments
+    ---------
+    clips : iterable of str
+        Ids: names without their first number.
+    labels : sequence of str
+        Classes that are wanted.
+
+    Returns
+    -------
+    dict
+        Id to its labels, song and other classes included, which have none.
+    """
     utterances = {}
-    for clip in sorted({clip for group in files.values() for clip in group}):
+    for clip in sorted(clips):
         _, _, fields = parse_name(f"{AUDIO_ONLY}-{clip}")
         missing = {}
         if clip.startswith(SONG):
@@ -283,7 +306,7 @@ def find_utterances(
             reason = f"{fields['emotion']} is not in labels"
             missing = {"classification": (reason, "")}
         utterances[clip] = ClipLabels(fields.pop("spk_id"), fields, missing)
-    return files, utterances
+    return utterances
 
 
 def choose_sources(

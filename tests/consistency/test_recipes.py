@@ -256,7 +256,7 @@ def test_importing_the_package_stays_light():
 
 
 def test_the_help_of_the_command_is_quick():
-    """It loads neither torch nor SpeechBrain; names of conditions agree."""
+    """It loads neither torch nor SpeechBrain."""
     import subprocess
     import sys
 
@@ -268,10 +268,6 @@ def test_the_help_of_the_command_is_quick():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert out.stdout.strip() == "[]"
-    from vavl_sb.evaluation import NAMES
-    from vavl_sb.evaluation.corruption import CONDITIONS
-
-    assert tuple(CONDITIONS) == NAMES
 
 
 def imports(path):

@@ -220,11 +220,12 @@ class Failing(CountingEncoder):
 
 
 def main(folder, what):
-    """Does one of the above, as a program of torchrun."""
+    """Does everything and then fails, or only fails, in some processes."""
     join_processes({"distributed_backend": "gloo"})
-    if what == "everything":
-        return everything(folder)
     clips = json.loads(Path(folder, "clips.json").read_text())
+    if what == "everything":
+        everything(folder)
+        folder, what = f"{folder}/all", "all"
     extract(folder, clips, Failing(what))
 
 

@@ -76,18 +76,21 @@ def test_a_run_leaves_what_the_readme_says(finished):
     heads = ["audio", "visual", "audiovisual"]
     assert list(metrics["test"]) == heads and list(metrics["n_test"]) == heads
     for scores in metrics["test"].values():
-        assert {"f1_macro", "f1_micro", "uar"} <= set(scores)
+        assert {"f1_macro", "f1_micro", "uar", "ece"} <= set(scores)
+        assert scores["temperature"] != 1.0
+    assert metrics["target"].startswith("perceived: the emotion with more")
     for name in (
         "predictions_test.csv",
         "scores.txt",
         "learning_curves.png",
+        "reliability.png",
         "train_log.txt",
         "inference/model.json",
         *(f"confusion_{head}.png" for head in heads),
     ):
         assert (folder / name).stat().st_size > 0
     report = json.loads((folder / "prepare_report.json").read_text())
-    assert report
+    assert 0.5 < report["ceiling"]["audiovisual"]["accuracy"] < 1
     # What was drawn is told to be, in the card as well.
     drawn = "a synthetic corpus in the layout of CREMA-D"
     about = json.loads((folder / "inference" / "model.json").read_text())
@@ -95,6 +98,9 @@ def test_a_run_leaves_what_the_readme_says(finished):
     card = (folder / "inference" / "README.md").read_text()
     assert f"# VAVL, trained on {drawn}\n" in card
     assert "nothing to license" in card and "means nothing" in card
+    assert metrics["target"] in card and "A judge who knows" in card
+    temperatures = {h: s["temperature"] for h, s in metrics["test"].items()}
+    assert about["temperatures"] == temperatures
     metrics = json.loads(
         (finished["vavl_reg.yaml"] / "metrics.json").read_text()
     )

@@ -463,6 +463,7 @@ def check_features(folder):
     assert model["visual_encoder"]["arguments"] == {
         "output_dim": 3,
         "frame_rate": 10.0,
+        "columns": None,
     }
     report = read_json(folder / "results/mine/feature_report.json")
     assert report["computed"]["visual"] == 6 and report["failed"] == {}

@@ -16,7 +16,11 @@ from vavl_sb.evaluation.corruption import (
     lose_modality,
     make_noise,
 )
-from vavl_sb.evaluation.robustness import RobustnessTest, read_clips
+from vavl_sb.evaluation.robustness import (
+    RobustnessTest,
+    read_clips,
+    report_lines,
+)
 from vavl_sb.faces.tracker import FaceTracker
 from vavl_sb.features.extractor import FeatureExtractor
 from vavl_sb.inference import EmotionRecognizer
@@ -97,6 +101,7 @@ def make_model(folder, task="classification", labels=CLASSES, limits=None):
         folder,
         net,
         encoder,
+        train_speakers=["1001", "1002"],
         task=task,
         labels=labels,
         corpus="none",
@@ -311,6 +316,11 @@ def test_the_command_writes_its_files_in_any_order_of_clips(
     assert table in capsys.readouterr().out
     assert "Noise in the sound (SNR in dB): macro F1" in table
     result = json.loads((folder / "robustness.json").read_text())
+    # All clips are of a speaker of the training.
+    seen = "trained on 1 of their speakers (1001)"
+    assert seen in table and result["speakers_in_training"] == ["1001"]
+    others = report_lines({**result, "speakers_in_training": []})
+    assert "trained on" not in "".join(others)
     # The same as of the manifest in its own order.
     whole = json.loads(json.dumps(scored[0].summary()))
     assert result["clean"] == whole["clean"]
@@ -400,53 +410,40 @@ def test_without_pairs_the_one_modality_is_scored_alone(
     assert "missing: skipped, no clip has both sound and a face" in out
 
 
-def one_line(capsys, *words):
-    error = capsys.readouterr().err
-    lines = [x for x in error.splitlines() if x.startswith("vavl: ")]
-    assert len(lines) == 1 and "Traceback" not in error, error
-    assert all(word in lines[0] for word in words), lines[0]
-
-
 def test_bad_input_gets_one_line(
     model_folder, manifest, corpus, tmp_path, capsys
 ):
-    out = ("--output", tmp_path / "out")
-    root = ("--data_root", corpus)
-
-    assert evaluate(model_folder, "nowhere.json", *out) == 1
-    one_line(capsys, "nowhere.json")
-
-    assert evaluate(model_folder, manifest, *out) == 1
-    one_line(capsys, "prepare_report.json", "--data_root")
-
     entries = json.loads(manifest.read_text())
     clip = list(entries)[3]
     entries[clip]["emotion"] = "bored"
-    path = write(tmp_path / "labels.json", entries)
-    assert evaluate(model_folder, path, *out, *root) == 1
-    one_line(capsys, "labels.json", clip, "bored")
-
-    assert evaluate(model_folder, write(tmp_path / "e.json", {}), *out) == 1
-    one_line(capsys, "e.json", "no clip")
-
-    args = (model_folder, manifest, *out, *root)
-    assert evaluate(*args, "--conditions", "fog") == 1
-    one_line(capsys, "--conditions", "fog", "noise")
-
-    assert evaluate(*args, "--noise", "hum.wav") == 1
-    one_line(capsys, "--noise", "--conditions")
-
-    assert evaluate(*args, "--noise", "hum.wav", "--conditions", "noise") == 1
-    one_line(capsys, "hum.wav")
-
+    labels = write(tmp_path / "labels.json", entries)
+    empty = write(tmp_path / "e.json", {})
     blocked = tmp_path / "file"
     blocked.write_text("")
-    args = (model_folder, manifest, *root, "--output", blocked / "in")
-    assert evaluate(*args) == 1
-    one_line(capsys, str(blocked), "cannot be written")
-
-    assert evaluate(model_folder, manifest, "--data_root", "/no", *out) == 1
-    one_line(capsys, "none of the 7 clips", "--data_root")
+    root, noise = ("--data_root", corpus), ("--noise", "hum.wav")
+    for words, said in (
+        (("nowhere.json",), ["nowhere.json"]),
+        ((manifest,), ["prepare_report.json", "--data_root"]),
+        ((labels, *root), ["labels.json", clip, "bored"]),
+        ((empty,), ["e.json", "no clip"]),
+        ((manifest, "--conditions", "fog"), ["--conditions", "fog", "noise"]),
+        ((manifest, *noise), ["--noise", "--conditions"]),
+        ((manifest, *noise, "--conditions", "noise"), ["hum.wav"]),
+        (
+            (manifest, *root, "--output", blocked / "in"),
+            [str(blocked), "cannot be written"],
+        ),
+        (
+            (manifest, "--data_root", "/no"),
+            ["none of the 7 clips", "--data_root"],
+        ),
+    ):
+        out = ("--output", tmp_path / "out")
+        assert evaluate(model_folder, *out, *words) == 1
+        error = capsys.readouterr().err
+        lines = [x for x in error.splitlines() if x.startswith("vavl: ")]
+        assert len(lines) == 1 and "Traceback" not in error, error
+        assert all(word in lines[0] for word in said), lines[0]
 
 
 def test_the_recorded_folder_stands_for_data_root(

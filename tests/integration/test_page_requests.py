@@ -32,7 +32,7 @@ UPLOAD = "POST /gradio_api/upload"
 class Server:
     """The page in a process of its own, and what lies in its folder."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, command=(sys.executable, "-c", SERVE)):
         self.folder = folder
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -40,13 +40,20 @@ class Server:
         self.host = f"Host: 127.0.0.1:{self.port}"
         # Where the model is, among others.
         paths = os.pathsep.join(filter(None, sys.path))
+        more = {"TMPDIR": str(folder), "PYTHONPATH": paths}
         self.process = subprocess.Popen(
-            [sys.executable, "-c", SERVE.replace("PORT", str(self.port))],
-            env={**os.environ, "TMPDIR": str(folder), "PYTHONPATH": paths},
+            [word.replace("PORT", str(self.port)) for word in command],
+            env={**os.environ, **more, "GRADIO_SHARE": "true"},
             stdout=subprocess.PIPE,
         )
         if not self.process.stdout.readline().startswith(b"vavl demo: "):
             pytest.fail("the page did not start")
+
+    def stop(self, number):
+        """Ends it by a signal; it leaves nothing behind."""
+        self.process.send_signal(number)
+        assert self.process.wait(timeout=60) == 0
+        assert list(self.folder.iterdir()) == []
 
     def clips(self):
         """Bytes of the files that lie in the folder."""
@@ -79,9 +86,16 @@ class Server:
         return connection
 
     def ask(self, *request, **more):
-        """Status and body of the answer."""
+        """Status and body of the answer; its head stays in ``head``."""
+        data = b""
         with self.send(*request, **more) as connection:
-            return answer_on(connection)
+            with contextlib.suppress(ConnectionError):
+                while piece := connection.recv(65536):
+                    data += piece
+        head, _, body = data.partition(b"\r\n\r\n")
+        assert head, "no answer"
+        self.head = head.decode()
+        return int(head.split()[1]), body.decode(errors="replace")
 
     def upload(self, *headers, body=None, content=b"happy", **more):
         """The same of an upload of one clip."""
@@ -110,19 +124,6 @@ class Server:
         return self.ask(route)[1]
 
 
-def answer_on(connection):
-    """Status and body of the answer that comes on a connection."""
-    data = b""
-    try:
-        while piece := connection.recv(65536):
-            data += piece
-    except ConnectionError:
-        pass
-    head, _, body = data.partition(b"\r\n\r\n")
-    assert head, "no answer"
-    return int(head.split()[1]), body.decode(errors="replace")
-
-
 def form(*contents, field="files", name="clip.mp4", end=b"--B--\r\n"):
     """The body of an upload."""
     head = f'--B\r\nContent-Disposition: form-data; name="{field}"'
@@ -134,9 +135,7 @@ def form(*contents, field="files", name="clip.mp4", end=b"--B--\r\n"):
 def server(tmp_path_factory):
     server = Server(tmp_path_factory.mktemp("server"))
     yield server
-    server.process.send_signal(signal.SIGINT)
-    assert server.process.wait(timeout=20) == 0
-    assert list(server.folder.iterdir()) == []
+    server.stop(signal.SIGINT)
 
 
 @pytest.fixture
@@ -219,6 +218,9 @@ def test_a_link_from_elsewhere_leads_to_the_page_and_to_nothing_else(server):
     foreign = "Sec-Fetch-Site: cross-site"
     status, text = server.ask("GET /", foreign, "Sec-Fetch-Mode: navigate")
     assert status == 200 and "vavl demo" in text
+    # What it shows may load nothing from elsewhere.
+    policy = re.search("content-security-policy: (.*)", server.head)[1]
+    assert policy.startswith("default-src 'self' ") and "http" not in policy
     for route in ("/config", "/gradio_api/file=/etc/hostname"):
         assert server.ask(f"GET {route}", foreign)[0] == 403
     assert server.ask("GET /", "Origin: http://evil.example")[0] == 403
@@ -448,10 +450,3 @@ def test_no_other_file_is_analysed(empty, tmp_path):
     told = empty.events("thief")
     assert not answers(told) and '"success":false' in told
     assert (tmp_path / "private").exists()
-
-
-def test_a_file_of_no_use_is_one_line_and_is_deleted(empty):
-    (path,) = json.loads(empty.upload(content=b"bad")[1])
-    empty.join("nobody", path)
-    assert "clip.mp4: not a media file" in empty.events("nobody")
-    assert empty.clips() == {}

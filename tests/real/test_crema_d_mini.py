@@ -10,6 +10,7 @@ import pytest
 from conftest import run_recipe
 
 from vavl_sb.inference import EmotionRecognizer
+from vavl_sb.lobes.fusion import NETWORKS
 
 av = pytest.importorskip("av")
 
@@ -30,11 +31,10 @@ def features(tmp_path_factory):
     return tmp_path_factory.mktemp("features")
 
 
-def options(real_data, whisper_folder, folder, features):
-    """What both runs share; the default detector and frame rate stay on."""
+def options(real_data, whisper_folder, features):
+    """What all runs share; the default detector and frame rate stay on."""
     return [
         *("--data_folder", real_data / "crema_d_mini"),
-        *("--output_folder", folder),
         *("--feature_folder", features),
         *("--audio_encoder_source", whisper_folder),
         *("--visual_encoder_weights", "null"),
@@ -53,7 +53,8 @@ def test_train_on_one_actor_test_on_one_without_a_face(
     folder = tmp_path / "out"
     run_recipe(
         "CREMA-D",
-        *options(real_data, whisper_folder, folder, features),
+        *options(real_data, whisper_folder, features),
+        *("--output_folder", folder),
         *("--partition", split, "--number_of_epochs", "3"),
     )
     metrics = json.loads((folder / "metrics.json").read_text())
@@ -72,10 +73,8 @@ def test_train_on_one_actor_test_on_one_without_a_face(
     assert model.predict_file(silent).modality == "visual"
 
 
-@pytest.fixture(scope="module")
-def learned(real_data, whisper_folder, tmp_path_factory, features):
+def learn(tmp_path, *settings, epochs=60):
     """A run that has learned six clips by heart."""
-    tmp_path = tmp_path_factory.mktemp("learned")
     clips = {}
     for code, emotion in EMOTIONS.items():
         id = f"1001_DFA_{code}_XX"
@@ -91,8 +90,8 @@ def learned(real_data, whisper_folder, tmp_path_factory, features):
     folder = tmp_path / "out"
     run_recipe(
         "CREMA-D",
-        *options(real_data, whisper_folder, folder, features),
-        *("--skip_prep", "True", "--number_of_epochs", "60"),
+        *(*settings, "--output_folder", folder),
+        *("--skip_prep", "True", "--number_of_epochs", epochs),
         *("--train_annotation", manifest),
         *("--valid_annotation", manifest),
         *("--test_annotation", manifest),
@@ -100,11 +99,42 @@ def learned(real_data, whisper_folder, tmp_path_factory, features):
     return folder
 
 
-def test_six_clips_are_learned_by_heart_in_each_modality(learned):
-    metrics = json.loads((learned / "metrics.json").read_text())
+@pytest.fixture(scope="module")
+def learned(real_data, whisper_folder, tmp_path_factory, features):
+    """That run of VAVL."""
+    settings = options(real_data, whisper_folder, features)
+    return learn(tmp_path_factory.mktemp("learned"), *settings)
+
+
+def check_learned(folder):
+    """Every head knows all six clips."""
+    metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["n_test"] == {"audio": 6, "visual": 6, "audiovisual": 6}
     accuracy = {m: s["f1_micro"] for m, s in metrics["test"].items()}
     assert accuracy == {"audio": 1.0, "visual": 1.0, "audiovisual": 1.0}
+
+
+def test_six_clips_are_learned_by_heart_in_each_modality(learned):
+    check_learned(learned)
+
+
+@pytest.mark.parametrize(
+    "fusion", [name for name in NETWORKS if name != "vavl"]
+)
+def test_the_other_networks_learn_them_too(
+    fusion, real_data, whisper_folder, tmp_path, features
+):
+    settings = options(real_data, whisper_folder, features)
+    folder = learn(tmp_path, *settings, "--fusion", fusion, epochs=25)
+    check_learned(folder)
+    model = EmotionRecognizer.from_hparams(folder / "inference")
+    clip = real_data / "crema_d_mini" / "VideoFlash" / "1001_DFA_SAD_XX.flv"
+    found = model.predict_file(clip)
+    assert found.label == "sad" and set(found.per_modality) == {
+        "audio",
+        "visual",
+        "audiovisual",
+    }
 
 
 # Codecs of picture and sound that lose little, for each container.

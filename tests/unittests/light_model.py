@@ -39,6 +39,7 @@ def write_model_file(folder, metadata=None, **changes):
         "corpus": "none",
         "attribute_range": None,
         "trained_heads": list(HEADS),
+        "temperatures": {},
         **parts,
         "metadata": metadata or {},
         **changes,

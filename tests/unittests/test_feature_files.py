@@ -6,7 +6,7 @@ from safetensors.numpy import save_file
 
 from vavl_sb.utils.errors import MediaError
 from vavl_sb.utils.feature_files import (
-    feature_dim,
+    describe_features,
     find_features,
     read_features,
 )
@@ -45,6 +45,12 @@ def test_what_openface_writes_beside_features_is_left_out(tmp_path):
     path = csv_of(tmp_path / "openface.csv", rows, header)
     kept = FRAMES[[0, 1, 3, 4]]  # The third shows no face.
     np.testing.assert_array_equal(read_features(path), kept)
+    assert describe_features(tmp_path) == (3, ["AU01_r", "b", "c"])
+    # By their names, in whatever order a file has them.
+    wanted = read_features(path, ["c", "AU01_r"])
+    np.testing.assert_array_equal(wanted, kept[:, [2, 0]])
+    with pytest.raises(MediaError, match="has no column d"):
+        read_features(path, ["c", "d"])
 
 
 def test_a_table_has_a_row_a_clip(tmp_path):
@@ -78,7 +84,7 @@ def test_a_folder_has_a_file_a_clip(tmp_path):
         "c": 1,
     }
     # What most clips have: the file of another dimension is left out later.
-    assert feature_dim(tmp_path) == 3
+    assert describe_features(tmp_path) == (3, None)
 
 
 def _wrong(folder):
@@ -112,7 +118,7 @@ def _wrong(folder):
         "ragged.csv": "line 3: 1 cells, not 2",
         "word.csv": "line 2: .*'calm'.*name one as",
         "twice.csv#a": "has a 2 times; a table has a row a clip",
-        "twice.csv#b": "has no b; a table has",
+        "twice.csv#b": "has b in no row; a table has",
         "bare.csv#a": "has no names above its columns",
         "two.safetensors": "holds 2 tensors; name one as",
         "two.safetensors#c": "has no c",
@@ -145,6 +151,6 @@ def test_a_folder_or_table_without_features_is_one_line(tmp_path, name, words):
     csv_of(tmp_path / "bad.csv", [["a", 1, 2]])
     np.save(tmp_path / "bad.npy", FRAMES)
     with pytest.raises(MediaError, match=words) as error:
-        feature_dim(tmp_path / name)
+        describe_features(tmp_path / name)
     assert str(tmp_path / name) in str(error.value)
     assert "\n" not in str(error.value)

@@ -31,7 +31,7 @@ from vavl_sb.features.extractor import FeatureExtractor
 from vavl_sb.inference import EmotionRecognizer
 from vavl_sb.lobes.audio_encoder import AudioEncoder
 from vavl_sb.lobes.fusion import NETWORKS, make_network
-from vavl_sb.lobes.vavl import VAVL, AudioVisualNetwork
+from vavl_sb.lobes.vavl import HEADS, VAVL, AudioVisualNetwork
 from vavl_sb.lobes.visual_encoder import VisualEncoder
 from vavl_sb.nnet.attribute_scale import AttributeScale
 from vavl_sb.nnet.regression import (
@@ -43,6 +43,7 @@ from vavl_sb.nnet.regression import (
 )
 from vavl_sb.training.export import export_model
 from vavl_sb.training.init_from_pretrained import fit_to_features
+from vavl_sb.training.run_metadata import trained_heads
 from vavl_sb.utils.errors import EncoderError, VAVLError
 
 WAYS = ("sequential", "joint")
@@ -199,6 +200,23 @@ def test_both_together_are_the_geometric_mean_of_the_two(name):
     assert torch.allclose(out.audiovisual, mean)
 
 
+@pytest.mark.parametrize("name", ["late", "uavm", "linear"])
+def test_nothing_learns_from_the_mean_of_two_heads(name):
+    net = make(name)
+    clip = (torch.randn(3, 7, AUDIO_DIM), None, torch.randn(3, 5, VISUAL_DIM))
+    assert not net(*clip, detach_pair=True).audiovisual.requires_grad
+    # So it is there without a clip that has both.
+    features = {"a": {"audio": "x", "visual": None}}
+    features["v"] = {"audio": None, "visual": "x"}
+    how = {"from_pairs": net.learns_from_pairs}
+    assert trained_heads(features, ["a"], **how) == ["audio"]
+    assert trained_heads(features, ["a", "v"], **how) == list(HEADS)
+    for other in ("vavl", "mult"):
+        how = {"from_pairs": make(other).learns_from_pairs}
+        found = trained_heads(features, ["a", "v"], **how)
+        assert found == ["audio", "visual"]
+
+
 @pytest.mark.parametrize("name", ["mult", "ia"])
 def test_zeros_stand_for_a_missing_modality(name):
     net = make(name).eval()
@@ -218,9 +236,14 @@ def test_auxformer_averages_its_three_networks():
     out = net(**clip)
     with torch.no_grad():
         net.prediction_head.out.bias += 3.0  # Of the main network alone.
+    passes = []
+    net.audio_branch["auxiliary"].register_forward_hook(
+        lambda *_: passes.append(1)
+    )
+    again = net(audio=clip["audio"])
+    assert len(passes) == 3 and torch.equal(out.audio, again.audio)
     again = net(**clip)
     assert torch.allclose(out.audiovisual + 1.0, again.audiovisual, atol=1e-5)
-    assert torch.equal(out.audio, again.audio)
 
 
 @pytest.mark.parametrize("name", ["auxformer", "ia"])
@@ -369,6 +392,24 @@ def test_linear_fusion_is_scikit_learn_s_ridge_regression(frames):
         np.testing.assert_allclose(
             out, model.predict(x[row : row + 1]), atol=1e-5
         )
+
+
+@pytest.mark.parametrize("size", [(40, 150), (150, 40)])
+def test_more_features_than_clips_or_fewer_have_the_same_optimum(size):
+    random = np.random.default_rng(0)
+    x = random.standard_normal(size)
+    values = x[:, :3] + random.standard_normal((size[0], 3))
+    classes = values.argmax(axis=1)
+    logistic = LogisticRegression(
+        C=0.1, class_weight="balanced", tol=1e-10, max_iter=10000
+    ).fit(x, classes)
+    ridge = Ridge(alpha=10.0).fit(x, values)
+    for model, targets in ((logistic, classes), (ridge, values)):
+        weight, bias, _ = fit_linear(
+            torch.from_numpy(x), torch.from_numpy(targets), 3, 0.1
+        )
+        np.testing.assert_allclose(weight, model.coef_, atol=1e-5)
+        np.testing.assert_allclose(bias, model.intercept_, atol=1e-5)
 
 
 def test_the_strength_is_the_best_for_speakers_that_were_not_seen():

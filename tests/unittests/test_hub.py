@@ -5,6 +5,7 @@ huggingface_hub's own errors or a stand-in that records what it is asked.
 """
 
 import os
+import re
 import shutil
 from fnmatch import fnmatch
 from pathlib import Path
@@ -328,7 +329,7 @@ def test_a_card_tells_scores_and_command(tmp_path):
     (tmp_path / "audio_encoder").mkdir()
     config = tmp_path / "audio_encoder" / "config.json"
     config.write_text('{"model_type": "whisper"}')
-    text = model_card(tmp_path)
+    text = re.sub(" +", " ", model_card(tmp_path))
     for part in (
         "| head | clips | ccc arousal | ccc valence | ccc_mean |",
         "| audio | 7 | 0.500 | 0.250 | 0.375 |",
@@ -366,5 +367,5 @@ def test_a_card_of_a_model_that_says_odd_things(tmp_path, config):
     (tmp_path / "audio_encoder").mkdir()
     (tmp_path / "audio_encoder" / "config.json").write_text(config)
     text = model_card(tmp_path)
-    assert "| command |  | 0.500 |" in text
+    assert "| command |       | 0.500 |" in text
     assert "Audio encoder, AudioEncoder: not known" in text

@@ -406,6 +406,21 @@ def test_a_clip_is_cut_only_where_it_is_long(
     assert [chunk.last for chunk in found] == [False] * (chunks - 1) + [True]
 
 
+def test_logits_are_divided_by_their_heads_temperature(clip):
+    plain = make_model().predict_file(clip)
+    scaling = {"audio": 2.5, "audiovisual": 0.5}
+    scaled = make_model(temperatures=scaling).predict_file(clip)
+    for head, found in plain.per_modality.items():
+        logits = np.log(list(found["probabilities"].values()))
+        shares = np.exp(logits / scaling.get(head, 1.0))
+        expected = pytest.approx(shares / shares.sum(), abs=1e-6)
+        found = scaled.per_modality[head]
+        assert list(found["probabilities"].values()) == expected
+        assert found["label"] == plain.per_modality[head]["label"]
+    assert scaled.probabilities == found["probabilities"]
+    assert scaled.probabilities != pytest.approx(plain.probabilities, abs=0.01)
+
+
 def test_heads_that_never_learned_do_not_answer(clip, sound, picture):
     model = make_model(trained_heads=["audio"])
     answer = model.predict_file(clip)

@@ -9,6 +9,8 @@ import torch
 from small_clips import grays, sine, write
 
 from vavl_sb.cli import main
+from vavl_sb.evaluation.corruption import choose_conditions, make_noise
+from vavl_sb.evaluation.robustness import RobustnessTest
 from vavl_sb.faces.tracker import FaceTracker
 from vavl_sb.features.cache import FeatureCache, read_index
 from vavl_sb.features.extraction import extract_features
@@ -139,6 +141,11 @@ def test_a_frame_rate_is_asked_for_where_time_matters(folder, monkeypatch):
     model = EmotionRecognizer.from_hparams(folder / "no_rate")
     options = {"visual_features": folder / "a.npy"}
     assert model.predict_file(folder / "a.wav", **options)
+    alone = model.predict_file(None, **options)
+    frames = FRAMES.astype(np.float64)
+    moments = np.concatenate([frames.mean(0), frames.std(0)])[None]
+    truth = heads(model, None, moments.astype(np.float16)).visual
+    assert same(alone, truth)
     with pytest.raises(VAVLError, match="visual_features_rate"):
         model.analyze(folder / "a.wav", **options)
     monkeypatch.setattr("vavl_sb.features.extractor.WHOLE", 2.0)
@@ -162,10 +169,21 @@ def test_a_long_clip_gets_the_features_of_each_chunk(
         np.testing.assert_array_equal(chunk.features.visual, part)
 
 
-def test_what_a_model_needs_is_told_in_one_line(model, folder):
+def test_what_a_model_needs_is_told_in_one_line(
+    model, folder, caplog, monkeypatch
+):
+    # No face is looked for that nobody could encode.
+    monkeypatch.setattr(FaceTracker, "track", None)
+    needs = "takes visual features, not raw clips; give visual_features"
     said = model.predict_file(folder / "a.mp4")
     assert said.modality == "audio"  # All that it can see of such a clip.
-    needs = "takes visual features, not raw clips; give visual_features"
+    (told,) = caplog.messages
+    assert needs in told and str(folder / "a.mp4") in told
+    caplog.clear()
+    files = {"visual_features": folder / "a.npy"}
+    model.predict_file(folder / "a.mp4", **files)
+    model.predict_file(folder / "a.wav")
+    assert caplog.messages == []
     crops = torch.zeros(2, 32, 32, 3, dtype=torch.uint8)
     for call in (
         lambda: model.predict_file(folder / "a.mp4", "visual"),
@@ -211,13 +229,15 @@ def test_a_model_must_say_what_its_features_are(folder, tmp_path):
     part = told["visual_encoder"]
     assert part == {
         "class": "Precomputed",
-        "arguments": {"output_dim": 4, "frame_rate": 10.0},
+        "arguments": {"output_dim": 4, "frame_rate": 10.0, "columns": None},
     }
     for change, words in (
         ({"output_dim": 5}, "gives 5 numbers a frame"),
         ({"output_dim": -1}, "output_dim of visual_encoder must be an integer"),
         ({"output_dim": None}, "output_dim of visual_encoder must be"),
         ({"frame_rate": 0}, "frame_rate of visual_encoder must be"),
+        ({"columns": "abcd"}, "columns of visual_encoder must be a list"),
+        ({"columns": ["a"]}, "4 numbers a frame, but 1 columns"),
     ):
         with pytest.raises(EncoderError, match=words):
             EmotionRecognizer.from_hparams(
@@ -239,9 +259,8 @@ def extract(clips, made, tmp_path):
 def test_clips_with_bad_features_lack_them_and_are_counted(folder, tmp_path):
     wav, good = str(folder / "a.wav"), str(folder / "a.npy")
     table = tmp_path / "table.csv"
-    table.write_text(
-        "name,a,b,c,d\nx,1,2,3,4\ny,1,2,3,nan\nz,1,2,3,4\nz,1,2,3,4"
-    )
+    rows = "x,1,2,3,4 y,1,2,3,nan z,1,2,3,4 z,1,2,3,4 other,5,6,7,8"
+    table.write_text("\n".join(["name,a,b,c,d", *rows.split()]))
     np.save(tmp_path / "wide.npy", np.zeros((3, 5)))
     np.save(tmp_path / "none.npy", np.zeros((0, 4)))
     np.save(tmp_path / "large.npy", np.full((2, 4), 1e6))
@@ -251,7 +270,7 @@ def test_clips_with_bad_features_lack_them_and_are_counted(folder, tmp_path):
         "large": (f"{tmp_path}/large.npy", "half precision cannot hold"),
         "nan": (f"{table}#y", "NaN"),
         "twice": (f"{table}#z", "2 times"),
-        "lacking": (f"{table}#w", "has no w"),
+        "lacking": (f"{table}#w", "has w in no row"),
         "gone": (f"{tmp_path}/gone.npy", "cannot be read"),
     }
     clips = {
@@ -260,6 +279,7 @@ def test_clips_with_bad_features_lack_them_and_are_counted(folder, tmp_path):
     }
     clips["good"] = {"wav": None, "video": None, "visual_features": good}
     clips["row"] = {"wav": wav, "video": None, "visual_features": f"{table}#x"}
+    clips["row 2"] = {**clips["row"], "visual_features": f"{table}#other"}
     clips["raw"] = {"wav": wav, "video": str(folder / "a.mp4")}
     index, report = extract(clips, extractor(), tmp_path)
     assert set(report["failed"]) == {f"{n} (visual)" for n in [*cases, "raw"]}
@@ -271,9 +291,9 @@ def test_clips_with_bad_features_lack_them_and_are_counted(folder, tmp_path):
     assert all(index[name]["audio"] for name in (*cases, "row", "raw"))
     stored = FeatureCache(tmp_path / "features").read(index["good"]["visual"])
     np.testing.assert_array_equal(stored, FRAMES)
-    row = FeatureCache(tmp_path / "features").read(index["row"]["visual"])
-    np.testing.assert_array_equal(row, [[1, 2, 3, 4]])
-    assert index["good"]["visual"] != index["row"]["visual"]
+    for name, row in (("row", [[1, 2, 3, 4]]), ("row 2", [[5, 6, 7, 8]])):
+        stored = FeatureCache(tmp_path / "features").read(index[name]["visual"])
+        np.testing.assert_array_equal(stored, row)
     # The other way round: an encoder of raw clips, and features.
     raw = FeatureExtractor(
         AudioEncoder("logmel"), VisualEncoder(), FaceTracker(None)
@@ -312,3 +332,10 @@ def test_both_modalities_may_be_features(folder, tmp_path):
     ]
     out = heads(model, sound[2:4], FRAMES[10:20])
     assert same(found.timeline[1].emotion, out.audiovisual)
+    # vavl evaluate: frames can be lost, and sound not made noisy.
+    test = RobustnessTest(model, choose_conditions([]), 0, make_noise(0))
+    test.run({"a": {**clip, "emotion": "sad", "spk_id": "x"}})
+    summary = test.summary()
+    assert summary["clips"]["with_both"] == 1 and not summary["clips"]["failed"]
+    assert set(summary["skipped"]) == {"noise", "sound-end", "sound-middle"}
+    assert set(summary["conditions"]) == {"modalities", "missing", "face"}

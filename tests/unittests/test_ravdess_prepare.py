@@ -367,7 +367,8 @@ def test_features_are_matched_by_utterance(corpus, tmp_path):
     table = tmp_path / "units.csv"
     angry, sad = "01-05-02-01-01", "01-04-01-02-02"
     names = [f"01-{angry}-01", f"02-{sad}-01", f"01-{angry}-02"]
-    names += [f"01-{sad}-02"] * 2 + [f"01-{angry}-09", "someone"]
+    voiceless = "01-04-01-02-01-03"
+    names += [f"01-{sad}-02"] * 2 + [f"01-{voiceless}", "someone"]
     table.write_text("name,a,b\n" + "".join(f"{n},1,2\n" for n in names))
     corpus.add(f"01-{angry}-01")  # A picture, whose place the features take.
     splits, report = corpus.prepare(visual_features=str(table))
@@ -379,21 +380,20 @@ def test_features_are_matched_by_utterance(corpus, tmp_path):
         f"{angry}-01": (None, f"{table}#{names[0]}"),
         f"{sad}-01": (None, f"{table}#{names[1]}"),
         f"{angry}-02": (None, f"{table}#{names[2]}"),
+        voiceless: (None, f"{table}#{names[5]}"),
         **dict.fromkeys(
             [f"{sad}-02", f"{angry}-03", f"{sad}-03"], (None, None)
         ),
     }
     assert report["kept"]["train"]["audiovisual"] == 3
+    assert report["kept"]["test"]["visual_only"] == 1
     assert reasons(report, "one_modality") == {
-        "no visual_features": {f"{sad}-02", f"{angry}-03", f"{sad}-03"}
+        "no visual_features": {f"{sad}-02", f"{angry}-03", f"{sad}-03"},
+        "no audio file": {voiceless},
     }
     noted = reasons(report, "noted")
     assert noted["visual_features stand there twice"] == {f"{sad}-02"}
     assert {"someone"} in noted.values()
-    assert (
-        f"{angry}-09"
-        in report["left_out"]["on disk, not in the labels"]["clips"]
-    )
     # A table that was changed is another preparation.
     with open(table, "a", encoding="utf-8") as file:
         file.write(f"01-{angry}-03,1,2\n")

@@ -1,8 +1,9 @@
 """The command `vavl`: use a trained model from the shell.
 
-Each subcommand is a module of :mod:`vavl_sb.cli` with ``add_parser``,
-which describes its options and sets ``run``, what does the work. One that also
-sets ``passes_on`` gets options that it does not know in ``passed_on``.
+Each module of :mod:`vavl_sb.cli` has ``add_parser``, which adds one subcommand
+or a few that belong together, describes their options, and sets ``run``, what
+does the work. One that also sets ``passes_on`` gets options that it does not
+know in ``passed_on``.
 """
 
 import argparse
@@ -19,36 +20,18 @@ from vavl_sb.utils.signals import exit_status
 from vavl_sb.utils.text import printable
 
 # Modules of vavl_sb.cli, in the order of the help text.
-COMMANDS = (
-    "predict",
-    "demo",
-    "info",
-    "export",
-    "check-media",
-    "evaluate",
-    "protocol",
-    "compare",
-    "ablate",
-    "import-visual",
-    "import-audio",
-    "push",
+MODULES = (
+    *("predict", "demo", "info", "export", "check_media", "evaluate"),
+    *("protocol", "import_weights", "push"),
 )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command.
+    """Runs the command line without the program's name; None for ``sys.argv``.
 
-    Arguments
-    ---------
-    arguments : list
-        Command line without the program's name; None for ``sys.argv``.
-
-    Returns
-    -------
-    int
-        Exit status: 0, 1 where a clip or the model failed or the output
-        cannot be written, 130 where it was interrupted, or 141 where whoever
-        reads the output has gone.
+    Gives the exit status: 0, 1 where a clip or the model failed or the output
+    cannot be written, 130 where it was interrupted, or 141 where whoever reads
+    the output has gone.
     """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # Not where a caller replaced it.
@@ -123,9 +106,8 @@ def _parser():
         description="Emotion from speech, from a face, or from both.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for name in COMMANDS:
-        module = name.replace("-", "_")
-        module = importlib.import_module(f"vavl_sb.cli.{module}")
+    for name in MODULES:
+        module = importlib.import_module(f"vavl_sb.cli.{name}")
         module.add_parser(commands)
     return parser
 

@@ -7,13 +7,7 @@ from vavl_sb.cli.model import add_model, load_model
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
-    """Adds the command to the command line.
-
-    Arguments
-    ---------
-    commands : argparse._SubParsersAction
-        From ``add_subparsers`` of the program's parser.
-    """
+    """Adds the command to the command line."""
     parser = commands.add_parser(
         "demo", help="serve a page for the browser on this computer"
     )
@@ -40,18 +34,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Serves the page until Ctrl+C.
-
-    Arguments
-    ---------
-    options : argparse.Namespace
-        What :func:`add_parser` describes.
-
-    Returns
-    -------
-    int
-        Exit status.
-    """
+    """Serves the page until Ctrl+C."""
     from vavl_sb.page.server import serve
 
     serve(

@@ -10,15 +10,7 @@ from vavl_sb.utils.text import say
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
-    """Adds the command to the command line.
-
-    Arguments
-    ---------
-    commands : argparse._SubParsersAction
-        From ``add_subparsers`` of the program's parser.
-    """
-    from vavl_sb.evaluation import NAMES
-
+    """Adds the command to the command line."""
     parser = commands.add_parser(
         "evaluate",
         help="score a model, also where information is missing or partial",
@@ -33,8 +25,8 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         "--conditions",
         nargs="*",
         metavar="NAME",
-        help=f"of {', '.join(NAMES)}; no name for all of them "
-        "(default: score the clips as they are only)",
+        help="such as missing or noise; no name for all of them (default: "
+        "score the clips as they are only)",
     )
     parser.add_argument(
         "--data_root",
@@ -65,15 +57,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 def run(options: argparse.Namespace) -> int:
     """Scores the model, prints a table and writes the files.
 
-    Arguments
-    ---------
-    options : argparse.Namespace
-        What :func:`add_parser` describes.
-
-    Returns
-    -------
-    int
-        Exit status, 0: clips that fail are counted, and the rest goes on.
+    Clips that fail are counted, and the rest goes on.
     """
     from vavl_sb.dataio.preparation import read_target
     from vavl_sb.evaluation.corruption import choose_conditions, make_noise
@@ -92,6 +76,7 @@ def run(options: argparse.Namespace) -> int:
     model = load_model(options)
     task, labels = model.hparams.task, list(model.hparams.labels)
     clips = read_clips(options.manifest, task, labels, options.data_root)
+    speakers = {entry["spk_id"] for entry in clips.values()}
     # So is a folder that cannot be written.
     probe = Path(options.output) / f".{os.getpid()}.probe"
     write_atomically(probe, b"")
@@ -106,6 +91,7 @@ def run(options: argparse.Namespace) -> int:
         "task": task,
         "labels": labels,
         "target": read_target(Path(options.manifest).parent)["target"],
+        "speakers_in_training": sorted(speakers & model.train_speakers),
         **test.summary(),
     }
     lines = write_report(options.output, result, test.clean)

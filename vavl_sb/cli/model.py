@@ -10,12 +10,7 @@ if TYPE_CHECKING:
 def add_model(parser: argparse.ArgumentParser, loads: bool = True) -> None:
     """Adds MODEL and the options that say how it may be had.
 
-    Arguments
-    ---------
-    parser : argparse.ArgumentParser
-        Of a command.
-    loads : bool
-        Whether the command loads the model; reading its files needs no trust.
+    A command that loads it has `--trust`; reading its files needs none.
 
     Example
     -------

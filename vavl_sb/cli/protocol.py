@@ -1,6 +1,7 @@
-"""`vavl protocol`: train over partitions and seeds, and sum up."""
+"""`vavl protocol`, `ablate` and `compare`: many runs, and what they prove."""
 
 import argparse
+from pathlib import Path
 
 from vavl_sb.utils.errors import say_error
 from vavl_sb.utils.signals import exit_status
@@ -8,34 +9,34 @@ from vavl_sb.utils.text import say
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
-    """Adds the command to the command line.
-
-    Arguments
-    ---------
-    commands : argparse._SubParsersAction
-        From ``add_subparsers`` of the program's parser.
-    """
+    """Adds the three commands to the command line."""
+    for name, does, *defaults in (
+        ("protocol", "train over partitions and seeds, and sum up", "1-5", "5"),
+        ("ablate", "turn parts of the network off, and compare", "1", "3"),
+    ):
+        # No abbreviations: --seed must not pass for --seeds.
+        parser = commands.add_parser(name, help=does, allow_abbrev=False)
+        add_options(parser, *defaults)
+        parser.set_defaults(run=run, passes_on=True, command=name)
     parser = commands.add_parser(
-        "protocol",
-        help="train over partitions and seeds, and sum up",
-        allow_abbrev=False,  # --seed must not pass for --seeds
+        "compare", help="test two protocols against each other, by speaker"
     )
-    add_options(parser, partitions="1-5", seeds="5")
-    parser.set_defaults(run=run, passes_on=True)
+    parser.add_argument(
+        "first", metavar="DIR_A", help="a folder that vavl protocol has filled"
+    )
+    parser.add_argument("second", metavar="DIR_B", help="another")
+    parser.add_argument(
+        "--output_folder",
+        default=".",
+        help="where comparison.json and .md go (default: here)",
+    )
+    parser.set_defaults(run=run_compare)
 
 
 def add_options(
-    parser: argparse.ArgumentParser, partitions: str, seeds: str
+    parser: argparse.ArgumentParser, partitions: str | None, seeds: str
 ) -> None:
-    """Options of a command that runs protocols.
-
-    Arguments
-    ---------
-    parser : argparse.ArgumentParser
-        Of the command.
-    partitions, seeds : str
-        The defaults.
-    """
+    """Options of a program that runs protocols, with the defaults of two."""
     parser.epilog = (
         "All other options (--key value) go to each train.py; put -- before "
         "them where they could be taken for one of these."
@@ -80,42 +81,34 @@ def add_options(
 
 
 def run(options: argparse.Namespace) -> int:
-    """Runs the protocol and prints its table.
+    """Runs the protocol, or those of an ablation, and prints the table.
 
-    Arguments
-    ---------
-    options : argparse.Namespace
-        What :func:`add_parser` describes.
-
-    Returns
-    -------
-    int
-        Exit status: 1 where a run failed, 130 or 143 where it was stopped.
+    Gives 1 where a run failed, 130 or 143 where it was stopped.
     """
-    from vavl_sb.evaluation.comparison import summary_lines
-    from vavl_sb.evaluation.protocol import read_plan, run_protocol
+    from vavl_sb.evaluation.protocol import (
+        read_plan,
+        run_ablation,
+        run_protocol,
+    )
 
-    plan = read_plan(options, "protocol")
+    perform, name = run_protocol, "protocol"
+    if options.command == "ablate":
+        perform, name = run_ablation, "ablation"
+    plan = read_plan(options, name)
     try:
-        content = run_protocol(plan, say)
+        content, lines = perform(plan, say)
     except KeyboardInterrupt as stop:
-        return interrupted(stop)
-    say("", *summary_lines(content), "", f"In {plan.folder}/protocol.json")
+        say_error("interrupted; the same command resumes it")
+        return exit_status(stop)
+    say("", *lines, "", f"In {plan.folder}/{name}.json")
     return 1 if content["partial"] else 0
 
 
-def interrupted(stop: KeyboardInterrupt) -> int:
-    """Says how to go on.
+def run_compare(options: argparse.Namespace) -> int:
+    """Compares, writes and prints."""
+    from vavl_sb.evaluation.comparison import compare, write_comparison
 
-    Arguments
-    ---------
-    stop : KeyboardInterrupt
-        What was raised.
-
-    Returns
-    -------
-    int
-        Exit status: 130, or 143 after SIGTERM.
-    """
-    say_error("interrupted; the same command resumes it")
-    return exit_status(stop)
+    content = compare(options.first, options.second)
+    lines = write_comparison(content, options.output_folder)
+    say(*lines, "", f"In {Path(options.output_folder) / 'comparison.json'}")
+    return 0

@@ -6,13 +6,7 @@ from vavl_sb.utils.text import say
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
-    """Adds the command to the command line.
-
-    Arguments
-    ---------
-    commands : argparse._SubParsersAction
-        From ``add_subparsers`` of the program's parser.
-    """
+    """Adds the command to the command line."""
     parser = commands.add_parser(
         "push",
         help="share a model on the Hugging Face hub, with a card",
@@ -38,18 +32,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Writes the card and sends the folder.
-
-    Arguments
-    ---------
-    options : argparse.Namespace
-        What :func:`add_parser` describes.
-
-    Returns
-    -------
-    int
-        Exit status.
-    """
+    """Writes the card and sends the folder."""
     from pathlib import Path
 
     from vavl_sb.inference.hub import model_folder, send_model

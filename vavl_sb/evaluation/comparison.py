@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vavl_sb.evaluation.predictions import HeadResult, read_run
+from vavl_sb.evaluation.predictions import read_run
 from vavl_sb.evaluation.statistics import (
     draw_speakers,
     holm,
@@ -19,6 +19,7 @@ from vavl_sb.evaluation.statistics import (
     swap_test,
 )
 from vavl_sb.lobes.vavl import HEADS
+from vavl_sb.training.report import table
 from vavl_sb.utils.errors import VAVLError
 from vavl_sb.utils.files import read_json, write_json, write_lines
 from vavl_sb.utils.text import markdown
@@ -31,8 +32,22 @@ TITLES = {
 }
 
 
-def _summarize(results):
-    """Mean, deviation and bootstrap interval of each head's scores over runs."""
+def summarize(results: list) -> dict:
+    """Mean, deviation and bootstrap interval of each head's scores over runs.
+
+    Arguments
+    ---------
+    results : list of vavl_sb.evaluation.predictions.RunResult
+        Of one task and labels.
+
+    Returns
+    -------
+    dict
+        Head to ``n_runs``, ``n_speakers`` and ``scores``: score name to
+        ``mean``, ``sd`` (sample standard deviation over runs; None for one
+        run), ``low`` and ``high`` (95 % bootstrap interval of the mean, by
+        speaker).
+    """
     summary = {}
     for name in HEADS:
         having = [result for result in results if name in result.heads]
@@ -61,15 +76,13 @@ def _summarize(results):
 
 def write_summary(
     folder: str | Path, recipe: str, overrides: dict, errors: dict
-) -> dict:
+) -> tuple[dict, list]:
     """Reads what finished and writes protocol.json and protocol.md.
 
     Arguments
     ---------
-    folder : str or Path
-        The protocol's folder.
-    recipe : str
-        What readers call the hparams file.
+    folder, recipe : str
+        The protocol's, and what readers call the hparams file.
     overrides : dict
         What each train.py got.
     errors : dict
@@ -77,12 +90,11 @@ def write_summary(
 
     Returns
     -------
-    dict
-        What protocol.json holds: among others ``partial``, ``runs``, and
-        ``summary``: head to ``n_runs``, ``n_speakers`` and ``scores``, score
-        name to ``mean``, ``sd`` (sample standard deviation over runs; None for
-        one run), ``low`` and ``high`` (95 % bootstrap interval of the mean, by
-        speaker).
+    content : dict
+        Among others ``partial``, ``runs``, and ``summary`` from
+        :func:`summarize`.
+    lines : list of str
+        The Markdown.
     """
     entries, results = [], []
     for run, error in errors.items():
@@ -106,26 +118,14 @@ def write_summary(
         "n_runs": len(errors),
         "n_finished": len(results),
         "partial": len(results) < len(errors),
-        "summary": _summarize(results),
+        "summary": summarize(results),
         "runs": entries,
     }
-    _write(folder, "protocol", content, summary_lines(content))
-    return content
+    return content, _write(folder, "protocol", content, summary_lines(content))
 
 
 def summary_lines(content: dict) -> list:
-    """The table of a protocol.
-
-    Arguments
-    ---------
-    content : dict
-        As in protocol.json.
-
-    Returns
-    -------
-    list of str
-        Lines of Markdown.
-    """
+    """What protocol.json holds, as lines of Markdown."""
     done, wanted = content["n_finished"], content["n_runs"]
     lines = [f"# {content['hparams']}: {done} of {wanted} runs", ""]
     if content["partial"]:
@@ -136,14 +136,15 @@ def summary_lines(content: dict) -> list:
         ]
     if content["summary"]:
         names = list(next(iter(content["summary"].values()))["scores"])
-        rows = [
-            [head, part["n_runs"], part["n_speakers"]]
-            + [
-                f"{_mean(s)} [{s['low']:.3f}, {s['high']:.3f}]"
-                for s in map(part["scores"].get, names)
-            ]
-            for head, part in content["summary"].items()
-        ]
+        rows = []
+        for head, part in content["summary"].items():
+            row = [head, part["n_runs"], part["n_speakers"]]
+            for name in names:
+                s = part["scores"][name]
+                spread = "" if s["sd"] is None else f" ± {s['sd']:.3f}"
+                ends = f"[{s['low']:.3f}, {s['high']:.3f}]"
+                row.append(f"{s['mean']:.3f}{spread} {ends}")
+            rows.append(row)
         lines += [
             *table(["modality", "runs", "speakers", *map(_title, names)], rows),
             "",
@@ -218,7 +219,7 @@ def compare(first: str | Path, second: str | Path) -> dict:
             for a, b in pairs
             if head in a.heads and head in b.heads
         ]
-        if any(a.clips for a, _, _ in having):
+        if any(a for a, _, _ in having):
             score = score_function(pairs[0][0].task, pairs[0][0].labels)
             modalities[head] = _compare_head(having, score)
     if not modalities:
@@ -238,38 +239,24 @@ def compare(first: str | Path, second: str | Path) -> dict:
 
 
 def _pair(one, other, names):
-    """The clips that both heads have, in one order, and how many have not."""
-    places = [{clip: i for i, clip in enumerate(h.clips)} for h in (one, other)]
-    common = sorted(places[0].keys() & places[1].keys())
-    a, b = (
-        _take(head, np.array([place[clip] for clip in common], dtype=int))
-        for head, place in zip((one, other), places)
-    )
-    same = np.isclose(a.targets, b.targets, atol=1e-5)
-    same = same.reshape(len(common), -1).all(axis=1)
-    for clip, equal, *speakers in zip(common, same, a.speakers, b.speakers):
-        if not equal or speakers[0] != speakers[1]:
+    """The clips that both have, of each in one order, and how many only one."""
+    common = sorted(one.keys() & other.keys())
+    for clip in common:
+        a, b = one[clip], other[clip]
+        near = np.abs(a.target - b.target).max() <= 1e-5
+        if not near or a.speaker != b.speaker:
             raise VAVLError(
                 f"{names}: clip {clip} has another label or speaker; the two "
                 "must be scored on the same labels"
             )
-    return a, b, len(one.clips) + len(other.clips) - 2 * len(common)
-
-
-def _take(head, rows):
-    """Some of the clips of a head."""
-    clips, speakers = (
-        [x[r] for r in rows] for x in (head.clips, head.speakers)
-    )
-    return HeadResult(
-        clips, speakers, head.targets[rows], head.statistics[rows]
-    )
+    a, b = ({clip: run[clip] for clip in common} for run in (one, other))
+    return a, b, len(one) + len(other) - 2 * len(common)
 
 
 def _compare_head(pairs, score):
     """The comparison of one head, from :func:`_pair` of each run."""
     unpaired = sum(left for _, _, left in pairs)
-    pairs = [(a, b) for a, b, _ in pairs if a.clips]
+    pairs = [(a, b) for a, b, _ in pairs if a]
     first, tested, speakers = speaker_sums([a for a, _ in pairs])
     second, _, _ = speaker_sums([b for _, b in pairs], speakers)
     # The first of all weights: each speaker once.
@@ -293,7 +280,7 @@ def _compare_head(pairs, score):
     return {
         "n_runs": len(pairs),
         "n_speakers": len(speakers),
-        "n_clips": len({clip for a, _ in pairs for clip in a.clips}),
+        "n_clips": len({clip for a, _ in pairs for clip in a}),
         "n_unpaired": unpaired,
         "exact": exact,
         "smallest_p": 0.5 ** (len(speakers) - 1) if exact else None,
@@ -308,20 +295,8 @@ def _add_holm(tests):
 
 
 def write_comparison(content: dict, folder: str | Path) -> list:
-    """Writes comparison.json and comparison.md.
-
-    Arguments
-    ---------
-    content : dict
-        From :func:`compare`.
-    folder : str or Path
-        Where to write.
-
-    Returns
-    -------
-    list of str
-        Lines of Markdown.
-    """
+    """Writes what :func:`compare` gives as comparison.json and comparison.md,
+    and gives the lines of the latter."""
     lines = [
         f"# A: {content['first']}, B: {content['second']}",
         "",
@@ -346,22 +321,17 @@ def write_comparison(content: dict, folder: str | Path) -> list:
                 f"{head}: with {part['n_speakers']} speakers p cannot fall "
                 f"below {part['smallest_p']:g}."
             )
-        rows += [
-            [
-                head,
-                _title(name),
-                *_test_cells(s),
-                part["n_speakers"],
-            ]
-            for name, s in part["scores"].items()
-        ]
+        for name, test in part["scores"].items():
+            cells = [head, _title(name), *_test_cells(test)]
+            rows.append([*cells, part["n_speakers"]])
     head = "modality,score,A,B,A - B,95 % interval,p,p (Holm),speakers"
     lines += ["", *table(head.split(","), rows)]
-    _write(folder, "comparison", content, lines)
-    return lines
+    return _write(folder, "comparison", content, lines)
 
 
-def ablation_report(folder: str | Path, variants: list, partial: bool) -> list:
+def write_ablation(
+    folder: str | Path, variants: list, partial: bool
+) -> tuple[dict, list]:
     """Compares protocols with a full one; writes ablation.json and .md.
 
     Arguments
@@ -375,10 +345,12 @@ def ablation_report(folder: str | Path, variants: list, partial: bool) -> list:
 
     Returns
     -------
-    list of str
-        The lines of the Markdown. In ablation.json ``variants`` maps each name to what
-        :func:`compare` says of it (first) and the full network (second), with
-        ``p_holm`` over all variants and modalities, or to ``problem``.
+    content : dict
+        ``partial``, and ``variants``: each name to what :func:`compare` says of
+        it (first) and the full network (second), with ``p_holm`` over all
+        variants and modalities, or to ``problem``.
+    lines : list of str
+        The Markdown.
     """
     found, families, rows = {}, {}, []
     lines = ["PARTIAL: some runs did not finish.", ""] if partial else []
@@ -395,15 +367,14 @@ def ablation_report(folder: str | Path, variants: list, partial: bool) -> list:
         _add_holm(tests)
     for name, content in found.items():
         for head, part in content["modalities"].items():
-            key, score = next(iter(part["scores"].items()))
+            key, test = next(iter(part["scores"].items()))
             row = [name.replace("_", " "), head, _title(key), part["n_runs"]]
-            rows.append([*row, *_test_cells(score)])
+            rows.append([*row, *_test_cells(test)])
     head = "network,modality,score,runs,variant,full,difference,95 % interval"
     lines += table(f"{head},p,p (Holm)".split(","), rows)
     lines += ["", "p by speaker, corrected over the whole table (Holm)."]
     content = {"partial": partial, "variants": found}
-    _write(folder, "ablation", content, lines)
-    return lines
+    return content, _write(folder, "ablation", content, lines)
 
 
 def _title(name):
@@ -411,50 +382,20 @@ def _title(name):
     return TITLES.get(name) or markdown(name.replace("ccc_", "CCC "))
 
 
-def table(head: list, rows: list) -> list:
-    """A Markdown table.
-
-    Arguments
-    ---------
-    head : list of str
-        The column names.
-    rows : list of list
-        The cells.
-
-    Returns
-    -------
-    list of str
-        Lines.
-
-    Example
-    -------
-    >>> table(["a", "b"], [["1", 2]])
-    ['| a | b |', '|---|---|', '| 1 | 2 |']
-    """
-    lines = [f"| {' | '.join(map(str, cells))} |" for cells in (head, *rows)]
-    return [lines[0], "|" + "---|" * len(head), *lines[1:]]
-
-
-def _mean(values):
-    """A mean with its deviation, for a cell."""
-    if values["sd"] is None:
-        return f"{values['mean']:.3f}"
-    return f"{values['mean']:.3f} ± {values['sd']:.3f}"
-
-
-def _test_cells(score):
+def _test_cells(test):
     """Both scores, their difference with its interval, and p."""
     return [
-        f"{score['first']:.3f}",
-        f"{score['second']:.3f}",
-        f"{score['difference']:+.3f}",
-        f"[{score['low']:+.3f}, {score['high']:+.3f}]",
-        f"{score['p']:.4f}",
-        f"{score['p_holm']:.4f}",
+        f"{test['first']:.3f}",
+        f"{test['second']:.3f}",
+        f"{test['difference']:+.3f}",
+        f"[{test['low']:+.3f}, {test['high']:+.3f}]",
+        f"{test['p']:.4f}",
+        f"{test['p_holm']:.4f}",
     ]
 
 
 def _write(folder, name, content, lines):
-    """Writes NAME.json and NAME.md."""
+    """Writes NAME.json and NAME.md; gives the latter's lines."""
     write_json(Path(folder) / f"{name}.json", content)
     write_lines(Path(folder) / f"{name}.md", lines)
+    return lines

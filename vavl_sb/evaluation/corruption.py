@@ -72,13 +72,13 @@ def make_noise(seed: int, path: str | Path | None = None) -> Callable:
     seed : int
         Chooses each clip's noise, or where in the file it begins.
     path : str or Path, optional
-        Any container with sound (default: white Gaussian noise).
+        Any container with sound (default: white Gaussian noise). MediaError if
+        it cannot be decoded, or is silent.
 
     Returns
     -------
     callable
         ``(clip id, n)`` to samples (n,) at 16 kHz: the same at each call.
-        MediaError if the file cannot be decoded, or is silent.
     """
 
     def white(clip, length):
@@ -105,26 +105,13 @@ def make_noise(seed: int, path: str | Path | None = None) -> Callable:
 
 
 def lose_modality(clips: Iterable[str], percent: float, seed: int) -> dict:
-    """Chooses clips that lose their sound or their face.
+    """Chooses clips, of ids that have both, that lose their sound or face.
 
-    Which ones depends on the seed and the ids alone. Those that a smaller
-    share takes, a larger one takes as well, and they lose the same. Half of
-    the chosen clips lose the sound, half the face (one more the sound, where
-    their number is odd).
-
-    Arguments
-    ---------
-    clips : iterable of str
-        Ids of clips that have both.
-    percent : float
-        ``round(percent / 100 * n)`` of the n clips are chosen.
-    seed : int
-        Chooses them.
-
-    Returns
-    -------
-    dict
-        Id of each chosen clip to what it loses, "audio" or "visual".
+    ``round(percent / 100 * n)`` of the n clips: id to "audio" or "visual",
+    what it loses. Which ones depends on the seed and the ids alone. Those that
+    a smaller share takes, a larger one takes as well, and they lose the same.
+    Half of the chosen clips lose the sound, half the face (one more the sound,
+    where their number is odd).
 
     Example
     -------
@@ -143,69 +130,39 @@ def _part(count, percent):
 
 @dataclass(frozen=True)
 class Condition:
-    """One thing that clips can lose, in several degrees.
+    """One thing that clips can lose, in several degrees."""
 
-    Arguments
-    ---------
-    name : str
-        As on the command line.
-    title : str
-        What it does, for a table or a plot.
-    unit : str
-        What a level counts.
-    levels : tuple
-        The degrees, the clean clip first: 0, or None where no number means
-        clean.
-    modality : str, optional
-        Which input it changes, "audio" or "visual"; None: it only chooses
-        which inputs the model gets.
-    corrupt : callable, optional
-        ``(samples or frames, level, clip id, seed, noise)`` to the same,
-        changed, with ``noise`` from :func:`make_noise`.
-    """
-
-    name: str
-    title: str
-    unit: str
+    name: str  # as on the command line
+    title: str  # what it does, for a table or a plot
+    unit: str  # what a level counts
+    # The degrees, the clean clip first: 0, or None where no number means clean.
     levels: tuple
+    # Which input it changes; None: it only chooses which inputs there are.
     modality: str | None = None
+    # (samples or frames, level, clip id, seed, noise) to the same, changed,
+    # with noise from make_noise.
     corrupt: Callable | None = None
 
 
-SOUND, FACE = "% of the sound", "% of frames"
-CLIPS, SNR = "% of clips", "SNR in dB"
+SOUND, SNR = "% of the sound", "SNR in dB"
 SHARES, RATIOS = (0, 25, 50, 75), (None, 20, 10, 5, 0, -5)
 ALL = (
     Condition("modalities", "Inputs the model gets", "", (None,)),
     Condition(
-        "missing",
-        "Clips without sound or without a face",
-        CLIPS,
+        *("missing", "Clips without sound or without a face", "% of clips"),
         (*SHARES, 100),
     ),
     Condition(
-        "face",
-        "Face frames missing",
-        FACE,
-        (*SHARES, 90),
-        "visual",
-        _drop_frames,
+        *("face", "Face frames missing", "% of frames", (*SHARES, 90)),
+        *("visual", _drop_frames),
     ),
     Condition(
-        "sound-middle",
-        "Middle of the sound silent",
-        SOUND,
-        SHARES,
-        "audio",
-        _silence_middle,
+        *("sound-middle", "Middle of the sound silent", SOUND, SHARES),
+        *("audio", _silence_middle),
     ),
     Condition(
-        "sound-end",
-        "End of the sound cut off",
-        SOUND,
-        SHARES,
-        "audio",
-        _cut_end,
+        *("sound-end", "End of the sound cut off", SOUND, SHARES),
+        *("audio", _cut_end),
     ),
     Condition("noise", "Noise in the sound", SNR, RATIOS, "audio", _add_noise),
 )
@@ -213,18 +170,10 @@ CONDITIONS = {condition.name: condition for condition in ALL}
 
 
 def choose_conditions(names: list | None) -> list:
-    """Conditions by name.
+    """Conditions by name, each once, in the order of ``CONDITIONS``.
 
-    Arguments
-    ---------
-    names : list of str, optional
-        Also several in one with commas between them; empty for all conditions,
-        None for none. VAVLError if there is no such condition.
-
-    Returns
-    -------
-    list of Condition
-        Each once, in the order of ``CONDITIONS``.
+    A text may hold several names with commas between them. An empty list is
+    for all conditions, None for none. VAVLError if there is no such condition.
 
     Example
     -------

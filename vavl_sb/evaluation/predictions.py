@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -40,17 +41,9 @@ class Predictions:
         self.targets = {}
 
     def add(self, clip: str, outputs: dict, entry: dict) -> None:
-        """Adds a clip.
+        """Adds a clip: its id, head to tensor (n,), and its manifest's entry.
 
-        Arguments
-        ---------
-        clip : str
-            Its id.
-        outputs : dict
-            Head to tensor of shape (n,), not empty; "auto" becomes the
-            audio-visual head's where there is one.
-        entry : dict
-            The clip's entry of a manifest, with its labels.
+        "auto" becomes the audio-visual head's output where there is one.
         """
         for head, values in outputs.items():
             self.outputs[head][clip] = values
@@ -62,17 +55,7 @@ class Predictions:
             self.targets[clip] = [float(entry[name]) for name in self.labels]
 
     def clips(self, head: str = "auto") -> list:
-        """Ids of the clips that a head has an output for.
-
-        Arguments
-        ---------
-        head : str
-            One of ``HEADS``, or "auto" for any.
-
-        Returns
-        -------
-        list of str
-        """
+        """Ids of the clips that a head ("auto": any) has an output for."""
         return list(self.outputs[head])
 
     def scores(self, heads: Sequence[str], clips: list | None = None) -> dict:
@@ -102,35 +85,17 @@ class Predictions:
         return found
 
     def score_of(self, heads: dict) -> dict:
-        """Scores where each clip has a head of its own.
+        """Scores where each clip has a head of its own (clip to head).
 
-        Arguments
-        ---------
-        heads : dict
-            Clip to head, not empty.
-
-        Returns
-        -------
-        dict
-            ``n``, and ``f1_macro``, ``f1_micro``, ``uar``, or ``ccc`` and
-            ``ccc_mean``.
+        ``n``, and ``f1_macro``, ``f1_micro``, ``uar``, or ``ccc`` and
+        ``ccc_mean``.
         """
         summary = dict(self.stats(heads).summarize())
         summary.pop("confusion", None)
         return {"n": len(heads), **summary}
 
     def stats(self, heads: dict) -> EmotionStats | ConcordanceStats:
-        """The same as a statistics object.
-
-        Arguments
-        ---------
-        heads : dict
-            Clip to head.
-
-        Returns
-        -------
-        EmotionStats or ConcordanceStats
-        """
+        """The same (clip to head) as a statistics object."""
         stats = STATS[self.task](self.labels)
         if heads:
             stats.append(
@@ -141,92 +106,58 @@ class Predictions:
         return stats
 
 
-@dataclass
-class HeadResult:
-    """The test clips of one head of a run.
+class Clip(NamedTuple):
+    """A test clip of one head: who speaks, the class index or attributes (n,),
+    and a row of :func:`~vavl_sb.evaluation.statistics.clip_statistics`."""
 
-    Arguments
-    ---------
-    clips, speakers : list of str
-        Ids of the N clips, and who speaks in each.
-    targets : np.ndarray
-        Class indices, shape (N,), or attributes, shape (N, n).
-    statistics : np.ndarray
-        Shape (N, ...), from
-        :func:`~vavl_sb.evaluation.statistics.clip_statistics`.
-    """
-
-    clips: list
-    speakers: list
-    targets: np.ndarray
+    speaker: str
+    target: np.ndarray
     statistics: np.ndarray
 
 
 @dataclass
 class RunResult:
-    """A finished run.
+    """A finished run."""
 
-    Arguments
-    ---------
-    task : str
-        "classification" or "regression".
-    labels : list of str
-        Names of classes or attributes.
-    heads : dict
-        Head to :class:`HeadResult`.
-    scores : dict
-        Head to score name to value, as in metrics.json, with "ccc_<name>" for
-        the CCC of an attribute.
-    """
-
-    task: str
-    labels: list
-    heads: dict
+    task: str  # "classification" or "regression"
+    labels: list  # names of classes or attributes
+    heads: dict  # head to clip id to Clip
+    # Head to score name to value; "ccc_<name>" is the CCC of an attribute.
     scores: dict
 
 
 def read_run(folder: str | Path) -> RunResult:
-    """Reads a finished run, and checks its files against each other.
+    """Reads a finished run, whose scores are computed from its predictions.
 
     Arguments
     ---------
     folder : str or Path
-        The output folder of a train.py: its metrics.json,
+        The output folder of a train.py: its metrics.json (task and labels),
         predictions_test.csv and test.json (who speaks in each clip).
 
     Returns
     -------
     RunResult
-
-    Raises
-    ------
-    VAVLError
-        In one line: a file is missing or broken, a clip has no speaker, or
-        the predictions do not give the scores of metrics.json.
+        VAVLError, in one line: a file is missing or broken, or a clip has no
+        speaker.
     """
-    folder, heads = Path(folder), {}
+    folder, heads, scores = Path(folder), {}, {}
     try:
         metrics = read_json(folder / "metrics.json")
         entries = read_json(folder / "test.json")
         task, labels = metrics["task"], metrics["labels"]
-        scores = {head: _flat(s) for head, s in metrics["test"].items()}
         path = folder / "predictions_test.csv"
-        stats = read_predictions(path, task, labels)
-        for head, collected in stats.items():
-            predictions, targets = collected.stacked()
-            heads[head] = HeadResult(
-                collected.ids,
-                [entries[clip]["spk_id"] for clip in collected.ids],
-                targets,
-                clip_statistics(task, predictions, targets),
-            )
-        computed = {head: _flat(s.summarize()) for head, s in stats.items()}
-        # Predictions are written with seven digits.
-        if not _agree(computed, scores, 1e-4):
-            raise VAVLError(
-                f"{folder}: predictions_test.csv does not give the scores of "
-                "metrics.json; remove the folder and run again"
-            )
+        for head, stats in read_predictions(path, task, labels).items():
+            predictions, targets = stats.stacked()
+            rows = zip(targets, clip_statistics(task, predictions, targets))
+            heads[head] = {
+                clip: Clip(entries[clip]["spk_id"], *row)
+                for clip, row in zip(stats.ids, rows)
+            }
+            numbers = dict(stats.summarize())
+            numbers.pop("confusion", None)
+            each = numbers.pop("ccc", {}).items()
+            scores[head] = numbers | {f"ccc_{name}": x for name, x in each}
     except OSError as error:
         raise VAVLError(
             f"{error.filename}: cannot be read ({error.strerror})"
@@ -239,20 +170,3 @@ def read_run(folder: str | Path) -> RunResult:
     except (ValueError, TypeError, AttributeError) as error:
         raise VAVLError(f"{folder}: cannot be used ({error})") from None
     return RunResult(task, labels, heads, scores)
-
-
-def _flat(scores):
-    """Scores of one head in metrics.json, one name each."""
-    numbers = {k: v for k, v in scores.items() if k not in ("ccc", "confusion")}
-    for name, value in scores.get("ccc", {}).items():
-        numbers[f"ccc_{name}"] = value
-    return numbers
-
-
-def _agree(one, other, tolerance):
-    """Whether two sets of scores have the same heads, names and values."""
-    return one.keys() == other.keys() and all(
-        one[head].keys() == other[head].keys()
-        and all(abs(v - other[head][k]) <= tolerance for k, v in s.items())
-        for head, s in one.items()
-    )

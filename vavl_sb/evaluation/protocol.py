@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from vavl_sb.evaluation.comparison import ablation_report, write_summary
+from vavl_sb.evaluation.comparison import write_ablation, write_summary
 from vavl_sb.evaluation.runs import Run, launch
 from vavl_sb.training.arguments import parse_arguments
 from vavl_sb.utils.errors import VAVLError
@@ -36,59 +36,37 @@ VARIANTS = {
 
 @dataclass
 class Plan:
-    """What a protocol is asked for.
+    """What a protocol is asked for."""
 
-    Arguments
-    ---------
-    recipe_file : str
-        The hparams file, ``recipes/X/hparams/Y.yaml``.
-    partitions : dict
-        From :func:`read_partitions`.
-    seeds : list of int
-        Each partition is run with each.
-    overrides : dict
-        What each train.py gets: key to value, None for a flag.
-    folder : str
-        Where everything goes.
-    launcher : str
-        "local" or "slurm".
-    jobs : int
-        How many runs at a time; for Slurm 0 means as many as it allows.
-    slurm : dict
-        See :func:`~vavl_sb.evaluation.runs.launch`.
-    """
-
-    recipe_file: str
-    partitions: dict
-    seeds: list
-    overrides: dict
-    folder: str
-    launcher: str = "local"
-    jobs: int = 1
-    slurm: dict = field(default_factory=dict)
+    recipe_file: str  # the hparams file, recipes/X/hparams/Y.yaml
+    partitions: dict  # from read_partitions
+    seeds: list  # each partition is run with each
+    overrides: dict  # what each train.py gets: key to value, None for a flag
+    folder: str  # where everything goes
+    launcher: str = "local"  # or "slurm"
+    jobs: int = 1  # runs at a time; for Slurm 0 means as many as it allows
+    slurm: dict = field(default_factory=dict)  # see vavl_sb.evaluation.runs
 
 
 def read_plan(options: argparse.Namespace, command: str) -> Plan:
-    """What the options of a command ask for.
+    """What the options of a command, whose name the default folder has, ask for.
 
-    Arguments
-    ---------
-    options : argparse.Namespace
-        What :func:`vavl_sb.cli.protocol.add_options` describes, and
-        ``passed_on``: the words that each train.py gets.
-    command : str
-        For the default folder's name.
-
-    Returns
-    -------
-    Plan
-
-    Raises
-    ------
-    VAVLError
-        In one line: a wrong option, of the protocol or of its train.py.
+    They are those of :func:`vavl_sb.cli.protocol.add_options`, and
+    ``passed_on``: the words that each train.py gets. VAVLError, in one line: a
+    wrong option, of the protocol or of its train.py.
     """
-    recipe_file, train = _find_recipe(options.recipe_file)
+    recipe_file = Path(os.path.abspath(options.recipe_file))
+    train = recipe_file.parent.parent / "train.py"
+    if not recipe_file.is_file() or recipe_file.suffix not in (".yaml", ".yml"):
+        raise VAVLError(
+            f"{recipe_file}: no such hparams file; give one like "
+            "recipes/CREMA-D/hparams/vavl_cls.yaml"
+        )
+    if not train.is_file():
+        raise VAVLError(
+            f"{train}: no such file; the hparams file must stand in a "
+            "recipe's hparams folder, with train.py beside that"
+        )
     default = train.parent / "results" / command / recipe_file.stem
     on_slurm = options.launcher == "slurm"
     if options.jobs is not None and options.jobs < 1:
@@ -101,15 +79,14 @@ def read_plan(options: argparse.Namespace, command: str) -> Plan:
         if not (key and equals):
             raise VAVLError(f"--slurm: must be KEY=VALUE, not {word!r}")
         slurm[key] = int(value) if value.isdigit() else value
-    overrides = _read_overrides(options.passed_on)
+    passed_on = [word for word in options.passed_on if word != "--"]
     # Before a folder is claimed, and before runs fail one after the other.
-    words = [str(recipe_file), *_as_words(overrides)]
-    parse_arguments(words, later=RESERVED)
+    parse_arguments([str(recipe_file), *passed_on], later=RESERVED)
     return Plan(
         recipe_file=str(recipe_file),
         partitions=read_partitions(options.partitions),
         seeds=_read_seeds(options.seeds),
-        overrides=overrides,
+        overrides=_read_overrides(passed_on),
         folder=os.path.abspath(options.output_folder or default),
         launcher=options.launcher,
         jobs=options.jobs or (0 if on_slurm else 1),
@@ -117,22 +94,15 @@ def read_plan(options: argparse.Namespace, command: str) -> Plan:
     )
 
 
-def run_protocol(plan: Plan, say: Callable = say) -> dict:
+def run_protocol(plan: Plan, say: Callable = say) -> tuple[dict, list]:
     """Runs what has not finished yet, and writes the summary.
 
-    Arguments
-    ---------
-    plan : Plan
-        What to run.
-    say : callable
-        Gets a line of progress for each run that starts or ends.
-
-    Returns
-    -------
-    dict
-        What protocol.json holds; ``partial`` where a run failed.
+    ``say`` gets a line of progress for each run that starts or ends. Gives what
+    protocol.json holds (``partial`` where a run failed) and the lines of
+    protocol.md.
     """
-    recipe_file, train = _find_recipe(plan.recipe_file)
+    recipe_file = Path(plan.recipe_file)
+    train = recipe_file.parent.parent / "train.py"
     settings = _claim_folder(plan, recipe_file)
     runs = []
     for name, value in plan.partitions.items():
@@ -154,43 +124,17 @@ def run_protocol(plan: Plan, say: Callable = say) -> dict:
             )
             run = Run(name, seed, folder, command, str(train.parent), settings)
             runs.append(run)
-    errors = {}
-
-    def report(run, outcome):
-        errors[run] = outcome.error if outcome else None
-        log = f"{run.folder}/run.log"
-        if outcome is None:
-            line = f"started ({log})"
-        elif outcome.error:
-            line = f"FAILED: {outcome.error} (see {log})"
-        else:
-            line = outcome.line
-        say(f"[{runs.index(run) + 1}/{len(runs)}] {run.name}: {line}")
-
     slurm = {"folder": os.path.join(plan.folder, "slurm"), **plan.slurm}
-    launch(runs, report, plan.launcher, plan.jobs, slurm)
+    errors = launch(runs, say, plan.launcher, plan.jobs, slurm)
     name = f"{train.parent.name}/hparams/{recipe_file.name}"
-    return write_summary(
-        plan.folder, name, plan.overrides, {run: errors[run] for run in runs}
-    )
+    return write_summary(plan.folder, name, plan.overrides, errors)
 
 
-def run_ablation(plan: Plan, say: Callable = say) -> tuple[list, bool]:
+def run_ablation(plan: Plan, say: Callable = say) -> tuple[dict, list]:
     """Runs a protocol in full and with each part of the network turned off.
 
-    Arguments
-    ---------
-    plan : Plan
-        The protocol; each variant goes into a folder of its own in its folder.
-    say : callable
-        Gets lines of progress.
-
-    Returns
-    -------
-    lines : list of str
-        The comparison with the full network, as lines of Markdown.
-    partial : bool
-        Whether a run failed.
+    Each variant goes into a folder of its own in the plan's folder. Gives what
+    ablation.json and ablation.md hold, as :func:`run_protocol` does.
     """
     partial = False
     for name, change in {"full": {}, **VARIANTS}.items():
@@ -199,80 +143,54 @@ def run_ablation(plan: Plan, say: Callable = say) -> tuple[list, bool]:
             overrides={**plan.overrides, **change},
             folder=os.path.join(plan.folder, name),
         )
-        content = run_protocol(variant, lambda line: say(f"{name} {line}"))
+        content, _ = run_protocol(variant, lambda line: say(f"{name} {line}"))
         partial = partial or content["partial"]
-    return ablation_report(plan.folder, list(VARIANTS), partial), partial
-
-
-def _find_recipe(recipe_file):
-    """An hparams file and the train.py that belongs to it, absolute."""
-    path = Path(os.path.abspath(recipe_file))
-    if not path.is_file() or path.suffix not in (".yaml", ".yml"):
-        raise VAVLError(
-            f"{path}: no such hparams file; give one like "
-            "recipes/CREMA-D/hparams/vavl_cls.yaml"
-        )
-    train = path.parent.parent / "train.py"
-    if not train.is_file():
-        raise VAVLError(
-            f"{train}: no such file; the hparams file must stand in a "
-            "recipe's hparams folder, with train.py beside that"
-        )
-    return path, train
+    return write_ablation(plan.folder, list(VARIANTS), partial)
 
 
 def _claim_folder(plan, recipe_file):
-    """Makes the folder, or checks that its runs have the same settings.
+    """Makes the folder, or refuses one that holds runs of other settings.
 
     Partitions and seeds may be added later. Returns a hash of the settings.
     """
     path = Path(plan.folder) / SETTINGS
-    overrides = {k: v for k, v in plan.overrides.items() if k not in NEUTRAL}
     recipe = f"{recipe_file.parent.parent.name}/{recipe_file.name}"
-    settings = {"hparams": recipe, **overrides}
-    files = {recipe_file.name: _hash(recipe_file.read_bytes())}
-    for name in re.findall(r"!include:(\S+)", recipe_file.read_text("utf-8")):
-        files[name] = _hash((recipe_file.parent / name).read_bytes())
+    settings = {"hparams": recipe, **plan.overrides}
+    settings = {k: v for k, v in settings.items() if k not in NEUTRAL}
+    included = re.findall(r"!include:(\S+)", recipe_file.read_text("utf-8"))
+    files = {
+        name: _hash((recipe_file.parent / name).read_bytes())
+        for name in (recipe_file.name, *included)
+    }
     text = json.dumps([settings, files], sort_keys=True)
     for name, value in plan.partitions.items():
         if isinstance(value, dict):
             files[f"partition {name}"] = _hash(json.dumps(value).encode())
         elif os.path.isfile(value):
             files[f"partition {name}"] = _hash(Path(value).read_bytes())
-    known_files, changed = {}, None
+    changed, known = [], {"settings": settings, "files": {}}
     if path.exists():
-        try:
-            known = read_json(path)
-            known_files = {**known["files"]}
-            changed = _difference({**known["settings"]}, settings)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise VAVLError(
-                f"{path}: cannot be used ({error}); choose another "
-                "--output_folder"
-            ) from None
+        known = read_json(path)
     elif any(path.parent.glob("partition*_seed*")):
         # Nobody knows what they were trained with.
-        changed = f"there is no {SETTINGS}"
+        changed = [f"there is no {SETTINGS}"]
+    for key in sorted({*known["settings"], *settings}):
+        old, new = (
+            s.get(key, "default") for s in (known["settings"], settings)
+        )
+        if old != new:
+            changed.append(f"{key} {old}, not {new}")
     for name, value in files.items():
-        if known_files.get(name, value) != value:
-            changed = changed or f"{name} was changed since"
+        if known["files"].get(name, value) != value:
+            changed.append(f"{name} was changed since")
     if changed:
         raise VAVLError(
-            f"{plan.folder}: holds runs of other settings ({changed}); choose "
-            "another --output_folder"
+            f"{plan.folder}: holds runs of other settings "
+            f"({', '.join(changed)}); choose another --output_folder"
         )
-    files = {**known_files, **files}
+    files = {**known["files"], **files}
     write_json(path, {"settings": settings, "files": files})
     return _hash(text.encode())
-
-
-def _difference(before, now):
-    """What differs between two settings, in words; None for nothing."""
-    for key in sorted({*before, *now}):
-        old, new = before.get(key, "default"), now.get(key, "default")
-        if old != new:
-            return f"{key} {old}, not {new}"
-    return None
 
 
 def _hash(data):
@@ -353,23 +271,9 @@ def _read_folds(path):
 
 
 def fold_partitions(folds: list) -> dict:
-    """The partitions of a cross-validation, one for each fold.
+    """The partitions of a cross-validation, from the speakers of each fold.
 
-    Arguments
-    ---------
-    folds : list of list
-        The speakers of each fold.
-
-    Returns
-    -------
-    dict
-        "fold1", "fold2", ... to the speakers of ``train``, ``valid`` (none)
-        and ``test``.
-
-    Raises
-    ------
-    VAVLError
-        In one line: a speaker is in two folds, or there are too few.
+    VAVLError, in one line: a speaker is in two folds, or there are too few.
 
     Example
     -------
@@ -429,19 +333,10 @@ def _read_overrides(words):
     """
     overrides, key = {}, None
     for word in words:
-        if word == "--":
-            continue
         if not word.startswith("--"):
-            if key is None or overrides[key] is not None:
-                raise VAVLError(
-                    f"{word}: belongs to no option; give train.py's options "
-                    "as --key value"
-                )
             overrides[key] = _resolved(key, word)
             continue
         key, equals, value = word[2:].partition("=")
-        if key in overrides:
-            raise VAVLError(f"--{key}: is given twice; give it once")
         if key in RESERVED:
             raise VAVLError(
                 f"--{key}: is set for each run; choose by --partitions, "

@@ -22,7 +22,7 @@ from vavl_sb.features.extractor import ClipFeatures
 from vavl_sb.lobes.vavl import HEADS
 from vavl_sb.training.plots import make_figure, save_figure
 from vavl_sb.training.predictions import predictions_csv
-from vavl_sb.training.report import score_table
+from vavl_sb.training.report import score_table, table
 from vavl_sb.utils.errors import ManifestError, MediaError
 from vavl_sb.utils.files import write_atomically, write_json, write_lines
 from vavl_sb.utils.logger import get_logger
@@ -69,13 +69,8 @@ def read_clips(
     Returns
     -------
     dict
-        Clip id to entry, with real paths.
-
-    Raises
-    ------
-    ManifestError
-        In one line: the manifest cannot be used, or a label is not one of
-        the model's.
+        Clip id to entry, with real paths. ManifestError, in one line: the
+        manifest cannot be used, or a label is not one of the model's.
     """
     entries = read_entries(manifest, data_root, task, labels)
     if not entries:
@@ -128,17 +123,9 @@ class RobustnessTest:
         self.absent = {"audio": [], "visual": []}
 
     def run(self, entries: dict) -> None:
-        """Decodes all clips, and collects the heads' outputs.
+        """Decodes all clips of :func:`read_clips`, and collects the outputs.
 
-        Arguments
-        ---------
-        entries : dict
-            From :func:`read_clips`.
-
-        Raises
-        ------
-        MediaError
-            No clip at all can be used.
+        MediaError: no clip at all can be used.
         """
         self.count = len(entries)
         # Where the corpus has clips with both, all is scored on those.
@@ -246,13 +233,10 @@ class RobustnessTest:
     def summary(self) -> dict:
         """What robustness.json says about clips and scores.
 
-        Returns
-        -------
-        dict
-            ``clips`` (counts, and ids of what was left out), ``clean``
-            (scores of each head on the clips that it has an output for, and of
-            "auto": the head that fits each clip), ``conditions`` and
-            ``skipped`` (name to reason).
+        ``clips`` (counts, and ids of what was left out), ``clean`` (scores of
+        each head on the clips that it has an output for, and of "auto": the
+        head that fits each clip), ``conditions`` and ``skipped`` (name to
+        reason).
         """
         conditions, skipped = {}, {}
         for condition in self.conditions:
@@ -287,6 +271,8 @@ class RobustnessTest:
         modality, pairs = condition.modality, self.clean.clips("audiovisual")
         if modality and modality not in self.model.trained_heads:
             return f"the {modality} head was never trained"
+        if modality == "audio" and self.encoder.takes_features(modality):
+            return "the model takes features of the sound, not sound"
         alone = modality and not self.has_pairs
         clips = self.clean.clips(modality) if alone else pairs
         if not clips:
@@ -317,23 +303,11 @@ class RobustnessTest:
 def write_report(
     folder: str | Path, result: dict, predictions: Predictions
 ) -> list:
-    """Writes ``robustness.json``, ``.txt``, ``.png``, and the predictions.
+    """Writes ``robustness.json``, ``.txt`` and ``.png``, and the predictions on
+    the clips as they are, in the form of a run's predictions_test.csv.
 
-    Arguments
-    ---------
-    folder : str or Path
-        Where to write.
-    result : dict
-        What robustness.json shall hold: ``task``, ``labels`` and what
-        :meth:`RobustnessTest.summary` gives.
-    predictions : Predictions
-        On the clips as they are, for ``predictions_clean.csv``, which has the
-        form of a run's predictions_test.csv.
-
-    Returns
-    -------
-    list of str
-        From :func:`report_lines`.
+    ``result`` has ``task``, ``labels`` and what :meth:`RobustnessTest.summary`
+    gives. Returns :func:`report_lines`.
     """
     folder, lines = Path(folder), report_lines(result)
     stats = {
@@ -352,19 +326,8 @@ def write_report(
 
 
 def report_lines(result: dict) -> list:
-    """The table of a test.
-
-    Arguments
-    ---------
-    result : dict
-        As in robustness.json.
-
-    Returns
-    -------
-    list of str
-        Lines: the clean scores, then for each condition the score that stands
-        for the task, macro F1 or the mean CCC.
-    """
+    """What robustness.json holds, as lines: the clean scores, then for each
+    condition the score that stands for the task, macro F1 or the mean CCC."""
     counts, clean = result["clips"], result["clean"]
     metrics = {
         "task": result["task"],
@@ -377,6 +340,7 @@ def report_lines(result: dict) -> list:
         f"{counts['used']} of {counts['in_manifest']} clips used, "
         f"{counts['with_both']} of them with sound and a face; "
         f"{len(counts['failed'])} files or parts of clips failed",
+        *_seen(result.get("speakers_in_training") or []),
         "",
         "As they are",
         *score_table(metrics),
@@ -388,29 +352,43 @@ def report_lines(result: dict) -> list:
     return lines
 
 
+def _seen(speakers):
+    """A line where the model was trained on speakers that it is scored on."""
+    if not speakers:
+        return []
+    more = ", ..." if len(speakers) > 3 else ""
+    return [
+        f"The model was trained on {len(speakers)} of their speakers "
+        f"({', '.join(speakers[:3])}{more}): these scores say nothing of new "
+        "ones"
+    ]
+
+
 def _condition_table(condition, task):
     """One row a level, one column a head."""
     key, score_name = MAIN_SCORE[task]
     levels = condition["levels"]
     heads = list(dict.fromkeys(h for x in levels for h in x["scores"]))
-    numbers = {h: levels[0]["scores"].get(h, {"n": 0})["n"] for h in heads}
-    unit = f" ({condition['unit']})" if condition["unit"] else ""
-    lines = [
-        f"{condition['title']}{unit}: {score_name}",
-        f"{'':<12}" + "".join(f"{head:>18}" for head in heads),
-        f"{'clips':<12}" + "".join(f"{numbers[h]:>18}" for h in heads),
-    ]
+    counts = {h: levels[0]["scores"].get(h, {"n": 0})["n"] for h in heads}
+    rows = []
     for level in levels:
-        name = level["level"]
-        line = f"{'clean' if name is None else f'{name:g}':<12}"
+        row = [_level_name(level["level"])]
         for head in heads:
             scores = level["scores"].get(head)
             cell = "-" if scores is None else f"{scores[key]:.3f}"
-            if scores is not None and scores["n"] != numbers[head]:
-                cell = f"({scores['n']} clips) {cell}"
-            line += f"{cell:>18}"
-        lines.append(line)
-    return lines
+            if scores is not None and scores["n"] != counts[head]:
+                cell = f"{cell} ({scores['n']} clips)"
+            row.append(cell)
+        rows.append(row)
+    unit = f" ({condition['unit']})" if condition["unit"] else ""
+    columns = [f"{head}, {counts[head]} clips" for head in heads]
+    title = f"{condition['title']}{unit}: {score_name}"
+    return [title, *table(["level", *columns], rows)]
+
+
+def _level_name(level):
+    """How tables and figures name a level."""
+    return "clean" if level is None else f"{level:g}"
 
 
 def _draw(result, path):
@@ -426,34 +404,18 @@ def _draw(result, path):
         points = {}
         for level in condition["levels"]:
             for head, scores in level["scores"].items():
-                points.setdefault(head, {})[level["level"]] = scores[key]
+                point = (_level_name(level["level"]), scores[key])
+                points.setdefault(head, []).append(point)
                 lowest = min(lowest, scores[key])
-        if condition["unit"]:
-            _draw_curves(axes, points)
-            axes.set_xlabel(condition["unit"])
-        else:
-            heights = [levels[None] for levels in points.values()]
-            colours = [COLOURS[head] for head in points]
-            axes.bar(list(points), heights, color=colours)
+        for head, line in points.items():
+            style = {"color": COLOURS[head], "label": head}
+            axes.plot(*zip(*line), marker="o", markersize=4, **style)
         axes.set_title(condition["title"], fontsize=10)
+        axes.set_xlabel(condition["unit"])
         axes.set_ylabel(score_name)
         axes.grid(alpha=0.3)
+        axes.legend(fontsize=7)
     for axes in grid:
         axes.set_ylim(lowest, 1.0)
         axes.set_visible(bool(axes.get_title()))
     save_figure(figure, path)
-
-
-def _draw_curves(axes, points):
-    """Lines over the levels, worse to the right; dotted: the clean clips."""
-    for head, levels in points.items():
-        numbers = [level for level in levels if level is not None]
-        values = [levels[level] for level in numbers]
-        style = {"color": COLOURS[head], "label": head}
-        axes.plot(numbers, values, marker="o", markersize=3, **style)
-        if None in levels:
-            style["label"] = f"{head}, clean"
-            axes.axhline(levels[None], linestyle=":", **style)
-    if any(None in levels for levels in points.values()):  # dB: less is worse
-        axes.invert_xaxis()
-    axes.legend(fontsize=7)

@@ -22,51 +22,80 @@ RUNNING = set()
 
 @dataclass(frozen=True)
 class Run:
-    """What one run is.
+    """What one run is."""
 
-    Arguments
-    ---------
-    partition : str
-        The partition's name.
-    seed : int
-        The seed.
-    folder : str
-        Where its results go.
-    command : tuple of str
-        The command line of train.py.
-    recipe : str
-        The folder to run it in.
-    settings : str
-        A hash of the protocol's settings.
-    """
-
-    partition: str
+    partition: str  # its name
     seed: int
-    folder: str
-    command: tuple
-    recipe: str
-    settings: str
-
-    @property
-    def name(self) -> str:
-        """How messages name it."""
-        return f"partition {self.partition} seed {self.seed}"
+    folder: str  # where its results go
+    command: tuple  # the command line of train.py
+    recipe: str  # the folder to run it in
+    settings: str  # a hash of the protocol's settings
 
 
-@dataclass
-class Outcome:
-    """How a run went.
+def launch(
+    runs: list,
+    say: Callable,
+    launcher: str = "local",
+    jobs: int = 1,
+    slurm: dict | None = None,
+) -> dict:
+    """Performs runs, those that have finished before left out.
+
+    Where more than one may run at a time, the first goes alone, unless one
+    has finished before: it computes the features that all share.
 
     Arguments
     ---------
-    line : str
-        When it finished, and its scores.
-    error : str, optional
-        Why it failed; None where it did not.
-    """
+    runs : list of Run
+        What to run.
+    say : callable
+        Gets a line for each run that starts (Slurm: is submitted) and ends.
+    launcher : str
+        "local" or "slurm".
+    jobs : int
+        How many runs at a time; for Slurm 0 means as many as it allows.
+    slurm : dict, optional
+        ``folder`` (where submitit keeps its files), ``cluster`` ("slurm", or
+        "local" to try things out), and parameters of submitit's
+        ``AutoExecutor.update_parameters``.
 
-    line: str = ""
-    error: str | None = None
+    Returns
+    -------
+    dict
+        Run to why it failed, or None; in the order of ``runs``.
+
+    Raises
+    ------
+    VAVLError
+        In one line: submitit is missing, there is no Slurm here, or a
+        parameter is unknown.
+    """
+    errors = dict.fromkeys(runs)
+
+    def report(run, line="", error=None):
+        errors[run], log = error, f"{run.folder}/run.log"
+        if error:
+            line = f"FAILED: {error} (see {log})"
+        name = f"partition {run.partition} seed {run.seed}"
+        number = f"[{runs.index(run) + 1}/{len(runs)}]"
+        say(f"{number} {name}: {line or f'started ({log})'}")
+
+    waiting = []
+    for run in runs:
+        if _is_finished(run):
+            report(run, *_finished(run, "finished before"))
+        else:
+            waiting.append(run)
+    executor = None
+    if waiting and launcher == "slurm":
+        executor = _slurm_executor(jobs, **(slurm or {}))
+    alone = len(waiting) == len(runs) and (executor is not None or jobs > 1)
+    for part in (waiting[:alone], waiting[alone:]):
+        if part and executor:
+            _on_slurm(executor, part, report)
+        elif part:
+            _here(part, report, min(jobs, len(part)))
+    return errors
 
 
 def _perform(run, threads=None):
@@ -74,20 +103,21 @@ def _perform(run, threads=None):
 
     All that it prints goes to run.log in its folder. May be called in any
     process of any machine that sees the folder. ``threads`` is for
-    OMP_NUM_THREADS, where the environment has none.
+    OMP_NUM_THREADS, where the environment has none. Gives a line that says
+    how it went, and why it failed or None.
     """
     folder, start = Path(run.folder), time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
     lock = take_lock(folder / "run.lock")
     if lock is None:
-        return Outcome(error="another process is running it; wait for that one")
+        return "", "another process is running it; wait for that one"
     with lock:
         if _is_finished(run):
             return _finished(run, "finished before")
         error = _train(run, threads)
-        seconds = time.monotonic() - start
         if error:
-            return Outcome(error=error)
+            return "", error
+        seconds = time.monotonic() - start
         mark = {"settings": run.settings, "seconds": round(seconds, 1)}
         write_json(folder / MARK, mark)
     return _finished(run, f"finished in {seconds:.0f} s")
@@ -105,18 +135,18 @@ def _is_finished(run):
 
 
 def _finished(run, when):
-    """The outcome of a run that has ended well, if its files can be used."""
+    """Scores of a run that has ended well, or why its files are of no use."""
     try:
         result = read_run(run.folder)
     except VAVLError as error:
-        return Outcome(error=error.text)
+        return "", error.text
     key = "f1_macro" if result.task == "classification" else "ccc_mean"
     scores = ", ".join(f"{m} {s[key]:.3f}" for m, s in result.scores.items())
-    return Outcome(f"{when}: {key} {scores}")
+    return f"{when}: {key} {scores}", None
 
 
 def _train(run, threads):
-    """Runs the command, until this process is told to end; returns its error.
+    """Runs the command, until this process is told to end; gives its error.
 
     That is the last line with "error: " in it, or else the last line.
     """
@@ -156,68 +186,13 @@ def _train(run, threads):
     return lines[-1].split("error: ", 1)[-1] if lines else f"status {code}"
 
 
-def launch(
-    runs: list,
-    report: Callable,
-    launcher: str = "local",
-    jobs: int = 1,
-    slurm: dict | None = None,
-) -> None:
-    """Performs runs, and reports each as it starts and ends.
-
-    Where more than one may run at a time, the first goes alone, unless one
-    has finished before: it computes the features that all share.
-
-    Arguments
-    ---------
-    runs : list of Run
-        What to run.
-    report : callable
-        Called with a run and None when it starts (Slurm: when it is
-        submitted), and with its Outcome when it has ended.
-    launcher : str
-        "local" or "slurm".
-    jobs : int
-        How many runs at a time; for Slurm 0 means as many as it allows.
-    slurm : dict, optional
-        ``folder`` (where submitit keeps its files), ``cluster`` ("slurm", or
-        "local" to try things out), and parameters of submitit's
-        ``AutoExecutor.update_parameters``.
-
-    Raises
-    ------
-    VAVLError
-        In one line: submitit is missing, there is no Slurm here, or a
-        parameter is unknown.
-    """
-    waiting = []
-    for run in runs:
-        if _is_finished(run):
-            report(run, _finished(run, "finished before"))
-        else:
-            waiting.append(run)
-    if not waiting:
-        return
-    executor = (
-        _slurm_executor(jobs, **(slurm or {})) if launcher == "slurm" else None
-    )
-    alone = 0
-    if len(waiting) == len(runs) and (executor or jobs > 1):
-        alone = 1
-    for part in (waiting[:alone], waiting[alone:]):
-        if part and executor:
-            _on_slurm(executor, part, report)
-        elif part:
-            _here(part, report, min(jobs, len(part)))
-
-
 def _here(runs, report, jobs):
     """Runs on this machine, some at a time; ends them when it is ended."""
     # Runs side by side share the cores, rather than each taking all.
     threads = max(1, (os.cpu_count() or 1) // jobs) if jobs > 1 else None
 
     def one(run):
-        report(run, None)
+        report(run)
         return _perform(run, threads)
 
     # Else SIGTERM would end this process alone, and leave its runs.
@@ -226,7 +201,7 @@ def _here(runs, report, jobs):
         try:
             futures = {pool.submit(one, run): run for run in runs}
             for future in as_completed(futures):
-                report(futures[future], future.result())
+                report(futures[future], *future.result())
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             for process in list(RUNNING):
@@ -239,15 +214,15 @@ def _slurm_executor(jobs, cluster="slurm", folder="slurm", **parameters):
     """A submitit executor; ``cluster="local"`` tries things out here."""
     try:
         import submitit
+
+        executor = submitit.AutoExecutor(folder=folder, cluster=cluster)
+        if jobs:
+            parameters["slurm_array_parallelism"] = jobs
+        executor.update_parameters(name="vavl", **parameters)
     except ImportError:
         raise VAVLError(
             "--launcher slurm: needs submitit; pip install 'vavl_sb[slurm]'"
         ) from None
-    try:
-        executor = submitit.AutoExecutor(folder=folder, cluster=cluster)
-        if jobs:
-            executor.update_parameters(slurm_array_parallelism=jobs)
-        executor.update_parameters(name="vavl", **parameters)
     except (RuntimeError, ValueError, NameError, TypeError) as error:
         line = " ".join(str(error).split())
         raise VAVLError(f"--launcher slurm: {line}") from None
@@ -262,13 +237,12 @@ def _on_slurm(executor, runs, report):
         jobs = [executor.submit(_perform, run) for run in runs]
     run_of = {id(job): run for job, run in zip(jobs, runs)}
     for run in runs:
-        report(run, None)
+        report(run)
     pause = 10 if executor.cluster == "slurm" else 0.2
     for job in submitit.helpers.as_completed(jobs, poll_frequency=pause):
         try:
             outcome = job.result()
         except (submitit.core.utils.UncompletedJobError, OSError) as error:
             line = (str(error).strip() or type(error).__name__).splitlines()[-1]
-            error = f"job {job.job_id}: {line.strip()} ({job.paths.stderr})"
-            outcome = Outcome(error=error)
-        report(run_of[id(job)], outcome)
+            outcome = ("", f"job {job.job_id}: {line} ({job.paths.stderr})")
+        report(run_of[id(job)], *outcome)

@@ -94,14 +94,15 @@ def score_function(task: str, labels: list) -> Callable:
 
 
 def speaker_sums(
-    heads: list, speakers: list | None = None
+    runs: list, speakers: list | None = None
 ) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Sums the clips' statistics by run and speaker.
 
     Arguments
     ---------
-    heads : list of vavl_sb.evaluation.predictions.HeadResult
-        One for each run.
+    runs : list of dict
+        For each run, clip id to
+        :class:`~vavl_sb.evaluation.predictions.Clip`.
     speakers : list of str, optional
         The order of the speakers (default: all, sorted).
 
@@ -115,14 +116,14 @@ def speaker_sums(
         In the order of the sums.
     """
     if speakers is None:
-        speakers = sorted({who for head in heads for who in head.speakers})
+        speakers = sorted({c.speaker for run in runs for c in run.values()})
     place = {who: index for index, who in enumerate(speakers)}
-    shape = (len(heads), len(speakers))
-    sums = np.zeros((*shape, *heads[0].statistics.shape[1:]))
-    tested = np.zeros(shape, dtype=bool)
-    for run, head in enumerate(heads):
-        columns = np.array([place[who] for who in head.speakers])
-        np.add.at(sums[run], columns, head.statistics)
+    first = next(iter(runs[0].values())).statistics
+    sums = np.zeros((len(runs), len(speakers), *first.shape))
+    tested = np.zeros((len(runs), len(speakers)), dtype=bool)
+    for run, clips in enumerate(runs):
+        columns = np.array([place[c.speaker] for c in clips.values()])
+        np.add.at(sums[run], columns, [c.statistics for c in clips.values()])
         tested[run, columns] = True
     return sums, tested, speakers
 
@@ -155,7 +156,7 @@ def mean_scores(sums: np.ndarray, weights: np.ndarray, score: Callable) -> dict:
 def draw_speakers(
     tested: np.ndarray, draws: int = DRAWS, seed: int = 0
 ) -> np.ndarray:
-    """Draws speakers with replacement, as weights.
+    """Draws speakers with replacement, as weights of shape (draws, speakers).
 
     Speakers are drawn among those whose runs have test speakers in common: all
     runs of one partition share a draw; partitions without a common speaker are
@@ -175,7 +176,7 @@ def draw_speakers(
     Returns
     -------
     np.ndarray
-        How often each speaker is drawn, shape (draws, speakers).
+        How often each speaker is drawn.
 
     Example
     -------
@@ -203,18 +204,7 @@ def draw_speakers(
 
 
 def interval(values: np.ndarray) -> list:
-    """The 95 % percentile interval of bootstrap draws.
-
-    Arguments
-    ---------
-    values : np.ndarray
-        Shape (draws,).
-
-    Returns
-    -------
-    list of float
-        Lower and upper end.
-    """
+    """The 95 % percentile interval of bootstrap draws (draws,): two floats."""
     return [float(end) for end in np.percentile(values, [2.5, 97.5])]
 
 
@@ -274,17 +264,9 @@ def swap_test(
 
 
 def holm(p_values: list) -> list:
-    """Holm's correction: p-values that hold for all tests together.
+    """Holm's correction: p-values that hold for all tests of a family together.
 
-    Arguments
-    ---------
-    p_values : list of float
-        Of the tests of one family.
-
-    Returns
-    -------
-    list of float
-        In the same order, at most 1.
+    In the same order, at most 1.
 
     Example
     -------
@@ -294,7 +276,6 @@ def holm(p_values: list) -> list:
     p = np.asarray(p_values, dtype=float)
     order = np.argsort(p, kind="stable")
     raised = p[order] * (len(p) - np.arange(len(p)))
-    corrected = np.minimum(np.maximum.accumulate(raised), 1.0)
     result = np.empty_like(p)
-    result[order] = corrected
-    return [float(value) for value in result]
+    result[order] = np.minimum(np.maximum.accumulate(raised), 1.0)
+    return result.tolist()

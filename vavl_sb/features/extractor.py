@@ -31,6 +31,9 @@ from vavl_sb.media.reader import (
 )
 from vavl_sb.utils.errors import EncoderError, MediaError, VAVLError
 from vavl_sb.utils.feature_files import read_features
+from vavl_sb.utils.logger import get_logger
+
+logger = get_logger(__name__)
 
 # Raised when this file changes what features a clip gives.
 PATH_VERSION = 1
@@ -319,11 +322,13 @@ class FeatureExtractor:
         MediaError
             In one line: they cannot be read, or are of another dimension.
         """
+        encoder = getattr(self, f"{modality}_encoder")
         if isinstance(source, np.ndarray):
             frames, what = source, name
         else:
-            frames, what = read_features(source), str(source)
-        wanted = getattr(self, f"{modality}_encoder").output_dim
+            columns = getattr(encoder, "columns", None)
+            frames, what = read_features(source, columns), str(source)
+        wanted = encoder.output_dim
         if frames.ndim != 2 or frames.shape[1] != wanted or not len(frames):
             raise MediaError(
                 f"{what}: {modality} features must be of shape (T, {wanted}), "
@@ -480,6 +485,13 @@ class FeatureExtractor:
         for chunk, items in rest:
             chunk = self._chunk(chunk, items, wav, watch)
             yield self._give(chunk, given)
+        for modality, path, stream in (
+            ("audio", wav, "has_audio"),
+            ("visual", video, "has_video"),
+        ):
+            there = getattr(infos.get(path), stream, False)
+            if there and self.takes_features(modality):
+                logger.warning("%s: %s", path, needs_features(modality))
 
     def _open(self, wav, video, watch):
         """Each file's info by path, and what :meth:`stream` yields of it."""

@@ -6,6 +6,7 @@ these to a prediction (:mod:`vavl_sb.inference.prediction`), in memory that does
 not grow with the clip.
 """
 
+import contextlib
 import tempfile
 from pathlib import Path
 
@@ -42,7 +43,7 @@ from vavl_sb.inference.surroundings import (
 from vavl_sb.lobes.vavl import HEADS, MODALITIES, VAVLOutput
 from vavl_sb.media.demuxing import check_file
 from vavl_sb.nnet.attribute_scale import AttributeScale
-from vavl_sb.training.model_file import YAML
+from vavl_sb.training.model_file import YAML, read_model
 from vavl_sb.utils.errors import EncoderError, MediaError, VAVLError
 from vavl_sb.utils.logger import get_logger
 
@@ -67,6 +68,8 @@ class EmotionRecognizer(Pretrained):
 
     HPARAMS_NEEDED = ["task", "labels", "feature_extractor"]
     MODULES_NEEDED = ["vavl"]
+    # Whom the model was trained on, where its folder says so.
+    train_speakers: frozenset[str] = frozenset()
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -130,6 +133,9 @@ class EmotionRecognizer(Pretrained):
             modules, hparams = load_parts(folder, overrides)
             model = cls(modules, hparams, **kwargs)
         model.hparams.feature_extractor.to(model.device)
+        with contextlib.suppress(EncoderError):  # With trust it need not fit.
+            speakers = read_model(folder)["metadata"].get("train_speakers", ())
+            model.train_speakers = frozenset(speakers)
         return model
 
     @classmethod
@@ -320,10 +326,15 @@ class EmotionRecognizer(Pretrained):
         if modality == "auto":
             needed = set(MODALITIES) if not has else set()
         for name in MODALITIES:
-            lacks = name in needed - has
+            # Of what no head reads, an export leaves the encoder out.
+            lacks = name in needed - has and self._reads(name)
             if lacks and self.hparams.feature_extractor.takes_features(name):
                 return needs_features(name)
         return why_no_head(modality, has, self.trained_heads)
+
+    def _reads(self, modality):
+        """Whether a trained head reads a modality."""
+        return bool({modality, "audiovisual"} & {*self.trained_heads})
 
     def _one_pass(self, wav, video, given, modality, window, hop, crops):
         """(Analysis, what the clip has); no emotion where no head has one."""
@@ -433,8 +444,9 @@ class EmotionRecognizer(Pretrained):
 
     def _refuse_batch(self, modality, given):
         """Refuses to predict where no clip can have an answer."""
+        takes_features = self.hparams.feature_extractor.takes_features
         for name in given:
-            if self.hparams.feature_extractor.takes_features(name):
+            if takes_features(name) and self._reads(name):
                 raise MediaError(f"predict_batch: {needs_features(name)}")
         heads = [h for h in self.trained_heads if h in given]
         if given == {*MODALITIES}:
@@ -561,7 +573,8 @@ class EmotionRecognizer(Pretrained):
         dict
             Each head that the clip allows and that was trained ("audio",
             "visual", "audiovisual") to a float32 tensor on the CPU, shape
-            (n,): logits for classes, attributes in the corpus's own scale.
+            (n,): logits for classes, divided by the head's temperature;
+            attributes in the corpus's own scale.
         """
         extractor = self.hparams.feature_extractor
         inputs = {
@@ -579,7 +592,8 @@ class EmotionRecognizer(Pretrained):
             if getattr(out, head) is not None
         }
         if self.hparams.task == "classification":
-            return found
+            scaling = getattr(self.hparams, "temperatures", None) or {}
+            return {h: out / scaling.get(h, 1.0) for h, out in found.items()}
         limits = getattr(self.hparams, "attribute_range", None)
         to_corpus = AttributeScale(limits).to_corpus
         return {head: to_corpus(values) for head, values in found.items()}

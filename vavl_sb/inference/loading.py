@@ -44,7 +44,7 @@ def load_parts(
         ``vavl``, ``audio_encoder`` and ``visual_encoder``.
     hparams : dict
         ``task``, ``labels``, ``corpus``, ``attribute_range``,
-        ``trained_heads`` and ``feature_extractor``.
+        ``trained_heads``, ``temperatures`` and ``feature_extractor``.
 
     Raises
     ------
@@ -74,7 +74,10 @@ def load_parts(
         "audio_encoder": audio_encoder,
         "visual_encoder": visual_encoder,
     }
-    plain = ("task", "labels", "corpus", "attribute_range", "trained_heads")
+    plain = (
+        *("task", "labels", "corpus", "attribute_range"),
+        *("trained_heads", "temperatures"),
+    )
     hparams = {key: model[key] for key in plain}
     return modules, {**hparams, "feature_extractor": extractor}
 

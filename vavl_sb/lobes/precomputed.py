@@ -7,7 +7,7 @@ import torch
 
 from vavl_sb.lobes.feature_encoder import FeatureEncoder
 from vavl_sb.utils.errors import EncoderError
-from vavl_sb.utils.feature_files import feature_dim
+from vavl_sb.utils.feature_files import describe_features
 
 
 class Precomputed(FeatureEncoder):
@@ -23,6 +23,9 @@ class Precomputed(FeatureEncoder):
     frame_rate : float
         Frames a second. None where it is not known or there is one frame a
         clip; a timeline, and clips of more than 30 s, need it.
+    columns : list of str
+        Names of the numbers, which are looked up in each .csv that has names
+        above its columns; None where they have no names.
 
     Example
     -------
@@ -31,23 +34,34 @@ class Precomputed(FeatureEncoder):
     torch.Size([1, 90, 35])
     """
 
-    def __init__(self, output_dim: int, frame_rate: float | None = None):
+    def __init__(
+        self,
+        output_dim: int,
+        frame_rate: float | None = None,
+        columns: list[str] | None = None,
+    ):
         super().__init__()
         if output_dim < 1 or (frame_rate is not None and not frame_rate > 0):
             raise EncoderError(
                 f"Precomputed: {output_dim} numbers a frame and {frame_rate} "
                 "frames a second; give positive numbers"
             )
+        if columns is not None and len(columns) != output_dim:
+            raise EncoderError(
+                f"Precomputed: {output_dim} numbers a frame, but "
+                f"{len(columns)} columns"
+            )
         self.output_dim, self.frame_rate = output_dim, frame_rate
+        self.columns = columns
         self.set_freeze(True)
 
     def settings(self) -> dict:
-        """All that features depend on: how many numbers a frame has."""
-        return {"output_dim": self.output_dim}
+        """All that features depend on: which numbers a frame has."""
+        return {"output_dim": self.output_dim, "columns": self.columns}
 
     def export(self, folder: Path) -> dict:
         """The arguments that make it anew; nothing is written."""
-        return {"output_dim": self.output_dim, "frame_rate": self.frame_rate}
+        return {**self.settings(), "frame_rate": self.frame_rate}
 
     def forward(
         self, features: torch.Tensor, lens: torch.Tensor | None = None
@@ -95,4 +109,5 @@ def choose_encoder(
     """
     if features is None:
         return encoder()
-    return Precomputed(feature_dim(features), frame_rate)
+    dim, columns = describe_features(features)
+    return Precomputed(dim, frame_rate, columns)

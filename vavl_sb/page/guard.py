@@ -99,22 +99,8 @@ class Clips:
         self._lock = threading.RLock()
 
     def keep(self, file: BinaryIO, size: int, name: str) -> str:
-        """Writes an upload to a folder of its own that cannot be guessed.
-
-        Arguments
-        ---------
-        file : file-like object
-            The clip.
-        size : int
-            Its bytes.
-        name : str
-            What the visitor calls it.
-
-        Returns
-        -------
-        str
-            Where it lies.
-        """
+        """Writes an upload of ``size`` bytes, by the visitor's name for it, to a
+        folder of its own that cannot be guessed; gives its path."""
         place = self.folder / secrets.token_hex(16)
         path = place / file_name(name)
         with self._lock:
@@ -148,12 +134,7 @@ class Clips:
     def take(self, visitor: str, path: str) -> None:
         """Holds a clip for a visitor, and deletes the one held before.
 
-        Arguments
-        ---------
-        visitor : str
-            Who uploaded it.
-        path : str
-            The clip; VAVLError unless it is a file in the folder.
+        VAVLError unless it is a file in the folder.
         """
         found = Path(path).resolve()
         if self.folder not in found.parents or not found.is_file():
@@ -164,17 +145,9 @@ class Clips:
             self._held[visitor] = found
 
     def held(self, visitor: str) -> str | None:
-        """The clip that a visitor has.
+        """Path of the clip that a visitor has; None if there is none.
 
-        Arguments
-        ---------
-        visitor : str
-            Who.
-
-        Returns
-        -------
-        str
-            Its path; None if there is none. VAVLError if it had to make room.
+        VAVLError if it had to make room.
         """
         path = self._held.get(visitor)
         if path is not None and not path.is_file():
@@ -182,13 +155,7 @@ class Clips:
         return None if path is None else str(path)
 
     def drop(self, visitor: str) -> None:
-        """Deletes the clip that a visitor has, if any.
-
-        Arguments
-        ---------
-        visitor : str
-            Who.
-        """
+        """Deletes the clip that a visitor has, if any."""
         with self._lock:
             path = self._held.pop(visitor, None)
             if path is not None:
@@ -362,16 +329,7 @@ def _with_local_path(pairs):
 
 
 def file_name(text: str) -> str:
-    """A name that a file can have.
-
-    Arguments
-    ---------
-    text : str
-        What a visitor calls it.
-
-    Returns
-    -------
-    str
+    """A name that a file can have, of what a visitor calls it.
 
     Example
     -------

@@ -154,13 +154,7 @@ def _connect(gr, page, sources, switches, shown, work) -> None:
 
 
 class Page:
-    """What the page does, without the page.
-
-    Arguments
-    ---------
-    ask, clips
-        As for :func:`build_page`.
-    """
+    """What the page does, without the page; see :func:`build_page`."""
 
     # Of player, timeline, answers, crops and times.
     EMPTY = (NOTHING_YET, None, "", "", "")
@@ -171,22 +165,8 @@ class Page:
     def new_clip(
         self, visitor: str, path: str | None, no_sound: bool, no_face: bool
     ) -> tuple:
-        """Results for a clip that was just uploaded or recorded.
-
-        Arguments
-        ---------
-        visitor : str
-            Whose clip it is.
-        path : str
-            The clip; None if the visitor took it away.
-        no_sound, no_face : bool
-            The switches.
-
-        Returns
-        -------
-        tuple
-            What player, timeline, answers, crops and times show.
-        """
+        """What player, timeline, answers, crops and times show of a clip that
+        was just uploaded or recorded; None if the visitor took it away."""
         if path is None:
             self.clips.drop(visitor)
             return self.EMPTY
@@ -194,18 +174,9 @@ class Page:
         return self.same_clip(visitor, no_sound, no_face)
 
     def same_clip(self, visitor: str, no_sound: bool, no_face: bool) -> tuple:
-        """Results for the clip that a visitor has.
+        """The same of the clip that a visitor has.
 
-        Arguments
-        ---------
-        visitor, no_sound, no_face
-            As in :meth:`new_clip`.
-
-        Returns
-        -------
-        tuple
-            As in :meth:`new_clip`. VAVLError if the clip cannot be used: its
-            line names it as the visitor does.
+        VAVLError if it cannot be used: its line names it as the visitor does.
         """
         path = self.clips.held(visitor)
         if path is None:
@@ -267,7 +238,7 @@ def results(model: Any, path: str, modality: str) -> tuple:
 def answers_html(
     emotion: Any, limits: list | None = None, modality: str = "auto"
 ) -> str:
-    """The three heads' answers side by side.
+    """The three heads' answers side by side, as HTML.
 
     Arguments
     ---------
@@ -279,10 +250,6 @@ def answers_html(
     modality : str
         What was asked for. A head that reads what was to be ignored shows no
         answer, also where ``emotion`` has one.
-
-    Returns
-    -------
-    str
     """
     columns = []
     for name, title in TITLES.items():
@@ -321,16 +288,9 @@ def _answer(answer: dict, limits: tuple | list) -> str:
 
 
 def crops_html(crops: list) -> str:
-    """The face crops that the model saw, with their times.
+    """The face crops that the model saw, as HTML.
 
-    Arguments
-    ---------
-    crops : list of tuple
-        (time in seconds, uint8 array of shape (height, width, 3), RGB).
-
-    Returns
-    -------
-    str
+    Each is (time in seconds, uint8 array of shape (height, width, 3), RGB).
     """
     from PIL import Image
 

@@ -43,12 +43,6 @@ def serve(
         How long the work on a clip may take.
     announce : callable
         Told in one line where the page is, once it is there.
-
-    Raises
-    ------
-    VAVLError
-        Gradio is not installed, the port is taken, or the model cannot be
-        loaded.
     """
     for name, value in (("mb", max_mb), ("seconds", max_seconds)):
         if not value > 0:
@@ -138,39 +132,33 @@ def _launch(ask, folder, port, max_mb):
 
     clips = Clips(folder, int(max_mb * MB))
     page = build_page(ask, clips, max_mb)
-    try:
-        page.launch(
-            server_name=HOST,
-            server_port=port,
-            prevent_thread_lock=True,
-            quiet=True,
-            share=False,
-            # Uploads only: Gradio's own folder is allowed as it is.
-            allowed_paths=[],
-            max_file_size=clips.max_bytes,
-            # A fault of the program is told on the terminal, not to visitors.
-            show_error=False,
-            footer_links=[],
-            run_history=False,
-            enable_monitoring=False,
-            mcp_server=False,
-            pwa=False,
-            ssr_mode=False,
-            theme=gr.themes.Default(
-                font=["system-ui", "sans-serif"],
-                font_mono=["ui-monospace", "monospace"],
-            ),
-            css=STYLE,
-            app_kwargs={
-                "middleware": [Middleware(Guard, clips=clips)],
-                "docs_url": None,
-                "redoc_url": None,
-                "openapi_url": None,
-            },
-        )
-    except OSError as error:
-        raise VAVLError(
-            f"the page cannot be served on {HOST}:{port} ({error}); choose "
-            "another port with --port"
-        ) from None
+    page.launch(
+        server_name=HOST,
+        server_port=port,
+        prevent_thread_lock=True,
+        quiet=True,
+        share=False,
+        # Uploads only: Gradio's own folder is allowed as it is.
+        allowed_paths=[],
+        max_file_size=clips.max_bytes,
+        # A fault of the program is told on the terminal, not to visitors.
+        show_error=False,
+        footer_links=[],
+        run_history=False,
+        enable_monitoring=False,
+        mcp_server=False,
+        pwa=False,
+        ssr_mode=False,
+        theme=gr.themes.Default(
+            font=["system-ui", "sans-serif"],
+            font_mono=["ui-monospace", "monospace"],
+        ),
+        css=STYLE,
+        app_kwargs={
+            "middleware": [Middleware(Guard, clips=clips)],
+            "docs_url": None,
+            "redoc_url": None,
+            "openapi_url": None,
+        },
+    )
     return page

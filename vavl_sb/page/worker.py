@@ -59,23 +59,9 @@ class Worker:
         self.close()
 
     def ask(self, *arguments) -> Any:
-        """What the work gives for the arguments.
+        """What the work gives for the arguments, first of them a clip's path.
 
-        Arguments
-        ---------
-        *arguments
-            The first one is the clip's path.
-
-        Returns
-        -------
-        object
-
-        Raises
-        ------
-        VAVLError
-            From the work.
-        Ended
-            It took too long, or the process died.
+        VAVLError from the work; Ended: it took too long, or the process died.
         """
         with self._lock:
             if not self._process.is_alive() and not self._closed:

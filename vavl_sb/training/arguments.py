@@ -106,17 +106,8 @@ def _refuse_labels(labels):
 def read_keys(yaml_file: str) -> tuple[dict, dict]:
     """The keys of a YAML file, and those of the files that it includes.
 
-    Arguments
-    ---------
-    yaml_file : str
-        The file.
-
-    Returns
-    -------
-    own : dict
-        Top-level key to its node, as ruamel.yaml has it.
-    included : dict
-        Key that includes a file to the items of that file.
+    Top-level key to its node, as ruamel.yaml has it; and the key that includes
+    a file to the items of that file.
     """
     own = _read(yaml_file)
     included = {

@@ -23,6 +23,7 @@ from vavl_sb.dataio.datasets import EmotionBatch
 from vavl_sb.dataio.samplers import SharedBatches
 from vavl_sb.lobes.conformer import compile_conformers
 from vavl_sb.training import report
+from vavl_sb.training.calibration import fit_temperatures
 from vavl_sb.training.distributed import (
     merge_scores,
     share_weights,
@@ -47,6 +48,8 @@ class EmotionBrain(sb.Brain):
         Of the run: for curves and the report of skipped updates.
     train_logger : speechbrain.utils.train_logger.TrainLogger
         Gets a line an epoch.
+    temperature_scaling : bool
+        Calibrates each head of classes by the validation clips.
 
     Attributes
     ----------
@@ -56,6 +59,8 @@ class EmotionBrain(sb.Brain):
         Head to its metric, which a subclass makes anew for each stage.
     has_valid : bool
         Whether there are clips to choose a checkpoint by.
+    temperatures : dict
+        Head to temperature, of the checkpoint that is tested.
     """
 
     def __init__(
@@ -63,6 +68,7 @@ class EmotionBrain(sb.Brain):
         *args,
         output_folder: str | Path,
         train_logger: TrainLogger | None = None,
+        temperature_scaling: bool = True,
         **kwargs,
     ):
         super().__init__(*args, **kwargs)
@@ -79,8 +85,8 @@ class EmotionBrain(sb.Brain):
         self.output_folder, self.train_logger = output_folder, train_logger
         self.stats = {}
         self.has_valid = False
+        self.temperature_scaling, self.temperatures = temperature_scaling, {}
         self.meters = LossMeters(output_folder)
-        self.curves = report.LearningCurves(output_folder)
         if self.checkpointer is not None:
             self.checkpointer.add_recoverable("loss_meters", self.meters)
 
@@ -118,10 +124,8 @@ class EmotionBrain(sb.Brain):
                 scaled.backward()
             sum_gradients(self.modules.parameters())
             # A scaler (fp16) meets infinity often, and skips by itself.
-            finite = self.scaler.is_enabled() or gradients_are_finite(
-                self.modules.parameters()
-            )
-            fault = "" if finite else "a gradient"
+            if not self.scaler.is_enabled() and not self._finite_gradients():
+                fault = "a gradient"
         if fault:
             self.modules.zero_grad(set_to_none=True)
             shares = processes.gather(list(batch.id))
@@ -130,6 +134,14 @@ class EmotionBrain(sb.Brain):
             return torch.tensor(torch.nan)
         self.optimizers_step()
         return loss.detach().cpu()
+
+    def _finite_gradients(self):
+        """Whether no gradient holds NaN or infinity."""
+        gradients = [p.grad for p in self.modules.parameters()]
+        gradients = [grad for grad in gradients if grad is not None]
+        # The largest magnitude: a sum of squares may overflow where none does.
+        norm = get_total_norm(gradients, math.inf) if gradients else 0.0
+        return math.isfinite(norm)
 
     def on_fit_start(self) -> None:
         """Goes on from the newest checkpoint; see the base class."""
@@ -212,22 +224,11 @@ class EmotionBrain(sb.Brain):
     def stage_losses(
         self, stage: sb.Stage, stage_loss: float
     ) -> dict[str, float]:
-        """Average losses of a stage that ends, over all processes.
+        """``loss`` and ``<name>_loss`` for each of ``meters``: the averages of a
+        stage that ends, over all processes.
 
-        Outside of training every metric in ``stats`` afterwards holds every
-        clip of all processes once.
-
-        Arguments
-        ---------
-        stage : sb.Stage
-            The stage.
-        stage_loss : float
-            Its average loss in this process.
-
-        Returns
-        -------
-        dict
-            ``loss`` and ``<name>_loss`` for each of ``meters``.
+        ``stage_loss`` is this process's. Outside of training every metric in
+        ``stats`` afterwards holds every clip of all processes once.
         """
         # Also where the checkpoint was of the epoch's last batch.
         self._resume_random_state()
@@ -266,14 +267,7 @@ class EmotionBrain(sb.Brain):
     ) -> None:
         """A line in the log, a point in the curves, and a checkpoint.
 
-        Arguments
-        ---------
-        epoch : int
-            That ends.
-        train_stats, valid_stats : dict
-            Name to number.
-        criterion : float
-            The checkpoint of the lowest is the one that is tested.
+        The checkpoint of the lowest criterion is the one that is tested.
         """
         meta = {"epoch": epoch, "lr": self.optimizer.param_groups[0]["lr"]}
         if self.meters.skipped_in_epoch():
@@ -284,26 +278,37 @@ class EmotionBrain(sb.Brain):
                 meta, train_stats=train_stats, valid_stats=valid_stats
             )
         if sb.utils.distributed.if_main_process():
-            self.curves.add(epoch, train_stats, valid_stats)
+            report.add_epoch(
+                self.output_folder, epoch, train_stats, valid_stats
+            )
+        if self.temperature_scaling:
+            self.temperatures = fit_temperatures(self.stats)
         if self.checkpointer is not None:
             self.checkpointer.save_and_keep_only(
-                meta={"criterion": criterion, "epoch": epoch},
+                meta={
+                    "criterion": criterion,
+                    "epoch": epoch,
+                    "temperatures": self.temperatures,
+                },
                 min_keys=["criterion"],
             )
 
-    def write_results(self, task: str, labels: Sequence[str]) -> None:
-        """Writes metrics.json, predictions and pictures of a test.
+    def on_evaluate_start(
+        self, max_key: str | None = None, min_key: str | None = None
+    ) -> None:
+        """The best checkpoint, with its temperatures; see the base class."""
+        if self.checkpointer is not None:
+            found = self.checkpointer.recover_if_possible(
+                max_key=max_key, min_key=min_key
+            )
+            if found is not None:
+                self.temperatures = found.meta.get("temperatures", {})
 
-        Arguments
-        ---------
-        task : str
-            "classification" or "regression".
-        labels : list of str
-            Names of classes or attributes.
-        """
+    def write_results(self, task: str, labels: Sequence[str]) -> None:
+        """Writes metrics.json, predictions and pictures of a test."""
         sb.utils.distributed.run_on_main(
             report.write_test_report,
-            [self.output_folder, task, labels, self.stats],
+            [self.output_folder, task, labels, self.stats, self.temperatures],
         )
 
     def fit(
@@ -313,19 +318,8 @@ class EmotionBrain(sb.Brain):
         valid_set: Dataset | None = None,
         **kwargs,
     ) -> None:
-        """Trains; see the base class.
-
-        Arguments
-        ---------
-        epoch_counter : iterable
-            Gives epoch numbers.
-        train_set : Dataset
-            Clips to learn from.
-        valid_set : Dataset
-            Clips that choose the checkpoint; None or empty for none.
-        **kwargs
-            As in ``sb.Brain.fit``.
-        """
+        """Trains; where there are no clips in ``valid_set`` the last epoch is
+        kept; see the base class."""
         self.has_valid = valid_set is not None and len(valid_set) > 0
         if not self.has_valid:
             logger.warning("no validation clips: the last epoch is kept")
@@ -337,7 +331,7 @@ class EmotionBrain(sb.Brain):
                 *(len(self.meters.skipped), self.meters.report),
             )
         if sb.utils.distributed.if_main_process():
-            self.curves.draw()
+            report.draw_curves(self.output_folder)
 
     def update_average(self, loss: torch.Tensor, avg_loss: float) -> float:
         """Also right where a first batch was skipped; see the base class."""
@@ -354,20 +348,7 @@ class EmotionBrain(sb.Brain):
     ) -> DataLoader:
         """A loader of this process's share of a set; see the base class.
 
-        Arguments
-        ---------
-        dataset : Dataset
-            The whole set.
-        stage : sb.Stage
-            To train on, or to score.
-        ckpt_prefix : str
-            As in ``sb.Brain.make_dataloader``.
-        **loader_kwargs
-            As there; ``batch_size`` is that of each process.
-
-        Returns
-        -------
-        DataLoader
+        ``batch_size`` is that of each process.
         """
         loader_kwargs.setdefault("collate_fn", EmotionBatch)
         if self.distributed_launch and stage != sb.Stage.TRAIN:
@@ -420,29 +401,3 @@ class EmotionBrain(sb.Brain):
             state = self.checkpointer.recoverables.get("random_state")
             if state is not None:
                 state.go_on()
-
-
-def gradients_are_finite(parameters: Iterable[torch.nn.Parameter]) -> bool:
-    """Whether no gradient holds NaN or infinity.
-
-    Arguments
-    ---------
-    parameters : iterable of torch.nn.Parameter
-        Those without a gradient are passed over.
-
-    Returns
-    -------
-    bool
-
-    Example
-    -------
-    >>> weight = torch.nn.Parameter(torch.zeros(2))
-    >>> (weight.sum() * float("inf")).backward()
-    >>> gradients_are_finite([weight])
-    False
-    """
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    if not gradients:
-        return True
-    # The largest magnitude: a sum of squares may overflow where none does.
-    return math.isfinite(get_total_norm(gradients, math.inf))

@@ -28,15 +28,7 @@ from vavl_sb.utils.errors import VAVLError
 def join_processes(run_opts: dict | RunOptions) -> None:
     """Joins the processes that torchrun has started; else does nothing.
 
-    Arguments
-    ---------
-    run_opts : dict or RunOptions
-        Run options, from the command line.
-
-    Raises
-    ------
-    VAVLError
-        There are more processes than GPUs, or the backend is unknown.
+    VAVLError: there are more processes than GPUs, or the backend is unknown.
     """
     try:
         ddp_init_group(run_opts)
@@ -50,21 +42,9 @@ def join_processes(run_opts: dict | RunOptions) -> None:
 def select_rows(
     x: torch.Tensor | None, rows: torch.Tensor, width: int
 ) -> torch.Tensor:
-    """Rows of a network's output; none where it has no output.
+    """Rows (N, width) of a network's output (B, width), by a bool mask (B,).
 
-    Arguments
-    ---------
-    x : torch.Tensor
-        Shape (B, width), or None.
-    rows : torch.Tensor
-        Bool, shape (B,).
-    width : int
-        Of the rows.
-
-    Returns
-    -------
-    torch.Tensor
-        Shape (N, width). N may be 0: another process may have some.
+    N may be 0, as where there is no output: another process may have some.
 
     Example
     -------
@@ -123,12 +103,8 @@ def _gather(own, counts):
 def sum_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
     """Adds up the gradients of all processes; for one it does nothing.
 
-    What has a gradient in no process keeps None, which an optimizer skips.
-
-    Arguments
-    ---------
-    parameters : iterable of torch.nn.Parameter
-        The same in all processes.
+    The parameters are the same in all. What has a gradient in no process keeps
+    None, which an optimizer skips.
     """
     if processes.count() == 1:
         return
@@ -155,13 +131,7 @@ def sum_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
 
 
 def share_weights(modules: torch.nn.Module) -> None:
-    """All processes start from the main one's weights, with own dropout.
-
-    Arguments
-    ---------
-    modules : torch.nn.Module
-        Changed in place.
-    """
+    """All processes start from the main one's weights, with own dropout."""
     if processes.count() == 1:
         return
     with torch.no_grad():

@@ -17,6 +17,7 @@ import torch
 import yaml
 from speechbrain.utils.distributed import if_main_process
 
+from vavl_sb.lobes.precomputed import Precomputed
 from vavl_sb.lobes.vavl import HEADS, MODALITIES
 from vavl_sb.training.model_card import write_card
 from vavl_sb.training.model_file import (
@@ -108,9 +109,10 @@ def export_model(
         More metadata: what the run was and how well it scored.
     **about
         ``task``, ``labels``, ``corpus``, ``attribute_range`` (lowest and
-        highest value of an attribute, or None), and ``trained_heads`` (those
-        of "audio", "visual" and "audiovisual" that have learned; left out,
-        all have).
+        highest value of an attribute, or None), ``trained_heads`` (those of
+        "audio", "visual" and "audiovisual" that have learned; left out, all
+        have), and ``temperatures`` (head to what its logits are divided by;
+        1 for heads that are left out).
 
     Raises
     ------
@@ -131,8 +133,8 @@ def _write_model(folder, net, extractor, train_speakers, record, about):
     """Writes all files of an export."""
     _refuse_settings(net)
     save_weights(net, folder / WEIGHTS)
-    about = {"trained_heads": list(HEADS), **about}
-    parts = _parts(net, extractor, folder)
+    about = {"trained_heads": list(HEADS), "temperatures": {}, **about}
+    parts = _parts(net, extractor, folder, about["trained_heads"])
     model = {
         "format": 1,
         **about,
@@ -140,6 +142,7 @@ def _write_model(folder, net, extractor, train_speakers, record, about):
         "metadata": {
             "encoders": {m: extractor.fingerprint(m) for m in MODALITIES},
             "train_speakers": sorted(train_speakers),
+            "parameters": sum(p.numel() for p in net.parameters()),
             **(record or {}),
         },
     }
@@ -157,14 +160,21 @@ def _write_model(folder, net, extractor, train_speakers, record, about):
     _let_others_read(folder)
 
 
-def _parts(net, extractor, folder):
+def _parts(net, extractor, folder, heads):
     """Part to its class and the arguments that make it anew, with a Path for
     each file that was written for it."""
     tracker = extractor.face_tracker
     encoders = {
-        name: getattr(extractor, name)
-        for name in ("audio_encoder", "visual_encoder")
+        f"{modality}_encoder": getattr(extractor, f"{modality}_encoder")
+        for modality in MODALITIES
     }
+    for modality in MODALITIES:
+        encoder = encoders[f"{modality}_encoder"]
+        # Weights that no head has learned to read are left out.
+        if not {modality, "audiovisual"} & set(heads) and any(
+            True for _ in encoder.parameters()
+        ):
+            encoders[f"{modality}_encoder"] = Precomputed(encoder.output_dim)
     return {
         "network": (type(net), net.settings),
         **{

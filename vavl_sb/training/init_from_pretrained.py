@@ -53,23 +53,20 @@ def set_input_statistics(
         An ``inference/`` folder, or None.
     """
     features, carried = read_index(index), carried_modalities(pretrained_from)
-    run_on_main(
-        _set_statistics,
-        [net, features, list(train_set.data), folder, raw_audio, carried],
-    )
 
+    def work():
+        for modality in MODALITIES:
+            if modality in carried or (raw_audio and modality == "audio"):
+                continue
+            paths = {features[clip][modality] for clip in train_set.data}
+            paths = sorted(paths - {None})
+            mean, deviation = feature_statistics(paths, folder)
+            if mean is not None:
+                branch = getattr(net, f"{modality}_branch", {})
+                if "normalize" in branch:
+                    branch["normalize"].set_statistics(mean, deviation)
 
-def _set_statistics(net, features, clips, folder, raw_audio, carried):
-    """What :func:`set_input_statistics` does, in the main process."""
-    for modality in MODALITIES:
-        if modality in carried or (raw_audio and modality == "audio"):
-            continue
-        paths = {features[clip][modality] for clip in clips} - {None}
-        mean, deviation = feature_statistics(sorted(paths), folder)
-        if mean is not None:
-            branch = getattr(net, f"{modality}_branch", {})
-            if "normalize" in branch:
-                branch["normalize"].set_statistics(mean, deviation)
+    run_on_main(work)
 
 
 def fit_to_features(
@@ -119,9 +116,9 @@ def _fit_to_features(net, train_set, scale):
                 row.append(value)
     for modality, (statistics, labels, speakers) in found.items():
         if statistics:
-            net.fit_statistics(
-                modality, torch.stack(statistics), torch.stack(labels), speakers
-            )
+            rows = torch.stack(statistics), torch.stack(labels)
+            with torch.no_grad():
+                net.fit_statistics(modality, *rows, speakers)
 
 
 def init_from_pretrained(
@@ -138,51 +135,56 @@ def init_from_pretrained(
     ---------
     source : str
         An ``inference/`` folder, of either task; None leaves all new.
+        EncoderError where it holds no
+        model, or one of other encoders, another width or other shared layers.
     net : AudioVisualNetwork
         Whose tensors are filled.
     feature_extractor : vavl_sb.features.extractor.FeatureExtractor
         Must have the encoders that the model was trained on.
     splits : dict
-        "valid" and "test" of this run, clip id to entry: the model must not
-        have been trained on their speakers.
-
-    Raises
-    ------
-    EncoderError
-        There is no model, or it has other encoders, another width or other
-        shared layers.
-    CorpusError
-        The model has learned from a speaker that this run tests on.
+        "valid" and "test" of this run, clip id to entry. CorpusError where the
+        model has learned from one of their speakers.
     """
     if source is None:
         return
-    about = read_about(source)
-    carried = carried_modalities(source)
-    _check_origin(source, about, carried, feature_extractor, splits)
-    path = Path(source) / "vavl.safetensors"
-    tensors = load_tensors(path)
-    new = (
-        *TASK_MODULES,
-        *(f"{m}_branch" for m in MODALITIES if m not in carried),
+    about, carried = read_about(source), carried_modalities(source)
+    for modality in carried:
+        fingerprint = about["encoders"][modality]
+        if feature_extractor.fingerprint(modality) != fingerprint:
+            raise EncoderError(
+                f"pretrained_from: {source} was trained on features of "
+                f"another {modality} encoder, or of other settings; take the "
+                "same ones (layers, averaging, face detector, frame rates), "
+                f"or its own, such as {source}/audio_encoder"
+            )
+    scored = [clip for s in ("valid", "test") for clip in splits[s].values()]
+    refuse_overlap(
+        {
+            "the model's training": about["train_speakers"],
+            "this run's validation or test": {c["spk_id"] for c in scored},
+        },
+        "speaker",
+        f"pretrained_from: {source}",
     )
+    new = {f"{m}_branch" for m in MODALITIES if m not in carried}
+
+    def kept(state):
+        """Shapes of what comes over."""
+        return {
+            name: tensor.shape
+            for name, tensor in state.items()
+            if not {*new, *TASK_MODULES} & set(name.split("."))
+        }
+
     own = net.state_dict()
-    wanted = {
-        name
-        for name in {*own, *tensors}
-        if not any(part in new for part in name.split("."))
-    }
-    faults = sorted(
-        name
-        for name in wanted
-        if name not in tensors
-        or name not in own
-        or tensors[name].shape != own[name].shape
-    )
+    tensors = load_tensors(Path(source) / "vavl.safetensors")
+    wanted, found = kept(own), kept(tensors)
+    faults = [n for n in {*wanted, *found} if wanted.get(n) != found.get(n)]
     if faults:
         raise EncoderError(
             f"pretrained_from: {source} has other encoders, another width or "
             f"other shared layers ({len(faults)} tensors do not fit, first "
-            f"{faults[0]})"
+            f"{min(faults)})"
         )
     net.load_state_dict({**own, **{name: tensors[name] for name in wanted}})
     logger.info(
@@ -198,17 +200,8 @@ def train_speakers(
 ) -> set[str]:
     """Whom a model has learned from.
 
-    Arguments
-    ---------
-    train_set : DynamicItemDataset
-        Training clips.
-    source : str
-        ``inference/`` folder of the model that it started from, or None: whom
-        that one has learned from, this one knows as well.
-
-    Returns
-    -------
-    set of str
+    Where it started from another one's ``inference/`` folder, it knows whom
+    that one has learned from as well.
     """
     speakers = {clip["spk_id"] for clip in train_set.data.values()}
     return speakers | (
@@ -217,19 +210,11 @@ def train_speakers(
 
 
 def read_about(source: str | Path) -> dict:
-    """What a model to start from says of itself.
+    """What the model in an ``inference/`` folder says of itself.
 
-    Arguments
-    ---------
-    source : str
-        An ``inference/`` folder.
-
-    Returns
-    -------
-    dict
-        Its metadata, with ``encoders`` (modality to fingerprint),
-        ``train_speakers`` and ``trained_heads``. EncoderError, in one line,
-        where it cannot be read.
+    Its metadata, with ``encoders`` (modality to fingerprint),
+    ``train_speakers`` and ``trained_heads``. EncoderError, in one line, where
+    it cannot be read.
     """
     folder = Path(source)
     if (folder / "inference" / MODEL).is_file():
@@ -256,46 +241,9 @@ def read_about(source: str | Path) -> dict:
 
 
 def carried_modalities(source: str | None) -> list[str]:
-    """The modalities that a model was trained on.
-
-    Arguments
-    ---------
-    source : str
-        An ``inference/`` folder; None for no model.
-
-    Returns
-    -------
-    list of str
-        Of "audio" and "visual".
-    """
+    """The modalities that the model in an ``inference/`` folder was trained
+    on; none where ``source`` is None."""
     if source is None:
         return []
     heads = read_about(source)["trained_heads"]
     return [modality for modality in MODALITIES if modality in heads]
-
-
-def _check_origin(source, about, carried, feature_extractor, splits):
-    """Refuses other encoders of the same size, and speakers seen before."""
-    for modality in carried:
-        if (
-            feature_extractor.fingerprint(modality)
-            != about["encoders"][modality]
-        ):
-            raise EncoderError(
-                f"pretrained_from: {source} was trained on features of "
-                f"another {modality} encoder, or of other settings; take the "
-                "same ones (layers, averaging, face detector, frame rates), "
-                f"or its own, such as {source}/audio_encoder"
-            )
-    refuse_overlap(
-        {
-            "the model's training": about["train_speakers"],
-            "this run's validation or test": {
-                entry["spk_id"]
-                for split in ("valid", "test")
-                for entry in splits[split].values()
-            },
-        },
-        "speaker",
-        f"pretrained_from: {source}",
-    )

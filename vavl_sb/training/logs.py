@@ -3,9 +3,7 @@
 All of it goes on where a killed run goes on, so that its files end up the same.
 """
 
-import contextlib
 import json
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -57,39 +55,20 @@ class LossMeters:
         self.resumes = False
 
     def start_epoch(self, epoch: int | None) -> None:
-        """Forgets the losses, unless the epoch goes on from a checkpoint.
-
-        Arguments
-        ---------
-        epoch : int
-            The epoch; None for a stage that is none's.
-        """
+        """Forgets the losses, unless the epoch (None for a stage that is
+        none's) goes on from a checkpoint."""
         if not self.resumes:
             self.sums = {}
         self.epoch, self.resumes = epoch, False
 
     def add(self, name: str, loss: torch.Tensor) -> None:
-        """Adds a loss to its average, if it is finite.
-
-        Arguments
-        ---------
-        name : str
-            Of the loss.
-        loss : torch.Tensor
-            Scalar.
-        """
+        """Adds a scalar loss to the average of its name, if it is finite."""
         if torch.isfinite(loss):
             total, count = self.sums.get(name, (0.0, 0))
             self.sums[name] = (total + loss.detach(), count + 1)
 
     def averages(self) -> dict[str, float]:
-        """Averages so far.
-
-        Returns
-        -------
-        dict
-            ``<name>_loss`` to float, sorted by name.
-        """
+        """Averages so far: ``<name>_loss`` to float, sorted by name."""
         return {
             f"{name}_loss": float(total) / count
             for name, (total, count) in sorted(self.sums.items())
@@ -98,32 +77,13 @@ class LossMeters:
     def skip(
         self, update: str, what: str, clips: Sequence[str], patience: int
     ) -> None:
-        """Records an update that was skipped; too many in an epoch are refused.
+        """Records an update that was skipped, with its batch's clips.
 
-        Arguments
-        ---------
-        update : str
-            Which update.
-        what : str
-            What is not finite.
-        clips : list of str
-            The batch's clips.
-        patience : int
-            How many an epoch may have.
-
-        Raises
-        ------
-        VAVLError
-            In one line, with the clips of all that were skipped in the epoch.
+        More than ``patience`` in an epoch are refused: VAVLError, in one line,
+        with the clips of all that were skipped in it.
         """
-        self.skipped.append(
-            {
-                "epoch": self.epoch,
-                "update": update,
-                "what": what,
-                "clips": list(clips),
-            }
-        )
+        entry = {"epoch": self.epoch, "update": update, "what": what}
+        self.skipped.append({**entry, "clips": list(clips)})
         self.write_report()
         here = [s for s in self.skipped if s["epoch"] == self.epoch]
         if len(here) > patience:
@@ -140,12 +100,7 @@ class LossMeters:
         )
 
     def skipped_in_epoch(self) -> int:
-        """How many updates this epoch has lost.
-
-        Returns
-        -------
-        int
-        """
+        """How many updates this epoch has lost."""
         return sum(s["epoch"] == self.epoch for s in self.skipped)
 
     def write_report(self) -> None:
@@ -154,34 +109,19 @@ class LossMeters:
             return
         if self.skipped:
             write_json(self.report, self.skipped)
-            return
-        with contextlib.suppress(FileNotFoundError):
-            os.remove(self.report)
+        else:
+            self.report.unlink(missing_ok=True)
 
     @mark_as_saver
     def save(self, path: str | Path) -> None:
-        """Writes the state.
-
-        Arguments
-        ---------
-        path : str or Path
-            The checkpoint's file.
-        """
+        """Writes the state to a checkpoint's file."""
         sums = {name: [float(t), n] for name, (t, n) in self.sums.items()}
         state = {"sums": sums, "skipped": self.skipped}
         Path(path).write_text(json.dumps(state), encoding="utf-8")
 
     @mark_as_loader
     def load(self, path: str | Path, end_of_epoch: bool) -> None:
-        """Reads the state.
-
-        Arguments
-        ---------
-        path : str or Path
-            The checkpoint's file.
-        end_of_epoch : bool
-            False where the epoch goes on.
-        """
+        """Reads the state; not ``end_of_epoch`` where the epoch goes on."""
         state = read_json(path)
         self.skipped = state["skipped"]
         self.sums = {name: tuple(sum) for name, sum in state["sums"].items()}
@@ -213,32 +153,20 @@ class EpochLog(FileTrainLogger):
     """
 
     def log_stats(self, stats_meta: dict, *args, **kwargs) -> None:
-        """Writes a line; see the base class.
-
-        Arguments
-        ---------
-        stats_meta : dict
-            With ``epoch``, earlier lines of that epoch and of later ones go.
-        *args, **kwargs
-            As in SpeechBrain.
-        """
-        if if_main_process():
-            self._drop(stats_meta.get("epoch"))
+        """Writes a line; earlier lines of its ``epoch`` and of later ones go;
+        see the base class."""
+        path, epoch = Path(self.save_file), stats_meta.get("epoch")
+        if if_main_process() and path.exists():
+            lines = path.read_text(encoding="utf-8").splitlines(True)
+            kept = [
+                line
+                for line in lines
+                # Half a line is what a kill has left.
+                if line.endswith("\n") and not _is_from(line, epoch)
+            ]
+            if kept != lines:
+                write_atomically(path, "".join(kept).encode())
         super().log_stats(stats_meta, *args, **kwargs)
-
-    def _drop(self, epoch):
-        """Removes half a line, and the lines of epochs from this one on."""
-        path = Path(self.save_file)
-        if not path.exists():
-            return
-        lines = path.read_text(encoding="utf-8").splitlines(True)
-        kept = [
-            line
-            for line in lines
-            if line.endswith("\n") and not _is_from(line, epoch)
-        ]
-        if kept != lines:
-            write_atomically(path, "".join(kept).encode())
 
 
 def _is_from(line, epoch):

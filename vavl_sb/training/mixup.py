@@ -57,19 +57,11 @@ class Mixup:
             _check_loss(loss, num_classes)
 
     def __call__(self, batch: PaddedBatch) -> PaddedBatch:
-        """Mixes a batch.
+        """Mixes a batch, and gives it back.
 
-        Arguments
-        ---------
-        batch : PaddedBatch
-            With class indices (B, 1) or attributes (B, n) as ``label``. Its
-            ``audio``, ``visual`` and ``label`` are replaced.
-
-        Returns
-        -------
-        PaddedBatch
-            The same, with class probabilities (B, num_classes), or attributes
-            (B, n), as ``label``.
+        Its ``audio`` and ``visual`` are replaced; and its ``label``, class
+        indices (B, 1) or attributes (B, n), by class probabilities
+        (B, num_classes) or attributes (B, n).
         """
         if not self.alpha:
             return batch
@@ -94,15 +86,8 @@ class Mixup:
 def partners(has_audio: torch.Tensor, has_visual: torch.Tensor) -> torch.Tensor:
     """Draws a partner for each clip, among those with the same modalities.
 
-    Arguments
-    ---------
-    has_audio, has_visual : torch.Tensor
-        Bool, shape (B,).
-
-    Returns
-    -------
-    torch.Tensor
-        Places in the batch, int64, shape (B,): a random permutation.
+    From bool, shape (B,), to places in the batch, int64, shape (B,): a random
+    permutation.
 
     Example
     -------

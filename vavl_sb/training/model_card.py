@@ -6,8 +6,13 @@ from typing import Any
 
 import yaml
 
-from vavl_sb.training.run_metadata import describe
-from vavl_sb.utils.corpora import DRAWN
+from vavl_sb.lobes.hf_config import read_config
+from vavl_sb.lobes.vavl import MODALITIES
+from vavl_sb.lobes.visual_encoder import GRADIENTS
+from vavl_sb.training.model_file import read_model
+from vavl_sb.training.report import table
+from vavl_sb.utils.corpora import DRAWN, corpus_terms
+from vavl_sb.utils.errors import EncoderError
 from vavl_sb.utils.files import write_atomically
 from vavl_sb.utils.text import markdown, printable
 
@@ -55,6 +60,7 @@ FRONT = {
 # Settings of a run in the words of the card; others stand under their names.
 WORDS = {
     "also_train": "Trained with it",
+    "test_speakers": "Speakers who tested",
     "label_source": "Labels",
     "withhold_audio": "Training clips whose sound was withheld",
     "withhold_visual": "Training clips whose face was withheld",
@@ -62,10 +68,28 @@ WORDS = {
     "feature_noise": "Noise on features in training",
     "pretrained_from": "Started from",
 }
+UNKNOWN = "not known here: see the source"
+WEIGHTS_TERMS = (
+    "what the licence of the corpus allows, and whoever shares them says"
+)
+# Names and licences of encoders, by config.json and by class.
+ENCODERS = {
+    "vavl_logmel": ("log-mel features", "nothing to license"),
+    "wav2vec2": ("wav2vec 2.0", "Apache-2.0 for wav2vec2-large-robust"),
+    "whisper": ("Whisper's encoder", "MIT"),
+    "hubert": ("HuBERT", UNKNOWN),
+    "wavlm": ("WavLM", UNKNOWN),
+    "VisualEncoder": (
+        "EfficientNet-B2",
+        "Apache-2.0 for those of timm and of HSEmotion",
+    ),
+    "Precomputed": ("features computed elsewhere", UNKNOWN),
+    GRADIENTS: ("oriented gradients", "nothing to license"),
+}
 
 
-def write_card(folder: str | Path) -> Path:
-    """Writes a model's README.md, unless somebody wrote one of their own.
+def describe(folder: str | Path) -> dict[str, Any]:
+    """What a model's folder tells of itself, without loading the model.
 
     Arguments
     ---------
@@ -74,9 +98,72 @@ def write_card(folder: str | Path) -> Path:
 
     Returns
     -------
-    Path
-        The README.md.
+    dict
+        ``folder``, ``task``, ``labels``, ``attribute_range``, ``corpus``,
+        ``trained_heads``, ``encoders`` (their names), ``network`` (its
+        settings), ``train_speakers``, ``run``, ``test``, ``n_test``,
+        ``target`` (of the labels), ``ceiling`` (of the scores) and
+        ``licences`` (of each corpus, of the encoders and of the weights).
+        None where nothing was recorded.
+
+    Raises
+    ------
+    EncoderError
+        In one line: there is no model, or its files cannot be read.
     """
+    folder = Path(folder)
+    model = read_model(folder)
+    record = model["metadata"]
+    names = record.get("encoder_names") or {}
+    also = (record.get("run") or {}).get("also_train")
+    corpora = [model["corpus"], *(also if isinstance(also, list) else [])]
+    terms = {str(c): corpus_terms(str(c)) or UNKNOWN for c in corpora}
+    encoders = {}
+    for modality in MODALITIES:
+        kind = _kind(folder, model, modality)
+        what, terms[modality] = ENCODERS.get(kind, (kind, UNKNOWN))
+        name = names.get(modality)
+        if kind == "Precomputed" and name is not None:  # There was another.
+            encoders[modality] = "left out: no head has learned to read it"
+            del terms[modality]
+            continue
+        own = name in (None, what)  # A class of the user's has no other name.
+        encoders[modality] = what if own else f"{what} ({name})"
+    plain = ("task", "labels", "attribute_range", "corpus", "trained_heads")
+    recorded = (
+        *("train_speakers", "run", "test", "n_test"),
+        *("target", "ceiling"),
+    )
+    return {
+        "folder": str(folder),
+        **{key: model[key] for key in plain},
+        "encoders": encoders,
+        "network": model["network"]["arguments"],
+        **{key: record.get(key) for key in recorded},
+        "licences": {
+            **terms,
+            "weights": WEIGHTS_TERMS,
+            **(record.get("licences") or {}),
+        },
+    }
+
+
+def _kind(folder: Path, model: dict, modality: str) -> str:
+    """What an encoder is: a key of :data:`ENCODERS`, or its class."""
+    name = model[f"{modality}_encoder"]["class"]
+    if name == "VisualEncoder":
+        weights = model["visual_encoder"]["arguments"].get("weights")
+        return name if weights else GRADIENTS
+    if name != "AudioEncoder":
+        return name
+    try:
+        return read_config(folder / "audio_encoder")["model_type"]
+    except EncoderError:
+        return name
+
+
+def write_card(folder: str | Path) -> Path:
+    """Writes a model's README.md, unless somebody wrote one of their own."""
     path = Path(folder) / NAME
     own = False
     if path.is_file():
@@ -88,28 +175,12 @@ def write_card(folder: str | Path) -> Path:
 
 
 def model_card(folder: str | Path) -> str:
-    """The card of an exported model.
+    """The card of an exported model: Markdown, with the hub's YAML before it.
 
-    Arguments
-    ---------
-    folder : str or Path
-        With model.json; what that does not tell is left out.
-
-    Returns
-    -------
-    str
-        Markdown, with the hub's YAML before it.
-
-    Raises
-    ------
-    EncoderError
-        In one line: a file is missing or damaged.
+    What model.json does not tell is left out. EncoderError, in one line: a
+    file is missing or damaged.
     """
     about = describe(folder)
-    command = (about["run"] or {}).get("command")
-    about = _marked(about)
-    if command is not None:
-        about["run"]["command"] = _code(command)
     front = dict(FRONT)
     if about["task"] == "classification":
         front["pipeline_tag"] = "audio-classification"
@@ -119,22 +190,48 @@ def model_card(folder: str | Path) -> str:
             "- A program has drawn and voiced the corpus: what the model says "
             f"of people means nothing.\n{limits}"
         )
+    title, *lines = facts(about)
     parts = [
         f"---\n{yaml.safe_dump(front, sort_keys=False)}---",
         MARK,
-        f"# VAVL, trained on {about['corpus']}",
+        title,
         "[Versatile Audio-Visual Learning](https://arxiv.org/abs/2305.07216): "
         "emotion from speech, from a face, or from both. Trained and exported "
         "with vavl_sb, a plug-in for SpeechBrain.",
-        f"## Task\n\n{_task(about)}",
         f"## Use\n\n{EXAMPLE.strip()}",
-        f"## Training\n\n{_training(about)}",
-        f"## Scores\n\n{_scores(about)}",
-        f"## Licences\n\n{_licences(about)}",
+        "\n".join(lines).strip(),
         f"## Intended use\n\n{USE.strip()}",
         f"## Limits\n\n{limits}",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def facts(about: dict) -> list[str]:
+    """Title, task, training, scores and licences of a model.
+
+    Arguments
+    ---------
+    about : dict
+        From :func:`describe`.
+
+    Returns
+    -------
+    list of str
+        Lines of Markdown; none of what the model says can add another.
+    """
+    command = (about["run"] or {}).get("command")
+    about = _marked(about)
+    if command is not None:
+        about["run"]["command"] = _code(command)
+    lines = [f"# VAVL, trained on {about['corpus']}"]
+    for title, section in (
+        ("Task", _task),
+        ("Training", _training),
+        ("Scores", _scores),
+        ("Licences", _licences),
+    ):
+        lines += ["", f"## {title}", "", *section(about)]
+    return lines
 
 
 def _marked(about: Any) -> Any:
@@ -154,7 +251,7 @@ def _code(command: object) -> str:
     return f"{fence}{space}{command}{space}{fence}"
 
 
-def _task(about: dict) -> str:
+def _task(about: dict) -> list[str]:
     """Classes or attributes, and their names."""
     labels = ", ".join(about["labels"])
     if about["task"] == "classification":
@@ -164,12 +261,11 @@ def _task(about: dict) -> str:
         text = f"Regression of {labels}, each from {low:g} to {high:g}."
     else:
         text = f"Regression of {labels}."
-    return (
-        f"{text} Heads that were trained: {', '.join(about['trained_heads'])}."
-    )
+    heads = ", ".join(about["trained_heads"])
+    return [f"{text} Heads that were trained: {heads}."]
 
 
-def _training(about: dict) -> str:
+def _training(about: dict) -> list[str]:
     """Corpus and settings of the run, as far as they are known."""
     lines = [f"- Corpus: {about['corpus']}"]
     if about["train_speakers"]:
@@ -180,55 +276,53 @@ def _training(about: dict) -> str:
             many = isinstance(value, list)
             said = ", ".join(map(str, value)) if many else value
             lines.append(f"- {name}: {said}")
-    return "\n".join(lines)
+    return lines
 
 
-def _scores(about: dict) -> str:
+def _scores(about: dict) -> list[str]:
     """A table of the test scores, with the command that gave them."""
     if not about["test"]:
-        return "None were recorded with this model."
-    test = {head: _flat(scores) for head, scores in about["test"].items()}
+        return ["None were recorded with this model."]
+    test = {}
+    for head, scores in about["test"].items():
+        test[head] = flat = {}
+        for name, value in scores.items():
+            several = isinstance(value, dict)  # such as ccc
+            parts = (
+                {f"{name} {k}": v for k, v in value.items()} if several else {}
+            )
+            flat |= parts or {name: value}
     names = [
         name
         for name in next(iter(test.values()))
         if all(isinstance(s.get(name), (int, float)) for s in test.values())
     ]
     counts = about["n_test"] or {}
-    rows = [["head", "clips", *names], ["---"] * (len(names) + 2)]
-    for head, scores in test.items():
-        values = [f"{scores[name]:.3f}" for name in names]
-        rows.append([head, str(counts.get(head, "")), *values])
-    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    rows = [
+        [head, counts.get(head, ""), *(f"{scores[n]:.3f}" for n in names)]
+        for head, scores in test.items()
+    ]
     command = (about["run"] or {}).get("command")
     said = f", by {command}" if command else ""
-    text = f"On the test clips{said}:\n\n{table}"
+    lines = table(["head", "clips", *names], rows)
+    lines = [f"On the test clips{said}:", "", *lines]
     if about["target"]:
-        text += (
-            f"\n\nThe labels are {about['target']}. A score on labels of "
-            "another kind cannot be compared with these."
-        )
-    return f"{text}\n\n{about['ceiling']}" if about["ceiling"] else text
+        lines += [
+            "",
+            f"The labels are {about['target']}. A score on labels of another "
+            "kind cannot be compared with these.",
+        ]
+    return [*lines, "", about["ceiling"]] if about["ceiling"] else lines
 
 
-def _flat(scores: dict) -> dict:
-    """Scores by attribute, such as ccc, beside the others."""
-    flat = {}
-    for name, value in scores.items():
-        if isinstance(value, dict):
-            flat.update({f"{name} {k}": v for k, v in value.items()})
-        else:
-            flat[name] = value
-    return flat
-
-
-def _licences(about: dict) -> str:
+def _licences(about: dict) -> list[str]:
     """Of corpora, encoders and weights."""
     what = {
         modality: f"{modality.capitalize()} encoder, {name}"
         for modality, name in about["encoders"].items()
     }
     what["weights"] = "VAVL's own weights"
-    return "\n".join(
+    return [
         f"- {what.get(name, f'Corpus {name}')}: {terms}"
         for name, terms in about["licences"].items()
-    )
+    ]

@@ -72,6 +72,13 @@ _BOOLEAN = ("true or false", lambda value: type(value) is bool)
 _WIDTH = _integer(1, 2**17)
 _RATE = _number(0.001, 1000)
 _SHARE = _number(0, 1)
+_NAMES = (
+    "a list of names",
+    lambda value: (
+        type(value) is list
+        and all(type(name) is str and len(name) <= 200 for name in value)
+    ),
+)
 
 # Arguments of networks. Each head of attention holds frames x frames scores.
 _NETWORK = {
@@ -118,7 +125,11 @@ CLASSES = {
     ),
     "Precomputed": (
         "vavl_sb.lobes.precomputed",
-        {"output_dim": _WIDTH, "frame_rate": _or_null(_RATE)},
+        {
+            "output_dim": _WIDTH,
+            "frame_rate": _or_null(_RATE),
+            "columns": _or_null(_NAMES),
+        },
     ),
     "FaceTracker": (
         "vavl_sb.faces.tracker",
@@ -153,7 +164,7 @@ PARTS = {
 
 KEYS = (
     *("format", "task", "labels", "corpus", "attribute_range"),
-    *("trained_heads", "metadata"),
+    *("trained_heads", "temperatures", "metadata"),
 )
 
 
@@ -169,7 +180,7 @@ def read_model(folder: str | Path) -> dict:
     -------
     dict
         ``task``, ``labels``, ``corpus``, ``attribute_range``,
-        ``trained_heads``, the parts of :data:`PARTS` (``class`` and
+        ``trained_heads``, ``temperatures``, the parts of :data:`PARTS` (``class`` and
         ``arguments`` each), and ``metadata``.
 
     Raises
@@ -203,6 +214,7 @@ def read_model(folder: str | Path) -> dict:
         ("corpus", "text", lambda value: type(value) is str),
         ("attribute_range", "null, or lowest and highest value", _is_range),
         ("trained_heads", f"some of {', '.join(HEADS)}", _are_heads),
+        ("temperatures", "heads and numbers from 0.01 to 100", _is_scaling),
         ("metadata", "what an export records", _is_metadata),
         *((part, "class and arguments", _is_part) for part in PARTS),
     ):
@@ -383,6 +395,14 @@ def _are_heads(value):
         type(value) is list
         and len(value) > 0
         and all(value.count(head) == 1 and head in HEADS for head in value)
+    )
+
+
+def _is_scaling(value):
+    """Heads, each with its temperature."""
+    _, check = _number(0.01, 100)
+    return type(value) is dict and all(
+        head in HEADS and check(number) for head, number in value.items()
     )
 
 

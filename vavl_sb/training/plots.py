@@ -8,6 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from vavl_sb.nnet.calibration import (
+    expected_calibration_error,
+    reliability,
+    softmax,
+)
 from vavl_sb.utils.files import write_atomically
 from vavl_sb.utils.text import printable
 
@@ -15,19 +20,8 @@ from vavl_sb.utils.text import printable
 def confusion(
     counts: np.ndarray, labels: list[str], title: str, path: str | Path
 ) -> None:
-    """Draws a confusion matrix, rows normalised, counts written in.
-
-    Arguments
-    ---------
-    counts : np.ndarray
-        Shape (n, n): rows are true classes, columns predicted.
-    labels : list
-        Names of the classes.
-    title : str
-        What stands above.
-    path : str
-        PNG to write.
-    """
+    """Draws a confusion matrix as a PNG file, rows normalised, counts written
+    in. Shape (n, n): rows are true classes, columns predicted."""
     figure, axes = make_figure(5.2, 4.6)
     labels = [plain(name) for name in labels]
     shares = counts / counts.sum(axis=1, keepdims=True).clip(min=1)
@@ -39,27 +33,66 @@ def confusion(
     axes.set_title(title)
     for row in range(len(labels)):
         for column in range(len(labels)):
+            dark = shares[row, column] > 0.5
             axes.text(
-                column,
-                row,
-                int(counts[row, column]),
-                ha="center",
-                va="center",
-                color="white" if shares[row, column] > 0.5 else "black",
+                *(column, row, int(counts[row, column])),
+                **{"ha": "center", "va": "center"},
+                color="white" if dark else "black",
             )
     figure.colorbar(image, label="share of the true class")
     save_figure(figure, path)
 
 
-def learning_curves(entries: list[dict], path: str | Path) -> None:
-    """Draws losses and validation scores by epoch.
+def reliability_diagram(
+    stats: dict, temperatures: dict[str, float], path: str | Path
+) -> None:
+    """Draws how often each head is right, by how sure it is.
 
     Arguments
     ---------
-    entries : list
-        ``[{"epoch": n, "train": {name: loss}, "valid": {name: value}}]``.
+    stats : dict
+        Head to ``EmotionStats``; heads without clips are left out.
+    temperatures : dict
+        Head to temperature; 1 for heads that are not in it.
     path : str
         PNG to write.
+    """
+    stats = {head: c for head, c in stats.items() if len(c)}
+    figure, panels = make_figure(2.9 * len(stats) + 0.3, 3.7, len(stats))
+    panels = np.ravel(panels).tolist()
+    for axes, (head, collected) in zip(panels, stats.items()):
+        axes.plot([0, 1], [0, 1], color="black", linewidth=0.8, zorder=0)
+        logits, targets = collected.stacked()
+        temperature = temperatures.get(head, 1.0)
+        for value, name, style, color in (
+            (1.0, "as trained", "--", "tab:gray"),
+            (temperature, f"temperature {temperature:.2f}", "-", "tab:blue"),
+        ):
+            sure = softmax(logits, value)
+            error = expected_calibration_error(sure, targets)
+            share, *means = reliability(sure, targets, bins=10)
+            kept = share > 0
+            label = f"{name}: ECE {error:.3f}"
+            axes.plot(
+                *(mean[kept] for mean in means), style, color=color, label=label
+            )
+            # A point's area is the share of the clips that it stands for.
+            axes.scatter(*means, s=240 * share, color=color)
+        limits = (-0.03, 1.03)
+        axes.set(xlim=limits, ylim=limits, aspect="equal")
+        axes.set_title(f"{head}, {len(collected)} test clips", fontsize=10)
+        axes.set_xlabel("confidence")
+        axes.grid(alpha=0.3)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), fontsize=8)
+    panels[0].set_ylabel("share that is right")
+    save_figure(figure, path)
+
+
+def learning_curves(entries: list[dict], path: str | Path) -> None:
+    """Draws losses and validation scores by epoch as a PNG file.
+
+    ``entries`` are ``{"epoch": n, "train": {name: loss}, "valid": {name:
+    value}}``.
     """
     figure, (losses, scores) = make_figure(10, 4, columns=2)
     epochs = [entry["epoch"] for entry in entries]
@@ -84,19 +117,11 @@ def learning_curves(entries: list[dict], path: str | Path) -> None:
 
 
 def plain(text: str) -> str:
-    r"""Text that others wrote, for a figure: drawn as it is.
+    r"""Text that others wrote, such as a label, for a figure: drawn as it is.
 
-    Arguments
-    ---------
-    text : str
-        Such as a label.
-
-    Returns
-    -------
-    str
-        The first 40 characters of :func:`~vavl_sb.utils.text.printable`, with
-        no dollar signs that matplotlib takes for a formula, nor an underscore
-        at the front, which leaves a curve out of the legend.
+    The first 40 characters of :func:`~vavl_sb.utils.text.printable`, with no
+    dollar signs that matplotlib takes for a formula, nor an underscore at the
+    front, which leaves a curve out of the legend.
 
     Example
     -------
@@ -110,21 +135,8 @@ def plain(text: str) -> str:
 def make_figure(
     width: float, height: float, columns: int = 1, rows: int = 1
 ) -> tuple[Any, Any]:
-    """A figure that needs no screen.
-
-    Arguments
-    ---------
-    width, height : float
-        Size in inches.
-    columns, rows : int
-        How many panels stand beside and above each other.
-
-    Returns
-    -------
-    figure : matplotlib.figure.Figure
-    axes : matplotlib.axes.Axes
-        One panel, or an array of them as ``Figure.subplots`` gives it.
-    """
+    """A figure that needs no screen, with a panel, or an array of them as
+    ``Figure.subplots`` gives it. Width and height are in inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -134,24 +146,16 @@ def make_figure(
 
 
 def save_figure(figure: Any, path: str | Path) -> None:
-    """Writes a figure as PNG, whole or not at all.
-
-    Arguments
-    ---------
-    figure : matplotlib.figure.Figure
-        From :func:`make_figure`.
-    path : str
-        PNG to write.
-    """
+    """Writes a figure of :func:`make_figure` as PNG, whole or not at all."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
+    figure.savefig(buffer, format="png", dpi=200)
     write_atomically(path, buffer.getvalue())
 
 
 def emotion_over_time(
     timeline: list, limits: Sequence[float] | None = None
 ) -> Any:
-    """Draws what a model says about the windows of a clip.
+    """Draws what a model says about the windows of a clip, as a figure.
 
     Arguments
     ---------
@@ -160,10 +164,6 @@ def emotion_over_time(
     limits : list of float
         Lowest and highest value of an attribute; None for 0 to 1, or more
         where values lie outside.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
     """
     figure, axes = make_figure(7.0, 2.8)
     times, values = emotion_curves(timeline)
@@ -183,22 +183,11 @@ def emotion_over_time(
 
 
 def emotion_curves(timeline: list) -> tuple[list[float], dict[str, list]]:
-    """The points of :func:`emotion_over_time`, a curve for each class or
-    attribute.
+    """The points of :func:`emotion_over_time`: times, and for each class or
+    attribute a list of as many values, NaN in gaps.
 
     A window stands at its middle; the first and the last reach out to the
     clip's ends. Where a window has no emotion, the curve has a gap.
-
-    Arguments
-    ---------
-    timeline : list of vavl_sb.inference.TimedEmotion
-        In order of time.
-
-    Returns
-    -------
-    times : list of float
-    values : dict
-        Name to a list as long as ``times``, NaN in gaps.
     """
     found = [
         (w.emotion.probabilities or w.emotion.attributes) if w.emotion else {}

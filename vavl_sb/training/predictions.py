@@ -71,10 +71,8 @@ def read_predictions(path: str | Path, task: str, labels: list) -> dict:
     ---------
     path : str or Path
         The CSV file.
-    task : str
-        "classification" or "regression".
-    labels : list of str
-        Names of classes or attributes.
+    task, labels
+        As there.
 
     Returns
     -------

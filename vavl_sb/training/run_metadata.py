@@ -1,5 +1,4 @@
-"""What an exported model tells of the run that it comes from: recorded by the
-run, described for `vavl info` and for the model card."""
+"""What a run records for the model that it exports."""
 
 import os
 import shlex
@@ -10,58 +9,22 @@ from typing import Any
 
 from vavl_sb.dataio.label_ceiling import ceiling_text
 from vavl_sb.dataio.preparation import read_target
-from vavl_sb.lobes.hf_config import read_config
 from vavl_sb.lobes.precomputed import Precomputed
 from vavl_sb.lobes.vavl import HEADS, MODALITIES
-from vavl_sb.lobes.visual_encoder import GRADIENTS
-from vavl_sb.training.model_file import read_model
-from vavl_sb.utils.corpora import corpus_terms
-from vavl_sb.utils.errors import EncoderError, VAVLError
+from vavl_sb.utils.errors import VAVLError
 from vavl_sb.utils.files import read_json
-
-UNKNOWN = "not known here: see the source"
-WEIGHTS_TERMS = (
-    "what the licence of the corpus allows, and whoever shares them says"
-)
-# Names and licences of encoders, by config.json and by class.
-ENCODERS = {
-    "vavl_logmel": ("log-mel features", "nothing to license"),
-    "wav2vec2": ("wav2vec 2.0", "Apache-2.0 for wav2vec2-large-robust"),
-    "whisper": ("Whisper's encoder", "MIT"),
-    "hubert": ("HuBERT", UNKNOWN),
-    "wavlm": ("WavLM", UNKNOWN),
-    "VisualEncoder": (
-        "EfficientNet-B2",
-        "Apache-2.0 for those of timm and of HSEmotion",
-    ),
-    "Precomputed": ("features computed elsewhere", UNKNOWN),
-    GRADIENTS: ("oriented gradients", "nothing to license"),
-}
 
 
 def trained_heads(
     features: dict, clips: Iterable[str], from_pairs: bool = True
 ) -> list[str]:
-    """Heads that the training clips let learn.
+    """Heads that the training clips, named by their ids, let learn.
 
     A model trained on voices alone has a visual and an audio-visual head as
-    well, but with random weights. The clips tell which, also for a run that
-    was stopped and resumed.
-
-    Arguments
-    ---------
-    features : dict
-        From :func:`vavl_sb.features.cache.read_index`.
-    clips : iterable of str
-        Ids of the training clips.
-    from_pairs : bool
-        Whether the audio-visual head learns from clips with both; False where
-        it is there as soon as both others have learned.
-
-    Returns
-    -------
-    list of str
-        Of "audio", "visual" and "audiovisual".
+    well, but with random weights. The clips (and
+    :func:`vavl_sb.features.cache.read_index`) tell which, also for a run that
+    was stopped and resumed. The audio-visual head learns from clips with both;
+    not ``from_pairs``, it is there as soon as both others have learned.
 
     Example
     -------
@@ -69,20 +32,15 @@ def trained_heads(
     >>> trained_heads(features, ["a"])
     ['audio']
     """
-    found = {
-        frozenset(m for m in MODALITIES if features[clip][m] is not None)
+    found = [
+        {m for m in MODALITIES if features[clip][m] is not None}
         for clip in clips
-    }
-    if not from_pairs:
-        found = {frozenset().union(*found)}
-    return [
-        head
-        for head in HEADS
-        if any(
-            {*MODALITIES} <= has if head == "audiovisual" else head in has
-            for has in found
-        )
     ]
+    if not from_pairs:
+        found = [set().union(*found)]
+    needs = {head: {head} for head in MODALITIES}
+    needs["audiovisual"] = set(MODALITIES)
+    return [head for head in HEADS if any(needs[head] <= has for has in found)]
 
 
 def run_record(
@@ -128,76 +86,6 @@ def run_record(
     }
 
 
-def describe(folder: str | Path) -> dict[str, Any]:
-    """What a model's folder tells of itself, without loading the model.
-
-    Arguments
-    ---------
-    folder : str or Path
-        An exported model.
-
-    Returns
-    -------
-    dict
-        ``folder``, ``task``, ``labels``, ``attribute_range``, ``corpus``,
-        ``trained_heads``, ``encoders`` (their names), ``network`` (its
-        settings), ``train_speakers``, ``run``, ``test``, ``n_test``,
-        ``target`` (of the labels), ``ceiling`` (of the scores) and
-        ``licences`` (of each corpus, of the encoders and of the weights).
-        None where nothing was recorded.
-
-    Raises
-    ------
-    EncoderError
-        In one line: there is no model, or its files cannot be read.
-    """
-    folder = Path(folder)
-    model = read_model(folder)
-    record = model["metadata"]
-    names = record.get("encoder_names") or {}
-    also = (record.get("run") or {}).get("also_train")
-    corpora = [model["corpus"], *(also if isinstance(also, list) else [])]
-    terms = {str(c): corpus_terms(str(c)) or UNKNOWN for c in corpora}
-    encoders = {}
-    for modality in MODALITIES:
-        kind = _kind(folder, model, modality)
-        what, terms[modality] = ENCODERS.get(kind, (kind, UNKNOWN))
-        name = names.get(modality)
-        own = name in (None, what)  # A class of the user's has no other name.
-        encoders[modality] = what if own else f"{what} ({name})"
-    plain = ("task", "labels", "attribute_range", "corpus", "trained_heads")
-    recorded = (
-        *("train_speakers", "run", "test", "n_test"),
-        *("target", "ceiling"),
-    )
-    return {
-        "folder": str(folder),
-        **{key: model[key] for key in plain},
-        "encoders": encoders,
-        "network": model["network"]["arguments"],
-        **{key: record.get(key) for key in recorded},
-        "licences": {
-            **terms,
-            "weights": WEIGHTS_TERMS,
-            **(record.get("licences") or {}),
-        },
-    }
-
-
-def _kind(folder: Path, model: dict, modality: str) -> str:
-    """What an encoder is: a key of :data:`ENCODERS`, or its class."""
-    name = model[f"{modality}_encoder"]["class"]
-    if name == "VisualEncoder":
-        weights = model["visual_encoder"]["arguments"].get("weights")
-        return name if weights else GRADIENTS
-    if name != "AudioEncoder":
-        return name
-    try:
-        return read_config(folder / "audio_encoder")["model_type"]
-    except EncoderError:
-        return name
-
-
 def _encoder_name(encoder: object, origin: str | None) -> str | None:
     """Where an encoder's weights come from; of a user's own, its class."""
     kind = type(encoder)
@@ -209,23 +97,14 @@ def _encoder_name(encoder: object, origin: str | None) -> str | None:
 
 
 def command_line(arguments: list[str]) -> str:
-    """A command that others can use: folders of this machine are left out.
-
-    Arguments
-    ---------
-    arguments : list of str
-        As in ``sys.argv``.
-
-    Returns
-    -------
-    str
+    """A command (``sys.argv``) without the folders of this machine.
 
     Example
     -------
     >>> command_line(["/home/me/train.py", "a.yaml", "--data_folder", "/data"])
     'python train.py a.yaml --data_folder DATA_FOLDER'
     """
-    words = ["python", os.path.basename(arguments[0])]
+    words = ["python", _public(arguments[0])]
     name = ""
     for word in arguments[1:]:
         option, equals, value = word.partition("=")
@@ -238,8 +117,9 @@ def command_line(arguments: list[str]) -> str:
 
 
 def _shown(option: str, value: str) -> str:
-    """An option's value, or the option's name in place of a folder."""
-    if option.endswith("_folder"):
+    """An option's value, or the option's name in place of a folder that is
+    not beside the command."""
+    if option.endswith("_folder") and _public(value) != value:
         return option.lstrip("-").upper()
     return _public(value)
 

@@ -57,7 +57,9 @@ def split_reference(reference: str | Path) -> tuple[str, str | None]:
     return text, None
 
 
-def read_features(reference: str | Path) -> np.ndarray:
+def read_features(
+    reference: str | Path, columns: Sequence[str] | None = None
+) -> np.ndarray:
     """Reads the features of a clip.
 
     Arguments
@@ -66,6 +68,9 @@ def read_features(reference: str | Path) -> np.ndarray:
         See the top of this file. Of a .csv with names above its columns,
         those that OpenFace and openSMILE write beside features (frame,
         timestamp, ...) are left out, as are rows of OpenFace without success.
+    columns : sequence of str
+        Of a .csv with names above its columns: which ones to take, in this
+        order. None for all.
 
     Returns
     -------
@@ -90,7 +95,7 @@ def read_features(reference: str | Path) -> np.ndarray:
         elif kind == ".safetensors":
             frames = _read_tensor(path, name)
         else:
-            frames = _read_rows(path, name)
+            frames = _read_rows(path, name, columns)
     except MediaError:
         raise
     except OSError as error:
@@ -128,29 +133,39 @@ def _read_tensor(path, name):
         return file.get_tensor(names[0] if name is None else name).numpy()
 
 
-def _read_rows(path, name):
+def _read_rows(path, name, columns):
     """The frames of a .csv, or the row of a clip."""
     header, rows = _read_csv(path, os.stat(path).st_mtime_ns)
-    lowered = [column.lower() for column in header or ()]
     if name is not None:
-        column = _name_column(path, header)
-        rows = [row for row in rows if row[1][column : column + 1] == [name]]
+        place = _name_column(path, header)
+        rows = [row for row in rows if row[1][place : place + 1] == [name]]
         if len(rows) != 1:
-            found = (
-                f"has {name} {len(rows)} times" if rows else f"has no {name}"
+            times = f" {len(rows)} times" if rows else ""
+            raise MediaError(
+                f"{path}: has {name}{times or ' in no row'}; a table has a row "
+                "a clip"
             )
-            raise MediaError(f"{path}: {found}; a table has a row a clip")
-    elif "success" in lowered:
-        column = lowered.index("success")
-        rows = [row for row in rows if row[1][column].strip() not in ("0", "")]
+    elif "success" in [column.lower() for column in header or ()]:
+        place = [column.lower() for column in header].index("success")
+        rows = [row for row in rows if row[1][place : place + 1] != ["0"]]
     width = len(header or (rows and rows[0][1]) or ())
-    kept = [
-        i
-        for i in range(width)
-        if not (header and lowered[i] in NO_FEATURES)
-        and not (name is not None and i == _name_column(path, header))
-    ]
+    kept = _feature_columns(path, header, name) if header else range(width)
+    if header and columns is not None:
+        lacks = [column for column in columns if column not in header]
+        if lacks:
+            raise MediaError(f"{path}: has no column {lacks[0]}")
+        kept = [header.index(column) for column in columns]
     return np.array([_numbers(path, row, kept, width) for row in rows])
+
+
+def _feature_columns(path, header, name):
+    """Which columns of a .csv are features."""
+    named = None if name is None else _name_column(path, header)
+    return [
+        place
+        for place, column in enumerate(header)
+        if column.lower() not in NO_FEATURES and place != named
+    ]
 
 
 def _numbers(path, row, kept, width):
@@ -178,10 +193,14 @@ def _read_csv(path, changed):
         file.seek(0)
         delimiter = max(",;\t", key=first.count)
         reader = csv.reader(file, delimiter=delimiter)
-        rows = [(reader.line_num, row) for row in reader if row]
+        rows = [
+            (reader.line_num, [cell.strip() for cell in row])
+            for row in reader
+            if row
+        ]
     words = [not _is_number(cell) for cell in rows[0][1]] if rows else []
     if sum(words) > len(words) / 2:
-        return [name.strip() for name in rows[0][1]], rows[1:]
+        return rows[0][1], rows[1:]
     return None, rows
 
 
@@ -258,8 +277,8 @@ def _table_names(path: str) -> Sequence[str]:
     )
 
 
-def feature_dim(path: str | Path) -> int:
-    """How many numbers the frames of a folder or a table have.
+def describe_features(path: str | Path) -> tuple[int, list[str] | None]:
+    """How many numbers the frames of a folder or a table have, and their names.
 
     Arguments
     ---------
@@ -268,21 +287,38 @@ def feature_dim(path: str | Path) -> int:
 
     Returns
     -------
-    int
+    dim : int
         What most of the first clips have; the others will be left out.
+    columns : list of str or None
+        Names of the columns, of .csv files that have such.
 
     Raises
     ------
     MediaError
         In one line: none of them can be read.
     """
-    dims: Counter[int] = Counter()
-    fault = None
+    dims, names = Counter[int](), {}
+    fault = MediaError(f"{path}: no features in it")
     for references in list(find_features(path).values())[:LOOKED_AT]:
         try:
-            dims[read_features(references[0]).shape[1]] += 1
+            dim = read_features(references[0]).shape[1]
         except MediaError as error:
             fault = error
+            continue
+        dims[dim] += 1
+        names.setdefault(dim, _column_names(references[0]))
     if not dims:
-        raise fault or MediaError(f"{path}: no features in it")
-    return dims.most_common(1)[0][0]
+        raise fault
+    dim = dims.most_common(1)[0][0]
+    return dim, names[dim]
+
+
+def _column_names(reference):
+    """Names of the features in a .csv; None where there are none."""
+    path, name = split_reference(reference)
+    if not path.lower().endswith(".csv"):
+        return None
+    header, _ = _read_csv(path, os.stat(path).st_mtime_ns)
+    if not header:
+        return None
+    return [header[place] for place in _feature_columns(path, header, name)]

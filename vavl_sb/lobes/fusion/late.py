@@ -34,7 +34,7 @@ class MeanOfHeads(AudioVisualNetwork):
     Subclasses say what one modality's prediction is.
     """
 
-    updates = ("visual", "audio")
+    updates: tuple[str, ...] = ("visual", "audio")
 
     def predict(self, modality: str, rows: PresentRows) -> torch.Tensor:
         """Predicts from one modality.
@@ -87,7 +87,8 @@ class MeanOfHeads(AudioVisualNetwork):
             if rows.count
         }
         if len(found) == len(MODALITIES):
-            both = inputs["audio"].present & inputs["visual"].present
+            has = [rows.present for rows in inputs.values()]
+            both = torch.stack(has).all(dim=0)
             if both.any():
                 mean = (found["audio"] + found["visual"]) / 2
                 mean = mean.detach() if detach_pair else mean

@@ -190,12 +190,13 @@ class VAVLLinear(VAVL):
         if self.training:
             return out
         linear = self.linear(*inputs)
-        for modality in MODALITIES:
-            if getattr(out, modality) is not None:
-                own, other = getattr(out, modality), getattr(linear, modality)
-                setattr(out, modality, (own + other) / 2)
+        for head in MODALITIES:
+            own, other = getattr(out, head), getattr(linear, head)
+            if own is not None:
+                setattr(out, head, (own + other) / 2)
         if out.audiovisual is not None and self.fuse != "head":
-            product = (out.audio + out.visual) / 2
+            heads = [getattr(out, modality) for modality in MODALITIES]
+            product = torch.stack(heads).mean(dim=0)
             # Rows of clips that lack a modality hold 0.
             product = product * out.audiovisual.any(dim=-1, keepdim=True)
             both = (product + out.audiovisual) / 2

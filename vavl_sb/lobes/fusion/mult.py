@@ -215,7 +215,7 @@ class AuxFormer(MulT):
         layer = (d_model, nhead, d_ffn or 4 * d_model, dropout)
         for branch in (self.audio_branch, self.visual_branch):
             branch["auxiliary"] = Transformer(encoder_layers, *layer)
-        self.auxiliary_residual = nn.Sequential(
+        residual = nn.Sequential(
             nn.Linear(d_model, d_model),
             nn.ReLU(),
             nn.Dropout(head_dropout),
@@ -224,7 +224,12 @@ class AuxFormer(MulT):
             nn.Dropout(head_dropout),
             nn.Linear(max(d_model // 2, 1), d_model),
         )
-        self.auxiliary_head = nn.Linear(d_model, num_outputs)
+        self.auxiliary = nn.ModuleDict(
+            {
+                "residual": residual,
+                "prediction_head": nn.Linear(d_model, num_outputs),
+            }
+        )
 
     def predict(self, head: str, inputs: dict[str, Frames]) -> torch.Tensor:
         """What a head says; see the base class.
@@ -245,7 +250,8 @@ class AuxFormer(MulT):
         for _ in range(3):
             x = branch["auxiliary"](x, clips.padding_mask)
         x = last_frame(x, clips.padding_mask)
-        return self.auxiliary_head(x + self.auxiliary_residual(x))
+        x = x + self.auxiliary["residual"](x)
+        return self.auxiliary["prediction_head"](x)
 
     def _drop(self, inputs):
         """Zeros in place of one modality, for some clips."""

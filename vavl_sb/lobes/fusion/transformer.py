@@ -59,7 +59,8 @@ class TransformerLayer(nn.Module):
         torch.Tensor
             Shape (B, T, d_model).
         """
-        query, key = self.attention_norm(x), self.attention_norm(source)
+        query = self.attention_norm(x)
+        key = query if source is x else self.attention_norm(source)
         found, _ = self.attention(
             query, key, key, key_padding_mask=padding_mask, need_weights=False
         )

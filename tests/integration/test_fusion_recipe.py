@@ -1,0 +1,59 @@
+"""--fusion, as users give it: from a corpus to a prediction."""
+
+import json
+
+import pytest
+from conftest import SMALL, run_recipe
+
+from vavl_sb.inference import EmotionRecognizer
+from vavl_sb.lobes.vavl import HEADS, MODALITIES
+
+
+@pytest.mark.parametrize(
+    "fusion, hparams, epochs, heads, withheld",
+    [
+        # It is fitted before the first epoch, of which one is then enough; its
+        # product needs no clip that has both.
+        ("linear", "vavl_cls.yaml", 1, HEADS, ("0.4", "0.4")),
+        ("auxformer", "vavl_reg.yaml", 2, MODALITIES, ("0.4", "0.45")),
+    ],
+)
+def test_another_network_is_trained_and_exported(
+    small_corpus, tmp_path, fusion, hparams, epochs, heads, withheld
+):
+    folder = tmp_path / "out"
+    arguments = [
+        *("--data_folder", small_corpus),
+        *("--output_folder", folder),
+        *("--feature_folder", tmp_path / "features"),
+        *("--partition", small_corpus / "partition.json"),
+        # Each clip that has both loses one of the two.
+        *("--withhold_audio", withheld[0], "--withhold_visual", withheld[1]),
+        *SMALL,
+        *("--fusion", fusion),
+    ]
+    run_recipe("CREMA-D", *arguments, hparams=hparams)
+    metrics = (folder / "metrics.json").read_text()
+    assert list(json.loads(metrics)["test"]) == list(HEADS)
+    log = (folder / "train_log.txt").read_text().splitlines()
+    assert sum(line.startswith("epoch: ") for line in log) == epochs
+    about = json.loads((folder / "inference" / "model.json").read_text())
+    assert about["trained_heads"] == list(heads)
+    assert about["metadata"]["run"]["fusion"] == fusion
+    model = EmotionRecognizer.from_hparams(folder / "inference")
+    count = sum(p.numel() for p in model.mods.vavl.parameters())
+    assert about["metadata"]["parameters"] == count
+    clip = next((small_corpus / "VideoFlash").glob("*.flv"))
+    assert model.predict_file(clip, modality="visual")
+    # The same command finds the run finished, and its scores the same.
+    run_recipe("CREMA-D", *arguments, hparams=hparams)
+    assert (folder / "metrics.json").read_text() == metrics
+    # A folder is one network's.
+    done = run_recipe(
+        "CREMA-D",
+        *(*arguments, "--fusion", "late"),
+        hparams=hparams,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "holds a run of other settings (fusion)" in done.stdout + done.stderr
