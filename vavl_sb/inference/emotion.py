@@ -434,10 +434,11 @@ class EmotionRecognizer(Pretrained):
         given = {"audio": wavs, "visual": crops}
         self._refuse_batch(modality, {m for m in given if given[m] is not None})
         found: list[Emotion | None] = []
-        for number, row in enumerate(rows):
+        for number, (samples, faces) in enumerate(rows):
             name = f"clip {number} of the batch"
             try:
-                found.append(self._predict_tensors(*row, modality, name))
+                emotion = self._predict_tensors(samples, faces, modality, name)
+                found.append(emotion)
             except MediaError as reason:
                 found.append(_no_answer(reason))
         return found
