@@ -148,9 +148,3 @@ def test_a_forked_child_is_told_instead_of_hanging():
     assert found.returncode == 0, found.stderr
     (line,) = found.stdout.splitlines()
     assert "forked" in line and "forkserver" in line
-
-
-def test_a_model_knows_whom_it_was_trained_on(folder):
-    for trust in (False, True):
-        model = EmotionRecognizer.from_hparams(folder, trust=trust)
-        assert model.train_speakers == {"1"}

@@ -21,7 +21,7 @@ from vavl_sb.utils.text import printable
 
 # Modules of vavl_sb.cli, in the order of the help text.
 MODULES = (
-    *("predict", "demo", "info", "export", "check_media", "evaluate"),
+    *("predict", "embed", "demo", "info", "export", "check_media", "evaluate"),
     *("protocol", "import_weights", "push"),
 )
 

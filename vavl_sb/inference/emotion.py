@@ -10,6 +10,7 @@ import contextlib
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import torch
 from ruamel.yaml import YAMLError
 from speechbrain.inference.interfaces import Pretrained
@@ -43,7 +44,8 @@ from vavl_sb.inference.surroundings import (
 from vavl_sb.lobes.vavl import HEADS, MODALITIES, VAVLOutput
 from vavl_sb.media.demuxing import check_file
 from vavl_sb.nnet.attribute_scale import AttributeScale
-from vavl_sb.training.model_file import YAML, read_model
+from vavl_sb.training.model_card import describe
+from vavl_sb.training.model_file import YAML
 from vavl_sb.utils.errors import EncoderError, MediaError, VAVLError
 from vavl_sb.utils.logger import get_logger
 
@@ -68,8 +70,8 @@ class EmotionRecognizer(Pretrained):
 
     HPARAMS_NEEDED = ["task", "labels", "feature_extractor"]
     MODULES_NEEDED = ["vavl"]
-    # Whom the model was trained on, where its folder says so.
-    train_speakers: frozenset[str] = frozenset()
+    # What it is and was trained on (training.model_card.describe), if known.
+    about: dict | None = None
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -132,10 +134,9 @@ class EmotionRecognizer(Pretrained):
                 )
             modules, hparams = load_parts(folder, overrides)
             model = cls(modules, hparams, **kwargs)
+        with contextlib.suppress(EncoderError):  # A trusted YAML may be alone.
+            model.about = describe(folder)
         model.hparams.feature_extractor.to(model.device)
-        with contextlib.suppress(EncoderError):  # With trust it need not fit.
-            speakers = read_model(folder)["metadata"].get("train_speakers", ())
-            model.train_speakers = frozenset(speakers)
         return model
 
     @classmethod
@@ -560,6 +561,12 @@ class EmotionRecognizer(Pretrained):
         trained = getattr(self.hparams, "trained_heads", None) or HEADS
         return tuple(head for head in HEADS if head in trained)
 
+    @property
+    def title(self) -> str:
+        """The network's class and its corpus, as figures say them."""
+        corpus = getattr(self.hparams, "corpus", "a corpus that is not known")
+        return f"{type(self.mods.vavl).__name__}, trained on {corpus}"
+
     @torch.no_grad()
     def outputs(self, features: ClipFeatures) -> dict[str, torch.Tensor]:
         """The numbers that each head gives for a clip's features.
@@ -577,16 +584,9 @@ class EmotionRecognizer(Pretrained):
             (n,): logits for classes, divided by the head's temperature;
             attributes in the corpus's own scale.
         """
-        extractor = self.hparams.feature_extractor
-        inputs = {
-            name: torch.from_numpy(found).float()[None].to(self.device)
-            for name, found in vars(extractor.pool(features)).items()
-            if found is not None
-        }
-        if not inputs:
+        out = self._forward(features)
+        if out is None:
             return {}
-        with self.inference_ctx:
-            out = self.mods.vavl(**inputs)
         found = {
             head: getattr(out, head)[0].float().cpu()
             for head in self.trained_heads
@@ -598,6 +598,56 @@ class EmotionRecognizer(Pretrained):
         limits = getattr(self.hparams, "attribute_range", None)
         to_corpus = AttributeScale(limits).to_corpus
         return {head: to_corpus(values) for head, values in found.items()}
+
+    @undisturbed
+    def embed_file(self, path: str | Path) -> dict[str, np.ndarray]:
+        """The network's representation of a clip, by modality.
+
+        Arguments
+        ---------
+        path : str or Path
+            Any container with sound, picture or both. Of a clip of more than
+            30 s it is the mean over chunks of 6 s.
+
+        Returns
+        -------
+        dict
+            "audio" and "visual", as far as the clip has them and the network
+            was trained on them, to float32 of shape (d_model,).
+
+        Raises
+        ------
+        MediaError
+            The clip cannot be decoded, or has nothing of this.
+        """
+        check_file(str(path))
+        sums, seconds = {}, {}
+        for chunk in self.hparams.feature_extractor.chunks(
+            str(path), str(path)
+        ):
+            out = self._forward(chunk.features)
+            for name in set(MODALITIES) & set(self.trained_heads):
+                found = out and getattr(out, f"{name}_embedding")
+                if found is not None:
+                    length = chunk.end - chunk.start
+                    part = length * found[0].float().cpu().numpy()
+                    sums[name] = sums.get(name, 0) + part
+                    seconds[name] = seconds.get(name, 0) + length
+        if not sums:
+            raise MediaError(f"{path}: the network has no representation of it")
+        return {name: sums[name] / seconds[name] for name in sums}
+
+    @torch.no_grad()
+    def _forward(self, features):
+        """What the network says about features; None where there are none."""
+        extractor = self.hparams.feature_extractor
+        inputs = {
+            name: torch.from_numpy(found).float()[None].to(self.device)
+            for name, found in vars(extractor.pool(features)).items()
+            if found is not None
+        }
+        with self.inference_ctx:
+            return self.mods.vavl(**inputs) if inputs else None
 
     def forward(
         self,
