@@ -20,7 +20,7 @@ from PIL import Image
 from test_inference import break_picture
 from test_media import grays, sine, write
 
-from vavl_sb.cli import COMMANDS, main
+from vavl_sb.cli import _parser, main
 from vavl_sb.faces.tracker import FaceTracker
 from vavl_sb.features.extractor import FeatureExtractor
 from vavl_sb.inference import EmotionRecognizer, hub
@@ -159,7 +159,8 @@ def test_output_that_cannot_be_written_is_told_in_one_line(
         ["predict", "m", clips / "sound.wav", *j] for j in ([], ["--json"])
     ]
     words += [["check-media", clips / "sound.wav"]]
-    words += [[name, "--help"] for name in COMMANDS]
+    (commands,) = _parser()._subparsers._group_actions
+    words += [[name, "--help"] for name in commands.choices]
     for command in words:
         with output(monkeypatch, kind):
             assert main(list(map(str, command))) == status, command

@@ -327,10 +327,15 @@ class EmotionRecognizer(Pretrained):
         if modality == "auto":
             needed = set(MODALITIES) if not has else set()
         for name in MODALITIES:
-            lacks = name in needed - has
+            # Of what no head reads, an export leaves the encoder out.
+            lacks = name in needed - has and self._reads(name)
             if lacks and self.hparams.feature_extractor.takes_features(name):
                 return needs_features(name)
         return why_no_head(modality, has, self.trained_heads)
+
+    def _reads(self, modality):
+        """Whether a trained head reads a modality."""
+        return bool({modality, "audiovisual"} & {*self.trained_heads})
 
     def _one_pass(self, wav, video, given, modality, window, hop, crops):
         """(Analysis, what the clip has); no emotion where no head has one."""
@@ -430,18 +435,20 @@ class EmotionRecognizer(Pretrained):
         given = {"audio": wavs, "visual": crops}
         self._refuse_batch(modality, {m for m in given if given[m] is not None})
         found: list[Emotion | None] = []
-        for number, row in enumerate(rows):
+        for number, (samples, faces) in enumerate(rows):
             name = f"clip {number} of the batch"
             try:
-                found.append(self._predict_tensors(*row, modality, name))
+                emotion = self._predict_tensors(samples, faces, modality, name)
+                found.append(emotion)
             except MediaError as reason:
                 found.append(_no_answer(reason))
         return found
 
     def _refuse_batch(self, modality, given):
         """Refuses to predict where no clip can have an answer."""
+        takes_features = self.hparams.feature_extractor.takes_features
         for name in given:
-            if self.hparams.feature_extractor.takes_features(name):
+            if takes_features(name) and self._reads(name):
                 raise MediaError(f"predict_batch: {needs_features(name)}")
         heads = [h for h in self.trained_heads if h in given]
         if given == {*MODALITIES}:
@@ -592,6 +599,7 @@ class EmotionRecognizer(Pretrained):
         to_corpus = AttributeScale(limits).to_corpus
         return {head: to_corpus(values) for head, values in found.items()}
 
+    @undisturbed
     def embed_file(self, path: str | Path) -> dict[str, np.ndarray]:
         """The network's representation of a clip, by modality.
 
