@@ -280,6 +280,7 @@ def export(hparams, train_set, temperatures):
             visual_encoder=hparams["visual_encoder"],
             audio_encoder_source=hparams["audio_encoder_source"],
             visual_encoder_weights=hparams["visual_encoder_weights"],
+            train_clips=len(train_set),
             **{key: hparams[key] for key in RECORDED if key in hparams},
         ),
         task=hparams["task"],
@@ -347,6 +348,7 @@ def main(arguments):
         hparams["checkpointer"].add_recoverable(
             "audio_encoder", hparams["audio_encoder"]
         )
+    corpus = corpus_name(hparams["corpus"], hparams["data_folder"])
     brain = VAVLBrain(
         modules=hparams["modules"],
         opt_class=hparams["opt_class"],
@@ -356,6 +358,7 @@ def main(arguments):
         output_folder=hparams["output_folder"],
         train_logger=hparams["train_logger"],
         temperature_scaling=hparams["temperature_scaling"],
+        title=f"{type(hparams['vavl']).__name__}, trained on {corpus}",
     )
     # Checkpoints there are of this run, and not of one with other settings
     claim_folder(

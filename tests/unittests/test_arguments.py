@@ -28,12 +28,37 @@ FILES = sorted((REPOSITORY / "recipes").glob("*/hparams/*.yaml"))
         (["-lr", "1"], "-lr: is neither"),
         (["--skip_prep", "no"], "--skip_prep: must be True or False, not no"),
         (["--residual", "0"], "--residual: must be True or False, not 0"),
+        (["--output_folder", "a <b>"], "--output_folder: must not have <"),
+        (["--labels", "[a, b, a]"], "labels: must be .* 'a' .* stands twice"),
+        (["--labels", "[a, [b]]"], "labels: must be names"),
     ],
 )
 def test_options_that_cannot_be(path, options, words):
     with pytest.raises(VAVLError, match=words) as error:
         parse_arguments([str(path), "--data_folder", "x", *options])
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "given, names",
+    [
+        ("[1, 2, 3]", ["1", "2", "3"]),
+        ("[null, ~, yes, 1.50]", ["null", "~", "yes", "1.50"]),
+        ('["1", a b]', ["1", "a b"]),
+    ],
+)
+def test_labels_are_texts_whatever_they_look_like(given, names, tmp_path):
+    path = tmp_path / "own.yaml"
+    path.write_text("labels: [a]\ncopy: !ref <labels>\n")
+    found, _ = resolved([str(path), "--labels", given])
+    assert found["labels"] == found["copy"] == names
+    path.write_text(f"labels: {given}\n")
+    if set(map(type, YAML().load(given))) != {str}:
+        with pytest.raises(VAVLError, match="labels: must be names") as error:
+            parse_arguments([str(path)])
+        assert "\n" not in str(error.value)
+        return
+    assert resolved([str(path)])[0]["labels"] == names
 
 
 @pytest.mark.parametrize("options", [[], ["--data_folder"], ["--seed", "1"]])

@@ -1,19 +1,26 @@
 """`vavl predict`, `info`, `export` and `check-media`, as a user types them."""
 
+import contextlib
+import csv
 import io
 import json
+import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 import soundfile
+import torch
 from light_model import LABELS, make_model
 from PIL import Image
 from test_inference import break_picture
 from test_media import grays, sine, write
 
-from vavl_sb.cli import main
+from vavl_sb.cli import COMMANDS, main
 from vavl_sb.faces.tracker import FaceTracker
 from vavl_sb.features.extractor import FeatureExtractor
 from vavl_sb.inference import EmotionRecognizer, hub
@@ -22,11 +29,13 @@ from vavl_sb.lobes.vavl import VAVL
 from vavl_sb.lobes.visual_encoder import VisualEncoder
 from vavl_sb.page import server
 from vavl_sb.training.export import export_model
+from vavl_sb.training.model_card import describe, learned_from
 from vavl_sb.training.run_metadata import (
     command_line,
     run_record,
     trained_heads,
 )
+from vavl_sb.utils.corpora import DRAWN
 from vavl_sb.utils.errors import VAVLError
 
 RATE = 16000
@@ -135,6 +144,70 @@ def test_predict_for_a_reader(model, clips, capsys):
     assert json.loads(out) == [{"file": str(clip), **expected}]
 
 
+@contextlib.contextmanager
+def output(monkeypatch, kind):
+    """Standard output that is full, that nobody reads, or that is ascii."""
+    if kind == "full":
+        stream = open("/dev/full", "w", encoding="utf-8")
+    elif kind == "broken":
+        reader, writer = os.pipe()
+        os.close(reader)
+        stream = open(writer, "w", encoding="utf-8")
+    else:
+        stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    with monkeypatch.context() as patch, stream:
+        patch.setattr(sys, "stdout", stream)
+        yield stream
+
+
+@pytest.mark.parametrize("kind, status", [("full", 1), ("broken", 141)])
+def test_output_that_cannot_be_written_is_told_in_one_line(
+    model, clips, capsys, monkeypatch, kind, status
+):
+    words = [
+        ["predict", "m", clips / "sound.wav", *j] for j in ([], ["--json"])
+    ]
+    words += [["check-media", clips / "sound.wav"]]
+    words += [[name, "--help"] for name in COMMANDS]
+    for command in words:
+        with output(monkeypatch, kind):
+            assert main(list(map(str, command))) == status, command
+        said = capsys.readouterr().err
+        assert said.count("\n") == (kind == "full"), said
+        assert ("No space left" in said) == (kind == "full")
+
+
+def test_an_ascii_terminal_shows_every_name(model, clips, monkeypatch):
+    path = clips / "glücklich 漢字.wav"
+    shutil.copy(clips / "sound.wav", path)
+    for command in (["predict", "m"], ["check-media"]):
+        with output(monkeypatch, "ascii") as stream:
+            assert main([*command, str(path)]) == 0
+            stream.flush()
+            said = stream.buffer.getvalue().decode("ascii")
+        assert r"gl\xfccklich \u6f22\u5b57.wav" in said
+
+
+def test_a_pipe_that_closes_leaves_no_word_at_the_end(clips):
+    """Python too flushes, and would complain, when it ends."""
+    command = [sys.executable, "-m", "vavl_sb.cli", "check-media"]
+    for stdout, status in (("/dev/full", 1), (None, 141)):
+        reader, writer = os.pipe()
+        os.close(reader)
+        with open(stdout or writer, "wb") as stream:
+            found = subprocess.run(
+                [*command, str(clips / "sound.wav")],
+                stdout=stream,
+                stderr=subprocess.PIPE,
+                text=True,
+                check=False,
+            )
+        assert found.returncode == status
+        assert found.stderr.count("\n") == (status == 1), found.stderr
+        if stdout:
+            os.close(writer)
+
+
 def test_predict_draws(model, clips, capsys, tmp_path):
     picture = tmp_path / "plot.png"
     words = ("predict", "M", clips / "both.mp4", "--plot", picture)
@@ -221,9 +294,11 @@ def make_run(folder, labels=LABELS, corpus="CREMA-D"):
         folder / "inference",
         net,
         encoder,
+        train_speakers=["1001", "1002"],
         record=run_record(
             audio_encoder=encoder.audio_encoder,
             visual_encoder=encoder.visual_encoder,
+            train_clips=3742,
             **hparams,
         ),
         task="classification",
@@ -246,6 +321,172 @@ def test_info_tells_what_an_export_records(run_folder, capsys):
     assert "Open Database" in about["licences"]["CREMA-D"]
     out = call(capsys, "info", run_folder / "inference")[1]
     assert "| audio | 7     | 0.500    | 0.250 |" in out
+
+
+@pytest.fixture
+def folder(clips, tmp_path):
+    """A folder of clips, in two levels, with what is none beside them."""
+    (tmp_path / "in" / "deep").mkdir(parents=True)
+    for name, place in (
+        ("sound.wav", "deep/b.wav"),
+        ("both.mp4", "c.MP4"),
+        ("text.txt", "d.txt"),
+    ):
+        shutil.copy(clips / name, tmp_path / "in" / place)
+    (tmp_path / "in" / "a.wav").write_text("no media\n" * 100)
+    return tmp_path / "in"
+
+
+def read_table(path):
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_predict_takes_a_folder_and_writes_a_table(
+    model, folder, capsys, tmp_path
+):
+    table = tmp_path / "deep" / "table.csv"
+    status, out, err = call(capsys, "predict", "M", folder, "--csv", table)
+    assert status == 1 and str(folder / "a.wav") in err
+    bad, both, sound = read_table(table)
+    names = ["a.wav", "c.MP4", "deep/b.wav"]
+    assert [r["file"] for r in (bad, both, sound)] == [
+        str(folder / name) for name in names
+    ]
+    assert bad["error"] in err and bad["label"] == bad["happy"] == ""
+    for row in (both, sound):
+        truth = model.predict_file(row["file"])
+        assert (row["modality"], row["label"]) == (truth.modality, truth.label)
+        for name, share in truth.probabilities.items():
+            assert float(row[name]) == pytest.approx(share, rel=1e-6)
+        assert out.count(row["file"]) == 1 and row["error"] == ""
+    # What cannot be written is told before a clip is looked at.
+    (tmp_path / "file").touch()
+    words = ("--csv", tmp_path / "file" / "table.csv")
+    status, out, err = call(capsys, "predict", "M", folder, *words)
+    assert (status, out) == (1, "") and "cannot be written" in err
+
+
+def test_what_is_done_is_in_the_table_where_somebody_stops_it(
+    model, folder, monkeypatch, capsys, tmp_path
+):
+    def predict(path, *args, **kwargs):
+        if path.endswith("b.wav"):
+            raise KeyboardInterrupt
+        return EmotionRecognizer.predict_file(model, path, *args, **kwargs)
+
+    monkeypatch.setattr(model, "predict_file", predict)
+    table = tmp_path / "table.csv"
+    assert call(capsys, "predict", "M", folder, "--csv", table)[0] == 130
+    assert [Path(r["file"]).name for r in read_table(table)] == [
+        "a.wav",
+        "c.MP4",
+    ]
+
+
+def test_embed_writes_what_the_heads_read(model, folder, capsys, tmp_path):
+    words = ("embed", "M", folder, "-o")
+    status, out, err = call(capsys, *words, tmp_path / "r.npy")
+    names = ["a.wav", "c.MP4", "deep/b.wav"]
+    assert status == 1 and err.count("\n") == 1
+    assert out.splitlines() == [str(folder / name) for name in names]
+    bad, both, sound = found = np.load(tmp_path / "r.npy")
+    assert found.shape == (3, 32) and np.isnan(bad).all()
+    assert np.isnan(sound[16:]).all() and not np.isnan(both).any()
+    # The prediction heads make of it what the model predicts.
+    net = model.mods.vavl.eval()
+    for row, file in ((both, folder / "c.MP4"), (sound, folder / "deep/b.wav")):
+        truth = model.predict_file(file, "audio").probabilities
+        with torch.no_grad():
+            head = net.audio_branch["prediction_head"]
+            logits = head(torch.from_numpy(row[:16]))
+        np.testing.assert_allclose(
+            logits.softmax(0), list(truth.values()), atol=1e-5
+        )
+    with torch.no_grad():
+        logits = net.audiovisual_head(torch.from_numpy(both))
+    truth = model.predict_file(folder / "c.MP4").probabilities
+    np.testing.assert_allclose(
+        logits.softmax(0), list(truth.values()), atol=1e-5
+    )
+    call(capsys, *words, tmp_path / "r.csv")
+    rows = read_table(tmp_path / "r.csv")
+    assert [row.pop("file") for row in rows] == out.splitlines()
+    names = [f"{m}_{i}" for m in ("audio", "visual") for i in range(16)]
+    assert list(rows[0]) == names
+    table = [[float(x) for x in row.values()] for row in rows]
+    np.testing.assert_allclose(table, found, rtol=1e-6)
+
+
+def test_embed_of_a_long_clip_is_the_mean_over_its_chunks(model, tmp_path):
+    sound = np.concatenate([sine(30, RATE), sine(4, RATE, 0.01)])
+    path = tmp_path / "long.wav"
+    soundfile.write(path, sound, RATE)
+    parts, whole = [], np.zeros(16)
+    for start in range(0, 34, 6):
+        part = tmp_path / "part.wav"
+        piece = sound[start * RATE : (start + 6) * RATE]
+        soundfile.write(part, piece, RATE)
+        whole += model.embed_file(part)["audio"] * len(piece) / len(sound)
+        parts.append(model.embed_file(part)["audio"])
+    assert np.ptp(parts, axis=0).max() > 0.01
+    found = model.embed_file(path)["audio"]
+    np.testing.assert_allclose(found, whole, atol=2e-3)
+
+
+def test_embed_without_anything_to_write(model, clips, capsys, tmp_path):
+    text = clips / "text.txt"
+    for name, said in (("r.txt", "no .npy"), ("r.npy", "not written")):
+        words = ("embed", "M", text, "-o", tmp_path / name)
+        status, out, err = call(capsys, *words)
+        assert status == 1 and out == "" and said in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_info_groups_what_it_tells_and_counts_the_parameters(
+    run_folder, capsys
+):
+    net = VAVL(80, 512, 3, d_model=16, encoder_layers=1, shared_layers=1)
+    state = sum(t.numel() for t in net.state_dict().values())
+    about = json.loads(call(capsys, "info", run_folder, "--json")[1])
+    assert about["parameters"] == state and about["train_clips"] == 3742
+    out = call(capsys, "info", run_folder)[1]
+    heads = [x for x in out.splitlines() if x[:1].isupper() and "," not in x]
+    titles = ["Task", "Training", "Network", "Scores", "Licences"]
+    assert [x for x in heads if x in titles] == titles
+    assert f"- Parameters, without the encoders: {state:,}\n" in out
+    assert "- Clips in training: 3742\n" in out
+    # For a terminal: no marks of Markdown, and its own characters.
+    assert "#" not in out and "`" not in out
+
+
+@pytest.mark.parametrize("drawn", [False, True])
+def test_predict_says_in_one_line_what_the_model_has_learned_from(
+    model, clips, capsys, tmp_path, drawn
+):
+    corpus = f"{DRAWN}CREMA-D" if drawn else "CREMA-D"
+    folder = make_run(tmp_path / "run", corpus=corpus)
+    target = {"target": "perceived: the emotion with most votes"}
+    (folder / "prepare_report.json").write_text(json.dumps(target))
+    make_run(folder, corpus=corpus)
+    model.about = describe(folder / "inference")
+    sound = clips / "sound.wav"
+    out = call(capsys, "predict", "M", sound)[1]
+    line = out.splitlines()[-1]
+    assert line.startswith(
+        f"Learned from {corpus} (3,742 clips, 2 speakers); its labels are "
+        "perceived: the emotion with most votes."
+    )
+    assert ("drawn faces" in line) == drawn
+    # What programs read is the list alone.
+    out = call(capsys, "predict", "M", sound, "--json")[1]
+    assert json.loads(out)[0]["file"] == str(sound)
+
+
+def test_a_loaded_model_knows_what_it_has_learned_from(run_folder):
+    model = EmotionRecognizer.from_hparams(run_folder / "inference")
+    assert model.about == describe(run_folder / "inference")
+    assert learned_from(model.about).startswith("Learned from CREMA-D (3,742")
 
 
 def test_info_never_runs_what_it_reads(run_folder, capsys, tmp_path):

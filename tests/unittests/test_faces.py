@@ -2,7 +2,9 @@
 
 import json
 import sys
+import threading
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -461,6 +463,32 @@ def test_doubtful_faces_are_dropped():
         assert len(detector.detect(frames)[0]) == count
 
 
+class Sized:
+    """Stands for MTCNN's network; a face is as large as it looks for."""
+
+    min_face_size = 0
+
+    def detect(self, images, landmarks):
+        WAIT.wait(timeout=30)
+        side = float(self.min_face_size)
+        box = np.array([[0.0, 0, side, side]])
+        return [box], [np.array([0.99])], [np.zeros((1, 5, 2))]
+
+
+WAIT = threading.Barrier(2)
+
+
+def test_one_detector_serves_two_threads():
+    """Both threads are in the search at once, with pictures of two sizes."""
+    detector = MTCNNDetector()
+    detector.network = Sized()
+    pictures = [np.zeros((1, n, n, 3), np.uint8) for n in (300, 450)]
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(detector.detect, pictures))
+    assert [faces[0][0].box[2] for faces in found] == [30, 45]
+    assert detector.network.min_face_size == 0
+
+
 # MTCNN, without and with real faces
 
 
@@ -521,6 +549,18 @@ def test_every_clip_shows_its_face_with_the_eyes_in_place(mtcnn, clips):
 
 
 @pytest.mark.real
+def test_threads_find_what_one_alone_finds(mtcnn, clips):
+    frames = next(iter(clips.values()))[0].frames[:2]
+    pictures = [frames, frames[:, ::2, ::2], frames[:, 60:, 80:]] * 2
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(mtcnn.detect, pictures))
+    for there, picture in zip(found, pictures):
+        alone = mtcnn.detect(picture)
+        assert sum(map(len, alone))
+        for first, second in zip(sum(there, []), sum(alone, []), strict=True):
+            np.testing.assert_array_equal(first.box, second.box)
+
+
 @pytest.mark.parametrize("large_on_the_left", [True, False])
 def test_the_larger_of_two_people_is_followed(mtcnn, clips, large_on_the_left):
     from PIL import Image

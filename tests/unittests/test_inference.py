@@ -492,7 +492,11 @@ def test_tensors_give_what_files_give(model, clip, sound, picture):
     [
         {},
         {"wavs": torch.zeros(5)},
-        {"wavs": torch.zeros(1, 5, dtype=torch.int16)},
+        {"wavs": torch.zeros(1, 5, dtype=torch.uint8)},
+        {"wavs": [[1, 2, 3]]},
+        {"wavs": 0.5},
+        {"wavs": [["loud"]]},
+        {"wavs": torch.rand(2, 900), "modality": "visual"},
         {"crops": torch.zeros(1, 2, 3, 8, 8)},
         {"wavs": torch.rand(2, 900), "wav_lens": torch.tensor([1.0])},
         {"wavs": torch.rand(1, 900), "wav_lens": torch.tensor([1.5])},
@@ -500,8 +504,7 @@ def test_tensors_give_what_files_give(model, clip, sound, picture):
             "wavs": torch.rand(2, 900),
             "crops": torch.zeros(1, 2, 3, 8, 8, dtype=torch.uint8),
         },
-        {"wavs": torch.full((1, 900), float("nan"))},
-        {"wavs": torch.zeros(1, 900)},
+        {"crops": [[np.zeros((3, 8, 8), "u1"), np.zeros((3, 9, 8), "u1")]]},
     ],
 )
 def test_tensors_that_cannot_be(model, wrong):
@@ -511,6 +514,71 @@ def test_tensors_that_cannot_be(model, wrong):
     for shape in ((0, 8, 8, 3), (2, 8, 8), (2, 8, 8, 4)):
         with pytest.raises(VAVLError, match="frames"):
             model.predict_frames(np.zeros(shape, np.uint8))
+    uneven = [np.zeros((size, 8, 3), np.uint8) for size in (8, 9)]
+    with pytest.raises(VAVLError, match="of one size") as error:
+        model.predict_frames(uneven)
+    assert "\n" not in str(error.value)
+    with pytest.raises(VAVLError, match="frame_rate"):
+        model.predict_frames(np.zeros((2, 8, 8, 3), np.uint8), frame_rate=0)
+
+
+def test_samples_of_16_bits_are_scaled_or_refused(model):
+    sound = sweep(2)
+    samples = np.round(sound * 32768).astype(np.int16)
+    (expected,) = model.predict_batch(torch.from_numpy(sound)[None])
+    (found,) = model.predict_batch(samples[None])
+    assert found.probabilities == pytest.approx(
+        expected.probabilities, abs=1e-2
+    )
+    assert found == model.predict_batch(samples[None] / 32768)[0]
+    assert found == model.predict_batch(samples[None].astype("i4") << 16)[0]
+    for floats in (samples[None].astype("f4"), [samples / 1.0]):
+        with pytest.raises(VAVLError, match="row 0 reaches .*32768") as error:
+            model.predict_batch(floats)
+        assert "\n" not in str(error.value)
+    # Of a float file sound goes somewhat beyond full scale.
+    assert model.predict_batch(sound[None] * 5)[0].label
+
+
+def test_arrays_and_lists_are_taken_as_tensors_are(model):
+    sounds = [sweep(2), sweep(1)[::-1]]
+    sounds[0].flags.writeable = False
+    wavs = torch.zeros(2, len(sounds[0]))
+    for row, sound in zip(wavs, sounds):
+        row[: len(sound)] = torch.from_numpy(sound.copy())
+    faces = np.random.default_rng(0).integers(0, 255, (2, 4, 3, 32, 32), "u1")
+    expected = model.predict_batch(
+        wavs, torch.tensor([1, 0.5]), torch.from_numpy(faces)
+    )
+    assert expected[0] != expected[1]
+    for given in (
+        (sounds, None, faces),
+        ([torch.from_numpy(s.copy()) for s in sounds], None, list(faces)),
+        ([s.tolist() for s in sounds], [1, 1], faces.tolist()),
+        (wavs.numpy(), np.array([1, 0.5]), [list(clip) for clip in faces]),
+    ):
+        assert model.predict_batch(*given) == expected
+    frames = model.predict_frames(faces[0])
+    for given in (faces[0].tolist(), list(torch.from_numpy(faces[0]))):
+        assert model.predict_frames(given) == frames
+
+
+def test_a_row_without_an_answer_leaves_the_others(model, caplog):
+    sound = torch.from_numpy(sweep(2))
+    wavs = torch.stack([sound, 0 * sound, sound * torch.nan, sound])
+    lens = [1, 1, 1, 0.5]
+    found = model.predict_batch(wavs, lens)
+    assert [row is None for row in found] == [False, True, True, False]
+    assert found[0] == model.predict_batch(sound[None])[0]
+    said = [r.getMessage() for r in caplog.records]
+    assert len(said) == 2 and all("\n" not in line for line in said)
+    assert said[0].startswith("clip 1 of the batch: neither sound nor a face")
+    assert "clip 2 of the batch: its sound is not a number" in said[1]
+    frames = model.hparams.feature_extractor.encode_audio(sound)
+    first, none = model.predict_features(
+        np.stack([frames, frames]), audio_lens=[1, 0]
+    )
+    assert first == model.predict_features(frames) and none is None
 
 
 def test_crops_are_those_that_were_used_evenly_over_the_clip(model, clip):

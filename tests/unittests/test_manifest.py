@@ -101,6 +101,7 @@ def test_bad_entries_leave_the_old_manifest(tmp_path):
         ({"emotion": ...}, "emotion: missing"),
         ({"emotion": None}, "emotion: must be one of angry, happy, not None"),
         ({"emotion": ["angry"]}, "emotion: must be one of"),
+        ({"emotion": 1}, "emotion: must be a text in quotes, not 1"),
         ({"valence": ...}, "valence: missing"),
         ({"valence": math.inf}, "valence: must be a finite number"),
     ],

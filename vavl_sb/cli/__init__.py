@@ -7,7 +7,11 @@ know in ``passed_on``.
 """
 
 import argparse
+import contextlib
+import errno
 import importlib
+import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -17,7 +21,7 @@ from vavl_sb.utils.text import printable
 
 # Modules of vavl_sb.cli, in the order of the help text.
 MODULES = (
-    *("predict", "demo", "info", "export", "check_media", "evaluate"),
+    *("predict", "embed", "demo", "info", "export", "check_media", "evaluate"),
     *("protocol", "import_weights", "push"),
 )
 
@@ -25,9 +29,29 @@ MODULES = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line without the program's name; None for ``sys.argv``.
 
-    Gives the exit status: 0, 1 where a clip or the model failed, or 130 where
-    it was interrupted.
+    Gives the exit status: 0, 1 where a clip or the model failed or the output
+    cannot be written, 130 where it was interrupted, or 141 where whoever reads
+    the output has gone.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # Not where a caller replaced it.
+            # A name that the terminal cannot show is written out.
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        with _whole_output():
+            return _run(arguments)
+    except VAVLError as error:
+        say_error(error)
+        return 1
+    except KeyboardInterrupt as stop:
+        say_error("interrupted")
+        return exit_status(stop)
+    except BrokenPipeError:  # Whoever reads has enough, as `head` has.
+        return 128 + signal.SIGPIPE
+
+
+def _run(arguments):
+    """The exit status of the subcommand that a command line asks for."""
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
     words = [word for word in rest if not word.startswith("-")]
@@ -37,14 +61,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if rest and not getattr(options, "passes_on", False):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     options.passed_on = rest
+    return options.run(options)
+
+
+@contextlib.contextmanager
+def _whole_output():
+    """Sees that what is printed arrives, or says in one line why not."""
     try:
-        return options.run(options)
-    except VAVLError as error:
-        say_error(error)
-        return 1
-    except KeyboardInterrupt as stop:
-        say_error("interrupted")
-        return exit_status(stop)
+        try:
+            yield
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()
+    except OSError as error:
+        if error.filename is not None or error.errno not in UNWRITABLE:
+            raise
+        # What is left unwritten would fail again when Python ends.
+        with contextlib.suppress(OSError, ValueError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, sys.stdout.fileno())
+            os.close(nowhere)
+        if error.errno == errno.EPIPE:
+            raise
+        raise VAVLError(
+            f"standard output: cannot be written ({error.strerror})"
+        ) from None
+
+
+# Of a pipe that nobody reads, a full disk and a disk that fails.
+UNWRITABLE = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 
 class _Parser(argparse.ArgumentParser):

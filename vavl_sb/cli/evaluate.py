@@ -89,6 +89,7 @@ def run(options: argparse.Namespace) -> int:
         "noise": options.noise or "white",
         "task": task,
         "labels": labels,
+        "title": f"{model.title}; tested on {Path(options.manifest).name}",
         "target": read_target(Path(options.manifest).parent)["target"],
         **test.summary(),
     }

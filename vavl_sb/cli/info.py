@@ -18,7 +18,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Prints what a model's files say, as in its card; nothing is loaded."""
+    """Prints what a model's files say, by groups; nothing is loaded."""
     from vavl_sb.inference.hub import model_folder
     from vavl_sb.training.model_card import describe, facts
 
@@ -26,5 +26,5 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         say_json(about)
     else:
-        say(*facts(about))
+        say(*facts(about, plain=True))
     return 0

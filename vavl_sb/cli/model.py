@@ -1,10 +1,61 @@
 """What all commands that take a model have: MODEL, `--token` and `--trust`."""
 
 import argparse
+import csv
+import io
+from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from vavl_sb.utils.files import write_atomically
+from vavl_sb.utils.text import printable
 
 if TYPE_CHECKING:
     from vavl_sb.inference.emotion import EmotionRecognizer
+
+
+# What is taken for a clip in a folder; a file that is named is always tried.
+SUFFIXES = set(
+    ".3gp .aac .aif .aiff .amr .avi .caf .flac .flv .m4a .m4v .mka .mkv .mov "
+    ".mp3 .mp4 .mpeg .mpg .mts .oga .ogg .ogv .opus .ts .wav .webm .wma "
+    ".wmv".split()
+)
+
+
+def clip_files(paths: Iterable[str]) -> list[str]:
+    """Files as they are, and of a folder the clips in it and below, sorted.
+
+    A folder without any stays, so that it is told of as a file would be.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> for name in ("b.WAV", "a.mp4", "notes.txt", ".a.wav"):
+    ...     (folder / name).touch()
+    >>> [Path(path).name for path in clip_files([str(folder), "c.bin"])]
+    ['a.mp4', 'b.WAV', 'c.bin']
+    """
+    found = []
+    for path in paths:
+        inside = sorted(
+            str(file)
+            for file in Path(path).rglob("[!.]*")
+            if file.suffix.lower() in SUFFIXES and file.is_file()
+        )
+        found += inside or [path]
+    return found
+
+
+def write_csv(path: str, columns: list[str], rows: Iterable[list]) -> None:
+    """Writes a table whose cells are numbers, with seven digits, or texts."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    for row in ([*columns], *rows):
+        writer.writerow(
+            f"{cell:.7g}" if isinstance(cell, float) else printable(str(cell))
+            for cell in row
+        )
+    write_atomically(path, text.getvalue().encode("utf-8"))
 
 
 def add_model(parser: argparse.ArgumentParser, loads: bool = True) -> None:

@@ -2,8 +2,9 @@
 
 import argparse
 import dataclasses
+from pathlib import Path
 
-from vavl_sb.cli.model import add_model, load_model
+from vavl_sb.cli.model import add_model, clip_files, load_model, write_csv
 from vavl_sb.utils.errors import VAVLError, say_error
 from vavl_sb.utils.files import say_json
 from vavl_sb.utils.text import say
@@ -18,7 +19,10 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     )
     add_model(parser)
     parser.add_argument(
-        "clips", metavar="CLIP", nargs="*", help="video or audio files"
+        "clips",
+        metavar="CLIP",
+        nargs="*",
+        help="video or audio files, or folders of them",
     )
     parser.add_argument(
         "--modality",
@@ -40,6 +44,9 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         )
     parser.add_argument("--json", action="store_true", help="print a JSON list")
     parser.add_argument(
+        "--csv", metavar="FILE", help="write a table with a row for each clip"
+    )
+    parser.add_argument(
         "--timeline", action="store_true", help="tell the emotion over time"
     )
     for name, seconds, words in (
@@ -55,8 +62,8 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         )
     parser.add_argument(
         "--plot",
-        metavar="PNG",
-        help="draw the emotion over time (of one clip)",
+        metavar="FILE",
+        help="draw the emotion over time (of one clip): .png, .pdf or .svg",
     )
     parser.add_argument(
         "--profile", action="store_true", help="tell what took how long"
@@ -69,20 +76,39 @@ def run(options: argparse.Namespace) -> int:
 
     One failed clip does not stop the rest.
     """
-    from tqdm import tqdm
+    from vavl_sb.training.model_card import learned_from
+    from vavl_sb.training.plots import FORMATS
 
     # What can be wrong with the options is told before the long work.
-    for name in ("audio", "plot", *FEATURES):
-        if getattr(options, name) is not None and len(options.clips) > 1:
-            raise VAVLError(f"--{name}: is for one clip; give one at a time")
-    if options.plot is not None and not options.plot.endswith(".png"):
-        raise VAVLError(f"--plot: {options.plot} is no name of a .png file")
+    if not str(options.plot or ".png").endswith(FORMATS):
+        raise VAVLError(
+            f"--plot: {options.plot} is no name of a .png, .pdf or .svg file"
+        )
     given = [getattr(options, name) for name in FEATURES]
-    clips = options.clips or [next(filter(None, given), None)]
+    clips = clip_files(options.clips) or [next(filter(None, given), None)]
     if clips == [None]:
         raise VAVLError("give a clip, or features (see vavl predict --help)")
+    for name in ("audio", "plot", *FEATURES):
+        if getattr(options, name) is not None and len(clips) > 1:
+            raise VAVLError(f"--{name}: is for one clip; give one at a time")
     model = load_model(options)
-    results = []
+    results: list[dict] = []
+    try:
+        _write_table(options.csv, results, model)  # Or it is told now.
+        _predict_all(model, clips, options, results)
+    finally:  # Also where somebody stops it: what is done is kept.
+        _write_table(options.csv, results, model)
+    if options.json:
+        say_json(results)
+    elif model.about is not None:
+        say(learned_from(model.about))
+    return 1 if any("error" in result for result in results) else 0
+
+
+def _predict_all(model, clips, options, results):
+    """Adds each clip's prediction, or what is wrong with it, to the results."""
+    from tqdm import tqdm
+
     # disable=None: no bar where nobody sees it, as in a log file.
     for clip in tqdm(clips, unit="clip", disable=None, leave=False):
         try:
@@ -97,9 +123,24 @@ def run(options: argparse.Namespace) -> int:
         if not options.json:
             with tqdm.external_write_mode():
                 say(*_lines(results[-1]))
-    if options.json:
-        say_json(results)
-    return 1 if any("error" in result for result in results) else 0
+
+
+def _write_table(path, results, model):
+    """Writes what --csv asks for, where it does."""
+    if path is None:
+        return
+    names, rows = list(model.hparams.labels), []
+    for result in results:
+        values = result.get("probabilities") or result.get("attributes") or {}
+        rows.append(
+            [
+                *(result.get(k, "") for k in ("file", "modality", "label")),
+                *(values.get(name, "") for name in names),
+                result.get("error", ""),
+            ]
+        )
+    columns = ["file", "modality", "label", *map(str, names), "error"]
+    write_csv(path, columns, rows)
 
 
 def _predict(model, clip, options):
@@ -113,7 +154,10 @@ def _predict(model, clip, options):
     if options.plot:
         from vavl_sb.training.plots import emotion_over_time, save_figure
 
-        save_figure(emotion_over_time(found.timeline), options.plot)
+        limits = getattr(model.hparams, "attribute_range", None)
+        title = f"{Path(clip or 'features').name}: {model.title}"
+        figure = emotion_over_time(found.timeline, limits, title)
+        save_figure(figure, options.plot)
     result = found.emotion.as_dict()
     if options.timeline:
         result["timeline"] = [

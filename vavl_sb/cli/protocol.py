@@ -1,4 +1,5 @@
-"""`vavl protocol`, `ablate` and `compare`: many runs, and what they prove."""
+"""`vavl protocol`, `ablate`, `benchmark` and `compare`: many runs, and what they
+prove."""
 
 import argparse
 from pathlib import Path
@@ -9,15 +10,17 @@ from vavl_sb.utils.text import say
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
-    """Adds the three commands to the command line."""
+    """Adds the four commands to the command line."""
     for name, does, *defaults in (
         ("protocol", "train over partitions and seeds, and sum up", "1-5", "5"),
         ("ablate", "turn parts of the network off, and compare", "1", "3"),
+        ("benchmark", "train several networks, and compare", "1-5", "3"),
     ):
         # No abbreviations: --seed must not pass for --seeds.
         parser = commands.add_parser(name, help=does, allow_abbrev=False)
         add_options(parser, *defaults)
         parser.set_defaults(run=run, passes_on=True, command=name)
+    add_benchmark_options(parser)
     parser = commands.add_parser(
         "compare", help="test two protocols against each other, by speaker"
     )
@@ -80,23 +83,59 @@ def add_options(
     )
 
 
+def add_benchmark_options(parser: argparse.ArgumentParser) -> None:
+    """Options of a benchmark, beside those of its protocols."""
+    parser.add_argument(
+        "--fusion",
+        metavar="NAMES",
+        help="networks, such as vavl,late (default: all); they are compared "
+        "with vavl, or the first",
+    )
+    parser.add_argument(
+        "--withhold",
+        default="0",
+        metavar="SHARES",
+        help="of training clips that lose one modality, such as 0,0.5,0.9; "
+        "each share is trained anew (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--lrs",
+        metavar="RATES",
+        help="learning rates to choose from, for each network on the first "
+        "partition's training speakers (default: the recipe's)",
+    )
+    parser.add_argument(
+        "--score",
+        help="f1_macro, f1_micro, uar or ccc_mean: of choice, tests and figure "
+        "(default: macro F1, or the mean CCC)",
+    )
+
+
 def run(options: argparse.Namespace) -> int:
-    """Runs the protocol, or those of an ablation, and prints the table.
+    """Runs the protocol, or those of an ablation or a benchmark, and prints the
+    table.
 
     Gives 1 where a run failed, 130 or 143 where it was stopped.
     """
+    from vavl_sb.evaluation.benchmark import read_benchmark, run_benchmark
     from vavl_sb.evaluation.protocol import (
         read_plan,
         run_ablation,
         run_protocol,
     )
 
-    perform, name = run_protocol, "protocol"
-    if options.command == "ablate":
+    perform, name = run_protocol, options.command
+    if name == "ablate":
         perform, name = run_ablation, "ablation"
-    plan = read_plan(options, name)
+    plan = asked = read_plan(options, name)
+    if name == "benchmark":
+        perform = run_benchmark
+        asked = read_benchmark(
+            *(plan, options.fusion, options.withhold, options.lrs),
+            options.score,
+        )
     try:
-        content, lines = perform(plan, say)
+        content, lines = perform(asked, say)
     except KeyboardInterrupt as stop:
         say_error("interrupted; the same command resumes it")
         return exit_status(stop)

@@ -195,7 +195,10 @@ def _fault(entry, labels, attributes):
     if not isinstance(entry["spk_id"], str) or not entry["spk_id"]:
         return f"spk_id: must be a name, not {short(entry['spk_id'])}"
     if labels is not None and entry["emotion"] not in tuple(labels):
+        # With quotes where it is a number that looks as a name does.
         known, given = ", ".join(labels), short(entry["emotion"])
+        if isinstance(entry["emotion"], Real):
+            return f"emotion: must be a text in quotes, not {given}"
         return f"emotion: must be one of {known}, not {given}"
     return None
 

@@ -18,7 +18,6 @@ from vavl_sb.evaluation.statistics import (
     speaker_sums,
     swap_test,
 )
-from vavl_sb.lobes.vavl import HEADS
 from vavl_sb.training.report import table
 from vavl_sb.utils.errors import VAVLError
 from vavl_sb.utils.files import read_json, write_json, write_lines
@@ -30,6 +29,10 @@ TITLES = {
     "uar": "UAR",
     "ccc_mean": "mean CCC",
 }
+SPREAD = (
+    "Mean ± sample standard deviation over runs, and the 95 % bootstrap "
+    "interval of the mean by test speaker."
+)
 
 
 def summarize(results: list) -> dict:
@@ -49,7 +52,7 @@ def summarize(results: list) -> dict:
         speaker).
     """
     summary = {}
-    for name in HEADS:
+    for name in _heads(results):
         having = [result for result in results if name in result.heads]
         if not having:
             continue
@@ -72,6 +75,11 @@ def summarize(results: list) -> dict:
             "scores": scores,
         }
     return summary
+
+
+def _heads(results):
+    """The heads that some run has, in order."""
+    return list(dict.fromkeys(head for r in results for head in r.heads))
 
 
 def write_summary(
@@ -136,25 +144,27 @@ def summary_lines(content: dict) -> list:
         ]
     if content["summary"]:
         names = list(next(iter(content["summary"].values()))["scores"])
-        rows = []
-        for head, part in content["summary"].items():
-            row = [head, part["n_runs"], part["n_speakers"]]
-            for name in names:
-                s = part["scores"][name]
-                spread = "" if s["sd"] is None else f" ± {s['sd']:.3f}"
-                ends = f"[{s['low']:.3f}, {s['high']:.3f}]"
-                row.append(f"{s['mean']:.3f}{spread} {ends}")
-            rows.append(row)
-        lines += [
-            *table(["modality", "runs", "speakers", *map(_title, names)], rows),
-            "",
-            "Mean ± sample standard deviation over runs, and the 95 % "
-            "bootstrap interval of the mean by test speaker.",
+        rows = [
+            [head, part["n_runs"], part["n_speakers"], *score_cells(part)]
+            for head, part in content["summary"].items()
         ]
+        titles = map(score_title, names)
+        lines += table(["modality", "runs", "speakers", *titles], rows)
+        lines += ["", SPREAD]
     return lines
 
 
-def _read_protocol(folder):
+def score_cells(part: dict) -> list[str]:
+    """What :func:`summarize` says of a head, a cell for each score."""
+    cells = []
+    for s in part["scores"].values():
+        spread = "" if s["sd"] is None else f" ± {s['sd']:.3f}"
+        ends = f"[{s['low']:.3f}, {s['high']:.3f}]"
+        cells.append(f"{s['mean']:.3f}{spread} {ends}")
+    return cells
+
+
+def read_protocol(folder: str | Path) -> dict:
     """The finished runs of a protocol: (partition, seed) to RunResult."""
     path = Path(folder) / "protocol.json"
     try:
@@ -197,8 +207,14 @@ def compare(first: str | Path, second: str | Path) -> dict:
     VAVLError
         In one line: tasks or labels differ, or there is nothing in common.
     """
-    one, other = _read_protocol(first), _read_protocol(second)
-    names = f"{first} and {second}"
+    runs = read_protocol(first), read_protocol(second)
+    content = compare_runs(*runs, f"{first} and {second}")
+    return {"first": str(first), "second": str(second), **content}
+
+
+def compare_runs(one: dict, other: dict, names: str) -> dict:
+    """The same of two dictionaries of :func:`read_protocol`, which errors call
+    by ``names``, without ``first`` and ``second``."""
     common = [key for key in one if key in other]
     if not common:
         raise VAVLError(
@@ -213,7 +229,7 @@ def compare(first: str | Path, second: str | Path) -> dict:
                 f"{a.labels}, {b.task} {b.labels})"
             )
     modalities = {}
-    for head in HEADS:
+    for head in _heads([a for a, _ in pairs]):
         having = [
             _pair(a.heads[head], b.heads[head], names)
             for a, b in pairs
@@ -227,10 +243,8 @@ def compare(first: str | Path, second: str | Path) -> dict:
     # For each score, the modalities are one family of tests.
     families = [part["scores"] for part in modalities.values()]
     for name in families[0]:
-        _add_holm([scores[name] for scores in families])
+        add_holm([scores[name] for scores in families])
     return {
-        "first": str(first),
-        "second": str(second),
         "runs": [list(key) for key in common],
         "only_first": [list(key) for key in one if key not in other],
         "only_second": [list(key) for key in other if key not in one],
@@ -288,7 +302,7 @@ def _compare_head(pairs, score):
     }
 
 
-def _add_holm(tests):
+def add_holm(tests: list) -> None:
     """Adds ``p_holm`` to the tests of one family."""
     for test, p in zip(tests, holm([test["p"] for test in tests])):
         test["p_holm"] = p
@@ -322,7 +336,7 @@ def write_comparison(content: dict, folder: str | Path) -> list:
                 f"below {part['smallest_p']:g}."
             )
         for name, test in part["scores"].items():
-            cells = [head, _title(name), *_test_cells(test)]
+            cells = [head, score_title(name), *difference_cells(test)]
             rows.append([*cells, part["n_speakers"]])
     head = "modality,score,A,B,A - B,95 % interval,p,p (Holm),speakers"
     lines += ["", *table(head.split(","), rows)]
@@ -364,12 +378,17 @@ def write_ablation(
             for key, test in part["scores"].items():
                 families.setdefault(key, []).append(test)
     for tests in families.values():
-        _add_holm(tests)
+        add_holm(tests)
     for name, content in found.items():
         for head, part in content["modalities"].items():
             key, test = next(iter(part["scores"].items()))
-            row = [name.replace("_", " "), head, _title(key), part["n_runs"]]
-            rows.append([*row, *_test_cells(test)])
+            row = [
+                name.replace("_", " "),
+                head,
+                score_title(key),
+                part["n_runs"],
+            ]
+            rows.append([*row, *difference_cells(test)])
     head = "network,modality,score,runs,variant,full,difference,95 % interval"
     lines += table(f"{head},p,p (Holm)".split(","), rows)
     lines += ["", "p by speaker, corrected over the whole table (Holm)."]
@@ -377,12 +396,12 @@ def write_ablation(
     return content, _write(folder, "ablation", content, lines)
 
 
-def _title(name):
+def score_title(name: str) -> str:
     """What tables call a score."""
     return TITLES.get(name) or markdown(name.replace("ccc_", "CCC "))
 
 
-def _test_cells(test):
+def difference_cells(test: dict) -> list[str]:
     """Both scores, their difference with its interval, and p."""
     return [
         f"{test['first']:.3f}",

@@ -8,12 +8,21 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from vavl_sb.evaluation.statistics import clip_statistics
+from vavl_sb.evaluation.statistics import (
+    clip_statistics,
+    draw_speakers,
+    interval,
+    mean_scores,
+    score_function,
+    speaker_sums,
+)
 from vavl_sb.lobes.vavl import HEADS
 from vavl_sb.training.predictions import STATS, read_predictions
 from vavl_sb.utils.errors import VAVLError
 from vavl_sb.utils.files import read_json
-from vavl_sb.utils.metrics import ConcordanceStats, EmotionStats
+from vavl_sb.utils.metrics import ConcordanceStats, EmotionStats, emotion_scores
+
+DRAWS = 1000  # of speakers, for an interval
 
 
 class Predictions:
@@ -38,7 +47,7 @@ class Predictions:
     def __init__(self, task: str, labels: list):
         self.task, self.labels = task, list(labels)
         self.outputs = {head: {} for head in (*HEADS, "auto")}
-        self.targets = {}
+        self.targets, self.speakers = {}, {}
 
     def add(self, clip: str, outputs: dict, entry: dict) -> None:
         """Adds a clip: its id, head to tensor (n,), and its manifest's entry.
@@ -49,6 +58,7 @@ class Predictions:
             self.outputs[head][clip] = values
         best = [head for head in HEADS if head in outputs][-1]
         self.outputs["auto"][clip] = outputs[best]
+        self.speakers[clip] = str(entry.get("spk_id"))
         if self.task == "classification":
             self.targets[clip] = self.labels.index(entry["emotion"])
         else:
@@ -88,11 +98,40 @@ class Predictions:
         """Scores where each clip has a head of its own (clip to head).
 
         ``n``, and ``f1_macro``, ``f1_micro``, ``uar``, or ``ccc`` and
-        ``ccc_mean``.
+        ``ccc_mean``; and ``interval``, that of the first of them or of the
+        mean: 95 %, bootstrap by speaker, None for fewer than two speakers.
         """
-        summary = dict(self.stats(heads).summarize())
+        stats = self.stats(heads)
+        summary = dict(stats.summarize())
         summary.pop("confusion", None)
-        return {"n": len(heads), **summary}
+        return {
+            **{"n": len(heads), **summary},
+            "interval": self._interval(stats),
+        }
+
+    def _interval(self, stats):
+        """Of the score that stands for the task."""
+        if len({self.speakers[clip] for clip in stats.ids}) < 2:
+            return None
+        predictions, targets = stats.stacked()
+        rows = zip(targets, clip_statistics(self.task, predictions, targets))
+        run = {
+            c: Clip(self.speakers[c], *row) for c, row in zip(stats.ids, rows)
+        }
+        sums, tested, _ = speaker_sums([run])
+        score = score_function(self.task, self.labels)
+        weights = draw_speakers(tested, draws=DRAWS)
+        return interval(mean_scores(sums, weights, score)[stats.main])
+
+    def chance(self, clips: list) -> float:
+        """The score that stands for the task, of guesses that know nothing:
+        each class as often, or the same value for every clip."""
+        if self.task == "regression":
+            return 0.0
+        targets = [self.targets[clip] for clip in clips]
+        n = len(self.labels)
+        guessed = np.outer(np.bincount(targets, minlength=n), np.ones(n) / n)
+        return float(emotion_scores(guessed)["f1_macro"])
 
     def stats(self, heads: dict) -> EmotionStats | ConcordanceStats:
         """The same (clip to head) as a statistics object."""

@@ -46,6 +46,7 @@ class Plan:
     launcher: str = "local"  # or "slurm"
     jobs: int = 1  # runs at a time; for Slurm 0 means as many as it allows
     slurm: dict = field(default_factory=dict)  # see vavl_sb.evaluation.runs
+    title: str = ""  # before each line of progress
 
 
 def read_plan(options: argparse.Namespace, command: str) -> Plan:
@@ -101,6 +102,36 @@ def run_protocol(plan: Plan, say: Callable = say) -> tuple[dict, list]:
     protocol.json holds (``partial`` where a run failed) and the lines of
     protocol.md.
     """
+    return run_protocols([plan], say)[0]
+
+
+def run_protocols(plans: list, say: Callable = say) -> list:
+    """The same for several, whose runs go side by side as the first one's
+    ``jobs`` and ``launcher`` allow. Each of them has a folder of its own."""
+    if not plans:
+        return []
+    first, made = plans[0], [_make_runs(plan) for plan in plans]
+    slurm = {"folder": os.path.join(first.folder, "slurm"), **first.slurm}
+    every = [run for runs in made for run in runs]
+    errors = launch(every, say, first.launcher, first.jobs, slurm)
+    return [
+        write_summary(
+            plan.folder,
+            recipe_name(plan),
+            plan.overrides,
+            {run: errors[run] for run in runs},
+        )
+        for plan, runs in zip(plans, made)
+    ]
+
+
+def recipe_name(plan: Plan) -> str:
+    """What readers call the hparams file: recipe, folder and name."""
+    return "/".join(Path(plan.recipe_file).parts[-3:])
+
+
+def _make_runs(plan):
+    """Claims the folder; gives the runs of a plan."""
     recipe_file = Path(plan.recipe_file)
     train = recipe_file.parent.parent / "train.py"
     settings = _claim_folder(plan, recipe_file)
@@ -122,12 +153,9 @@ def run_protocol(plan: Plan, say: Callable = say) -> tuple[dict, list]:
                 f"--output_folder={folder}",
                 *_as_words(plan.overrides),
             )
-            run = Run(name, seed, folder, command, str(train.parent), settings)
-            runs.append(run)
-    slurm = {"folder": os.path.join(plan.folder, "slurm"), **plan.slurm}
-    errors = launch(runs, say, plan.launcher, plan.jobs, slurm)
-    name = f"{train.parent.name}/hparams/{recipe_file.name}"
-    return write_summary(plan.folder, name, plan.overrides, errors)
+            place = (folder, command, str(train.parent), settings)
+            runs.append(Run(name, seed, *place, plan.title))
+    return runs
 
 
 def run_ablation(plan: Plan, say: Callable = say) -> tuple[dict, list]:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from tqdm import tqdm
 
 from vavl_sb.dataio.datasets import read_entries
@@ -20,7 +21,14 @@ from vavl_sb.evaluation.predictions import Predictions
 from vavl_sb.features.cache import FEATURE_FIELD, MEDIA_FIELD, find_source
 from vavl_sb.features.extractor import ClipFeatures
 from vavl_sb.lobes.vavl import HEADS
-from vavl_sb.training.plots import make_figure, save_figure
+from vavl_sb.training.plots import (
+    FORMATS,
+    HEAD_COLOURS,
+    legend_beside,
+    make_figure,
+    plain,
+    save_figure,
+)
 from vavl_sb.training.predictions import predictions_csv
 from vavl_sb.training.report import score_table, table
 from vavl_sb.utils.errors import ManifestError, MediaError
@@ -37,12 +45,6 @@ NEEDS = {"audio": "sound", "visual": "a face", None: "both sound and a face"}
 MAIN_SCORE = {
     "classification": ("f1_macro", "macro F1"),
     "regression": ("ccc_mean", "mean CCC"),
-}
-COLOURS = {
-    "audio": "tab:blue",
-    "visual": "tab:orange",
-    "audiovisual": "tab:green",
-    "auto": "tab:red",
 }
 
 
@@ -235,7 +237,8 @@ class RobustnessTest:
 
         ``clips`` (counts, and ids of what was left out), ``clean`` (scores of
         each head on the clips that it has an output for, and of "auto": the
-        head that fits each clip), ``conditions`` and ``skipped`` (name to
+        head that fits each clip), ``chance`` (the score of guesses on the
+        clips of the conditions), ``conditions`` and ``skipped`` (name to
         reason).
         """
         conditions, skipped = {}, {}
@@ -262,6 +265,9 @@ class RobustnessTest:
                 "failed": self.failed,
             },
             "clean": self.clean.scores((*HEADS, "auto")),
+            "chance": self.clean.chance(
+                self.clean.clips("audiovisual" if self.has_pairs else "auto")
+            ),
             "conditions": conditions,
             "skipped": skipped,
         }
@@ -282,7 +288,8 @@ class RobustnessTest:
             return [{**scores, **self.clean.scores(["auto"])}]
         if condition.name == "missing":
             return [self._missing(pairs, level) for level in condition.levels]
-        heads = [modality] if alone else [modality, "audiovisual"]
+        # The other head stays as it is, for comparison.
+        heads = [modality] if alone else HEADS
         return [
             self.corrupted.get((condition.name, level), self.clean).scores(
                 heads, clips
@@ -303,10 +310,10 @@ class RobustnessTest:
 def write_report(
     folder: str | Path, result: dict, predictions: Predictions
 ) -> list:
-    """Writes ``robustness.json``, ``.txt`` and ``.png``, and the predictions on
-    the clips as they are, in the form of a run's predictions_test.csv.
+    """Writes ``robustness.json`` and ``.txt``, its figure, and the predictions
+    on the clips as they are, in the form of a run's predictions_test.csv.
 
-    ``result`` has ``task``, ``labels`` and what :meth:`RobustnessTest.summary`
+    ``result`` has ``task``, ``labels``, ``title`` (model and corpus) and what :meth:`RobustnessTest.summary`
     gives. Returns :func:`report_lines`.
     """
     folder, lines = Path(folder), report_lines(result)
@@ -318,10 +325,10 @@ def write_report(
     write_json(folder / "robustness.json", result)
     write_lines(folder / "robustness.txt", lines)
     write_atomically(folder / "predictions_clean.csv", rows)
+    for end in FORMATS:  # Of an earlier test.
+        (folder / f"robustness{end}").unlink(missing_ok=True)
     if result["conditions"]:
-        _draw(result, folder / "robustness.png")
-    else:  # Of an earlier test.
-        (folder / "robustness.png").unlink(missing_ok=True)
+        _draw(result, folder / "robustness")
     return lines
 
 
@@ -379,30 +386,52 @@ def _level_name(level):
 
 
 def _draw(result, path):
-    """Draws a panel for each condition, a line for each head, as PNG."""
+    """Draws a panel for each condition, a line for each head; a head whose
+    input stays as it is has a dashed one."""
     key, score_name = MAIN_SCORE[result["task"]]
     panels = result["conditions"].values()
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
-    figure, grid = make_figure(4.2 * columns, 3.4 * rows, columns, rows)
-    grid = list(getattr(grid, "flat", [grid]))
-    lowest = 0.0
+    figure, grid = make_figure(3 * columns + 1.6, 2.8 * rows, columns, rows)
+    grid, drawn, lowest = np.ravel(grid).tolist(), {}, 0.0
     for axes, condition in zip(grid, panels):
-        points = {}
-        for level in condition["levels"]:
-            for head, scores in level["scores"].items():
-                point = (_level_name(level["level"]), scores[key])
-                points.setdefault(head, []).append(point)
-                lowest = min(lowest, scores[key])
-        for head, line in points.items():
-            style = {"color": COLOURS[head], "label": head}
-            axes.plot(*zip(*line), marker="o", markersize=4, **style)
+        axes.axhline(result["chance"], color="dimgray", linestyle=":")
+        for head, colour in HEAD_COLOURS.items():
+            points = [
+                (_level_name(level["level"]), level["scores"][head])
+                for level in condition["levels"]
+                if head in level["scores"]
+            ]
+            if not points:
+                continue
+            drawn[head] = {"color": colour, "marker": "o", "markersize": 4}
+            names, scores = zip(*points)
+            if len(condition["levels"]) == 1:  # One of all heads.
+                names = (head,)
+            values = [one[key] for one in scores]
+            ends = [one["interval"] or [one[key]] * 2 for one in scores]
+            low, high = np.transpose(ends)
+            lowest = min(lowest, *values, *low)
+            dashed = "--" if len(set(values)) == 1 else "-"
+            axes.plot(names, values, linestyle=dashed, **drawn[head])
+            if len(values) == 1:
+                axes.vlines(names, low, high, color=colour, linewidth=2)
+            else:
+                axes.fill_between(
+                    names, low, high, color=colour, alpha=0.15, linewidth=0
+                )
         axes.set_title(condition["title"], fontsize=10)
         axes.set_xlabel(condition["unit"])
         axes.set_ylabel(score_name)
-        axes.grid(alpha=0.3)
-        axes.legend(fontsize=7)
     for axes in grid:
-        axes.set_ylim(lowest, 1.0)
+        axes.set_ylim(lowest, 1.02)
         axes.set_visible(bool(axes.get_title()))
+    drawn["input as it was"] = {"color": "dimgray", "linestyle": "--"}
+    drawn["chance"] = {"color": "dimgray", "linestyle": ":"}
+    drawn["95 % interval,\nby speaker"] = {
+        **{"color": "dimgray", "linewidth": 8, "alpha": 0.3},
+        "solid_capstyle": "butt",
+    }
+    legend_beside(figure, drawn)
+    figure.suptitle(plain(result["title"], 90), fontsize=10)
     save_figure(figure, path)

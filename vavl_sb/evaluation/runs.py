@@ -30,6 +30,7 @@ class Run:
     command: tuple  # the command line of train.py
     recipe: str  # the folder to run it in
     settings: str  # a hash of the protocol's settings
+    title: str = ""  # before each line of progress
 
 
 def launch(
@@ -76,7 +77,7 @@ def launch(
         errors[run], log = error, f"{run.folder}/run.log"
         if error:
             line = f"FAILED: {error} (see {log})"
-        name = f"partition {run.partition} seed {run.seed}"
+        name = f"{run.title}partition {run.partition} seed {run.seed}"
         number = f"[{runs.index(run) + 1}/{len(runs)}]"
         say(f"{number} {name}: {line or f'started ({log})'}")
 

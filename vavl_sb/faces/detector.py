@@ -12,6 +12,7 @@ shows what a square around the box with 5 % more on it would show: the whole
 face with brows, chin and open mouth, as encoders for emotion are trained on.
 """
 
+import copy
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -127,15 +128,15 @@ class MTCNNDetector:
             ) from error
         network = MTCNN(keep_all=True, select_largest=False).eval()
         # Its convolutions and poolings are a third faster so, on a CPU.
-        self.network = network.to(memory_format=torch.channels_last)
-        self.to(self.device)
+        network = network.to(memory_format=torch.channels_last)
+        # Whole before another thread can see it.
+        self.network = _on(network, self.device)
 
     def to(self, device: str | torch.device) -> "MTCNNDetector":
         """Moves the network to a device, now or when it is loaded."""
         self.device = torch.device(device)
         if self.network is not None:
-            self.network.device = self.device
-            self.network.to(self.device)
+            _on(self.network, self.device)
         return self
 
     def detect(self, frames: np.ndarray) -> list[list[Detection]]:
@@ -158,10 +159,12 @@ class MTCNNDetector:
         face = max(LEAST_FACE_PIXELS, round(self.min_face * max(size)))
         if min(size) < face:  # MTCNN fails on a picture smaller than a face
             return [[] for _ in frames]
-        self.network.min_face_size = face
+        # Of this call alone: other threads search other pictures meanwhile.
+        network = copy.copy(self.network)
+        network.min_face_size = face
         # One by one: as floats, the pictures fill four times their memory.
         images = torch.cat([self._image(frame, size) for frame in frames])
-        found = self._search(images.permute(0, 2, 3, 1))
+        found = _search(network, images.permute(0, 2, 3, 1))
         scale = np.array([width / size[1], height / size[0]])
         return [
             [
@@ -186,24 +189,31 @@ class MTCNNDetector:
             )
         return image
 
-    def _search(self, images):
-        """Boxes, scores and points of each image (n, H, W, 3)."""
-        try:
-            results = self.network.detect(images, landmarks=True)
-        except (IndexError, ValueError, RuntimeError) as error:
-            # MTCNN trips over a candidate that lies wholly outside of its
-            # picture, and takes the whole batch with it.
-            stray = isinstance(error, IndexError)
-            if not stray and "non-empty list" not in str(error):
-                raise
-            if len(images) > 1:
-                return [self._search(image[None])[0] for image in images]
-            logger.warning("MTCNN failed on a frame; taken as without a face")
-            return [((), (), ())]
-        return [
-            ((), (), ()) if boxes is None else (boxes, scores, points)
-            for boxes, scores, points in zip(*results, strict=True)
-        ]
+
+def _on(network, device):
+    """MTCNN on a device, which it keeps beside its weights."""
+    network.device = device
+    return network.to(device)
+
+
+def _search(network, images):
+    """Boxes, scores and points of each image (n, H, W, 3)."""
+    try:
+        results = network.detect(images, landmarks=True)
+    except (IndexError, ValueError, RuntimeError) as error:
+        # MTCNN trips over a candidate that lies wholly outside of its
+        # picture, and takes the whole batch with it.
+        stray = isinstance(error, IndexError)
+        if not stray and "non-empty list" not in str(error):
+            raise
+        if len(images) > 1:
+            return [_search(network, image[None])[0] for image in images]
+        logger.warning("MTCNN failed on a frame; taken as without a face")
+        return [((), (), ())]
+    return [
+        ((), (), ()) if boxes is None else (boxes, scores, points)
+        for boxes, scores, points in zip(*results, strict=True)
+    ]
 
 
 def align_face(

@@ -1,5 +1,7 @@
 """Clips that are tensors already, made ready for a feature extractor."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
@@ -8,30 +10,74 @@ from vavl_sb.features.extractor import ClipFeatures, FeatureExtractor
 from vavl_sb.media.decoders import RatePicker
 from vavl_sb.utils.errors import MediaError, VAVLError
 
+# Beyond it no sound goes that is meant to be in [-1, 1]; 16-bit samples that
+# were made floats without a division do, unless they are all but silent.
+MOST_AMPLITUDE = 8.0
+
+# Anything of the batch's or row's shape that can be made a tensor.
+Values = torch.Tensor | np.ndarray | Sequence
+
+
+def to_tensor(values: Values, name: str) -> torch.Tensor:
+    """Values of an array, a tensor or nested lists, as one tensor.
+
+    Arguments
+    ---------
+    values : array, tensor or list
+        Of any shape; a list may hold arrays and tensors.
+    name : str
+        What an error calls them.
+
+    Returns
+    -------
+    torch.Tensor
+        On the CPU; a VAVLError where rows differ in length or are no numbers.
+
+    Example
+    -------
+    >>> to_tensor([np.zeros(2), torch.ones(2)], "wavs").tolist()
+    [[0.0, 0.0], [1.0, 1.0]]
+    """
+    try:
+        if torch.is_tensor(values):
+            return values.detach().cpu()
+        if isinstance(values, list | tuple) and not np.isscalar(values[0]):
+            return torch.stack([to_tensor(row, name) for row in values])
+        # A copy: PyTorch takes neither steps back nor what is read-only.
+        return torch.from_numpy(np.array(values, order="C"))
+    except (TypeError, ValueError, IndexError, RuntimeError):
+        raise VAVLError(
+            f"{name}: must be numbers, with rows (or pictures) of one size; "
+            "pad or resize them first"
+        ) from None
+
 
 def unpad(
-    wavs: torch.Tensor | None = None,
-    wav_lens: torch.Tensor | None = None,
-    crops: torch.Tensor | None = None,
-    crop_lens: torch.Tensor | None = None,
+    wavs: Values | None = None,
+    wav_lens: Values | None = None,
+    crops: Values | None = None,
+    crop_lens: Values | None = None,
 ) -> list[tuple]:
     """The clips of a batch without their padding.
 
     Arguments
     ---------
-    wavs : torch.Tensor
-        Shape (B, n), or None.
-    wav_lens : torch.Tensor
-        Relative lengths, shape (B,), or None for rows that are full.
-    crops : torch.Tensor
+    wavs : array, tensor or list
+        Shape (B, n): floats in [-1, 1], or int16 or int32, which are scaled as
+        those of a file are. A list may have rows of different lengths. None
+        for no sound.
+    wav_lens : array, tensor or list
+        Lengths relative to each row's, shape (B,), or None for rows that are
+        full.
+    crops : array, tensor or list
         uint8, shape (B, N, 3, H, W), or None.
-    crop_lens : torch.Tensor
+    crop_lens : array, tensor or list
         As ``wav_lens``.
 
     Returns
     -------
     list of (torch.Tensor or None, torch.Tensor or None)
-        Samples and crops of each clip.
+        Samples (n,) and crops (N, 3, H, W) of each clip.
 
     Example
     -------
@@ -39,41 +85,86 @@ def unpad(
     >>> samples.shape, crops
     (torch.Size([5]), None)
     """
-    if wavs is not None and (wavs.ndim != 2 or not wavs.is_floating_point()):
-        raise VAVLError(
-            f"wavs: must be floats of shape (B, n), not {wavs.dtype} "
-            f"{tuple(wavs.shape)}"
-        )
-    if crops is not None and (
-        crops.ndim != 5 or crops.shape[2] != 3 or crops.dtype != torch.uint8
-    ):
-        raise VAVLError(
-            "crops: must be uint8 of shape (B, N, 3, H, W), not "
-            f"{crops.dtype} {tuple(crops.shape)}"
-        )
-    counts = {len(batch) for batch in (wavs, crops) if batch is not None}
+    sounds = _batch(wavs, "wavs", _samples)
+    faces = _batch(crops, "crops", _crops)
+    counts = {len(batch) for batch in (sounds, faces) if batch is not None}
     if len(counts) != 1:
         raise VAVLError(
             "predict_batch: give wavs, crops, or both of as many clips"
         )
     (count,) = counts
-    samples = _rows(wavs, wav_lens, count, "wav_lens")
-    return list(zip(samples, _rows(crops, crop_lens, count, "crop_lens")))
+    sounds = _rows(sounds, wav_lens, count, "wav_lens")
+    for number, row in enumerate(sounds):
+        # Also with inf in it, which is a fault of its row alone.
+        peak = (
+            0.0 if row is None else float(row.nan_to_num(0, 0, 0).abs().max())
+        )
+        if peak > MOST_AMPLITUDE:
+            raise VAVLError(
+                f"wavs: row {number} reaches {peak:.0f}, where floats must be "
+                "in [-1, 1]; divide 16-bit samples by 32768"
+            )
+    return list(zip(sounds, _rows(faces, crop_lens, count, "crop_lens")))
+
+
+def _batch(values, name, check):
+    """The rows of a batch, each a checked tensor; None for None."""
+    if values is None:
+        return None
+    try:
+        rows = list(values)
+    except TypeError:
+        raise VAVLError(
+            f"{name}: must be a batch, not {values!r:.40}"
+        ) from None
+    return [check(to_tensor(row, name)) for row in rows]
+
+
+def _samples(row):
+    """A row of sound, as floats."""
+    whole = row.dtype in (torch.int16, torch.int32)
+    if row.ndim != 1 or not (whole or row.is_floating_point()):
+        raise VAVLError(
+            "wavs: must be floats in [-1, 1], int16 or int32, of shape (B, n), "
+            f"not rows of {row.dtype} {tuple(row.shape)}"
+        )
+    if whole:
+        row = row.double() / -torch.iinfo(row.dtype).min
+    return row.float()
+
+
+def _crops(row):
+    """A row of pictures."""
+    row = _bytes(row)
+    if row.ndim != 4 or row.shape[1] != 3 or row.dtype != torch.uint8:
+        raise VAVLError(
+            "crops: must be uint8 of shape (B, N, 3, H, W), not rows of "
+            f"{row.dtype} {tuple(row.shape)}"
+        )
+    return row
+
+
+def _bytes(pictures):
+    """Pictures as uint8, where they are lists of such numbers."""
+    if pictures.dtype != torch.int64 or pictures.numel() == 0:
+        return pictures
+    fits = pictures.min() >= 0 and pictures.max() <= 255
+    return pictures.to(torch.uint8) if fits else pictures
 
 
 def unpad_features(
-    audio: np.ndarray | torch.Tensor | None,
-    audio_lens: torch.Tensor | None,
-    visual: np.ndarray | torch.Tensor | None,
-    visual_lens: torch.Tensor | None,
+    audio: Values | None,
+    audio_lens: Values | None,
+    visual: Values | None,
+    visual_lens: Values | None,
 ) -> tuple[list[dict], bool]:
     """The features of each clip, without padding.
 
     Arguments
     ---------
-    audio, visual : np.ndarray or torch.Tensor
+    audio, visual : array, tensor or list
         Shape (T, D) or (B, T, D), or None.
-    audio_lens, visual_lens : torch.Tensor
+    audio_lens, visual_lens : array, tensor or list
         Relative lengths, shape (B,), or None for rows that are full.
 
     Returns
@@ -90,8 +181,8 @@ def unpad_features(
     ((7, 3), None, False)
     """
     batches = {
-        "audio": None if audio is None else torch.as_tensor(audio),
-        "visual": None if visual is None else torch.as_tensor(visual),
+        name: None if frames is None else to_tensor(frames, name)
+        for name, frames in (("audio", audio), ("visual", visual))
     }
     kinds = {batch.ndim for batch in batches.values() if batch is not None}
     if len(kinds) != 1 or not kinds <= {2, 3}:
@@ -128,15 +219,15 @@ def _rows(batch, lens, count, name):
     """Each row cut to its length; None where there is nothing of it."""
     if batch is None:
         return [None] * count
-    lens = torch.ones(count) if lens is None else torch.as_tensor(lens)
+    lens = torch.ones(count) if lens is None else to_tensor(lens, name)
     if lens.shape != (count,) or not bool(((lens >= 0) & (lens <= 1)).all()):
         raise VAVLError(f"{name}: must be {count} numbers from 0 to 1")
-    lengths = (lens.double() * batch.shape[1]).round().long().tolist()
+    lengths = [round(n * len(row)) for n, row in zip(lens.tolist(), batch)]
     return [row[:n] if n else None for row, n in zip(batch, lengths)]
 
 
 def prepare_frames(
-    frames: np.ndarray | torch.Tensor,
+    frames: Values,
     frame_rate: float | None,
     wanted_rate: float | None,
     size: int,
@@ -145,7 +236,7 @@ def prepare_frames(
 
     Arguments
     ---------
-    frames : np.ndarray or torch.Tensor
+    frames : array, tensor or list
         uint8, RGB, shape (N, H, W, 3) or (N, 3, H, W).
     frame_rate : float
         Of the frames; None to take them all.
@@ -165,7 +256,7 @@ def prepare_frames(
     >>> prepare_frames(frames, 30.0, wanted_rate=10.0, size=24).shape
     torch.Size([10, 3, 24, 24])
     """
-    frames = np.asarray(frames)
+    frames = _bytes(to_tensor(frames, "frames")).numpy()
     if frames.ndim == 4 and frames.shape[1] == 3 and frames.shape[3] != 3:
         frames = frames.transpose(0, 2, 3, 1)
     if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != np.uint8:
@@ -176,6 +267,8 @@ def prepare_frames(
     if frames.size == 0:
         raise MediaError("frames: there is no picture in it")
     if frame_rate is not None:
+        if not frame_rate > 0:
+            raise VAVLError(f"frame_rate: must be above 0, not {frame_rate}")
         picker = RatePicker(wanted_rate)
         kept = [n for n in range(len(frames)) if picker.pick(n / frame_rate)]
         frames = frames[kept]

@@ -6,6 +6,8 @@ these to a prediction (:mod:`vavl_sb.inference.prediction`), in memory that does
 not grow with the clip.
 """
 
+import contextlib
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from speechbrain.inference.interfaces import Pretrained
 
 from vavl_sb.features.extractor import ClipFeatures, Stopwatch, needs_features
 from vavl_sb.inference.batch_inputs import (
+    Values,
     encode_tensors,
     prepare_frames,
     unpad,
@@ -34,9 +37,15 @@ from vavl_sb.inference.prediction import (
     why_no_head,
 )
 from vavl_sb.inference.sliding_windows import CropSample, SlidingWindows
+from vavl_sb.inference.surroundings import (
+    own_precision,
+    refuse_after_fork,
+    undisturbed,
+)
 from vavl_sb.lobes.vavl import HEADS, MODALITIES, VAVLOutput
 from vavl_sb.media.demuxing import check_file
 from vavl_sb.nnet.attribute_scale import AttributeScale
+from vavl_sb.training.model_card import describe
 from vavl_sb.training.model_file import YAML
 from vavl_sb.utils.errors import EncoderError, MediaError, VAVLError
 from vavl_sb.utils.logger import get_logger
@@ -62,14 +71,18 @@ class EmotionRecognizer(Pretrained):
 
     HPARAMS_NEEDED = ["task", "labels", "feature_extractor"]
     MODULES_NEEDED = ["vavl"]
+    # What it is and was trained on (training.model_card.describe), if known.
+    about: dict | None = None
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         encoder = self.hparams.feature_extractor
         for part in (self.mods, encoder.audio_encoder, encoder.visual_encoder):
             read_weights(part)
+        refuse_after_fork(self)
 
     @classmethod
+    @own_precision()
     def from_hparams(
         cls,
         source: str | Path,
@@ -122,12 +135,20 @@ class EmotionRecognizer(Pretrained):
                 )
             modules, hparams = load_parts(folder, overrides)
             model = cls(modules, hparams, **kwargs)
+        with contextlib.suppress(EncoderError):  # A trusted YAML may be alone.
+            model.about = describe(folder)
         model.hparams.feature_extractor.to(model.device)
         return model
 
     @classmethod
     def _from_yaml(cls, folder, overrides, **kwargs):
         """A model that is trusted, as SpeechBrain loads it."""
+        if "<" in str(folder):
+            # HyperPyYAML takes such a name for a reference to a key.
+            with tempfile.TemporaryDirectory(prefix="vavl-") as link:
+                link = Path(link) / "model"
+                link.symlink_to(folder.absolute())
+                return cls._from_yaml(link, overrides, **kwargs)
         overrides = {"pretrained_path": str(folder), **(overrides or {})}
         path = folder / kwargs.get("hparams_file", YAML)
         try:
@@ -230,6 +251,7 @@ class EmotionRecognizer(Pretrained):
         found = self.analyze(path, modality, audio_path, window, hop, crops=0)
         return found.timeline
 
+    @undisturbed
     def analyze(
         self,
         path: str | Path | None,
@@ -381,48 +403,70 @@ class EmotionRecognizer(Pretrained):
         task, labels = self.hparams.task, self.hparams.labels
         return to_prediction(head, mean_outputs(parts), task, labels)
 
+    @undisturbed
     def predict_batch(
         self,
-        wavs: torch.Tensor | None = None,
-        wav_lens: torch.Tensor | None = None,
-        crops: torch.Tensor | None = None,
-        crop_lens: torch.Tensor | None = None,
+        wavs: Values | None = None,
+        wav_lens: Values | None = None,
+        crops: Values | None = None,
+        crop_lens: Values | None = None,
         modality: str = "auto",
-    ) -> list[Emotion]:
+    ) -> list[Emotion | None]:
         """Predicts the emotion of clips that are tensors already.
 
         Each clip is encoded by itself, as from a file, and is taken whole.
 
         Arguments
         ---------
-        wavs : torch.Tensor
-            16 kHz mono in [-1, 1], shape (B, n); None for no sound.
-        wav_lens : torch.Tensor
-            Lengths relative to n, shape (B,), 0 for a clip without sound;
-            None if all clips fill it.
-        crops : torch.Tensor
+        wavs : array, tensor or list
+            16 kHz mono, shape (B, n): floats in [-1, 1], or int16 or int32,
+            which are scaled as those of a file are. A list may have rows of
+            different lengths. None for no sound.
+        wav_lens : array, tensor or list
+            Lengths relative to each row's, shape (B,), 0 for a clip without
+            sound; None if all clips fill it.
+        crops : array, tensor or list
             Face crops, uint8, RGB, shape (B, N, 3, H, W); None for none.
-        crop_lens : torch.Tensor
+        crop_lens : array, tensor or list
             As ``wav_lens``.
         modality : str
             As for :meth:`predict_file`.
 
         Returns
         -------
-        list of Emotion
+        list of (Emotion or None)
+            None for a clip without an answer, such as silence; a warning says
+            why. The others stand.
         """
         check_modality(modality)
         rows = unpad(wavs, wav_lens, crops, crop_lens)
-        return [
-            self._predict_tensors(
-                samples, faces, modality, f"clip {number} of the batch"
-            )
-            for number, (samples, faces) in enumerate(rows)
-        ]
+        given = {"audio": wavs, "visual": crops}
+        self._refuse_batch(modality, {m for m in given if given[m] is not None})
+        found: list[Emotion | None] = []
+        for number, row in enumerate(rows):
+            name = f"clip {number} of the batch"
+            try:
+                found.append(self._predict_tensors(*row, modality, name))
+            except MediaError as reason:
+                found.append(_no_answer(reason))
+        return found
 
+    def _refuse_batch(self, modality, given):
+        """Refuses to predict where no clip can have an answer."""
+        for name in given:
+            if self.hparams.feature_extractor.takes_features(name):
+                raise MediaError(f"predict_batch: {needs_features(name)}")
+        heads = [h for h in self.trained_heads if h in given]
+        if given == {*MODALITIES}:
+            heads = self.trained_heads
+        if not heads or modality not in ("auto", *heads):
+            why = self._why_none(modality, given)
+            raise MediaError(f"predict_batch: {why}")
+
+    @undisturbed
     def predict_frames(
         self,
-        frames: np.ndarray | torch.Tensor,
+        frames: Values,
         frame_rate: float | None = None,
         modality: str = "visual",
     ) -> Emotion:
@@ -430,7 +474,7 @@ class EmotionRecognizer(Pretrained):
 
         Arguments
         ---------
-        frames : np.ndarray or torch.Tensor
+        frames : array, tensor or list
             uint8, RGB, shape (N, H, W, 3), or (N, 3, H, W): pictures of one
             face in order of time. They are cut to a square and resized to what
             the visual encoder was trained on; no face is looked for in them.
@@ -450,23 +494,24 @@ class EmotionRecognizer(Pretrained):
         faces = prepare_frames(frames, frame_rate, extractor.frame_rate, size)
         return self._predict_tensors(None, faces, modality, "frames")
 
+    @undisturbed
     def predict_features(
         self,
-        audio: np.ndarray | torch.Tensor | None = None,
-        visual: np.ndarray | torch.Tensor | None = None,
-        audio_lens: torch.Tensor | None = None,
-        visual_lens: torch.Tensor | None = None,
+        audio: Values | None = None,
+        visual: Values | None = None,
+        audio_lens: Values | None = None,
+        visual_lens: Values | None = None,
         modality: str = "auto",
-    ) -> Emotion | list[Emotion]:
+    ) -> Emotion | list[Emotion | None]:
         """Predicts the emotion of clips from their features.
 
         Arguments
         ---------
-        audio, visual : np.ndarray or torch.Tensor
+        audio, visual : array, tensor or list
             Frames as the model's encoders give them, or, for a model that was
             trained on features, as those: floats of shape (T, D) of a clip,
             or (B, T, D) of several. None for a modality that they lack.
-        audio_lens, visual_lens : torch.Tensor
+        audio_lens, visual_lens : array, tensor or list
             Of several clips: lengths relative to T, shape (B,), 0 for a clip
             that lacks the modality; None if all clips fill it.
         modality : str
@@ -474,18 +519,19 @@ class EmotionRecognizer(Pretrained):
 
         Returns
         -------
-        Emotion or list of Emotion
-            A list for several clips.
+        Emotion or list of (Emotion or None)
+            A list for several clips, with None for one that lacks what
+            ``modality`` needs; a warning says so.
 
         Raises
         ------
         VAVLError
-            In one line: they have another shape, or a clip lacks what
-            ``modality`` needs.
+            In one line: they have another shape, are no numbers, or the one
+            clip lacks what ``modality`` needs.
         """
         check_modality(modality)
         clips, several = unpad_features(audio, audio_lens, visual, visual_lens)
-        found = []
+        found: list[Emotion | None] = []
         for number, clip in enumerate(clips):
             name = f"clip {number} of the batch" if several else "features"
             features = ClipFeatures()
@@ -493,8 +539,13 @@ class EmotionRecognizer(Pretrained):
                 if frames is not None:
                     read = self.hparams.feature_extractor.read_features
                     setattr(features, kind, read(kind, frames, name))
-            found.append(self._predict(features, modality, name))
-        return found if several else found[0]
+            try:
+                found.append(self._predict(features, modality, name))
+            except MediaError as reason:
+                if not several:
+                    raise
+                found.append(_no_answer(reason))
+        return found if several else found[0]  # type: ignore[return-value]
 
     def _predict_tensors(self, samples, faces, modality, name):
         """The emotion of a clip's samples and face crops."""
@@ -516,6 +567,12 @@ class EmotionRecognizer(Pretrained):
         trained = getattr(self.hparams, "trained_heads", None) or HEADS
         return tuple(head for head in HEADS if head in trained)
 
+    @property
+    def title(self) -> str:
+        """The network's class and its corpus, as figures say them."""
+        corpus = getattr(self.hparams, "corpus", "a corpus that is not known")
+        return f"{type(self.mods.vavl).__name__}, trained on {corpus}"
+
     @torch.no_grad()
     def outputs(self, features: ClipFeatures) -> dict[str, torch.Tensor]:
         """The numbers that each head gives for a clip's features.
@@ -533,16 +590,9 @@ class EmotionRecognizer(Pretrained):
             (n,): logits for classes, divided by the head's temperature;
             attributes in the corpus's own scale.
         """
-        extractor = self.hparams.feature_extractor
-        inputs = {
-            name: torch.from_numpy(found).float()[None].to(self.device)
-            for name, found in vars(extractor.pool(features)).items()
-            if found is not None
-        }
-        if not inputs:
+        out = self._forward(features)
+        if out is None:
             return {}
-        with self.inference_ctx:
-            out = self.mods.vavl(**inputs)
         found = {
             head: getattr(out, head)[0].float().cpu()
             for head in self.trained_heads
@@ -555,6 +605,55 @@ class EmotionRecognizer(Pretrained):
         to_corpus = AttributeScale(limits).to_corpus
         return {head: to_corpus(values) for head, values in found.items()}
 
+    def embed_file(self, path: str | Path) -> dict[str, np.ndarray]:
+        """The network's representation of a clip, by modality.
+
+        Arguments
+        ---------
+        path : str or Path
+            Any container with sound, picture or both. Of a clip of more than
+            30 s it is the mean over chunks of 6 s.
+
+        Returns
+        -------
+        dict
+            "audio" and "visual", as far as the clip has them and the network
+            was trained on them, to float32 of shape (d_model,).
+
+        Raises
+        ------
+        MediaError
+            The clip cannot be decoded, or has nothing of this.
+        """
+        check_file(str(path))
+        sums, seconds = {}, {}
+        for chunk in self.hparams.feature_extractor.chunks(
+            str(path), str(path)
+        ):
+            out = self._forward(chunk.features)
+            for name in set(MODALITIES) & set(self.trained_heads):
+                found = out and getattr(out, f"{name}_embedding")
+                if found is not None:
+                    length = chunk.end - chunk.start
+                    part = length * found[0].float().cpu().numpy()
+                    sums[name] = sums.get(name, 0) + part
+                    seconds[name] = seconds.get(name, 0) + length
+        if not sums:
+            raise MediaError(f"{path}: the network has no representation of it")
+        return {name: sums[name] / seconds[name] for name in sums}
+
+    @torch.no_grad()
+    def _forward(self, features):
+        """What the network says about features; None where there are none."""
+        extractor = self.hparams.feature_extractor
+        inputs = {
+            name: torch.from_numpy(found).float()[None].to(self.device)
+            for name, found in vars(extractor.pool(features)).items()
+            if found is not None
+        }
+        with self.inference_ctx:
+            return self.mods.vavl(**inputs) if inputs else None
+
     def forward(
         self,
         audio: torch.Tensor | None = None,
@@ -564,6 +663,11 @@ class EmotionRecognizer(Pretrained):
     ) -> VAVLOutput:
         """Runs the network on features, as ``VAVL.forward``."""
         return self.mods.vavl(audio, audio_lens, visual, visual_lens)
+
+
+def _no_answer(reason):
+    """None, in place of an answer, with the reason as a warning."""
+    logger.warning("%s; its answer is None", reason)
 
 
 def _modalities(features):

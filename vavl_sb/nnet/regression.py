@@ -205,9 +205,11 @@ def _fit(x, targets, num_outputs, strength, start=None, tolerance=1e-9):
     if start is None:
         start = (x.new_zeros(x.shape[1], num_outputs), x.new_zeros(num_outputs))
     weight, bias = (part.clone().requires_grad_() for part in start)
+    # A class without clips has no optimum: its bias would fall for ever.
+    absent = torch.bincount(targets, minlength=num_outputs) == 0
     optimizer = torch.optim.LBFGS(
         [weight, bias],
-        max_iter=2000,
+        max_iter=1000,
         tolerance_grad=tolerance,
         tolerance_change=1e-14,
         history_size=20,
@@ -216,14 +218,17 @@ def _fit(x, targets, num_outputs, strength, start=None, tolerance=1e-9):
 
     def closure():
         optimizer.zero_grad()
-        loss = _loss(x @ weight + bias, targets)
+        outputs = (x @ weight + bias).masked_fill(absent, -1e4)
+        loss = _loss(outputs, targets)
         loss = loss + weight.square().sum() / (2 * strength * len(x))
         loss.backward()
         return loss
 
     with torch.enable_grad():
         optimizer.step(closure)
-    return weight.detach(), bias.detach()
+    weight, bias = weight.detach(), bias.detach()
+    bias[absent] = bias[~absent].min() - 20.0
+    return weight, bias
 
 
 def _loss(outputs, targets):

@@ -2,11 +2,13 @@
 
 import difflib
 import io
+import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import speechbrain as sb
 from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedSeq
 from ruamel.yaml.error import YAMLError
 from speechbrain.utils.run_opts import RunOptions
 
@@ -75,11 +77,30 @@ def parse_arguments(
         # "no" is a text to YAML, and a text is true to Python.
         if isinstance(known[key], bool) and not isinstance(value, bool):
             raise VAVLError(f"--{key}: must be True or False, not {value}")
+        if isinstance(value, str) and re.search("<.*>", value):
+            raise VAVLError(
+                f"--{key}: must not have < and > in it, which HyperPyYAML "
+                f"takes for a reference, as {value} has"
+            )
+    if type(given.get("labels")) is CommentedSeq:
+        # Names, also where YAML would take them for numbers or null.
+        given["labels"] = YAML(typ="base", pure=True).load(text)["labels"]
+    _refuse_labels({**own, **given}.get("labels"))
     for key, node in own.items():
         needed = _tag(node) == "!PLACEHOLDER" and key not in later
         if needed and given.get(key) in (None, ""):
             raise VAVLError(f"--{key}: must be given, such as --{key} FOLDER")
     return hparams_file, run_opts, _below_includes(given, own, included)
+
+
+def _refuse_labels(labels):
+    """Refuses a list of names in which one is no text, or stands twice."""
+    for label in labels if isinstance(labels, list) else ():
+        if not isinstance(label, str) or not label or labels.count(label) > 1:
+            raise VAVLError(
+                f"labels: must be names, each once; {label!r} is none or "
+                "stands twice (put quotes around a number or null)"
+            )
 
 
 def read_keys(yaml_file: str) -> tuple[dict, dict]:

@@ -50,6 +50,8 @@ class EmotionBrain(sb.Brain):
         Gets a line an epoch.
     temperature_scaling : bool
         Calibrates each head of classes by the validation clips.
+    title : str
+        Of the pictures: model and corpus.
 
     Attributes
     ----------
@@ -69,6 +71,7 @@ class EmotionBrain(sb.Brain):
         output_folder: str | Path,
         train_logger: TrainLogger | None = None,
         temperature_scaling: bool = True,
+        title: str = "",
         **kwargs,
     ):
         super().__init__(*args, **kwargs)
@@ -86,6 +89,7 @@ class EmotionBrain(sb.Brain):
         self.stats = {}
         self.has_valid = False
         self.temperature_scaling, self.temperatures = temperature_scaling, {}
+        self.title = title
         self.meters = LossMeters(output_folder)
         if self.checkpointer is not None:
             self.checkpointer.add_recoverable("loss_meters", self.meters)
@@ -279,7 +283,8 @@ class EmotionBrain(sb.Brain):
             )
         if sb.utils.distributed.if_main_process():
             report.add_epoch(
-                self.output_folder, epoch, train_stats, valid_stats
+                self.output_folder,
+                *(epoch, train_stats, valid_stats, criterion),
             )
         if self.temperature_scaling:
             self.temperatures = fit_temperatures(self.stats)
@@ -308,7 +313,12 @@ class EmotionBrain(sb.Brain):
         """Writes metrics.json, predictions and pictures of a test."""
         sb.utils.distributed.run_on_main(
             report.write_test_report,
-            [self.output_folder, task, labels, self.stats, self.temperatures],
+            [self.output_folder, task, labels],
+            {
+                "stats": self.stats,
+                "temperatures": self.temperatures,
+                "title": self.title,
+            },
         )
 
     def fit(
@@ -331,7 +341,7 @@ class EmotionBrain(sb.Brain):
                 *(len(self.meters.skipped), self.meters.report),
             )
         if sb.utils.distributed.if_main_process():
-            report.draw_curves(self.output_folder)
+            report.draw_curves(self.output_folder, self.title)
 
     def update_average(self, loss: torch.Tensor, avg_loss: float) -> float:
         """Also right where a first batch was skipped; see the base class."""

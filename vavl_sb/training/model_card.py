@@ -1,15 +1,17 @@
 """The card of a model: what it is, was trained on, scores, and is not for."""
 
+import math
 import re
 from pathlib import Path
 from typing import Any
 
 import yaml
+from safetensors import SafetensorError, safe_open
 
 from vavl_sb.lobes.hf_config import read_config
 from vavl_sb.lobes.vavl import MODALITIES
 from vavl_sb.lobes.visual_encoder import GRADIENTS
-from vavl_sb.training.model_file import read_model
+from vavl_sb.training.model_file import WEIGHTS, read_model
 from vavl_sb.training.report import table
 from vavl_sb.utils.corpora import DRAWN, corpus_terms
 from vavl_sb.utils.errors import EncoderError
@@ -43,6 +45,10 @@ print(model.predict_file("clip.mp4"))
 
 Tensors are safetensors; nothing in here is pickled.
 """
+DRAWN_ONLY = (
+    "It has seen drawn faces and heard a synthetic voice only: what it says of "
+    "people means nothing"
+)
 # The hub reads it.
 FRONT = {
     "library_name": "speechbrain",
@@ -100,10 +106,11 @@ def describe(folder: str | Path) -> dict[str, Any]:
     dict
         ``folder``, ``task``, ``labels``, ``attribute_range``, ``corpus``,
         ``trained_heads``, ``encoders`` (their names), ``network`` (its
-        settings), ``train_speakers``, ``run``, ``test``, ``n_test``,
-        ``target`` (of the labels), ``ceiling`` (of the scores) and
-        ``licences`` (of each corpus, of the encoders and of the weights).
-        None where nothing was recorded.
+        settings), ``parameters`` (of the network), ``train_speakers``,
+        ``train_clips`` (how many), ``run``, ``test``, ``n_test``, ``target``
+        (of the labels), ``ceiling`` (of the scores) and ``licences`` (of each
+        corpus, of the encoders and of the weights). None where nothing was
+        recorded.
 
     Raises
     ------
@@ -126,7 +133,7 @@ def describe(folder: str | Path) -> dict[str, Any]:
         encoders[modality] = what if own else f"{what} ({name})"
     plain = ("task", "labels", "attribute_range", "corpus", "trained_heads")
     recorded = (
-        *("train_speakers", "run", "test", "n_test"),
+        *("train_speakers", "train_clips", "run", "test", "n_test"),
         *("target", "ceiling"),
     )
     return {
@@ -134,6 +141,7 @@ def describe(folder: str | Path) -> dict[str, Any]:
         **{key: model[key] for key in plain},
         "encoders": encoders,
         "network": model["network"]["arguments"],
+        "parameters": _parameters(folder / WEIGHTS),
         **{key: record.get(key) for key in recorded},
         "licences": {
             **terms,
@@ -141,6 +149,58 @@ def describe(folder: str | Path) -> dict[str, Any]:
             **(record.get("licences") or {}),
         },
     }
+
+
+def _parameters(path: Path) -> int | None:
+    """How many numbers a file of weights holds, by its header; None where it
+    cannot be read."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            names = file.keys()
+            return sum(
+                math.prod(file.get_slice(name).get_shape()) for name in names
+            )
+    except (OSError, SafetensorError):
+        return None
+
+
+def learned_from(about: dict) -> str:
+    """What a model has learned from, in one line.
+
+    Arguments
+    ---------
+    about : dict
+        From :func:`describe`.
+
+    Returns
+    -------
+    str
+
+    Example
+    -------
+    >>> about = {"corpus": "CREMA-D", "run": None, "train_clips": 3742}
+    >>> about |= {"train_speakers": ["1001", "1002"], "target": "perceived"}
+    >>> learned_from(about)
+    'Learned from CREMA-D (3,742 clips, 2 speakers); its labels are perceived.'
+    """
+    run, corpus = about["run"] or {}, about["corpus"]
+    also = run.get("also_train")
+    names = [corpus, *(also if isinstance(also, list) else [])]
+    line = f"Learned from {', '.join(map(str, names))}"
+    counts = []
+    if about["train_clips"]:
+        counts.append(f"{about['train_clips']:,} clips")
+    if about["train_speakers"]:
+        counts.append(f"{len(about['train_speakers'])} speakers")
+    if counts:
+        line += f" ({', '.join(counts)})"
+    if run.get("pretrained_from"):
+        line += f", after {run['pretrained_from']}"
+    if about["target"]:
+        line += f"; its labels are {about['target']}"
+    if corpus.startswith(DRAWN):
+        line += f". {DRAWN_ONLY}"
+    return printable(f"{line.rstrip('.')}.")
 
 
 def _kind(folder: Path, model: dict, modality: str) -> str:
@@ -181,10 +241,7 @@ def model_card(folder: str | Path) -> str:
         front["pipeline_tag"] = "audio-classification"
     limits = LIMITS.strip()
     if about["corpus"].startswith(DRAWN):
-        limits = (
-            "- A program has drawn and voiced the corpus: what the model says "
-            f"of people means nothing.\n{limits}"
-        )
+        limits = f"- {DRAWN_ONLY}.\n{limits}"
     title, *lines = facts(about)
     parts = [
         f"---\n{yaml.safe_dump(front, sort_keys=False)}---",
@@ -201,31 +258,36 @@ def model_card(folder: str | Path) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def facts(about: dict) -> list[str]:
-    """Title, task, training, scores and licences of a model.
+def facts(about: dict, plain: bool = False) -> list[str]:
+    """Task, training, network, scores and licences of a model.
 
     Arguments
     ---------
     about : dict
         From :func:`describe`.
+    plain : bool
+        For a terminal, rather than as Markdown.
 
     Returns
     -------
     list of str
-        Lines of Markdown; none of what the model says can add another.
+        Lines. Of Markdown, none of what the model says can add another.
     """
-    command = (about["run"] or {}).get("command")
-    about = _marked(about)
-    if command is not None:
-        about["run"]["command"] = _code(command)
-    lines = [f"# VAVL, trained on {about['corpus']}"]
+    if not plain:
+        command = (about["run"] or {}).get("command")
+        about = _marked(about)
+        if command is not None:
+            about["run"]["command"] = _code(command)
+    lines = [f"{'' if plain else '# '}VAVL, trained on {about['corpus']}"]
     for title, section in (
         ("Task", _task),
         ("Training", _training),
+        ("Network", _network),
         ("Scores", _scores),
         ("Licences", _licences),
     ):
-        lines += ["", f"## {title}", "", *section(about)]
+        head = [title] if plain else [f"## {title}", ""]
+        lines += ["", *head, *section(about)]
     return lines
 
 
@@ -263,15 +325,32 @@ def _task(about: dict) -> list[str]:
 def _training(about: dict) -> list[str]:
     """Corpus and settings of the run, as far as they are known."""
     lines = [f"- Corpus: {about['corpus']}"]
+    if about["train_clips"]:
+        lines.append(f"- Clips in training: {about['train_clips']}")
     if about["train_speakers"]:
         lines.append(f"- Speakers in training: {len(about['train_speakers'])}")
     for key, value in (about["run"] or {}).items():
-        if value not in (None, "", [], 0):
+        told = key == "command" and about["test"]  # Beside the scores.
+        if value not in (None, "", [], 0) and not told:
             name = WORDS.get(key, key.replace("_", " ").capitalize())
             many = isinstance(value, list)
             said = ", ".join(map(str, value)) if many else value
             lines.append(f"- {name}: {said}")
     return lines
+
+
+def _network(about: dict) -> list[str]:
+    """Its size and settings, and the encoders before it."""
+    lines = [
+        f"- {modality.capitalize()} encoder: {name}"
+        for modality, name in about["encoders"].items()
+    ]
+    if about["parameters"]:
+        lines.append(
+            f"- Parameters, without the encoders: {about['parameters']:,}"
+        )
+    settings = ", ".join(f"{k} {v}" for k, v in about["network"].items())
+    return [*lines, f"- Settings: {settings}"]
 
 
 def _scores(about: dict) -> list[str]:

@@ -420,6 +420,7 @@ def _is_metadata(value):
             type(scores) is dict and type(scores.get("ccc", {})) is dict
             for scores in test.values()
         )
+        and type(value.get("train_clips", 0)) is int
         and type(speakers) is list
         and all(type(name) is str for name in speakers)
     )

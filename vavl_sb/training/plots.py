@@ -16,12 +16,48 @@ from vavl_sb.nnet.calibration import (
 from vavl_sb.utils.files import write_atomically
 from vavl_sb.utils.text import printable
 
+# Colours that people with any colour vision tell apart (Okabe and Ito, Color
+# Universal Design, 2008): one for each head, and one for each emotion.
+HEAD_COLOURS = {
+    "audio": "#0072B2",
+    "visual": "#D55E00",
+    "audiovisual": "#009E73",
+    "auto": "#000000",
+}
+# By the first three letters, so that "anger" is as "angry".
+EMOTION_COLOURS = {
+    **{"ang": "#D55E00", "hap": "#E69F00", "joy": "#E69F00", "sad": "#0072B2"},
+    **{"fea": "#CC79A7", "dis": "#009E73", "neu": "#595959"},
+    **{"sur": "#56B4E9", "cal": "#000000", "con": "#332288"},
+    **{"aro": "#D55E00", "act": "#D55E00", "val": "#0072B2", "dom": "#009E73"},
+}
+SCORE_NAMES = {"f1_macro": "macro F1", "ccc_mean": "mean CCC", "uar": "UAR"}
+FORMATS = (".png", ".pdf", ".svg")
+
+
+def emotion_colours(names: Sequence[str]) -> dict[str, str]:
+    """A colour for each class or attribute of a model, the same in every figure.
+
+    Names that are not known take what colours are left, in their order.
+
+    Example
+    -------
+    >>> emotion_colours(["Sadness", "mine"])
+    {'Sadness': '#0072B2', 'mine': '#D55E00'}
+    """
+    found = {name: EMOTION_COLOURS.get(name[:3].lower()) for name in names}
+    every = dict.fromkeys(EMOTION_COLOURS.values())
+    left = [c for c in every if c not in found.values()] or list(every)
+    others = [name for name, colour in found.items() if colour is None]
+    more = {name: left[i % len(left)] for i, name in enumerate(others)}
+    return {name: more.get(name) or found[name] for name in names}
+
 
 def confusion(
     counts: np.ndarray, labels: list[str], title: str, path: str | Path
 ) -> None:
-    """Draws a confusion matrix as a PNG file, rows normalised, counts written
-    in. Shape (n, n): rows are true classes, columns predicted."""
+    """Draws a confusion matrix, rows normalised, counts written in. Shape
+    (n, n): rows are true classes, columns predicted."""
     figure, axes = make_figure(5.2, 4.6)
     labels = [plain(name) for name in labels]
     shares = counts / counts.sum(axis=1, keepdims=True).clip(min=1)
@@ -30,7 +66,8 @@ def confusion(
     axes.set_yticks(range(len(labels)), labels)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
-    axes.set_title(title)
+    axes.set_title(title, fontsize=10)
+    axes.grid(visible=False)
     for row in range(len(labels)):
         for column in range(len(labels)):
             dark = shares[row, column] > 0.5
@@ -44,7 +81,10 @@ def confusion(
 
 
 def reliability_diagram(
-    stats: dict, temperatures: dict[str, float], path: str | Path
+    stats: dict,
+    temperatures: dict[str, float],
+    path: str | Path,
+    title: str = "",
 ) -> None:
     """Draws how often each head is right, by how sure it is.
 
@@ -54,8 +94,10 @@ def reliability_diagram(
         Head to ``EmotionStats``; heads without clips are left out.
     temperatures : dict
         Head to temperature; 1 for heads that are not in it.
-    path : str
-        PNG to write.
+    path : str or Path
+        As in :func:`save_figure`.
+    title : str
+        Model and corpus.
     """
     stats = {head: c for head, c in stats.items() if len(c)}
     figure, panels = make_figure(2.9 * len(stats) + 0.3, 3.7, len(stats))
@@ -65,8 +107,13 @@ def reliability_diagram(
         logits, targets = collected.stacked()
         temperature = temperatures.get(head, 1.0)
         for value, name, style, color in (
-            (1.0, "as trained", "--", "tab:gray"),
-            (temperature, f"temperature {temperature:.2f}", "-", "tab:blue"),
+            (1.0, "as trained", "--", "#7F7F7F"),
+            (
+                temperature,
+                f"temperature {temperature:.2f}",
+                "-",
+                HEAD_COLOURS[head],
+            ),
         ):
             sure = softmax(logits, value)
             error = expected_calibration_error(sure, targets)
@@ -82,44 +129,89 @@ def reliability_diagram(
         axes.set(xlim=limits, ylim=limits, aspect="equal")
         axes.set_title(f"{head}, {len(collected)} test clips", fontsize=10)
         axes.set_xlabel("confidence")
-        axes.grid(alpha=0.3)
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), fontsize=8)
     panels[0].set_ylabel("share that is right")
+    figure.suptitle(plain(title, 90), fontsize=10)
     save_figure(figure, path)
 
 
-def learning_curves(entries: list[dict], path: str | Path) -> None:
-    """Draws losses and validation scores by epoch as a PNG file.
+def learning_curves(
+    entries: list[dict], path: str | Path, title: str = ""
+) -> None:
+    """Draws losses and validation scores by epoch, a panel for each kind.
 
-    ``entries`` are ``{"epoch": n, "train": {name: loss}, "valid": {name:
-    value}}``.
+    A head has one colour, in training (dashed) and validation (solid), and the
+    epoch that was kept is marked.
+
+    Arguments
+    ---------
+    entries : list of dict
+        ``{"epoch": n, "train": {name: value}, "valid": {name: value}}``, and
+        ``criterion``, the lowest of which chose the epoch. What is named after
+        a head first, such as "audio_prediction_loss", is drawn.
+    path : str or Path
+        As in :func:`save_figure`.
+    title : str
+        Model and corpus.
     """
-    figure, (losses, scores) = make_figure(10, 4, columns=2)
+    from matplotlib.ticker import MaxNLocator
+
     epochs = [entry["epoch"] for entry in entries]
-    for part, style in (("train", "-"), ("valid", "--")):
+    panels: dict[str, list] = {}
+    for part, style in (("train", "--"), ("valid", "-")):
         for name in sorted({k for e in entries for k in e[part]}):
-            values = [e[part].get(name, float("nan")) for e in entries]
-            if name.endswith("_loss"):
-                label = f"{part} {name[: -len('_loss')].replace('_', ' ')}"
-                losses.plot(epochs, values, style, label=plain(label))
-            elif name != "loss":
-                scores.plot(
-                    epochs, values, label=plain(name.replace("_", " ", 1))
-                )
-    losses.set_ylabel("loss")
-    scores.set_ylabel("validation score")
-    for axes in (losses, scores):
+            head, _, kind = name.partition("_")
+            if head in HEAD_COLOURS and kind:
+                values = [e[part].get(name, math.nan) for e in entries]
+                panels.setdefault(kind, []).append((head, style, values))
+    # Losses before scores.
+    kinds = sorted(panels, key=lambda k: (not k.endswith("_loss"), k))
+    if not kinds:
+        return
+    figure, grid = make_figure(3.6 * len(kinds) + 1.4, 3.3, len(kinds))
+    grid = np.ravel(grid)
+    known = [e for e in entries if e.get("criterion") is not None]
+    chosen = min(known, key=lambda e: e["criterion"], default=None)
+    for axes, kind in zip(grid, kinds):
+        for head, style, values in panels[kind]:
+            axes.plot(
+                *(epochs, values, style),
+                color=HEAD_COLOURS[head],
+                label=head if style == "-" else "_",
+                # A line through one point is not seen.
+                marker="." if len(epochs) < 10 else None,
+            )
+        if chosen is not None:
+            axes.axvline(chosen["epoch"], color="black", linewidth=0.8, ls=":")
+        words = SCORE_NAMES.get(kind, kind.replace("_", " "))
+        loss = kind.endswith("_loss")
+        axes.set_ylabel(plain(words if loss else f"validation {words}"))
         axes.set_xlabel("epoch")
-        axes.grid(alpha=0.3)
-        if axes.lines:
-            axes.legend(fontsize=7)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    drawn = {head for lines in panels.values() for head, *_ in lines}
+    lines = {h: {"color": c} for h, c in HEAD_COLOURS.items() if h in drawn}
+    lines["training"] = {"color": "dimgray", "ls": "--"}
+    lines["validation"] = {"color": "dimgray"}
+    if chosen is not None:
+        name = f"epoch {chosen['epoch']}, kept"
+        lines[name] = {"color": "black", "lw": 0.8, "ls": ":"}
+    legend_beside(figure, lines)
+    figure.suptitle(plain(title, 90), fontsize=10)
     save_figure(figure, path)
 
 
-def plain(text: str) -> str:
+def legend_beside(figure: Any, lines: dict[str, dict]) -> None:
+    """A legend right of all panels: label to the style of its line."""
+    from matplotlib.lines import Line2D
+
+    handles = [Line2D([], [], label=k, **style) for k, style in lines.items()]
+    figure.legend(handles=handles, loc="outside right upper", fontsize=8)
+
+
+def plain(text: str, most: int = 40) -> str:
     r"""Text that others wrote, such as a label, for a figure: drawn as it is.
 
-    The first 40 characters of :func:`~vavl_sb.utils.text.printable`, with no
+    The first ``most`` characters of :func:`~vavl_sb.utils.text.printable`, with no
     dollar signs that matplotlib takes for a formula, nor an underscore at the
     front, which leaves a curve out of the legend.
 
@@ -128,7 +220,7 @@ def plain(text: str) -> str:
     >>> print(plain(r"$\alpha$"))
     \$\alpha\$
     """
-    text = printable(str(text))[:40].replace("$", r"\$")
+    text = printable(str(text))[:most].replace("$", r"\$")
     return f"\u2009{text}" if text.startswith("_") else text
 
 
@@ -142,18 +234,36 @@ def make_figure(
 
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
-    return figure, figure.subplots(rows, columns)
+    panels = figure.subplots(rows, columns)
+    for axes in np.ravel(panels):
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.3)
+    return figure, panels
 
 
 def save_figure(figure: Any, path: str | Path) -> None:
-    """Writes a figure of :func:`make_figure` as PNG, whole or not at all."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=200)
-    write_atomically(path, buffer.getvalue())
+    """Writes a figure of :func:`make_figure`, whole or not at all.
+
+    A path that ends with one of ``FORMATS`` gets that one, any other all of
+    them: the PNG to look at, PDF and SVG to print.
+    """
+    from matplotlib import rc_context
+
+    path = Path(path)
+    several = path.suffix not in FORMATS
+    for end in FORMATS if several else (path.suffix,):
+        buffer = io.BytesIO()
+        # Fonts as publishers ask for them, and no date.
+        with rc_context({"pdf.fonttype": 42, "svg.hashsalt": "vavl"}):
+            dated = {".pdf": "CreationDate", ".svg": "Date"}
+            metadata = {dated[end]: None} if end in dated else None
+            figure.savefig(buffer, format=end[1:], dpi=200, metadata=metadata)
+        name = f"{path.name}{end}" if several else path.name
+        write_atomically(path.with_name(name), buffer.getvalue())
 
 
 def emotion_over_time(
-    timeline: list, limits: Sequence[float] | None = None
+    timeline: list, limits: Sequence[float] | None = None, title: str = ""
 ) -> Any:
     """Draws what a model says about the windows of a clip, as a figure.
 
@@ -164,22 +274,40 @@ def emotion_over_time(
     limits : list of float
         Lowest and highest value of an attribute; None for 0 to 1, or more
         where values lie outside.
+    title : str
+        Clip, model and corpus.
     """
     figure, axes = make_figure(7.0, 2.8)
     times, values = emotion_curves(timeline)
+    colours = emotion_colours(list(values))
     for name, line in values.items():
-        axes.plot(
-            times, line, ".-", markersize=4, linewidth=1.5, label=plain(name)
-        )
-    known = [v for line in values.values() for v in line if not math.isnan(v)]
+        style = {"color": colours[name], "label": plain(name)}
+        axes.plot(times, line, ".-", markersize=4, linewidth=1.5, **style)
     axes.set_xlim(0, max((w.end for w in timeline), default=1.0) or 1.0)
-    axes.set_ylim(*(limits or (min([0.0, *known]), max([1.0, *known]))))
-    axes.set_title("The emotion over time", fontsize=9)
-    axes.set_xlabel("seconds")
-    axes.grid(alpha=0.3)
+    axes.set_ylim(*value_range(values, limits))
+    axes.set_title(plain(title, 90), fontsize=9)
+    axes.set_xlabel("time (s)")
+    axes.set_ylabel(value_name(timeline))
     if values:
-        axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
+        axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
+
+
+def value_name(timeline: list) -> str:
+    """What the curves of :func:`emotion_curves` are."""
+    classes = any(w.emotion and w.emotion.probabilities for w in timeline)
+    return "probability" if classes else "value"
+
+
+def value_range(
+    values: dict[str, list], limits: Sequence[float] | None
+) -> tuple[float, float]:
+    """The ends of their axis: ``limits``, or 0 and 1, or more where values lie
+    outside."""
+    if limits:
+        return limits[0], limits[1]
+    known = [v for line in values.values() for v in line if not math.isnan(v)]
+    return min([0.0, *known]), max([1.0, *known])
 
 
 def emotion_curves(timeline: list) -> tuple[list[float], dict[str, list]]:

@@ -41,12 +41,13 @@ def write_test_report(
     labels: list[str],
     stats: dict,
     temperatures: dict | None = None,
+    title: str = "",
 ) -> dict:
     """Writes metrics.json, predictions_test.csv and the pictures of a test.
 
     ``stats`` has each head's statistics over the test set, ``temperatures``
-    what its logits are divided by (:mod:`vavl_sb.training.calibration`). Gives
-    what metrics.json holds. Of several processes the main one calls it, by
+    what its logits are divided by (:mod:`vavl_sb.training.calibration`), and
+    ``title`` names model and corpus. Gives what metrics.json holds. Of several processes the main one calls it, by
     ``run_on_main``.
     """
     test = {k: dict(c.summarize()) for k, c in stats.items() if len(c)}
@@ -70,12 +71,12 @@ def write_test_report(
             plots.confusion(
                 np.array(summary["confusion"]),
                 labels,
-                f"{name}, {len(stats[name])} test clips",
-                folder / f"confusion_{name}.png",
+                f"{plots.plain(title, 90)}\n{name}, {len(stats[name])} test clips",
+                folder / f"confusion_{name}",
             )
     if task == "classification" and test:
-        path = folder / "reliability.png"
-        plots.reliability_diagram(stats, temperatures or {}, path)
+        path = folder / "reliability"
+        plots.reliability_diagram(stats, temperatures or {}, path, title)
     lines = score_table(metrics)
     write_lines(folder / "scores.txt", lines)
     message = "Test scores (in %s)" + "\n%s" * len(lines)
@@ -131,19 +132,23 @@ def table(head: list, rows: list) -> list[str]:
     return [lines[0], f"|{rule}|", *lines[1:]]
 
 
-def add_epoch(folder: str | Path, epoch: int, train: dict, valid: dict) -> None:
-    """Adds an epoch's losses and scores, by name, to learning_curves.json.
+def add_epoch(
+    folder: str | Path, epoch: int, train: dict, valid: dict, criterion: float
+) -> None:
+    """Adds an epoch to learning_curves.json: losses and scores by name, and
+    what the lowest of chooses an epoch.
 
     A resumed run replaces the epochs that it repeats.
     """
     path = Path(folder) / "learning_curves.json"
     kept = read_json(path) if epoch > 1 and path.exists() else []
     kept = [entry for entry in kept if entry["epoch"] < epoch]
-    write_json(path, [*kept, {"epoch": epoch, "train": train, "valid": valid}])
+    found = {"train": train, "valid": valid, "criterion": criterion}
+    write_json(path, [*kept, {"epoch": epoch, **found}])
 
 
-def draw_curves(folder: str | Path) -> None:
-    """Draws learning_curves.json, where there is one, as a picture."""
+def draw_curves(folder: str | Path, title: str = "") -> None:
+    """Draws learning_curves.json, where there is one, as pictures."""
     path = Path(folder) / "learning_curves.json"
     if path.exists():
-        plots.learning_curves(read_json(path), path.with_suffix(".png"))
+        plots.learning_curves(read_json(path), path.with_suffix(""), title)

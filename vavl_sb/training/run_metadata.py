@@ -49,6 +49,7 @@ def run_record(
     visual_encoder: object,
     audio_encoder_source: str | None,
     visual_encoder_weights: str | None,
+    train_clips: int = 0,
     **settings,
 ) -> dict[str, Any]:
     """Command, settings and test scores of a run, for an export's metadata.
@@ -61,6 +62,8 @@ def run_record(
         The encoders.
     audio_encoder_source, visual_encoder_weights : str
         Where their weights came from; None for no weights.
+    train_clips : int
+        How many clips the network was trained on; 0 for not known.
     **settings
         What else the scores depend on: seed, partition, ...
 
@@ -68,7 +71,7 @@ def run_record(
     -------
     dict
         ``run`` (command, seed, partition and other settings that the scores
-        depend on), ``encoder_names``, ``test`` and ``n_test`` as in
+        depend on), ``encoder_names``, ``train_clips``, ``test`` and ``n_test`` as in
         metrics.json, without confusion matrices, and ``target`` and
         ``ceiling``: what the labels are, and how high a score on them can be.
     """
@@ -80,6 +83,7 @@ def run_record(
             "audio": _encoder_name(audio_encoder, audio_encoder_source),
             "visual": _encoder_name(visual_encoder, visual_encoder_weights),
         },
+        "train_clips": train_clips,
         **_scores(Path(output_folder) / "metrics.json"),
         "target": labels["target"] or "",
         "ceiling": ceiling_text(labels["ceiling"]),

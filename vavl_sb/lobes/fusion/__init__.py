@@ -53,22 +53,22 @@ def make_network(fusion: str = "vavl", **arguments) -> AudioVisualNetwork:
     """
     takes = _arguments(fusion)
     if any(p.kind is p.VAR_KEYWORD for p in takes.values()):
-        return _find(fusion)(**arguments)
+        return find_network(fusion)(**arguments)
     others = arguments.keys() - takes.keys()
     known = {name for network in NETWORKS for name in _arguments(network)}
     for name in sorted(others - known):
         raise VAVLError(f"vavl: no network takes {name}; leave it out")
     own = {k: v for k, v in arguments.items() if k in takes}
-    return _find(fusion)(**own)
+    return find_network(fusion)(**own)
 
 
 def _arguments(fusion):
     """The arguments that a network takes."""
-    return inspect.signature(_find(fusion).__init__).parameters
+    return inspect.signature(find_network(fusion).__init__).parameters
 
 
-def _find(fusion):
-    """The class of a name."""
+def find_network(fusion: str) -> type[AudioVisualNetwork]:
+    """The class of a name, as :func:`make_network` takes it."""
     module, _, name = NETWORKS.get(fusion, str(fusion)).rpartition(".")
     try:
         kind = getattr(importlib.import_module(module), name)

@@ -1,0 +1,476 @@
+"""A benchmark: several networks on the same clips, by the same protocol.
+
+They are scored on test clips that have both modalities, one, or in part only
+one, and can be trained on clips that lack one.
+"""
+
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from vavl_sb.evaluation.comparison import (
+    SPREAD,
+    add_holm,
+    compare_runs,
+    difference_cells,
+    read_protocol,
+    score_cells,
+    score_title,
+    summarize,
+)
+from vavl_sb.evaluation.corruption import lose_modality
+from vavl_sb.evaluation.predictions import RunResult
+from vavl_sb.evaluation.protocol import (
+    FIRST_SEED,
+    Plan,
+    recipe_name,
+    run_protocols,
+)
+from vavl_sb.evaluation.robustness import MAIN_SCORE, OTHER
+from vavl_sb.evaluation.statistics import score_function
+from vavl_sb.lobes.fusion import NETWORKS, find_network
+from vavl_sb.lobes.vavl import HEADS
+from vavl_sb.training.plots import make_figure, plain, save_figure
+from vavl_sb.training.report import table
+from vavl_sb.utils.errors import VAVLError
+from vavl_sb.utils.files import read_json, write_json, write_lines
+from vavl_sb.utils.seeding import shuffled
+from vavl_sb.utils.text import markdown, say
+
+MISSING = (10, 50, 90)  # % of the test clips that lack one modality
+CONDITIONS = {
+    "audio": "Audio only",
+    "visual": "Face only",
+    "audiovisual": "Both",
+    **{f"missing_{p}": f"{p} % of the clips lack one" for p in MISSING},
+}
+# Okabe and Ito's, which colour-blind readers tell apart; and markers.
+COLOURS = "#D55E00 #0072B2 #009E73 #CC79A7 #E69F00 #56B4E9 #000000 #999999"
+MARKERS = "os^vDPX"
+
+
+@dataclass
+class Benchmark:
+    """What a benchmark is asked for."""
+
+    plan: Plan  # the protocol of each network
+    models: list  # what --fusion takes
+    withhold: list  # shares of the training clips that lack one modality
+    lrs: list  # learning rates to choose from; empty for the recipe's
+    score: str | None  # of choice, tests and figure; None for the task's
+
+    @property
+    def reference(self) -> str:
+        """The network that all others are tested against."""
+        return "vavl" if "vavl" in self.models else self.models[0]
+
+
+def read_benchmark(
+    plan: Plan,
+    fusion: str | None,
+    withhold: str,
+    lrs: str | None,
+    score: str | None,
+) -> Benchmark:
+    """Checks the lists of a command line.
+
+    Arguments
+    ---------
+    plan : Plan
+        Without what is set for each network.
+    fusion, withhold, lrs : str
+        Names or numbers with commas between them; None for all networks, and
+        for the recipe's learning rate.
+    score : str
+        As in :class:`Benchmark`.
+
+    Returns
+    -------
+    Benchmark
+        VAVLError, in one line: a list cannot be used, or an option is both
+        given and set for each run.
+    """
+    models = _words("fusion", fusion) or list(NETWORKS)
+    for name in models:
+        find_network(name)
+    shares, rates = _words("withhold", withhold), _words("lrs", lrs)
+    for option, words, good in (
+        ("withhold", shares, lambda share: 0 <= share < 1),
+        ("lrs", rates, lambda rate: 0 < rate < np.inf),
+    ):
+        for word in words:
+            if not re.fullmatch(r"[\d.]+(e-?\d+)?", word) or not good(
+                float(word)
+            ):
+                raise VAVLError(f"--{option}: cannot be {word}")
+    set_by = {"withhold_audio": "withhold", "withhold_visual": "withhold"}
+    if rates:
+        set_by["lr"] = "lrs"
+        inner_partition(plan)  # Refused now, and not after the first runs.
+    for key in plan.overrides.keys() & set_by.keys():
+        raise VAVLError(f"--{key}: is set for each run; give --{set_by[key]}")
+    return Benchmark(plan, models, shares or ["0"], rates, score)
+
+
+def _words(option, text):
+    """Words with commas between them, as a list."""
+    words = [word.strip() for word in (text or "").split(",") if word.strip()]
+    if len(set(words)) < len(words):
+        raise VAVLError(f"--{option}: names one twice in {text}")
+    return words
+
+
+def inner_partition(plan: Plan) -> dict:
+    """A partition of the first partition's training speakers alone.
+
+    A quarter of them, drawn by a fixed seed, is tested; no test speaker of the
+    partition has a part in it. VAVLError: its speakers are not known before a
+    run.
+    """
+    speakers = next(iter(plan.partitions.values()))
+    if not isinstance(speakers, dict) and os.path.isfile(speakers):
+        speakers = read_json(speakers)
+    if not isinstance(speakers, dict) or len(speakers.get("train", ())) < 2:
+        raise VAVLError(
+            "--lrs: needs the training speakers of the first partition; give "
+            "--partitions a file of folds or of a partition"
+        )
+    order = shuffled(speakers["train"], FIRST_SEED)
+    tested = max(1, len(order) // 4)
+    valid = speakers.get("valid", [])
+    return {"train": order[tested:], "valid": valid, "test": order[:tested]}
+
+
+def run_benchmark(benchmark: Benchmark, say: Callable = say) -> tuple:
+    """Chooses learning rates, runs what has not finished, and writes the tables.
+
+    Returns
+    -------
+    content : dict
+        What benchmark.json holds: among others ``partial``, ``models`` (name
+        to ``parameters``, ``lr`` and ``lr_scores``) and ``results``: a dict
+        for each network and share of training clips withheld, with ``summary``
+        and ``difference``, of the functions ``summarize`` and ``compare`` of
+        :mod:`vavl_sb.evaluation.comparison`, by condition.
+    lines : list of str
+        The Markdown.
+    """
+    plan = benchmark.plan
+    about, errors = _choose_lrs(benchmark, say)
+    plans = {
+        (share, model): _plan_of(benchmark, model, about[model]["lr"], share)
+        for share in benchmark.withhold
+        for model in benchmark.models
+        if model not in errors
+    }
+    results, found, score = [], {}, benchmark.score
+    protocols = run_protocols([*plans.values()], say)
+    for (share, model), (content, _) in zip(plans, protocols):
+        folder = plans[share, model].folder
+        for run in content["runs"]:
+            if run["finished"]:
+                about[model] |= _read_about(Path(folder, run["folder"]))
+            else:
+                errors[model] = run["error"]
+        runs = found[share, model] = {
+            (partition, seed): add_missing(result, seed)
+            for (partition, seed), result in read_protocol(folder).items()
+        }
+        for result in runs.values():
+            score = _choose_score(benchmark.score, result)
+        results.append(
+            {
+                "withhold": share,
+                "model": model,
+                "n_runs": content["n_runs"],
+                "n_finished": content["n_finished"],
+                "summary": summarize([*runs.values()]),
+                "difference": {},
+            }
+        )
+    _compare(results, found, benchmark.reference)
+    content = {
+        "hparams": recipe_name(plan),
+        "overrides": plan.overrides,
+        "partitions": list(plan.partitions),
+        "seeds": plan.seeds,
+        "reference": benchmark.reference,
+        "lrs": benchmark.lrs,
+        "score": score,
+        "partial": bool(errors),
+        "errors": errors,
+        "models": about,
+        "results": results,
+    }
+    return content, write_benchmark(plan.folder, content)
+
+
+def _plan_of(benchmark, model, lr, share="0"):
+    """The protocol of one network."""
+    plan, title, folder = benchmark.plan, f"{model} ", model
+    options = {**plan.overrides, "fusion": model}
+    if lr is not None:
+        options["lr"] = lr
+    if float(share):
+        # Each of so many clips lacks one of the two, half of them the sound.
+        for modality in OTHER:
+            options[f"withhold_{modality}"] = f"{float(share) / 2:g}"
+        title, folder = f"{title}withhold {share} ", f"{folder}_withhold{share}"
+    folder = os.path.join(plan.folder, folder)
+    return replace(plan, overrides=options, folder=folder, title=title)
+
+
+def _choose_lrs(benchmark, say):
+    """Tries each learning rate on the inner partition.
+
+    Gives for each network its ``lr`` (None: the recipe's) and ``lr_scores``,
+    and why it has none, for those of which a run failed.
+    """
+    about = {
+        model: {"parameters": None, "lr": None, "lr_scores": {}}
+        for model in benchmark.models
+    }
+    candidates = [
+        (model, lr)
+        for model in benchmark.models
+        for lr in benchmark.lrs
+        if find_network(model).updates  # The others are fitted at once.
+    ]
+    split = inner_partition(benchmark.plan) if candidates else {}
+    plans = [
+        replace(
+            _plan_of(benchmark, model, lr),
+            partitions={"inner": split},
+            seeds=benchmark.plan.seeds[:1],
+            folder=os.path.join(benchmark.plan.folder, "lrs", f"{model}_{lr}"),
+            title=f"{model} lr {lr} ",
+        )
+        for model, lr in candidates
+    ]
+    errors, done = {}, run_protocols(plans, say)
+    for (model, lr), plan, (content, _) in zip(candidates, plans, done):
+        if content["partial"]:
+            errors[model] = f"lr {lr}: {content['runs'][0]['error']}"
+            continue
+        (result,) = read_protocol(plan.folder).values()
+        score = _choose_score(benchmark.score, result)
+        # Of both modalities, where the corpus has them.
+        scores = list(result.scores.values())[-1]
+        about[model]["lr_scores"][lr] = scores[score]
+    for model, part in about.items():
+        if part["lr_scores"] and model not in errors:
+            part["lr"] = max(part["lr_scores"], key=part["lr_scores"].get)
+    return about, errors
+
+
+def _choose_score(score, result):
+    """The score that was asked for, or the task's; refused if there is none."""
+    score = score or MAIN_SCORE[result.task][0]
+    known = list(next(iter(result.scores.values())))
+    if score not in known:
+        raise VAVLError(f"--score: {score} is not one of {', '.join(known)}")
+    return score
+
+
+def _read_about(folder):
+    """What a run says of its network and labels."""
+    found = {"target": read_json(folder / "metrics.json").get("target")}
+    try:
+        model = read_json(folder / "inference" / "model.json")
+        found["parameters"] = model["metadata"]["parameters"]
+    except (OSError, ValueError, KeyError):
+        pass  # Exports take space, and may have been removed.
+    return found
+
+
+def add_missing(result: RunResult, seed: int) -> RunResult:
+    """A run with heads and scores of test clips that lack one modality.
+
+    Of the clips that have both, "missing_50" and so on take the prediction of
+    the head that is left for those that
+    :func:`~vavl_sb.evaluation.corruption.lose_modality` draws, and else that of
+    the audio-visual head.
+    """
+    heads, scores = dict(result.heads), dict(result.scores)
+    if not set(HEADS) <= heads.keys():
+        return result
+    score = score_function(result.task, result.labels)
+    for percent in MISSING:
+        lost = lose_modality(heads["audiovisual"], percent, seed)
+        clips = {
+            clip: heads[OTHER[lost[clip]]][clip] if clip in lost else whole
+            for clip, whole in heads["audiovisual"].items()
+        }
+        total = np.sum([clip.statistics for clip in clips.values()], axis=0)
+        heads[f"missing_{percent}"] = clips
+        scores[f"missing_{percent}"] = {
+            key: float(value) for key, value in score(total).items()
+        }
+    return replace(result, heads=heads, scores=scores)
+
+
+def _compare(results, found, reference):
+    """Adds each network's difference to the reference, by condition."""
+    families = {}
+    for entry in results:
+        key, other = (
+            (entry["withhold"], name) for name in (entry["model"], reference)
+        )
+        if key == other or not (found[key] and found.get(other)):
+            continue
+        names = f"{entry['model']} and {reference}"
+        if not found[key].keys() & found[other].keys():
+            continue
+        compared = compare_runs(found[key], found[other], names)
+        entry["difference"] = compared["modalities"]
+        for part in entry["difference"].values():
+            for name, test in part["scores"].items():
+                families.setdefault(name, []).append(test)
+    for tests in families.values():
+        add_holm(tests)
+
+
+def write_benchmark(folder: str | Path, content: dict) -> list:
+    """Writes benchmark.json, benchmark.md and the figure, as PDF and PNG; gives
+    the lines of the second."""
+    folder, lines = Path(folder), benchmark_lines(content)
+    write_json(folder / "benchmark.json", content)
+    write_lines(folder / "benchmark.md", lines)
+    _draw(content, [folder / f"benchmark.{form}" for form in ("pdf", "png")])
+    return lines
+
+
+def benchmark_lines(content: dict) -> list:
+    """What benchmark.json holds, as lines of Markdown: a table for each
+    condition, and for each share of training clips that lack one modality."""
+    models, results = content["models"], content["results"]
+    counts = [len(content[name]) for name in ("partitions", "seeds")]
+    lines = [
+        f"# {content['hparams']}: {len(models)} networks",
+        "",
+        f"{counts[0]} partitions x {counts[1]} seeds.",
+    ]
+    for model, error in content["errors"].items():
+        lines += [
+            "",
+            f"PARTIAL: {model}: {error}; the same command tries again.",
+        ]
+    targets = {part.get("target") for part in models.values()} - {None}
+    lines += [f"Labels: {markdown(target)}." for target in sorted(targets)]
+    for share in dict.fromkeys(entry["withhold"] for entry in results):
+        of_share = [e for e in results if e["withhold"] == share]
+        percent = f"{100 * float(share):g} %"
+        for condition, title in CONDITIONS.items():
+            rows = [
+                _row(entry, condition, content)
+                for entry in of_share
+                if condition in entry["summary"]
+            ]
+            if rows:
+                if float(share):
+                    title += f"; {percent} of the training clips lack one"
+                lines += ["", f"## {title}", ""]
+                lines += table(_head(of_share, content), rows)
+    if results:
+        name = score_title(content["score"] or "")
+        lines += [
+            "",
+            f"{SPREAD} The difference to {content['reference']} in {name}, with "
+            "its interval and p by speaker, corrected over all tables (Holm).",
+        ]
+    lrs = {name: m["lr_scores"] for name, m in models.items() if m["lr_scores"]}
+    if lrs:
+        tried = list(next(iter(lrs.values())))
+        rows = [
+            [name, *(f"{s[lr]:.3f}" if lr in s else "-" for lr in tried)]
+            for name, s in lrs.items()
+        ]
+        lines += [
+            "",
+            "## Learning rates",
+            "",
+            *table(["network", *tried], rows),
+        ]
+        lines += [
+            "",
+            f"{score_title(content['score'] or '')} on speakers held out from "
+            "the first partition's training speakers.",
+        ]
+    return lines
+
+
+def _head(entries, content):
+    """The head of a table."""
+    scores = next(e["summary"] for e in entries if e["summary"])
+    names = next(iter(scores.values()))["scores"]
+    titles = [score_title(name) for name in names]
+    lr = ["lr"] if content["lrs"] else []
+    columns = ["network", "parameters", *lr, "runs", *titles]
+    return [*columns, "difference", "95 % interval", "p", "p (Holm)"]
+
+
+def _row(entry, condition, content):
+    """A network's row in the table of a condition."""
+    about = content["models"][entry["model"]]
+    count = about["parameters"]
+    row = [entry["model"], "-" if count is None else f"{count:,}"]
+    if content["lrs"]:
+        row.append(about["lr"] or "-")
+    part = entry["summary"][condition]
+    row += [part["n_runs"], *score_cells(part)]
+    tests = entry["difference"].get(condition)
+    if tests is None:
+        return [*row, *4 * ["-"]]
+    return [*row, *difference_cells(tests["scores"][content["score"]])[2:]]
+
+
+def _draw(content, paths):
+    """Draws the score over the share of test clips that lack one modality: a
+    panel for each share of the training clips, a line for each network."""
+    points = {"audiovisual": 0, **{f"missing_{p}": p for p in MISSING}}
+    panels = {}
+    for entry in content["results"]:
+        if points.keys() <= entry["summary"].keys():
+            panels.setdefault(entry["withhold"], []).append(entry)
+    if not panels:
+        for path in paths:  # Of an earlier benchmark.
+            path.unlink(missing_ok=True)
+        return
+    width = 3.4 * len(panels) + 1.6
+    figure, grid = make_figure(width, 3.2, len(panels))
+    grid, lines = np.atleast_1d(grid), {}
+    for axes, (share, entries) in zip(grid, panels.items()):
+        for entry in entries:
+            scores = [
+                entry["summary"][name]["scores"][content["score"]]
+                for name in points
+            ]
+            place = list(content["models"]).index(entry["model"])
+            colour = COLOURS.split()[place % 8]
+            marker = MARKERS[place % len(MARKERS)]
+            mean, low, high = (
+                [s[key] for s in scores] for key in ("mean", "low", "high")
+            )
+            x = list(points.values())
+            axes.fill_between(x, low, high, color=colour, alpha=0.1, lw=0)
+            (lines[entry["model"]],) = axes.plot(
+                *(x, mean), marker=marker, color=colour, markersize=5
+            )
+        if len(panels) > 1:
+            title = f"{100 * float(share):g} % of training clips lack one"
+            axes.set_title(title, fontsize=9)
+        axes.set_xticks(x)
+        axes.set_xlabel("% of test clips that lack one modality")
+        axes.grid(alpha=0.3)
+    ends = [axes.get_ylim() for axes in grid]
+    for axes in grid:
+        axes.set_ylim(min(e[0] for e in ends), max(e[1] for e in ends))
+    grid[0].set_ylabel(score_title(content["score"]))
+    names = [plain(name) for name in lines]
+    figure.legend(lines.values(), names, loc="outside right center", fontsize=8)
+    for path in paths:
+        save_figure(figure, path)
