@@ -323,16 +323,15 @@ def _decode(path, make_readers, info, choose, only=None):
         heard, seen = timeline.span(sound), timeline.span(picture)
         info.has_audio, info.has_video = heard.count > 0, seen.count > 0
         stated = stated_duration(file, container)
-        if timeline.ends_before(stated):
-            end = f"ends at {timeline.end:.2f} s of the "
-            if stated == math.inf:
-                notes.append(f"{end}impossible length that its header states")
-            elif container.format.name == "mp3":
-                notes.append(f"{end}{stated:.2f} s that its header states")
+        end = f"ends at {timeline.end:.2f} s of the "
+        if stated == math.inf:
+            notes.append(f"{end}impossible length that its header states")
+        elif timeline.ends_before(stated):
+            text = f"{end}{stated:.2f} s that its header states"
+            if container.format.name == "mp3":
+                notes.append(text)
             else:
-                fault = fault or MediaFault(
-                    f"{end}{stated:.2f} s that its header states"
-                )
+                fault = fault or MediaFault(text)
         info.duration = max(heard.end, seen.end)
         info.audio_duration, info.video_duration = heard.duration, seen.duration
         codec = sound.codec_context if sound is not None else None
