@@ -177,6 +177,13 @@ def test_several_tracks_that_are_all_silent(tmp_path, read):
     assert not read(path)[0].any() and read_audio(path) is None
 
 
+def test_a_track_without_anything_in_it_is_not_used(tmp_path, read):
+    path = tmp_path / "c.wav"
+    soundfile.write(path, np.zeros(0), RATE)
+    samples, _, _, info = read(path)
+    assert len(samples) == 0 and info.used == {} and info.left_out == []
+
+
 class Bright:
     """A detector to which whatever is bright is a face."""
 

@@ -322,6 +322,9 @@ def _decode(path, make_readers, info, choose, only=None):
             notes += reader.left_out
         heard, seen = timeline.span(sound), timeline.span(picture)
         info.has_audio, info.has_video = heard.count > 0, seen.count > 0
+        for kind, span in (("audio", heard), ("video", seen)):
+            if span.count == 0:  # Listed, but with nothing in it.
+                info.used.pop(kind, None)
         stated = stated_duration(file, container)
         end = f"ends at {timeline.end:.2f} s of the "
         if stated == math.inf:
