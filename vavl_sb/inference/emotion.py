@@ -29,6 +29,7 @@ from vavl_sb.inference.prediction import (
     Analysis,
     Emotion,
     TimedEmotion,
+    account,
     check_modality,
     mean_outputs,
     select_head,
@@ -346,7 +347,10 @@ class EmotionRecognizer(Pretrained):
             windows = SlidingWindows(window, hop, extractor, watch)
         parts, timeline, has, duration = [], [], set(), 0.0
         on_crops = sample.add if sample else None
-        for chunk in extractor.chunks(wav, video, watch, on_crops, given):
+        infos: dict = {}
+        for chunk in extractor.chunks(
+            wav, video, watch, on_crops, given, infos
+        ):
             has |= _modalities(chunk.features)
             with watch("heads"):
                 outputs = self.outputs(chunk.features)
@@ -357,8 +361,15 @@ class EmotionRecognizer(Pretrained):
                 emotion = self._to_emotion([part], modality)
                 timeline.append(TimedEmotion(start, end, emotion))
             duration = chunk.end
+        emotion = self._to_emotion(parts, modality)
+        if emotion is not None:
+            names = [
+                n for n, frames in vars(given).items() if frames is not None
+            ]
+            found = account(infos, names, emotion.modality, has)
+            emotion.used, emotion.left_out = found
         return Analysis(
-            emotion=self._to_emotion(parts, modality),
+            emotion=emotion,
             duration=duration,
             timeline=timeline,
             crops=sample.chosen() if sample else [],
@@ -385,7 +396,9 @@ class EmotionRecognizer(Pretrained):
             "%s: answering without its %s (%s)",
             *(video or wav, WORDS[lost], why),
         )
-        return next(iter(good.values()))
+        ((found, has),) = good.values()
+        found.emotion.left_out.append(f"{WORDS[lost]}: {why.text}")
+        return found, has
 
     def _to_emotion(self, parts, modality):
         """The Emotion of (seconds, outputs) of chunks, or None."""
