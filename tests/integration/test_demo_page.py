@@ -15,6 +15,7 @@ from test_page_requests import Server
 
 from synthetic import generate_corpus
 from vavl_sb.inference import EmotionRecognizer
+from vavl_sb.training.plots import emotion_curves
 
 pytestmark = [
     pytest.mark.slow,
@@ -23,6 +24,7 @@ pytestmark = [
         reason="the page needs gradio: pip install 'vavl_sb[demo]'",
     ),
 ]
+CLIP_SECONDS = 4.87  # Of the example: three clips of 24, 27 and 22 frames.
 PATIENCE = 180  # Seconds; a busy machine takes long to import Gradio.
 
 
@@ -160,7 +162,8 @@ def visit(chromium, server):
 def expected_lines(answer):
     """How a column shows what a head says."""
     ranked = sorted(answer["probabilities"].items(), key=lambda row: -row[1])
-    return [answer["label"], *(f"{name} {p:.2f}" for name, p in ranked)]
+    rows = [word for name, p in ranked for word in (name, f"{p:.2f}")]
+    return [answer["label"], *rows]
 
 
 def without_blanks(lines):
@@ -181,12 +184,20 @@ def test_a_clip_gives_three_answers_a_timeline_and_faces(visit, model, clip):
     emotion = model.predict_file(clip)
     assert len(emotion.per_modality) == 3
     check_answers(visit, emotion)
-    pictures = wait_for(lambda: visit.all("#timeline img"))
+    wait_for(lambda: visit.all("#timeline .js-plotly-plot .scatterlayer"))
+    curves = visit.script(
+        "document.querySelector('#timeline .js-plotly-plot').data"
+        ".map(e => [e.name, e.y])"
+    )
+    times, values = emotion_curves(model.timeline(clip))
+    for (name, found), (label, truth) in zip(
+        curves, values.items(), strict=True
+    ):
+        assert name == label and found == pytest.approx(truth, abs=1e-5)
     assert visit.script(
-        "[...document.querySelectorAll('#timeline img, .vavl-crops img')]"
+        "[...document.querySelectorAll('.vavl-crops img')]"
         ".every(e => e.complete && e.naturalWidth > 50)"
     )
-    assert len(pictures) == 1
     crops = visit.all(".vavl-crops img")
     assert len(crops) == len(model.analyze(clip, crops=8).crops) > 2
     source = visit.all("#player video")[0].get_attribute("src")
@@ -199,6 +210,49 @@ def test_a_clip_gives_three_answers_a_timeline_and_faces(visit, model, clip):
         "&& !/^(data|blob):/.test(n))"
     )
     assert elsewhere == []
+
+
+def test_the_answer_is_above_the_fold_at_any_width(visit):
+    """Of the example, whose player moves a line in the plot."""
+    size = "Emulation.setDeviceMetricsOverride"
+    scale = {"deviceScaleFactor": 1}
+    try:
+        for width, height in ((1280, 800), (420, 900)):
+            visit.chromium.execute_cdp_cmd(
+                size,
+                {"width": width, "height": height, **scale, "mobile": True},
+            )
+            visit.chromium.get(visit.url)
+            wait_for(lambda: visit.all("#example"))[0].click()
+            visit.wait_for_answer("audiovisual")
+            assert visit.all(".vavl-answer.chosen .label")[0].text
+            box = (
+                "document.querySelector('.vavl-answer.chosen .label')"
+                ".getBoundingClientRect()"
+            )
+            assert 0 < visit.script(f"{box}.bottom") < height
+            assert visit.script("document.body.scrollWidth") <= width
+        assert "Learned from none" in visit.all("#model")[0].text
+        wait_for(lambda: visit.all("#timeline .js-plotly-plot .scatterlayer"))
+        for seconds in (1.0, 3.0):
+            visit.script(
+                "document.querySelector('.vavl-player').currentTime"
+                f" = {seconds}"
+            )
+            line = "document.querySelector('.vavl-cursor')"
+            wait_for(
+                lambda: visit.script(
+                    f"""{line} && Math.abs({line}.getBoundingClientRect().left
+                    - document.querySelector('#timeline .nsewdrag')
+                    .getBoundingClientRect().left - {seconds / CLIP_SECONDS}
+                    * document.querySelector('#timeline .nsewdrag')
+                    .getBoundingClientRect().width) < 4"""
+                )
+            )
+    finally:
+        visit.chromium.execute_cdp_cmd(
+            "Emulation.clearDeviceMetricsOverride", {}
+        )
 
 
 def test_switches_ignore_sound_or_face(visit, model, clip):

@@ -27,6 +27,7 @@ from conftest import REPOSITORY
 from speechbrain.core import RunOptions
 
 from synthetic import generate_corpus
+from synthetic.cremad import LAYOUT as CREMAD
 from vavl_sb.cli import _parser, main
 from vavl_sb.faces.tracker import FaceTracker
 from vavl_sb.features.extractor import FeatureExtractor
@@ -34,6 +35,7 @@ from vavl_sb.inference import EmotionRecognizer
 from vavl_sb.lobes.audio_encoder import AudioEncoder
 from vavl_sb.lobes.vavl import VAVL
 from vavl_sb.lobes.visual_encoder import VisualEncoder
+from vavl_sb.page.layout import EXAMPLE
 from vavl_sb.training.arguments import read_keys
 from vavl_sb.training.export import export_model
 from vavl_sb.utils.errors import EncoderError
@@ -211,6 +213,23 @@ def test_messages_of_the_troubleshooting_page_are_those_of_the_program():
         assert any(re.search(pattern, text, re.DOTALL) for text in said), line
 
 
+def test_clips_that_texts_name_are_in_the_demos_corpus():
+    """By an actor who is in the test part of its partition."""
+    named = {
+        name
+        for path in DOCS
+        for name in re.findall(
+            r"demo/corpus/(\S+?\.(?:flv|wav))", path.read_text()
+        )
+    }
+    drawn = {
+        name
+        for clip in CREMAD.clips("1004", 0)[:6][:6]
+        for name in map(str, CREMAD.files(clip))
+    }
+    assert len(named) == 2 and named <= drawn
+
+
 def make_clips(folder):
     """clip.mp4, long.mp4 and other.wav, and a corpus with its table."""
     corpus = folder / "drawn"
@@ -230,6 +249,15 @@ def make_clips(folder):
         ("other.wav", wavs[0]),
     ):
         shutil.copy(source, folder / name)
+    for source, name in (
+        (videos[0], "VideoFlash/1004_DFA_HAP_XX.flv"),
+        (wavs[0], "AudioWAV/1004_DFA_SAD_XX.wav"),
+    ):
+        target = folder / "results" / "demo" / "corpus" / name
+        target.parent.mkdir(parents=True)
+        shutil.copy(source, target)
+    (folder / "vavl_sb" / "page").mkdir(parents=True)
+    shutil.copy(EXAMPLE, folder / "vavl_sb" / "page")
     mine = folder / "my_corpus"
     mine.mkdir()
     with open(mine / "labels.csv", "w", encoding="utf-8") as file:
@@ -412,7 +440,9 @@ def run_python(text, folder, names):
 LEFT = {
     "docs/quickstart.md": [
         "predictions.json",
-        "emotion.png",
+        "predictions.csv",
+        "emotion.pdf",
+        "representations.npy",
         "my_model/model.json",
     ],
     "docs/hub.md": ["enet_b2_8_best.safetensors", "mine/model.safetensors"],

@@ -1,7 +1,9 @@
 """The page's parts, without a browser."""
 
 import base64
+import csv
 import io
+import json
 import os
 import re
 import socket
@@ -15,23 +17,32 @@ from types import SimpleNamespace
 import numpy as np
 import page_models
 import pytest
-from light_model import make_model
+from light_model import make_model, write_model_file
+from matplotlib.colors import to_hex
 from PIL import Image
 from test_media import sine, write
 
 from vavl_sb.cli import main
 from vavl_sb.inference.emotion import Emotion
+from vavl_sb.inference.prediction import Analysis
 from vavl_sb.page.guard import Clips
 from vavl_sb.page.layout import (
+    EXAMPLE,
     Page,
     answers_html,
     build_page,
     crops_html,
+    downloads_html,
+    model_html,
     results,
+    timeline_json,
 )
 from vavl_sb.page.worker import Ended, Worker
+from vavl_sb.training.model_card import describe
 from vavl_sb.training.plots import emotion_curves, emotion_over_time
 from vavl_sb.utils.errors import VAVLError
+
+PRECOMPUTED = {"class": "Precomputed", "arguments": {"dim": 3}}
 
 
 def emotion(modality="audiovisual", shares=(0.25, 0.75)):
@@ -133,11 +144,24 @@ def test_the_timeline_has_a_point_a_window_and_gaps():
     nan = float("nan")
     np.testing.assert_allclose(values["calm"], [0.1, 0.1, nan, 0.3, 0.3])
     np.testing.assert_allclose(values["<b>loud"], [0.9, 0.9, nan, 0.7, 0.7])
-    (axes,) = emotion_over_time(timeline).axes
+    (axes,) = emotion_over_time(timeline, title="a.mp4: VAVL").axes
     assert axes.get_xlim() == (0.0, 5.0)
     assert axes.get_ylim() == (0.0, 1.0)
-    drawn = {line.get_label(): line.get_ydata() for line in axes.lines}
-    np.testing.assert_allclose(drawn["calm"], values["calm"])
+    assert axes.get_title() == "a.mp4: VAVL"
+    assert axes.get_ylabel() == "probability"
+    drawn = {line.get_label(): line for line in axes.lines}
+    np.testing.assert_allclose(drawn["calm"].get_ydata(), values["calm"])
+    # The page's figure has the same points and colours, and gaps too.
+    figure = json.loads(timeline_json(timeline))
+    assert figure["layout"]["xaxis"]["range"] == [0, 5.0]
+    assert figure["layout"]["yaxis"]["title"]["text"] == "probability"
+    calm, loud = figure["data"]
+    # Plotly would take a label for HTML.
+    assert (calm["name"], loud["name"]) == ("calm", "&lt;b&gt;loud")
+    assert calm["x"] == times and calm["y"] == [0.1, 0.1, None, 0.3, 0.3]
+    for curve, name in ((calm, "calm"), (loud, "<b>loud")):
+        colour = to_hex(drawn[name].get_color()).upper()
+        assert curve["line"]["color"].upper() == colour
 
 
 def test_a_timeline_is_drawn_in_its_scale_and_may_be_empty():
@@ -150,6 +174,73 @@ def test_a_timeline_is_drawn_in_its_scale_and_may_be_empty():
     assert emotion_curves(windows(None, None)) == ([], {})
     (axes,) = emotion_over_time(windows(None)).axes
     assert list(axes.lines) == []
+    assert timeline_json(windows(None)) is None
+    low, high = json.loads(timeline_json(timeline, [1, 5]))["layout"]["yaxis"][
+        "range"
+    ]
+    assert 0.9 < low < 1 and 5 < high < 5.1
+
+
+def test_what_is_saved_is_what_the_model_said():
+    analysis = Analysis(emotion("audio"), 5.0, windows(0.1, None))
+    analysis.emotion.per_modality["visual"] = None
+    text = downloads_html(analysis, 'my "clip".mp4')
+    found = re.findall(
+        r'download="([^"]+)" href="data:([\w/]+);base64,([^"]+)"', text
+    )
+    (csv_name, csv_kind, table), (json_name, json_kind, listed) = found
+    assert (csv_name, csv_kind) == ("my &quot;clip&quot;.csv", "text/csv")
+    assert json_name.endswith(".json") and json_kind == "application/json"
+    rows = csv.DictReader(io.StringIO(base64.b64decode(table).decode()))
+    assert [dict(row) for row in rows] == [
+        {
+            **{"part": part, "start": start, "end": end, "modality": modality},
+            **{"label": label, "calm": calm, "<b>loud": loud},
+        }
+        for part, start, end, modality, label, calm, loud in (
+            ("whole clip", "0.0", "5.0", "audio", "<b>loud", "0.25", "0.75"),
+            ("window", "0.0", "3.0", "audiovisual", "<b>loud", "0.1", "0.9"),
+            ("window", "1.0", "4.0", "", "", "", ""),
+        )
+    ]
+    whole, first, gap = json.loads(base64.b64decode(listed))
+    assert whole["per_modality"] == analysis.emotion.per_modality
+    assert first["per_modality"]["visual"]["label"] == "<b>loud"
+    assert gap["per_modality"] is None and gap["end"] == 4.0
+
+
+def test_the_page_tells_the_models_name_corpus_and_score(tmp_path):
+    folder = tmp_path / "my run" / "inference"
+    folder.mkdir(parents=True)
+    metadata = {
+        "train_clips": 1200,
+        "train_speakers": ["1", "2", "3"],
+        "test": {"audio": {"f1_macro": 0.5}, "audiovisual": {"f1_macro": 0.71}},
+        "n_test": {"audio": 9},
+        "target": "perceived <by> raters",
+    }
+    write_model_file(
+        folder, metadata, corpus="CREMA-D", audio_encoder=PRECOMPUTED
+    )
+    text = model_html(describe(folder))
+    assert "<b>my run</b>" in text
+    assert "sound 0.50, sound and face 0.71" in text and "macro F1" in text
+    assert "Learned from CREMA-D (1,200 clips, 3 speakers)" in text
+    assert "perceived &lt;by&gt; raters" in text
+    write_model_file(folder, audio_encoder=PRECOMPUTED)
+    assert "Test clips" not in model_html(describe(folder))
+
+
+def test_the_example_is_held_as_an_upload_is(tmp_path):
+    model = Recognizer()
+    page = page_of(model, tmp_path)
+    page.example("anna", False, True)
+    ((path, modality, _),) = model.asked
+    assert modality == "audio" and path == page.clips.held("anna")
+    assert Path(path).read_bytes() == EXAMPLE.read_bytes()
+    assert tmp_path in Path(path).parents
+    page.new_clip("anna", None, False, False)
+    assert list(tmp_path.iterdir()) == [] and EXAMPLE.is_file()
 
 
 def upload(folder, content, name):
@@ -283,7 +374,7 @@ def test_a_file_of_no_use_is_one_line_and_leaves_nothing(tmp_path):
 def test_the_player_escapes_the_name(tmp_path):
     page = page_of(Recognizer(), tmp_path)
     path = upload(tmp_path, "x", 'a"b<i>&.mp4')
-    player = page.new_clip("anna", str(path), False, False)[0]
+    player = page.new_clip("anna", str(path), False, False)[1]
     assert f'file={tmp_path}/x/a%22b%3Ci%3E%26.mp4"' in player
     assert "<i>" not in player and "&lt;i&gt;&amp;.mp4" in player
 

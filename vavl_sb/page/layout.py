@@ -1,8 +1,11 @@
 """The page itself: what stands where, and what happens on an upload."""
 
 import base64
+import csv
 import html
 import io
+import json
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -11,16 +14,24 @@ from urllib.parse import quote
 
 from vavl_sb.page.guard import Clips
 from vavl_sb.page.worker import Ended
-from vavl_sb.training.plots import emotion_over_time
+from vavl_sb.training.model_card import learned_from
+from vavl_sb.training.plots import (
+    SCORE_NAMES,
+    emotion_colours,
+    emotion_curves,
+    value_name,
+    value_range,
+)
 from vavl_sb.utils.errors import VAVLError
 from vavl_sb.utils.text import printable
 
 ABOUT = """\
-A clip goes in, and what the model hears and sees in it comes out. It stays on \
-this computer and is deleted when you choose another or close the page. The \
-answer is a guess from voice and face about how an emotion is **shown**; it \
-does not tell what a person feels.
+The clip stays on this computer, and is deleted when you choose another or close
+the page. The answer is a guess from voice and face about how an emotion is
+**shown**; it does not tell what a person feels.
 """
+# Drawn and voiced by a program, as the demo's corpus.
+EXAMPLE = Path(__file__).with_name("example.mp4")
 # The network's heads, in the words of the page.
 TITLES = {
     "audio": "Sound",
@@ -28,19 +39,48 @@ TITLES = {
     "audiovisual": "Sound and face",
 }
 STYLE = """
-.vavl-answers { display: flex; gap: 1em; flex-wrap: wrap; }
-.vavl-answer { flex: 1 1 12em; padding: 0.8em; border-radius: 8px;
-    border: 2px solid var(--border-color-primary); }
-.vavl-answer.chosen { border-color: var(--color-accent); }
-.vavl-answer h3 { margin: 0; }
-.vavl-answer .label { font-size: 1.5em; min-height: 1.6em; }
-.vavl-bar { height: 5px; background: var(--color-accent); }
+.vavl-model p { margin: 0.1em 0; font-size: 0.85em; line-height: 1.35; }
+.vavl-answers { display: flex; gap: 0.8em; flex-wrap: wrap; }
+.vavl-answer { flex: 1 1 11em; padding: 0.6em 0.8em; border-radius: 8px;
+    border: 1px solid var(--border-color-primary); }
+.vavl-answer.chosen { order: -1; border: 2px solid var(--color-accent); }
+.vavl-answer h3 { margin: 0; font-size: 0.9em; font-weight: normal; }
+.vavl-answer .label { font-size: 1.4em; min-height: 1.5em; }
+.vavl-row { display: flex; justify-content: space-between;
+    font-size: 0.9em; line-height: 1.4; }
+.vavl-bar { height: 4px; margin: 1px 0 3px; border-radius: 2px; }
 .vavl-crops { display: flex; gap: 0.5em; flex-wrap: wrap; }
 .vavl-crops figure { margin: 0; text-align: center; }
-.vavl-crops img { width: 110px; height: 110px; }
-.vavl-player { width: 100%; max-height: 320px; }
+.vavl-crops img { width: 84px; height: 84px; border-radius: 6px; }
+.vavl-player { width: 100%; max-height: 220px; border-radius: 8px; }
+#timeline .js-plotly-plot { position: relative; }
+#timeline .modebar-container { display: none; }
+#model { padding: 0; }
+.vavl-cursor { position: absolute; width: 1px; background: #333;
+    pointer-events: none; }
 """
-NOTHING_YET = "<p>Choose or record a clip.</p>"
+# While the clip plays, a line in the plot says where it is. Events of a player
+# do not bubble, so that they are caught on their way down.
+HEAD = """
+<script>
+document.addEventListener("timeupdate", (event) => {
+    const plot = document.querySelector("#timeline .js-plotly-plot");
+    const layout = plot && plot._fullLayout;
+    if (!layout || !event.target.classList.contains("vavl-player")) return;
+    let line = plot.querySelector(".vavl-cursor");
+    if (!line) {
+        line = plot.appendChild(document.createElement("div"));
+        line.className = "vavl-cursor";
+    }
+    const {xaxis, yaxis} = layout;
+    const at = xaxis._offset + xaxis.l2p(event.target.currentTime);
+    line.style.left = `${at}px`;
+    line.style.top = `${yaxis._offset}px`;
+    line.style.height = `${yaxis._length}px`;
+}, true);
+</script>
+"""
+NOTHING_YET = "<p>Choose or record a clip, or take the example.</p>"
 # Uploads of visitors whose leaving went unnoticed: seconds between two looks,
 # and the age at which they are deleted.
 SWEEP = (60, 3600)
@@ -48,7 +88,9 @@ SWEEP = (60, 3600)
 WAITING = 20
 
 
-def build_page(ask: Callable, clips: Clips, max_mb: float) -> Any:
+def build_page(
+    ask: Callable, clips: Clips, max_mb: float, about: dict | None = None
+) -> Any:
     """Puts the page together.
 
     Arguments
@@ -59,6 +101,8 @@ def build_page(ask: Callable, clips: Clips, max_mb: float) -> Any:
         Where the visitors' clips are held.
     max_mb : float
         Upload limit that the page tells, in MB.
+    about : dict
+        What the model is (:func:`vavl_sb.training.model_card.describe`).
 
     Returns
     -------
@@ -69,20 +113,34 @@ def build_page(ask: Callable, clips: Clips, max_mb: float) -> Any:
     with gr.Blocks(
         title="vavl demo", analytics_enabled=False, delete_cache=SWEEP
     ) as page:
-        gr.Markdown(f"# Emotion from sound and face\n{ABOUT}")
+        gr.Markdown("# Emotion from sound and face")
+        if about is not None:
+            gr.HTML(model_html(about), elem_id="model")
         with gr.Row():
-            with gr.Column():
+            with gr.Column(scale=2, min_width=300):
                 sources = _sources(gr, max_mb)
-                switches = [
-                    gr.Checkbox(label="Ignore the sound", elem_id="no-sound"),
-                    gr.Checkbox(label="Ignore the face", elem_id="no-face"),
-                ]
-            with gr.Column():
-                player = gr.HTML(NOTHING_YET, elem_id="player")
+                example = gr.Button(
+                    "Example: a drawn face", elem_id="example", size="sm"
+                )
+                with gr.Row():
+                    switches = [
+                        gr.Checkbox(
+                            label=f"Ignore the {what}",
+                            elem_id=f"no-{what}",
+                            min_width=120,
+                        )
+                        for what in ("sound", "face")
+                    ]
+            with gr.Column(scale=5, min_width=300):
+                # The answers first: they are what people came for.
+                answers = gr.HTML(NOTHING_YET, elem_id="answers")
+                player = gr.HTML(elem_id="player")
                 timeline = gr.Plot(show_label=False, elem_id="timeline")
-        texts = [gr.HTML(elem_id=x) for x in ("answers", "crops", "stages")]
-        shown = [player, timeline, *texts]
-        _connect(gr, page, sources, switches, shown, Page(ask, clips))
+                texts = [gr.HTML(elem_id=x) for x in ("crops", "stages")]
+        gr.Markdown(ABOUT)
+        shown = [answers, player, timeline, *texts]
+        inputs = sources, example, switches
+        _connect(gr, page, inputs, shown, Page(ask, clips))
     # Gradio deletes what is in this set and has grown old.
     page.temp_file_sets.append(clips.kept)
     page.queue(max_size=WAITING)
@@ -95,7 +153,9 @@ def _sources(gr, max_mb: float) -> list:
         # gr.Video would refuse sound alone, and containers that the browser
         # does not know.
         file = gr.File(
-            label=f"Video or sound, up to {max_mb:g} MB", elem_id="file"
+            label=f"Video or sound, up to {max_mb:g} MB",
+            elem_id="file",
+            height=120,
         )
     with gr.Tab("Camera"):
         # A mirrored recording would be sent through ffmpeg to turn it back.
@@ -113,8 +173,11 @@ def _sources(gr, max_mb: float) -> list:
     return [file, camera, microphone]
 
 
-def _connect(gr, page, sources, switches, shown, work) -> None:
+def _connect(gr, page, inputs, shown, work) -> None:
     """Says what follows on what."""
+    from gradio.components.plot import PlotData
+
+    sources, example, switches = inputs
     # The model answers one visitor after the other.
     common = {
         "outputs": shown,
@@ -128,7 +191,10 @@ def _connect(gr, page, sources, switches, shown, work) -> None:
     def answer(step, request, *arguments):
         yield Page.EMPTY
         try:
-            yield step(request.session_hash, *arguments)
+            found = list(step(request.session_hash, *arguments))
+            if found[2] is not None:
+                found[2] = PlotData(type="plotly", plot=found[2])
+            yield found
         except VAVLError as error:
             # Shown as HTML; a file's name and a model's labels are not ours.
             line = html.escape(str(error))
@@ -141,6 +207,9 @@ def _connect(gr, page, sources, switches, shown, work) -> None:
     def on_switch(no_sound, no_face, request: gr.Request):
         yield from answer(work.same_clip, request, no_sound, no_face)
 
+    def on_example(no_sound, no_face, request: gr.Request):
+        yield from answer(work.example, request, no_sound, no_face)
+
     def on_leaving(request: gr.Request):
         work.clips.drop(request.session_hash)
 
@@ -150,14 +219,15 @@ def _connect(gr, page, sources, switches, shown, work) -> None:
         source.change(on_clip, [source, *switches], preprocess=False, **common)
     for switch in switches:
         switch.input(on_switch, switches, **common)
+    example.click(on_example, switches, **common)
     page.unload(on_leaving)
 
 
 class Page:
     """What the page does, without the page; see :func:`build_page`."""
 
-    # Of player, timeline, answers, crops and times.
-    EMPTY = (NOTHING_YET, None, "", "", "")
+    # Of answers, player, timeline, crops and times.
+    EMPTY = (NOTHING_YET, "", None, "", "")
 
     def __init__(self, ask: Callable, clips: Clips):
         self.ask, self.clips = ask, clips
@@ -165,13 +235,20 @@ class Page:
     def new_clip(
         self, visitor: str, path: str | None, no_sound: bool, no_face: bool
     ) -> tuple:
-        """What player, timeline, answers, crops and times show of a clip that
+        """What answers, player, timeline, crops and times show of a clip that
         was just uploaded or recorded; None if the visitor took it away."""
         if path is None:
             self.clips.drop(visitor)
             return self.EMPTY
         self.clips.take(visitor, path)
         return self.same_clip(visitor, no_sound, no_face)
+
+    def example(self, visitor: str, no_sound: bool, no_face: bool) -> tuple:
+        """The same of the example, as if the visitor had uploaded it."""
+        with open(EXAMPLE, "rb") as file:
+            size = EXAMPLE.stat().st_size
+            path = self.clips.keep(file, size, EXAMPLE.name)
+        return self.new_clip(visitor, path, no_sound, no_face)
 
     def same_clip(self, visitor: str, no_sound: bool, no_face: bool) -> tuple:
         """The same of the clip that a visitor has.
@@ -201,7 +278,8 @@ class Page:
             f'src="/gradio_api/file={quote(os.fsencode(path))}"></video>'
             f"<p>{_text(Path(path).name)}</p>"
         )
-        return (player, *found)
+        answers, *others = found
+        return (answers, player, *others)
 
 
 def results(model: Any, path: str, modality: str) -> tuple:
@@ -219,7 +297,8 @@ def results(model: Any, path: str, modality: str) -> tuple:
     Returns
     -------
     tuple
-        Timeline (a figure), answers, crops and times (HTML).
+        Answers (HTML), timeline (a Plotly figure as JSON, or None), crops, and
+        times with what can be saved (HTML).
     """
     limits = getattr(model.hparams, "attribute_range", None)
     crops = 0 if modality == "audio" else 8
@@ -228,11 +307,146 @@ def results(model: Any, path: str, modality: str) -> tuple:
         f"{name} {seconds:.2f} s" for name, seconds in analysis.profile.items()
     )
     return (
-        emotion_over_time(analysis.timeline, limits),
         answers_html(analysis.emotion, limits, modality),
+        timeline_json(analysis.timeline, limits),
         crops_html(analysis.crops),
-        f"<p>Clip of {analysis.duration:.1f} s: {_text(stages)}.</p>",
+        downloads_html(analysis, Path(path).name)
+        + f"<p>Clip of {analysis.duration:.1f} s: {_text(stages)}.</p>",
     )
+
+
+def model_html(about: dict) -> str:
+    """What the model is, how well it did, and what it has learned from.
+
+    Arguments
+    ---------
+    about : dict
+        From :func:`vavl_sb.training.model_card.describe`.
+    """
+    lines = [f"Model: <b>{_text(model_name(about['folder']))}</b>"]
+    classes = about["task"] == "classification"
+    name = "f1_macro" if classes else "ccc_mean"
+    scores = [
+        f"{title.lower()} {about['test'][head][name]:.2f}"
+        for head, title in TITLES.items()
+        if name in (about["test"] or {}).get(head, {})
+    ]
+    if scores:
+        said = f"Test clips, {SCORE_NAMES[name]}: {', '.join(scores)}"
+        lines.append(_text(said))
+    lines.append(_text(learned_from(about)))
+    body = "".join(f"<p>{line}</p>" for line in lines)
+    return f'<div class="vavl-model">{body}</div>'
+
+
+def model_name(folder: str) -> str:
+    """A model's name: of a run's ``inference/``, the run's; of one in the
+    hub's cache, its id.
+
+    Example
+    -------
+    >>> model_name("results/demo/inference"), model_name("my_model")
+    ('demo', 'my_model')
+    >>> model_name("hub/models--me--vavl/snapshots/0123abcd")
+    'me/vavl'
+    """
+    path = Path(folder).resolve()
+    if path.parent.name == "snapshots":
+        return path.parents[1].name.removeprefix("models--").replace("--", "/")
+    return path.parent.name if path.name == "inference" else path.name
+
+
+def timeline_json(timeline: list, limits: list | None = None) -> str | None:
+    """The curves of a clip as a figure of Plotly, in JSON; None for no window.
+
+    Arguments
+    ---------
+    timeline : list of vavl_sb.inference.TimedEmotion
+        In order of time.
+    limits : list of float
+        Lowest and highest value of an attribute.
+    """
+    times, values = emotion_curves(timeline)
+    if not values:
+        return None
+    colours = emotion_colours(list(values))
+    low, high = value_range(values, limits)
+    gap = 0.02 * (high - low)
+    figure = {
+        "data": [
+            {
+                "type": "scatter",
+                "mode": "lines+markers",
+                "name": _text(name),
+                "x": times,
+                "y": [None if math.isnan(v) else v for v in line],
+                "line": {"color": colours[name]},
+            }
+            for name, line in values.items()
+        ],
+        "layout": {
+            "height": 260,
+            "margin": {"l": 50, "r": 10, "t": 10, "b": 40},
+            "hovermode": "x unified",
+            "plot_bgcolor": "white",
+            "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom"},
+            "xaxis": {
+                "title": {"text": "time (s)"},
+                "range": [0, timeline[-1].end],
+                "hoverformat": ".1f",
+                "gridcolor": "#e5e7eb",
+            },
+            "yaxis": {
+                "title": {"text": value_name(timeline)},
+                "range": [low - gap, high + gap],
+                "hoverformat": ".2f",
+                "gridcolor": "#e5e7eb",
+            },
+        },
+    }
+    return json.dumps(figure)
+
+
+def downloads_html(analysis: Any, name: str) -> str:
+    """Links to save a clip's answers as CSV and JSON. They hold all of it, so
+    that the server keeps nothing."""
+    whole = analysis.emotion
+    rows = [("whole clip", 0.0, analysis.duration, whole)]
+    rows += [("window", w.start, w.end, w.emotion) for w in analysis.timeline]
+    names = list(_values(whole))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["part", "start", "end", "modality", "label", *names])
+    found = []
+    for part, start, end, emotion in rows:
+        times = {"part": part, "start": start, "end": end}
+        said = {} if emotion is None else emotion.per_modality[emotion.modality]
+        modality = getattr(emotion, "modality", "")
+        values = _values(emotion)
+        shares = [values.get(key, "") for key in names]
+        label = printable(said.get("label") or "")
+        writer.writerow([part, start, end, modality, label, *shares])
+        heads = getattr(emotion, "per_modality", None)
+        found.append({**times, "modality": modality, "per_modality": heads})
+    links = []
+    for kind, mime, content in (
+        ("csv", "text/csv", text.getvalue()),
+        ("json", "application/json", json.dumps(found, indent=2)),
+    ):
+        data = base64.b64encode(content.encode("utf-8", "replace")).decode()
+        links.append(
+            f'<a download="{_text(Path(name).stem)}.{kind}" '
+            f'href="data:{mime};base64,{data}">{kind.upper()}</a>'
+        )
+    return f'<p class="vavl-save">Save as {" or ".join(links)}</p>'
+
+
+def _values(emotion: Any) -> dict:
+    """Class to probability, or attribute to value, of the head that answered."""
+    if emotion is None:
+        return {}
+    answer = emotion.per_modality[emotion.modality]
+    return answer.get("probabilities") or answer["attributes"]
 
 
 def answers_html(
@@ -276,12 +490,14 @@ def _answer(answer: dict, limits: tuple | list) -> str:
     if "probabilities" in answer:
         rows.sort(key=lambda row: -row[1])
     low, high = limits
+    colours = emotion_colours(list(values))
     lines = []
     for name, value in rows:
         share = min(max((value - low) / (high - low), 0.0), 1.0)
         lines.append(
-            f"<div>{_text(name)} <b>{value:.2f}</b></div>"
-            f'<div class="vavl-bar" style="width: {100 * share:.0f}%"></div>'
+            f'<div class="vavl-row">{_text(name)} <b>{value:.2f}</b></div>'
+            f'<div class="vavl-bar" style="width: {100 * share:.0f}%; '
+            f'background: {colours[name]}"></div>'
         )
     label = _text(answer.get("label") or "")
     return f'<div class="label">{label}</div>{"".join(lines)}'

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 
 from vavl_sb.page.guard import Clips, Guard
-from vavl_sb.page.layout import STYLE, build_page, results
+from vavl_sb.page.layout import HEAD, STYLE, build_page, results
 from vavl_sb.page.worker import Worker
 from vavl_sb.utils.errors import VAVLError
 from vavl_sb.utils.text import say
@@ -56,7 +56,7 @@ def serve(
                 f"the page needs Gradio ({error}): pip install 'vavl_sb[demo]'"
             ) from None
         with Worker(load_model, results, max_seconds) as worker:
-            page = _launch(worker.ask, folder, port, max_mb)
+            page = _launch(worker, folder, port, max_mb)
             try:
                 announce(f"vavl demo: http://{HOST}:{port} (Ctrl+C stops it)")
                 threading.Event().wait()
@@ -125,13 +125,13 @@ def _ends_on_signals():
             signal.signal(number, handler)
 
 
-def _launch(ask, folder, port, max_mb):
+def _launch(worker, folder, port, max_mb):
     """The running page."""
     import gradio as gr
     from starlette.middleware import Middleware
 
     clips = Clips(folder, int(max_mb * MB))
-    page = build_page(ask, clips, max_mb)
+    page = build_page(worker.ask, clips, max_mb, worker.about)
     page.launch(
         server_name=HOST,
         server_port=port,
@@ -149,11 +149,14 @@ def _launch(ask, folder, port, max_mb):
         mcp_server=False,
         pwa=False,
         ssr_mode=False,
-        theme=gr.themes.Default(
+        theme=gr.themes.Soft(
+            primary_hue="slate",
+            neutral_hue="slate",
             font=["system-ui", "sans-serif"],
             font_mono=["ui-monospace", "monospace"],
         ),
         css=STYLE,
+        head=HEAD,
         app_kwargs={
             "middleware": [Middleware(Guard, clips=clips)],
             "docs_url": None,

@@ -32,6 +32,11 @@ class Worker:
     seconds : float
         How long an answer may take.
 
+    Attributes
+    ----------
+    about : dict or None
+        The model's own ``about``, if it has one.
+
     Raises
     ------
     VAVLError
@@ -101,9 +106,9 @@ class Worker:
         self._ready = False
 
     def _wait_for_model(self):
-        """Waits until the model is loaded."""
+        """Waits until the model is loaded, and tells what it is."""
         try:
-            self._receive()
+            self.about = self._receive()
         except (EOFError, OSError):
             raise VAVLError("the model's process ended at loading") from None
         self._ready = True
@@ -122,18 +127,24 @@ def _run(pipe, load_model, work):
     # so does its death.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    model = _answer(pipe, load_model, shown=False)
+    model = _answer(pipe, load_model, told=_about)
     with contextlib.suppress(EOFError):
         while model is not None:
             _answer(pipe, work, model, *pipe.recv())
 
 
-def _answer(pipe, function, *arguments, shown=True):
-    """Sends what a function gives, or the line that it fails with."""
+def _about(model):
+    """What a model says of itself."""
+    return getattr(model, "about", None)
+
+
+def _answer(pipe, function, *arguments, told=None):
+    """Sends what a function gives, or what ``told`` makes of it, or the line
+    that it fails with."""
     found = None
     try:
         found = function(*arguments)
-        pipe.send(found if shown else None)
+        pipe.send(told(found) if told else found)
     except VAVLError as error:
         # As plain text: its kind may take other arguments.
         pipe.send(VAVLError(str(error)))
