@@ -267,8 +267,11 @@ def dataio_prep(hparams, splits, device):
     )
 
 
-def export(hparams, train_set, temperatures):
+def export(hparams, train_set, test_set, temperatures):
     """Writes inference/: the network, the encoders, and what the model is."""
+    recorded = {key: hparams[key] for key in RECORDED if key in hparams}
+    if hparams["skip_prep"]:  # The manifests were divided elsewhere.
+        recorded.pop("partition")
     export_model(
         os.path.join(hparams["output_folder"], "inference"),
         net=hparams["vavl"],
@@ -281,7 +284,8 @@ def export(hparams, train_set, temperatures):
             audio_encoder_source=hparams["audio_encoder_source"],
             visual_encoder_weights=hparams["visual_encoder_weights"],
             train_clips=len(train_set),
-            **{key: hparams[key] for key in RECORDED if key in hparams},
+            test_speakers=sorted({c["spk_id"] for c in test_set.data.values()}),
+            **recorded,
         ),
         task=hparams["task"],
         labels=hparams["labels"],
@@ -334,6 +338,8 @@ def main(arguments):
         task=hparams["task"],
         labels=hparams["labels"],
         also_train=hparams["also_train"],
+        label_map=hparams["label_map"],
+        allow_overlap=hparams["allow_overlap"],
     )
 
     # Brain class initialization, from new weights or from another run's
@@ -402,7 +408,8 @@ def main(arguments):
         min_key="criterion",
         test_loader_kwargs=hparams["test_dataloader_opts"],
     )
-    run_on_main(export, [hparams, datasets["train"], brain.temperatures])
+    sets = (datasets["train"], datasets["test"])
+    run_on_main(export, [hparams, *sets, brain.temperatures])
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Cross-validation over the actors, beside a logistic regression.
+"""Cross-validation over the speakers, beside a logistic regression.
 
 > python crossval.py hparams/vavl_cls.yaml --data_folder /path/to/RAVDESS
 
-The actors are divided into folds. For each, networks are trained on the actors
-of all others, one for each seed, without validation clips: the last epoch is
+The speakers are divided into folds. For each, networks are trained on those of
+all others, one for each seed, without validation clips: the last epoch is
 kept. A logistic regression on the same features, averaged over a clip's frames,
 is scored on the same folds. `vavl protocol` does the training, so what has finished is not
 run again, and the same command goes on after a stop.
@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from vavl_sb.cli.protocol import add_options
+from vavl_sb.dataio.preparation import read_table
 from vavl_sb.evaluation.protocol import fold_partitions, read_plan, run_protocol
 from vavl_sb.features.cache import clip_means, read_index
 from vavl_sb.lobes.vavl import HEADS
@@ -34,7 +35,7 @@ def read_options(words: list) -> argparse.Namespace:
     ``passed_on`` holds the options that each train.py gets.
     """
     parser = argparse.ArgumentParser(
-        description="Cross-validation over the actors of RAVDESS.",
+        description="Cross-validation over the speakers of a corpus.",
         allow_abbrev=False,
     )
     add_options(parser, partitions=None, seeds="3")
@@ -45,21 +46,29 @@ def read_options(words: list) -> argparse.Namespace:
     return options
 
 
-def divide_actors(data_folder: str, count: int) -> list:
-    """Divides the actors on disk into folds of neighbours by number.
+def divide_speakers(
+    data_folder: str, count: int, label_csv: str | None = None
+) -> list:
+    """Divides the speakers of a corpus into folds of neighbours by name.
 
-    A file's name ends in its actor's number. There are as many women as men in
-    each fold, where its size is even (odd numbers are men). VAVLError if there
-    are too few actors.
+    They are those of the table of a corpus of one's own, or RAVDESS's actors
+    on disk, whose numbers end the names of its files; of these there are as
+    many women as men in each fold, where its size is even (odd numbers are
+    men). VAVLError if there are too few.
     """
-    paths = Path(data_folder).rglob("0[1-3]-01-*")
-    actors = sorted({path.stem[-2:] for path in paths})
-    if not 2 <= count <= len(actors):
+    label_csv = label_csv or os.path.join(data_folder, "labels.csv")
+    if os.path.isfile(label_csv):
+        rows = read_table(label_csv, ["speaker"])
+        speakers = sorted({row["speaker"] for _, row in rows})
+    else:
+        paths = Path(data_folder).rglob("0[1-3]-01-*")
+        speakers = sorted({path.stem[-2:] for path in paths})
+    if not 2 <= count <= len(speakers):
         raise VAVLError(
-            f"--folds: must be 2 to the number of actors in {data_folder} "
-            f"({len(actors)}), not {count}"
+            f"--folds: must be 2 to the number of speakers in {data_folder} "
+            f"({len(speakers)}), not {count}"
         )
-    return [part.tolist() for part in np.array_split(actors, count)]
+    return [part.tolist() for part in np.array_split(speakers, count)]
 
 
 def regression_uar(run: Path, modality: str, cache: str) -> float:
@@ -174,8 +183,12 @@ def main(words: list):
             "of a frozen encoder; leave it out"
         )
     if given is None:
-        actors = divide_actors(plan.overrides["data_folder"], options.folds)
-        plan.partitions = fold_partitions(actors)
+        folds = divide_speakers(
+            plan.overrides["data_folder"],
+            options.folds,
+            plan.overrides.get("label_csv"),
+        )
+        plan.partitions = fold_partitions(folds)
     # Absolute, since train.py runs in the recipe's folder.
     cache = os.path.abspath("results/features")
     cache = plan.overrides.setdefault("feature_folder", cache)

@@ -340,7 +340,8 @@ def make_protocols(folder):
 
 def make_manifests(folder):
     """results/mine, by the script of docs/own_corpus.md."""
-    script = blocks(REPOSITORY / "docs" / "own_corpus.md")[0].text
+    found = blocks(REPOSITORY / "docs" / "own_corpus.md")
+    (script,) = (b.text for b in found if "write_manifest" in b.text)
     exec(compile(script, "own_corpus.md", "exec"), {})
 
 
@@ -354,10 +355,12 @@ NEEDS = {
 }
 MARKED = {
     "README.md": 3,
+    "docs/benchmark.md": 1,
     "docs/demo.md": 1,
     "docs/encoders.md": 1,
     "docs/features.md": 1,
     "docs/hub.md": 3,
+    "docs/own_corpus.md": 1,
     "docs/protocol.md": 3,
     "docs/quickstart.md": 1,
     "docs/reliability.md": 5,
@@ -446,6 +449,7 @@ LEFT = {
     "docs/protocol.md": ["comparison.json", "comparison.md"],
     "docs/robustness.md": ["results/robustness/robustness.png"],
     "docs/own_corpus.md": [
+        "results/own/metrics.json",
         "results/mine/metrics.json",
         "results/mine/scores/robustness.json",
         "results/numbers/inference/vavl.safetensors",
@@ -474,6 +478,13 @@ def check_own_corpus(folder):
         assert about["corpus"] == "my corpus" and about["labels"] == labels
         assert about["attribute_range"] == limits
         assert len(about["metadata"]["train_speakers"]) == 2
+    card = (folder / "results" / "mine" / "inference/README.md").read_text()
+    assert "Speakers who tested: dan" in card and "Partition" not in card
+    assert "python recipes/own/train.py recipes/own/hparams/hundreds" in card
+    assert "--data_folder my_corpus" in card
+    # The table alone does, and its partition is told.
+    card = (folder / "results" / "own" / "inference/README.md").read_text()
+    assert "Partition: 1" in card
 
 
 def check_encoders(folder):

@@ -16,7 +16,11 @@ from vavl_sb.evaluation.corruption import (
     lose_modality,
     make_noise,
 )
-from vavl_sb.evaluation.robustness import RobustnessTest, read_clips
+from vavl_sb.evaluation.robustness import (
+    RobustnessTest,
+    read_clips,
+    report_lines,
+)
 from vavl_sb.faces.tracker import FaceTracker
 from vavl_sb.features.extractor import FeatureExtractor
 from vavl_sb.inference import EmotionRecognizer
@@ -97,6 +101,7 @@ def make_model(folder, task="classification", labels=CLASSES, limits=None):
         folder,
         net,
         encoder,
+        train_speakers=["1001", "1002"],
         task=task,
         labels=labels,
         corpus="none",
@@ -311,6 +316,11 @@ def test_the_command_writes_its_files_in_any_order_of_clips(
     assert table in capsys.readouterr().out
     assert "Noise in the sound (SNR in dB): macro F1" in table
     result = json.loads((folder / "robustness.json").read_text())
+    # All clips are of a speaker of the training.
+    seen = "trained on 1 of their speakers (1001)"
+    assert seen in table and result["speakers_in_training"] == ["1001"]
+    others = report_lines({**result, "speakers_in_training": []})
+    assert "trained on" not in "".join(others)
     # The same as of the manifest in its own order.
     whole = json.loads(json.dumps(scored[0].summary()))
     assert result["clean"] == whole["clean"]

@@ -1,4 +1,4 @@
-"""The protocol and the ablation's variants with the real recipe of CREMA-D."""
+"""Protocol, benchmark and the ablation's variants with CREMA-D's real recipe."""
 
 import json
 
@@ -63,3 +63,33 @@ def test_a_protocol_of_a_real_recipe(small_corpus, tmp_path, monkeypatch):
         for name, score in found["scores"].items():
             truth = metrics["test"][head][name]
             assert score["mean"] == pytest.approx(truth, abs=1e-6)
+
+
+@pytest.mark.slow
+def test_a_benchmark_of_a_real_recipe(small_corpus, tmp_path):
+    split = tmp_path / "split.json"
+    split.write_text(json.dumps(SPLIT))
+    out = tmp_path / "out"
+    words = [
+        *("benchmark", HPARAMS, "--output_folder", out, "--seeds", "5,"),
+        *("--partitions", split, "--fusion", "late,linear"),
+        *("--withhold", "0.4", "--data_folder", small_corpus),
+        *("--feature_folder", tmp_path / "features", *SMALL),
+    ]
+    assert cli.main([str(word) for word in words]) == 0
+    content = json.loads((out / "benchmark.json").read_text())
+    late, linear = content["results"]
+    # It is the second that is compared with the first.
+    assert not late["difference"]
+    assert list(linear["difference"]) == list(linear["summary"])
+    assert len(linear["summary"]) == 6
+    for model in ("late", "linear"):
+        run = out / f"{model}_withhold0.4" / "partitionsplit_seed5"
+        report = json.loads((run / "prepare_report.json").read_text())
+        for modality in ("audio", "visual"):
+            assert report["arguments"][f"withhold_{modality}"] == 0.2
+    # Mean and deviation of 80 bands and 512 gradients, and a constant, twice.
+    count = content["models"]["linear"]["parameters"]
+    assert count == 6 * (2 * 80 + 2 * 512 + 2)
+    assert count != content["models"]["late"]["parameters"]
+    assert (out / "benchmark.pdf").is_file()

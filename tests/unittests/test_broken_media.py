@@ -122,11 +122,31 @@ def test_sound_of_a_rate_that_cannot_be(tmp_path, rate):
     assert words in refusal(everything, path)
 
 
-def test_sound_that_claims_a_thousand_million_samples(tmp_path):
+@pytest.mark.parametrize("size", [400_000, 10**9, 2 * 10**9, 0x7F000000])
+@pytest.mark.parametrize("whole", [None, 10**9, 0, 2**32 - 1])
+def test_sound_of_a_length_that_cannot_be_is_read(
+    tmp_path, caplog, size, whole
+):
+    """More than the file says of itself, or than ten times what is there."""
     path = tmp_path / "c.wav"
     soundfile.write(path, sine(1, 16000), 16000)
-    claims(path, b"data", 4, "<I", 2_000_000_000)
-    assert "62500.00 s that its header states" in refusal(everything, path)
+    claims(path, b"data", 4, "<I", size)
+    if whole is not None:
+        claims(path, b"RIFF", 4, "<I", whole)
+    stream = decode(path)
+    assert sum(len(chunk.samples) for chunk in stream) == 16000
+    assert not probe(path).truncated
+    (line,) = stream.info.left_out
+    assert "ends at 1.00 s of the impossible length" in line
+    assert len(caplog.messages) == 1
+
+
+def test_sound_that_lacks_half_of_a_possible_length_is_refused(tmp_path):
+    path = tmp_path / "c.wav"
+    soundfile.write(path, sine(1, 16000), 16000)
+    claims(path, b"data", 4, "<I", 64_000)
+    claims(path, b"RIFF", 4, "<I", 64_036)
+    assert "1.00 s of the 2.00 s that its header" in refusal(everything, path)
     assert probe(path).truncated
 
 

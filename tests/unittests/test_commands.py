@@ -81,7 +81,7 @@ def test_predict_json(model, clips, capsys):
     assert status == 1 and model.seen == [("M", False)]
     both, failed, sound = json.loads(out)
     assert [r["file"] for r in (both, failed, sound)] == [str(f) for f in files]
-    assert set(failed) == {"file", "error"}
+    assert (failed["used"], failed["left_out"]) == ([], [])
     assert err.count("\n") == 1 and failed["error"] in err
     expected = model.predict_file(files[0])
     assert both["label"] == expected.label
@@ -93,6 +93,15 @@ def test_predict_json(model, clips, capsys):
         assert found["emotion"] == window.emotion.as_dict()
     assert set(both["profile"]) > {"decode", "faces", "heads", "duration"}
     assert sound["modality"] == "audio"
+    assert [s.split(":")[0] for s in both["used"]] == ["sound", "picture"]
+    assert sound["used"] == ["sound: stream 0 (pcm_s16le, 16000 Hz, 1 channel)"]
+    assert both["left_out"] == sound["left_out"] == []
+    out = call(
+        capsys, "predict", "M", files[0], "--json", "--modality", "audio"
+    )
+    (alone,) = json.loads(out[1])
+    assert alone["used"] == both["used"][:1]
+    assert alone["left_out"] == [both["used"][1] + ": the audio head predicted"]
     assert call(capsys, "predict", "M", files[0], "--trust")[0] == 0
     assert model.seen[-1] == ("M", True)
 
@@ -250,7 +259,9 @@ def test_media_that_cannot_be_used(model, clips, capsys, tmp_path):
     status, out, err = call(capsys, "predict", "M", *files, "--json")
     assert status == 1 and len(err.strip().splitlines()) == len(files)
     for path, result in zip(files, json.loads(out), strict=True):
-        assert str(path) in result["error"] and set(result) == {"file", "error"}
+        assert str(path) in result["error"] and set(result) == {
+            *("file", "error", "used", "left_out")
+        }
     assert len(list(tmp_path.iterdir())) == len(files) - 1
 
 
@@ -522,10 +533,14 @@ def test_check_media_tells_what_is_in_a_clip(clips, capsys, tmp_path):
     assert report["rms_dbfs"] == pytest.approx(-13.47, abs=0.2)
     assert not report["silent_track"]
     assert (report["frames"], report["frames_with_face"]) == (40, 0)
+    assert [s.split(" (")[0] for s in report["used"]] == ["sound: stream 1"]
+    (line,) = report["left_out"]
+    assert line == "picture: stream 0 (h264, 64x48): no face was found in it"
     assert "RMS -13" in call(capsys, "check-media", clips / "both.mp4")[1]
     soundfile.write(tmp_path / "silent.wav", np.zeros(RATE), RATE)
     out = call(capsys, "check-media", tmp_path / "silent.wav")[1]
     assert "a silent track" in out and "none looked for" in out
+    assert "left out: sound: stream 0 (pcm_s16le, 16000 Hz, 1 channel)" in out
 
 
 def test_check_media_of_what_cannot_be_used(clips, capsys, tmp_path):

@@ -126,7 +126,7 @@ def test_networks_and_regression_are_scored_on_the_same_folds(
             ["--freeze_audio_encoder", "no"],
             "--freeze_audio_encoder: must be True or False, not no",
         ),
-        (["--folds", "8"], "--folds: .* actors in .* \\(7\\), not 8"),
+        (["--folds", "8"], "--folds: .* speakers in .* \\(7\\), not 8"),
         (["--folds", "1"], "--folds: must be 2 to"),
         (["--freeze_audio_encoder", "False"], "of a frozen encoder"),
     ],

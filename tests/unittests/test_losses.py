@@ -12,6 +12,7 @@ from vavl_sb.nnet.losses import (
     concordance,
     reconstruction_loss,
 )
+from vavl_sb.utils.errors import VAVLError
 from vavl_sb.utils.metrics import concordance as set_concordance
 
 
@@ -147,3 +148,20 @@ def test_classification_and_reconstruction_loss():
     )
     a, b = torch.tensor([[1.0, 3.0]]), torch.tensor([[0.0, 1.0]])
     assert reconstruction_loss(a, b).item() == pytest.approx((1 + 4) / 2)
+
+
+def test_class_weights_count_as_clips_would():
+    """A weight of 2 is as each of its clips standing there twice."""
+    logits = torch.randn(5, 3)
+    classes = torch.tensor([0, 2, 1, 2, 2])
+    twice = torch.tensor([0, 2, 1, 2, 2, 2, 2, 2])
+    rows = torch.tensor([0, 1, 2, 3, 4, 1, 3, 4])
+    weighted = classification_loss(logits, classes, [1.0, 1.0, 2.0])
+    expected = classification_loss(logits[rows], twice)
+    assert torch.allclose(weighted, expected)
+    certain = torch.eye(3)[classes]
+    again = classification_loss(logits, certain, [1.0, 1.0, 2.0])
+    assert torch.allclose(again, expected)
+    for wrong in ([1.0, 2.0], [1.0, 0.0, 1.0]):
+        with pytest.raises(VAVLError, match="must be 3 numbers above 0"):
+            classification_loss(logits, classes, wrong)

@@ -431,14 +431,27 @@ def broken_frames(path, bad, total=25):
     return path
 
 
-def test_a_fault_in_the_middle_is_told_behind_what_came_before(tmp_path):
-    path = broken_frames(tmp_path / "bad.mov", bad={12})
+def test_much_damage_in_the_middle_is_told_behind_what_is_good(tmp_path):
+    path = broken_frames(tmp_path / "bad.mov", bad={12, 13, 20})
+    words = r"fails at 0.48 s .*, 3 of 25 packets"
     count = 0
-    with pytest.raises(MediaError, match=r"its video fails at 0.48 s") as error:
+    with pytest.raises(MediaError, match=words) as error:
         for batch in decode(path, batch_frames=4):
             count += len(batch.times)
-    assert count == 12
+    assert count == 22
     assert str(path) in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("bad", [{12}, {6, 18}])
+def test_little_damage_in_the_middle_is_one_warning(tmp_path, caplog, bad):
+    path = broken_frames(tmp_path / "bad.mov", bad)
+    stream = decode(path)
+    levels = [frame[0, 0, 0] for batch in stream for frame in batch.frames]
+    assert levels == [9 * i for i in range(25) if i not in bad]
+    (line,) = stream.info.left_out
+    assert f"fails at {min(bad) / 25:.2f} s" in line
+    assert f"{len(bad)} of 25 packets" in line
+    assert [str(path) in m and line in m for m in caplog.messages] == [True]
 
 
 @pytest.mark.parametrize(
@@ -514,8 +527,40 @@ def test_damage_that_ffmpeg_mends_is_one_warning(tmp_path, caplog, capfd):
     assert len(found) == len(expected) == 10
     assert not np.array_equal(found, expected)
     (line,) = caplog.messages  # And none of the whole file.
-    assert line.startswith(f"{damaged}: damaged in places")
+    assert line.startswith(f"{damaged}: ") and "damaged in places" in line
     assert "\n" not in line and capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    "name, codec",
+    [("c.mp4", "libx264"), ("c.mkv", "ffv1"), ("c.avi", "mjpeg")]
+    + [("c.webp", "libwebp"), ("c.avif", "libsvtav1"), ("c.png", "png")],
+)
+def test_a_single_picture_is_no_clip_whatever_holds_it(tmp_path, name, codec):
+    if codec not in av.codecs_available:
+        pytest.skip(f"this FFmpeg has no {codec}")
+    path = tmp_path / name
+    write(path, grays([99], 64, 64), codecs=(codec, None))
+    for use in (probe, collect):
+        with pytest.raises(MediaError, match="a still picture"):
+            use(path)
+
+
+def test_pictures_that_move_are_clips_or_said_to_be_undecodable(tmp_path):
+    from PIL import Image, features
+
+    first, *rest = (Image.new("L", (64, 48), g) for g in (20, 120, 220))
+    path = tmp_path / "moving.webp"
+    first.save(path, save_all=True, append_images=rest, duration=100)
+    try:
+        assert len(collect(path)[2]) == 3
+    except MediaError as error:
+        assert "an animated WebP, which FFmpeg cannot decode" in error.text
+    if features.check("avif"):
+        path = tmp_path / "moving.avif"
+        first.save(path, save_all=True, append_images=rest, duration=100)
+        levels = [frame.mean() for frame in collect(path)[2]]
+        assert levels == pytest.approx([20, 120, 220], abs=6)
 
 
 def test_a_picture_is_no_clip_but_a_moving_gif_is(tmp_path):

@@ -124,10 +124,34 @@ def test_a_folder_without_a_manifest_is_refused(run):
     assert str(folder / "train.json") in run.refusal(ManifestError)
 
 
-def test_own_manifests_that_share_a_speaker_give_a_warning(run, caplog):
+def test_own_manifests_that_share_a_speaker_are_refused(run, caplog):
     path = run.folder / "run" / "test.json"
     write(path, {"v_test": entry("S_train")})
+    line = run.refusal(CorpusError)
+    assert "speaker S_train is in train and test" in line
+    assert "nothing of new speakers" in line and "allow_overlap" in line
     with caplog.at_level("WARNING"):
-        assert set(read_splits(**run.settings)["test"]) == {"v_test"}
+        splits = read_splits(**run.settings, allow_overlap=True)
+    assert set(splits["test"]) == {"v_test"}
     assert "speaker S_train is in train and test" in caplog.text
-    assert "nothing of new speakers" in caplog.text
+
+
+def test_manifests_that_no_recipe_made_train_too(run):
+    """With classes of their own, and paths below their own folder."""
+    folder = run.folder / "strangers"
+    clips = {
+        "s_1": entry("P1", "joyful"),
+        "s_2": entry("P2", "bored"),
+        "s_3": entry("P3", "angry"),
+    }
+    write(folder / "all.json", clips)
+    run.settings["also_train"] = str(folder / "all.json")
+    assert "'joyful'" in run.refusal(ManifestError)
+    names = {"joyful": "happy", "bored": None}
+    found = read_splits(**run.settings, label_map=names)["train"]
+    said = {clip: item["emotion"] for clip, item in found.items()}
+    assert said == {"v_train": "happy", "s_1": "happy", "s_3": "angry"}
+    assert found["s_1"]["wav"] == f"{folder}/a.wav"
+    # A map to what this run does not have.
+    run.settings["label_map"] = {"joyful": "glad", "bored": None}
+    assert "'glad'" in run.refusal(ManifestError)

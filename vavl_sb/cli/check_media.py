@@ -59,8 +59,9 @@ def _lines(report):
         if stream.get("sample_rate"):
             words.append(f"{stream['sample_rate']} Hz")
             words.append(f"{stream['channels']} channels")
-        note = "" if stream["used"] else " (not used)"
-        lines.append(f"  stream: {', '.join(words)}{note}")
+        lines.append(f"  stream: {', '.join(words)}")
+    lines += [f"  used: {text}" for text in report["used"]]
+    lines += [f"  left out: {text}" for text in report["left_out"]]
     lines.append(f"  loudness: {_loudness(report)}")
     faces = report["frames_with_face"]
     if faces is None:

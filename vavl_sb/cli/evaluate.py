@@ -76,6 +76,8 @@ def run(options: argparse.Namespace) -> int:
     model = load_model(options)
     task, labels = model.hparams.task, list(model.hparams.labels)
     clips = read_clips(options.manifest, task, labels, options.data_root)
+    speakers = {entry["spk_id"] for entry in clips.values()}
+    known = set((model.about or {}).get("train_speakers") or ())
     # So is a folder that cannot be written.
     probe = Path(options.output) / f".{os.getpid()}.probe"
     write_atomically(probe, b"")
@@ -91,6 +93,7 @@ def run(options: argparse.Namespace) -> int:
         "labels": labels,
         "title": f"{model.title}; tested on {Path(options.manifest).name}",
         "target": read_target(Path(options.manifest).parent)["target"],
+        "speakers_in_training": sorted(speakers & known),
         **test.summary(),
     }
     lines = write_report(options.output, result, test.clean)

@@ -115,7 +115,8 @@ def _predict_all(model, clips, options, results):
             path = clip if options.clips else None
             results.append({"file": clip, **_predict(model, path, options)})
         except VAVLError as error:
-            results.append({"file": clip, "error": error.text})
+            nothing = {"used": [], "left_out": []}
+            results.append({"file": clip, "error": error.text, **nothing})
             with tqdm.external_write_mode():
                 say_error(error)
             continue

@@ -124,18 +124,16 @@ def run(options: argparse.Namespace) -> int:
         run_protocol,
     )
 
-    perform, name = run_protocol, options.command
-    if name == "ablate":
-        perform, name = run_ablation, "ablation"
-    plan = asked = read_plan(options, name)
-    if name == "benchmark":
-        perform = run_benchmark
-        asked = read_benchmark(
-            *(plan, options.fusion, options.withhold, options.lrs),
-            options.score,
-        )
+    name = "ablation" if options.command == "ablate" else options.command
+    plan = read_plan(options, name)
     try:
-        content, lines = perform(asked, say)
+        if name == "benchmark":
+            lists = (options.fusion, options.withhold, options.lrs)
+            asked = read_benchmark(plan, *lists, options.score)
+            content, lines = run_benchmark(asked, say)
+        else:
+            perform = run_ablation if name == "ablation" else run_protocol
+            content, lines = perform(plan, say)
     except KeyboardInterrupt as stop:
         say_error("interrupted; the same command resumes it")
         return exit_status(stop)

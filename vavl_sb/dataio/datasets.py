@@ -4,6 +4,7 @@ A clip that lacks a modality has no frames of it, which is relative length 0 in
 a batch.
 """
 
+import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from speechbrain.utils.data_utils import batch_pad_right
 from vavl_sb.dataio.manifest import (
     SPLITS,
     check_disjoint,
+    check_entries,
     read_manifest,
     refuse_overlap,
 )
@@ -86,6 +88,8 @@ def read_splits(
     task: str,
     labels: Sequence[str],
     also_train: str | Sequence[str] | None = (),
+    label_map: dict[str, str | None] | None = None,
+    allow_overlap: bool = False,
 ) -> dict[str, dict]:
     """Reads the manifests of a run, and the training clips of other corpora.
 
@@ -100,8 +104,13 @@ def read_splits(
     labels : list
         Names of classes or attributes.
     also_train : str or list of str
-        A folder with the manifests of another corpus, or several, whose
-        train.json is added to the training clips.
+        A manifest of another corpus, or a folder with its train.json, or
+        several, whose clips are added to the training clips. Where no recipe
+        has written it, ``{data_root}`` stands for the manifest's folder.
+    label_map : dict
+        Classes of other corpora to this run's; None leaves the clips out.
+    allow_overlap : bool
+        Whether manifests of the user's own may share a speaker.
 
     Returns
     -------
@@ -114,9 +123,7 @@ def read_splits(
         In one line: a manifest cannot be used, its labels are not those of
         this run, or an id stands in two corpora.
     CorpusError
-        A speaker of another corpus is in this run's valid or test. (Manifests
-        of the user's own that share a speaker give a warning: a prepare
-        script never writes such.)
+        A speaker is in two of train, valid and test.
     """
     splits = {
         split: read_entries(manifests[split], data_folder, task, labels)
@@ -127,22 +134,26 @@ def read_splits(
     except CorpusError as error:
         # No prepare script makes these; whoever does may want to see whether
         # a few clips can be learned by heart.
+        if not allow_overlap:
+            raise CorpusError(
+                f"{error.text}: scores would say nothing of new speakers; "
+                "divide the clips anew, or set allow_overlap to True"
+            ) from None
         logger.warning("%s: the scores say nothing of new speakers", error)
-    for folder in other_corpora(also_train):
-        path = os.path.join(folder, "train.json")
-        more = read_entries(path, recorded_folder(folder), task, labels)
+    for path in other_corpora(also_train):
+        more = _read_other(path, task, labels, label_map or {})
         _refuse_shared(path, more, splits)
         splits["train"] = {**splits["train"], **more}
     return splits
 
 
 def other_corpora(also_train: str | Sequence[str] | None) -> list[str]:
-    """The folders of other corpora to train on.
+    """The manifests of other corpora to train on.
 
     Arguments
     ---------
     also_train : str, list or None
-        As in the YAML: one folder, several, or none.
+        As in the YAML: one manifest or folder, several, or none.
 
     Returns
     -------
@@ -150,12 +161,38 @@ def other_corpora(also_train: str | Sequence[str] | None) -> list[str]:
 
     Example
     -------
-    >>> other_corpora("results/a"), other_corpora(None)
-    (['results/a'], [])
+    >>> other_corpora("results/a"), other_corpora(["b/all.json"])
+    (['results/a/train.json'], ['b/all.json'])
     """
-    if isinstance(also_train, str) and also_train:
-        return [also_train]
-    return list(also_train or [])
+    paths = [also_train] if isinstance(also_train, str) else also_train or []
+    return [
+        path
+        if str(path).endswith(".json")
+        else os.path.join(path, "train.json")
+        for path in paths
+        if path
+    ]
+
+
+def _read_other(path, task, labels, label_map):
+    """Clips of another corpus, with this run's classes."""
+    folder = os.path.dirname(path) or "."
+    with contextlib.suppress(ManifestError):
+        folder = recorded_folder(folder)
+    if task != "classification" or not label_map:
+        return read_entries(path, folder, task, labels)
+    entries = read_manifest(path, data_root=folder)
+    for entry in entries.values():
+        if "emotion" in entry:
+            given = str(entry["emotion"])
+            entry["emotion"] = label_map.get(given, given)
+    entries = {
+        clip: entry
+        for clip, entry in entries.items()
+        if entry.get("emotion", "") is not None
+    }
+    check_entries(entries, path, labels)
+    return entries
 
 
 def _refuse_shared(path, more, splits):

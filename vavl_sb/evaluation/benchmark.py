@@ -145,7 +145,9 @@ def inner_partition(plan: Plan) -> dict:
     return {"train": order[tested:], "valid": valid, "test": order[:tested]}
 
 
-def run_benchmark(benchmark: Benchmark, say: Callable = say) -> tuple:
+def run_benchmark(
+    benchmark: Benchmark, say: Callable = say
+) -> tuple[dict, list]:
     """Chooses learning rates, runs what has not finished, and writes the tables.
 
     Returns
@@ -264,6 +266,7 @@ def _choose_lrs(benchmark, say):
     for model, part in about.items():
         if part["lr_scores"] and model not in errors:
             part["lr"] = max(part["lr_scores"], key=part["lr_scores"].get)
+            say(f"{model}: lr {part['lr']}")
     return about, errors
 
 

@@ -347,6 +347,7 @@ def report_lines(result: dict) -> list:
         f"{counts['used']} of {counts['in_manifest']} clips used, "
         f"{counts['with_both']} of them with sound and a face; "
         f"{len(counts['failed'])} files or parts of clips failed",
+        *_seen(result.get("speakers_in_training") or []),
         "",
         "As they are",
         *score_table(metrics),
@@ -356,6 +357,18 @@ def report_lines(result: dict) -> list:
     for name, reason in result["skipped"].items():
         lines += ["", f"{name}: skipped, {reason}"]
     return lines
+
+
+def _seen(speakers):
+    """A line where the model was trained on speakers that it is scored on."""
+    if not speakers:
+        return []
+    more = ", ..." if len(speakers) > 3 else ""
+    return [
+        f"The model was trained on {len(speakers)} of their speakers "
+        f"({', '.join(speakers[:3])}{more}): these scores say nothing of new "
+        "ones"
+    ]
 
 
 def _condition_table(condition, task):

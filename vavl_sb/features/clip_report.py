@@ -1,11 +1,13 @@
 """What there is in a media file for a model to work on."""
 
 import math
+from functools import partial
 
 import numpy as np
 
 from vavl_sb.faces.tracker import CropBatch, FaceTracker
-from vavl_sb.media.demuxing import choose_streams, open_media
+from vavl_sb.features.extractor import picture_with_face
+from vavl_sb.media.demuxing import open_media
 from vavl_sb.media.reader import SILENCE_RANGE, decode, probe
 from vavl_sb.utils.errors import EncoderError, MediaError
 
@@ -23,8 +25,8 @@ def report_clip(path: str, frame_rate: float = 10.0) -> dict:
     Returns
     -------
     dict
-        ``file``, ``duration`` (s), ``streams`` (a dict each, ``used`` tells
-        which ones a model gets), ``rms_dbfs`` (of the mono mix; a full-scale
+        ``file``, ``duration`` (s), ``streams`` (a dict each), ``used``
+        and ``left_out`` of what a model gets (one line each), ``rms_dbfs`` (of the mono mix; a full-scale
         square wave is 0; None without a sample other than 0),
         ``silent_track`` (digital silence, which is no sound), ``frames`` (that
         were looked at), ``frames_with_face`` (None where no face could be
@@ -40,6 +42,8 @@ def report_clip(path: str, frame_rate: float = 10.0) -> dict:
         "file": path,
         "duration": info.duration,
         "streams": _streams(path),
+        "used": [],
+        "left_out": [],
         "rms_dbfs": None,
         "silent_track": None,
         "frames": 0,
@@ -47,14 +51,28 @@ def report_clip(path: str, frame_rate: float = 10.0) -> dict:
         "faults": [],
     }
     # One after the other: a fault in one must not hide the other.
-    for has, measure in (
-        (info.has_audio, _loudness),
-        (info.has_video, _faces),
-    ):
+    tracker = FaceTracker()
+    for kind, measure in (("audio", _loudness), ("video", _faces)):
+        if not getattr(info, f"has_{kind}"):
+            continue
+        stream = decode(
+            path,
+            frame_rate=frame_rate,
+            audio=kind == "audio",
+            video=kind == "video",
+            choose_picture=partial(picture_with_face, tracker),
+        )
         try:
-            report |= measure(path, frame_rate) if has else {}
+            report |= measure(stream, tracker)
         except (MediaError, EncoderError) as error:
             report["faults"].append(error.text)
+            stream.info.leave_out(kind, "see its fault")
+        if kind == "audio" and report["silent_track"]:
+            stream.info.leave_out(kind, "silent")
+        if kind == "video" and report["frames_with_face"] == 0:
+            stream.info.leave_out(kind, "no face was found in it")
+        report["used"] += stream.info.used.values()
+        report["left_out"] += stream.info.left_out
     return report
 
 
@@ -62,13 +80,11 @@ def _streams(path):
     """All streams of a file, in plain words and numbers."""
     found = []
     with open_media(path) as (container, _):
-        used = {s.index for s in choose_streams(container) if s is not None}
         for stream in container.streams:
             codec = stream.codec_context
             entry = {
                 "kind": stream.type,
                 "codec": codec.name if codec is not None else None,
-                "used": stream.index in used,
             }
             if codec is not None and stream.type == "video":
                 rate = stream.average_rate
@@ -81,11 +97,11 @@ def _streams(path):
     return found
 
 
-def _loudness(path, frame_rate):
+def _loudness(stream, tracker):
     """Level of the sound, chunk by chunk."""
-    del frame_rate
+    del tracker
     energy, count, low, high = 0.0, 0, math.inf, -math.inf
-    for chunk in decode(path, video=False):
+    for chunk in stream:
         samples = chunk.samples.astype(np.float64)
         energy += float(np.square(samples).sum())
         count += len(samples)
@@ -96,16 +112,16 @@ def _loudness(path, frame_rate):
     }
 
 
-def _faces(path, frame_rate):
+def _faces(stream, tracker):
     """Frames, and those of them that show a face."""
     frames = faces = 0
 
     def batches():
         nonlocal frames
-        for batch in decode(path, frame_rate=frame_rate, audio=False):
+        for batch in stream:
             frames += len(batch.times)
             yield batch
 
-    for item in FaceTracker().track(batches()):
+    for item in tracker.track(batches()):
         faces += len(item.times) if isinstance(item, CropBatch) else 0
     return {"frames": frames, "frames_with_face": faces}

@@ -12,6 +12,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from vavl_sb.media.reader import (
     SAMPLE_RATE,
     AudioChunk,
     decode,
+    decode_stream,
     is_silent,
     refuse_endless,
 )
@@ -36,7 +38,7 @@ from vavl_sb.utils.logger import get_logger
 logger = get_logger(__name__)
 
 # Raised when this file changes what features a clip gives.
-PATH_VERSION = 1
+PATH_VERSION = 2
 
 # A clip of so many seconds at most is one chunk, as in training, where only
 # the rarest clip is longer.
@@ -45,6 +47,10 @@ WHOLE = 30.0
 # A longer clip is cut into chunks of so many seconds, about as long as the
 # longest clips of the corpora: benchmarks/README.md has the memory.
 CHUNK = 6.0
+
+# Where a file has several pictures, so many of each are searched for a face,
+# one a second.
+SEARCHED = 30
 
 
 @dataclass
@@ -441,6 +447,7 @@ class FeatureExtractor:
         watch: Stopwatch | None = None,
         on_crops: Callable | None = None,
         given: ClipFeatures | None = None,
+        infos: dict | None = None,
     ) -> Iterator[Chunk]:
         """Features of a clip of any length: of the whole, or chunk by chunk.
 
@@ -460,6 +467,8 @@ class FeatureExtractor:
             Gets (crops, times) of each FaceChunk.
         given : ClipFeatures
             Features that others computed, for whole the clip.
+        infos : dict
+            Gets each file's :class:`vavl_sb.media.reader.MediaInfo` by path.
 
         Yields
         ------
@@ -469,7 +478,9 @@ class FeatureExtractor:
         """
         watch = watch or Stopwatch()
         given = given or ClipFeatures()
-        infos, streams = self._open(wav, video, watch)
+        found, streams = self._open(wav, video, watch)
+        infos = {} if infos is None else infos
+        infos.update(found)
         parts = _Parts(infos.get(wav), infos.get(video))
         for item in _side_by_side(streams):
             if isinstance(item, FaceChunk) and on_crops is not None:
@@ -506,6 +517,7 @@ class FeatureExtractor:
                 audio=path == wav,
                 video=path == video,
                 batch_frames=self.batch_frames,
+                choose_picture=partial(picture_with_face, self.face_tracker),
             )
             infos[path] = stream.info
             streams.append(self._find_faces(stream, path, path == video, watch))
@@ -710,6 +722,40 @@ def _side_by_side(streams):
         elif isinstance(item, CropsUntil):
             reached[id(stream)] = item.time
         yield item
+
+
+def picture_with_face(
+    tracker: FaceTracker, path: str, numbers: list[int]
+) -> int:
+    """The picture, of several in a file, that shows a face most often.
+
+    Arguments
+    ---------
+    tracker : vavl_sb.faces.tracker.FaceTracker
+        Whose detector looks; without one, it is the first picture.
+    path : str
+        The file.
+    numbers : list of int
+        Of its streams, the one to prefer first.
+
+    Returns
+    -------
+    int
+    """
+    if tracker.detector is None:
+        return numbers[0]
+
+    def count(number):
+        faces = searched = 0
+        with contextlib.suppress(MediaError):  # Of one that is used, it counts.
+            for batch in decode_stream(path, number, frame_rate=1.0):
+                faces += sum(map(bool, tracker.detector.detect(batch.frames)))
+                searched += len(batch.frames)
+                if searched >= SEARCHED:
+                    break
+        return faces
+
+    return max(numbers, key=count)
 
 
 def _given(features):

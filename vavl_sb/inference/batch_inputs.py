@@ -1,6 +1,7 @@
 """Clips that are tensors already, made ready for a feature extractor."""
 
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from vavl_sb.utils.errors import MediaError, VAVLError
 MOST_AMPLITUDE = 8.0
 
 # Anything of the batch's or row's shape that can be made a tensor.
-Values = torch.Tensor | np.ndarray | Sequence
+Values: TypeAlias = torch.Tensor | np.ndarray | Sequence
 
 
 def to_tensor(values: Values, name: str) -> torch.Tensor:
@@ -39,7 +40,7 @@ def to_tensor(values: Values, name: str) -> torch.Tensor:
     [[0.0, 0.0], [1.0, 1.0]]
     """
     try:
-        if torch.is_tensor(values):
+        if isinstance(values, torch.Tensor):
             return values.detach().cpu()
         if isinstance(values, list | tuple) and not np.isscalar(values[0]):
             return torch.stack([to_tensor(row, name) for row in values])
@@ -256,23 +257,27 @@ def prepare_frames(
     >>> prepare_frames(frames, 30.0, wanted_rate=10.0, size=24).shape
     torch.Size([10, 3, 24, 24])
     """
-    frames = _bytes(to_tensor(frames, "frames")).numpy()
-    if frames.ndim == 4 and frames.shape[1] == 3 and frames.shape[3] != 3:
-        frames = frames.transpose(0, 2, 3, 1)
-    if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != np.uint8:
+    pictures: np.ndarray = _bytes(to_tensor(frames, "frames")).numpy()
+    if pictures.ndim == 4 and pictures.shape[1] == 3 and pictures.shape[3] != 3:
+        pictures = pictures.transpose(0, 2, 3, 1)
+    if (
+        pictures.ndim != 4
+        or pictures.shape[3] != 3
+        or pictures.dtype != np.uint8
+    ):
         raise VAVLError(
             "frames: must be uint8 of shape (N, H, W, 3) or (N, 3, H, W), not "
-            f"{frames.dtype} {frames.shape}"
+            f"{pictures.dtype} {pictures.shape}"
         )
-    if frames.size == 0:
+    if pictures.size == 0:
         raise MediaError("frames: there is no picture in it")
     if frame_rate is not None:
         if not frame_rate > 0:
             raise VAVLError(f"frame_rate: must be above 0, not {frame_rate}")
         picker = RatePicker(wanted_rate)
-        kept = [n for n in range(len(frames)) if picker.pick(n / frame_rate)]
-        frames = frames[kept]
-    return torch.stack([centre_square(frame, size)[0] for frame in frames])
+        kept = [n for n in range(len(pictures)) if picker.pick(n / frame_rate)]
+        pictures = pictures[kept]
+    return torch.stack([centre_square(frame, size)[0] for frame in pictures])
 
 
 def encode_tensors(

@@ -29,6 +29,7 @@ from vavl_sb.inference.prediction import (
     Analysis,
     Emotion,
     TimedEmotion,
+    account,
     check_modality,
     mean_outputs,
     select_head,
@@ -327,10 +328,15 @@ class EmotionRecognizer(Pretrained):
         if modality == "auto":
             needed = set(MODALITIES) if not has else set()
         for name in MODALITIES:
-            lacks = name in needed - has
+            # Of what no head reads, an export leaves the encoder out.
+            lacks = name in needed - has and self._reads(name)
             if lacks and self.hparams.feature_extractor.takes_features(name):
                 return needs_features(name)
         return why_no_head(modality, has, self.trained_heads)
+
+    def _reads(self, modality):
+        """Whether a trained head reads a modality."""
+        return bool({modality, "audiovisual"} & {*self.trained_heads})
 
     def _one_pass(self, wav, video, given, modality, window, hop, crops):
         """(Analysis, what the clip has); no emotion where no head has one."""
@@ -341,7 +347,10 @@ class EmotionRecognizer(Pretrained):
             windows = SlidingWindows(window, hop, extractor, watch)
         parts, timeline, has, duration = [], [], set(), 0.0
         on_crops = sample.add if sample else None
-        for chunk in extractor.chunks(wav, video, watch, on_crops, given):
+        infos: dict = {}
+        for chunk in extractor.chunks(
+            wav, video, watch, on_crops, given, infos
+        ):
             has |= _modalities(chunk.features)
             with watch("heads"):
                 outputs = self.outputs(chunk.features)
@@ -352,8 +361,15 @@ class EmotionRecognizer(Pretrained):
                 emotion = self._to_emotion([part], modality)
                 timeline.append(TimedEmotion(start, end, emotion))
             duration = chunk.end
+        emotion = self._to_emotion(parts, modality)
+        if emotion is not None:
+            names = [
+                n for n, frames in vars(given).items() if frames is not None
+            ]
+            found = account(infos, names, emotion.modality, has)
+            emotion.used, emotion.left_out = found
         return Analysis(
-            emotion=self._to_emotion(parts, modality),
+            emotion=emotion,
             duration=duration,
             timeline=timeline,
             crops=sample.chosen() if sample else [],
@@ -380,7 +396,9 @@ class EmotionRecognizer(Pretrained):
             "%s: answering without its %s (%s)",
             *(video or wav, WORDS[lost], why),
         )
-        return next(iter(good.values()))
+        ((found, has),) = good.values()
+        found.emotion.left_out.append(f"{WORDS[lost]}: {why.text}")
+        return found, has
 
     def _to_emotion(self, parts, modality):
         """The Emotion of (seconds, outputs) of chunks, or None."""
@@ -430,18 +448,20 @@ class EmotionRecognizer(Pretrained):
         given = {"audio": wavs, "visual": crops}
         self._refuse_batch(modality, {m for m in given if given[m] is not None})
         found: list[Emotion | None] = []
-        for number, row in enumerate(rows):
+        for number, (samples, faces) in enumerate(rows):
             name = f"clip {number} of the batch"
             try:
-                found.append(self._predict_tensors(*row, modality, name))
+                emotion = self._predict_tensors(samples, faces, modality, name)
+                found.append(emotion)
             except MediaError as reason:
                 found.append(_no_answer(reason))
         return found
 
     def _refuse_batch(self, modality, given):
         """Refuses to predict where no clip can have an answer."""
+        takes_features = self.hparams.feature_extractor.takes_features
         for name in given:
-            if self.hparams.feature_extractor.takes_features(name):
+            if takes_features(name) and self._reads(name):
                 raise MediaError(f"predict_batch: {needs_features(name)}")
         heads = [h for h in self.trained_heads if h in given]
         if given == {*MODALITIES}:
@@ -592,6 +612,7 @@ class EmotionRecognizer(Pretrained):
         to_corpus = AttributeScale(limits).to_corpus
         return {head: to_corpus(values) for head, values in found.items()}
 
+    @undisturbed
     def embed_file(self, path: str | Path) -> dict[str, np.ndarray]:
         """The network's representation of a clip, by modality.
 

@@ -7,9 +7,16 @@ import numpy as np
 import torch
 
 from vavl_sb.lobes.vavl import HEADS, MODALITIES
+from vavl_sb.media.reader import MediaInfo
 from vavl_sb.utils.errors import VAVLError
 
 WORDS = {"audio": "sound", "visual": "face"}
+
+# How the modalities are called in a file, and why they may be none there.
+STREAMS = {
+    "audio": ("audio", "silent"),
+    "visual": ("video", "no face was found in it"),
+}
 
 
 @dataclass
@@ -28,6 +35,9 @@ class Emotion:
         Attribute to value, in the corpus's own scale; None for classes.
     per_modality : dict
         The same, from each head that the clip allows.
+    used, left_out : list of str
+        Of a file: what the prediction was made from and what it was not made
+        from, a line each; None for a window and for what is no file.
     """
 
     modality: str
@@ -35,6 +45,8 @@ class Emotion:
     probabilities: dict | None = None
     attributes: dict | None = None
     per_modality: dict | None = None
+    used: list[str] | None = field(default=None, compare=False)
+    left_out: list[str] | None = field(default=None, compare=False)
 
     def as_dict(self) -> dict:
         """The fields that are not None, as plain Python."""
@@ -177,6 +189,49 @@ def to_prediction(
         else:
             named[name] = {"attributes": dict(zip(labels, values.tolist()))}
     return Emotion(head, **named[head], per_modality=named)
+
+
+def account(
+    infos: dict[str, MediaInfo], given: list[str], head: str, has: set[str]
+) -> tuple[list[str], list[str]]:
+    """What a prediction was made from, and what it was not made from.
+
+    Arguments
+    ---------
+    infos : dict
+        Of each file that was read, by path.
+    given : list of str
+        Modalities of which features were given.
+    head : str
+        The head that predicted.
+    has : set of str
+        What the clip has of "audio" and "visual".
+
+    Returns
+    -------
+    used, left_out : list of str
+
+    Example
+    -------
+    >>> info = MediaInfo(used={"audio": "sound", "video": "picture"})
+    >>> account({"c.mp4": info}, [], "audio", {"audio"})
+    (['sound'], ['picture: no face was found in it'])
+    """
+    taken = MODALITIES if head == "audiovisual" else (head,)
+    used = [f"{name} features" for name in given if name in taken]
+    left_out = [f"{name} features" for name in given if name not in taken]
+    for path, info in infos.items():
+        left_out += info.left_out
+        for name, (kind, lack) in STREAMS.items():
+            stream = info.used.get(kind)
+            if stream is not None and name in taken:
+                used.append(stream)
+            elif stream is not None:
+                why = f"the {head} head predicted" if name in has else lack
+                left_out.append(f"{stream}: {why}")
+            elif getattr(info, f"has_{kind}"):
+                left_out.append(f"{kind} of {path}: not read")
+    return used, left_out
 
 
 def why_no_head(modality: str, has: set[str], trained: tuple) -> str:

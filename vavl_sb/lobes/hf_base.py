@@ -17,7 +17,12 @@ from vavl_sb.lobes.hf_config import read_config
 from vavl_sb.utils.errors import EncoderError, first_line
 from vavl_sb.utils.files import write_json
 from vavl_sb.utils.logger import get_logger
-from vavl_sb.utils.weights import check_finite, load_tensors, save_tensors
+from vavl_sb.utils.weights import (
+    check_finite,
+    halved,
+    load_tensors,
+    save_tensors,
+)
 
 logger = get_logger(__name__)
 
@@ -265,4 +270,5 @@ class StrictLobe:
         layers = getattr(self.config, self.layers_key)
         write_json(path, {**written, "vavl_sb": {"num_layers": layers}})
         self.feature_extractor.save_pretrained(folder)
-        save_tensors(state, Path(folder, "model.safetensors"), {"format": "pt"})
+        path = Path(folder, "model.safetensors")
+        save_tensors(halved(state), path, {"format": "pt"})

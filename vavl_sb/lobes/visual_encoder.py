@@ -13,7 +13,7 @@ from vavl_sb.lobes.feature_encoder import FeatureEncoder
 from vavl_sb.lobes.fold_batchnorm import fold_batch_norms
 from vavl_sb.utils.errors import EncoderError, first_line
 from vavl_sb.utils.logger import get_logger
-from vavl_sb.utils.weights import check_fit, load_tensors, save_tensors
+from vavl_sb.utils.weights import check_fit, halved, load_tensors, save_tensors
 
 logger = get_logger(__name__)
 
@@ -308,7 +308,7 @@ class VisualEncoder(FeatureEncoder):
         if self.is_fixed:
             return {}
         path = Path(folder) / FILE_NAME
-        state = self.backbone.state_dict()
+        state = halved(self.backbone.state_dict())
         save_tensors(state, path, {"format": "pt", "model": MODEL})
         return {"weights": path}
 

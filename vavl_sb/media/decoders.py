@@ -4,6 +4,7 @@ The two halves of :func:`vavl_sb.media.reader.decode`: each reader turns the
 packets of its stream into what is yielded, and keeps no more than one batch.
 """
 
+import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,12 +20,9 @@ from vavl_sb.media.demuxing import (
     reason,
 )
 from vavl_sb.utils.errors import MediaError
-from vavl_sb.utils.logger import get_logger
 
 if TYPE_CHECKING:
     import av
-
-logger = get_logger(__name__)
 
 MAX_BATCH_BYTES = 128 * 2**20
 
@@ -44,9 +42,27 @@ SAMPLE_RATES = (1000, 768_000)
 # packets; a step ahead of more than this is a gap.
 GAP = 0.1
 
-# Sound or picture that may be lost at the very end of a stream: a tag behind
-# the last packet, or a last packet that is cut off.
+# How much damage is too much: the share of a stream's packets that cannot be
+# decoded above which a file is refused. Less gives a warning, and one packet
+# is never too much.
+MAX_DAMAGE = 0.1
+
+# Seconds of the very end of a stream that are no damage where they cannot be
+# decoded: a tag behind the last packet, or a last packet that is cut off.
 LOSS_AT_END = 0.2
+
+# Transfer characteristics of HDR, by their number in ITU-T H.273.
+HDR = {16: "PQ", 18: "HLG"}
+
+# Linear RGB of BT.2020 to that of BT.709 (ITU-R BT.2087).
+TO_BT709 = np.array(
+    [
+        [1.6605, -0.5876, -0.0728],
+        [-0.1246, 1.1329, -0.0083],
+        [-0.0182, -0.1006, 1.1187],
+    ],
+    np.float32,
+)
 
 # For so many seconds a stream that was cut out of a longer one may refer to
 # pictures that it does not have.
@@ -140,10 +156,13 @@ class _StreamReader:
         self.begin = None  # time of the first good frame, seconds
         self.clock = None  # where the last good frame ends, seconds
         self.demuxed = None  # time of the last packet, seconds
-        self.fault = None  # the MediaFault of the first undecodable packet
-        self.fault_time = math.inf
+        self.packets = 0
+        self.bad = 0  # packets that cannot be decoded, before the last good one
+        self.bad_behind = 0  # such packets since then
+        self.fault = ""  # where the first of them is, and why
         self.said = []  # by FFmpeg, since the last good frame
         self.mended = []  # what it said, where good frames came behind it
+        self.left_out = []  # one line for each thing that is not as it was
         if stream.codec_context is None:
             raise MediaError(
                 f"{path}: no decoder for its {self.kind}; convert the clip "
@@ -155,12 +174,12 @@ class _StreamReader:
     def decode(self, packet):
         """Yields (frame, time) for each good frame that a packet completes.
 
-        Raises a MediaFault at a good frame behind an undecodable packet.
-        Packets before the first good frame do not count: a stream that was cut
-        out of a longer one starts with such. What FFmpeg says of damage counts
-        where good frames come behind it: what stands behind the end, such as a
-        tag, is no damage.
+        Undecodable packets before the first good frame do not count: a stream
+        that was cut out of a longer one starts with such. What FFmpeg says of
+        damage counts where good frames come behind it: what stands behind the
+        end, such as a tag, is no damage.
         """
+        self.packets += packet.size > 0
         if packet.pts is not None:
             self.demuxed = float(packet.pts * packet.time_base) - self.origin
         decoded = []
@@ -176,8 +195,7 @@ class _StreamReader:
                 continue
             time = self._time(frame)
             self._check(frame)
-            if time >= self.fault_time:
-                raise self.fault
+            self.bad, self.bad_behind = self.bad + self.bad_behind, 0
             self.begin = time if self.begin is None else self.begin
             if time - self.begin > LEAD:
                 self.mended += self.said
@@ -187,24 +205,41 @@ class _StreamReader:
         self.said += lines
 
     def fault_at_end(self):
-        """The MediaFault to tell of once all packets are read, or None."""
+        """The MediaFault to tell of once all packets are read, or None.
+
+        What is no fault is added to ``left_out``.
+        """
         if self.demuxed is None:
             return None
         if self.clock is None:
             return MediaFault(
                 f"nothing of its {self.kind} can be decoded{self.hint}"
             )
-        return self.fault if self.demuxed - self.clock > LOSS_AT_END else None
+        if self.demuxed - self.clock > LOSS_AT_END:
+            self.bad += self.bad_behind
+        if self.bad:
+            text = f"{self.fault}, {self.bad} of {self.packets} packets in all"
+            if self.bad > max(1, MAX_DAMAGE * self.packets):
+                return MediaFault(text)
+            self.left_out.append(text)
+        elif self.mended:
+            self.left_out.append(
+                f"its {self.kind} is damaged in places, which FFmpeg has "
+                f"mended as it could ({len(self.mended)} messages, first: "
+                f"{self.mended[0][:100]})"
+            )
+        return None
 
     def _pay(self, count):
         """Raises a MediaFault where decoding costs more than allowed."""
 
     def _note(self, why):
-        if self.fault is None and self.clock is not None:
-            self.fault_time = self.clock
-            self.fault = MediaFault(
-                f"decoding its {self.kind} fails at {self.clock:.2f} s ({why})"
-            )
+        if self.clock is None:
+            return
+        self.bad_behind += 1
+        self.fault = self.fault or (
+            f"decoding its {self.kind} fails at {self.clock:.2f} s ({why})"
+        )
 
     def _time(self, frame):
         """Time of a frame; where it has none, it follows the last one."""
@@ -220,7 +255,8 @@ class AudioReader(_StreamReader):
 
     Each channel is resampled as float, and the mean of the channels taken
     after that: swresample's own downmix of float stereo to mono is 3 dB
-    louder, and knows only common layouts.
+    louder, and knows only common layouts. Where channels cancel each other,
+    the loudest is taken: see :meth:`_mix`.
 
     Arguments
     ---------
@@ -248,6 +284,8 @@ class AudioReader(_StreamReader):
         self.form: tuple | None = None
         self.resampler = None
         self.parts, self.kept, self.start = [], 0, 0.0
+        self.channel: int | None = None  # the loudest, where they cancel
+        self.cancelled = 0.0  # seconds of which only that one is used
 
     def read(self, packet: "av.Packet") -> Iterator[AudioChunk]:
         """Yields an AudioChunk for each full second; the empty packet ends."""
@@ -257,9 +295,8 @@ class AudioReader(_StreamReader):
             gap = 0.0 if expected is None else time - expected
             if form != self.form or gap > GAP:
                 if gap > GAP:
-                    logger.warning(
-                        "%s: %.2f s of sound are missing at %.2f s",
-                        *(self.path, gap, expected),
+                    self.left_out.append(
+                        f"{gap:.2f} s of sound are missing at {expected:.2f} s"
                     )
                 yield from self.flush()
                 self.form, self.start = form, time
@@ -281,6 +318,7 @@ class AudioReader(_StreamReader):
             self._keep(held)
         while self.kept:
             yield self._take(min(self.kept, self.sample_rate))
+        self.parts = []  # What comes next may have other channels.
 
     def _length(self, frame):
         return frame.samples / frame.sample_rate
@@ -306,21 +344,50 @@ class AudioReader(_StreamReader):
         for frame in frames:
             if frame is None:
                 continue
-            samples = frame.to_ndarray().mean(axis=0, dtype=np.float32)
+            samples = frame.to_ndarray()
             if not np.isfinite(samples).all():
                 at = self.start + self.kept / self.sample_rate
                 raise MediaFault(f"its audio is not a number at {at:.2f} s")
-            # Lossy codecs overshoot full scale.
-            self.parts.append(samples.clip(-1.0, 1.0))
-            self.kept += len(samples)
+            self.parts.append(samples)
+            self.kept += samples.shape[1]
 
     def _take(self, count):
-        samples = np.concatenate(self.parts)
-        chunk = AudioChunk(samples[:count], self.start)
-        self.parts = [samples[count:]]
+        samples = np.concatenate(self.parts, axis=1)
+        chunk = AudioChunk(self._mix(samples[:, :count]), self.start)
+        self.parts = [samples[:, count:]]
         self.kept -= count
         self.start += count / self.sample_rate
         return chunk
+
+    def _mix(self, channels):
+        """Mono (n,) of some sound (channels, n): the mean of the channels.
+
+        Or one channel, where they cancel each other: where the mean has less
+        than half of the power that it would have if they had nothing in
+        common. Of two channels, it then is 6 dB below them.
+        """
+        mean = channels.mean(axis=0, dtype=np.float32)
+        powers = np.square(channels, dtype=np.float64).sum(axis=1)
+        power = np.square(mean, dtype=np.float64).sum() * len(channels) ** 2
+        if power < powers.sum() / 2:
+            # Two that are about as loud do not take turns.
+            if self.channel is None or (
+                powers[self.channel] < powers.max() / 2
+            ):
+                self.channel = int(powers.argmax())
+            mean = channels[self.channel]
+            self.cancelled += len(mean) / self.sample_rate
+        # Lossy codecs overshoot full scale.
+        return mean.clip(-1.0, 1.0)
+
+    def fault_at_end(self):
+        """As of any stream; and tells of channels that were not used."""
+        if self.cancelled:
+            self.left_out.append(
+                f"its channels cancel each other for {self.cancelled:.2f} s, "
+                "of which the loudest alone is used"
+            )
+        return super().fault_at_end()
 
 
 class VideoReader(_StreamReader):
@@ -427,9 +494,21 @@ class VideoReader(_StreamReader):
     def _image(self, frame):
         """A frame as RGB, upright, uint8 (H, W, 3)."""
         width, height = kept_size(self._width(frame), frame.height)
+        # Frames of PyAV before 15 do not know it.
+        codec = self.stream.codec_context
+        transfer = int(getattr(frame, "color_trc", codec.color_trc))
+        hdr = HDR.get(transfer)
         image = frame.to_ndarray(
-            format="rgb24", width=width, height=height, **self.threads
+            format="rgb48le" if hdr else "rgb24",
+            width=width,
+            height=height,
+            **self.threads,
         )
+        if hdr is not None:
+            image = tone_map(image, hdr)
+            text = f"its picture is HDR ({hdr}), of which highlights are cut"
+            if text not in self.left_out:
+                self.left_out.append(text)
         # Not frame.side_data: that is a cycle of references, and frames would
         # pile up until Python collects its garbage.
         side_data = import_av().sidedata.sidedata.SideDataContainer(frame)
@@ -464,6 +543,57 @@ def kept_size(width: int, height: int) -> tuple[int, int]:
         factor += 1
         kept = (max(1, round(width / factor)), max(1, round(height / factor)))
     return kept
+
+
+@functools.cache
+def _linear(transfer):
+    """Light of each 12-bit code; of PQ in units of SDR's white (100 cd/m2)."""
+    code = np.arange(4096) / 4095
+    if transfer == "PQ":  # SMPTE ST 2084
+        root = code ** (32 / 2523)
+        light = (root - 0.8359375).clip(0) / (18.8515625 - 18.6875 * root)
+        return (100 * light ** (8192 / 1305)).astype(np.float32)
+    # HLG, ITU-R BT.2100: light of the scene, of which the brightest is 1.
+    bright = (np.exp((code - 0.55991073) / 0.17883277) + 0.28466892) / 12
+    return np.where(code <= 0.5, code**2 / 3, bright).astype(np.float32)
+
+
+def tone_map(image: np.ndarray, transfer: str) -> np.ndarray:
+    """An HDR picture as one of SDR.
+
+    Light up to three quarters of SDR's white (100 cd/m2) stays as it is, what
+    is brighter goes towards white in a smooth curve, and colours of BT.2020
+    become those of BT.709. HLG is taken for a screen of 1000 cd/m2.
+
+    Arguments
+    ---------
+    image : np.ndarray
+        uint16, shape (H, W, 3), RGB as coded.
+    transfer : str
+        "PQ" or "HLG".
+
+    Returns
+    -------
+    np.ndarray
+        uint8, shape (H, W, 3).
+
+    Example
+    -------
+    >>> codes = np.full((1, 1, 3), 0.508 * 65535, np.uint16)  # 100 cd/m2
+    >>> tone_map(codes, "PQ").tolist(), tone_map(codes * 0, "HLG").tolist()
+    ([[[245, 245, 245]]], [[[0, 0, 0]]])
+    """
+    mapped = np.empty(image.shape, np.uint8)
+    for top in range(0, len(image), 64):  # Floats of all would fill memory.
+        light = _linear(transfer)[image[top : top + 64] >> 4]
+        if transfer == "HLG":
+            seen = light @ np.array([0.2627, 0.6780, 0.0593], np.float32)
+            light *= 10 * seen[..., None] ** 0.2
+        light = (light @ TO_BT709.T).clip(0)
+        over = 0.25 * np.exp(-(light - 0.75).clip(0) / 0.25)
+        light = np.where(light < 0.75, light, 1 - over)
+        mapped[top : top + 64] = (255 * light ** (1 / 2.4)).round()
+    return mapped
 
 
 def upright(image: np.ndarray, matrix: bytes) -> np.ndarray:

@@ -32,6 +32,16 @@ MAX_PIXELS = 2**25
 # Seconds from the start to any time stamp.
 MAX_TIME = 24 * 3600.0
 
+# Bytes in which streams are looked for, where the container does not list them
+# at its start (.ts, .mpg): one that begins later than this is not known.
+PROBE = 2**26
+
+# Seconds by which a stream's stamps step back where another file was joined.
+JUMP_BACK = 0.5
+
+# What users call the kinds of streams.
+WORDS = {"audio": "sound", "video": "picture"}
+
 # FFmpeg draws text files as pictures of a terminal; to us they are no media.
 FORMATS_OF_TEXT = {"tty", "bin", "xbin", "adf", "idf"}
 
@@ -116,19 +126,27 @@ def open_media(
     path = os.fspath(path)
     check_file(path)
     with _open(path) as (container, file):
-        name = container.format.name
-        still = name == "image2" or name.endswith("_pipe")
-        if still or (name == "gif" and container.streams[0].frames == 1):
-            raise MediaError(
-                f"{path}: a still picture; give a clip with sound or a moving "
-                "picture"
-            )
-        if name in FORMATS_OF_TEXT or not any(choose_streams(container)):
+        kinds = [rank_streams(container, kind) for kind in WORDS]
+        if container.format.name in FORMATS_OF_TEXT or not any(kinds):
             raise MediaError(
                 f"{path}: has neither audio nor video in it, or is cut off "
                 "before they begin; give a clip that has at least one of them"
             )
+        if container.format.name == "webp_pipe" and _is_animated(file):
+            raise MediaError(
+                f"{path}: an animated WebP, which FFmpeg cannot decode; convert "
+                "it to mp4 or gif"
+            )
         yield container, file
+
+
+def _is_animated(file):
+    """Whether a WebP moves, which FFmpeg takes for a still picture."""
+    at = file.tell()
+    file.seek(0)
+    head = file.read(21)
+    file.seek(at)
+    return head[12:16] == b"VP8X" and bool(head[20] & 2)
 
 
 @contextlib.contextmanager
@@ -151,6 +169,8 @@ def _open(path):
                         "format_whitelist": _formats_of_one_file(),
                         "protocol_whitelist": "none",
                         "max_pixels": str(MAX_PIXELS),
+                        "probesize": str(PROBE),
+                        "analyzeduration": str(int(MAX_TIME) * AV_TIME_BASE),
                     },
                 )
         except (av.error.FFmpegError, OSError) as error:
@@ -210,30 +230,49 @@ def reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error) or "unknown error"
 
 
-def choose_streams(container: "av.container.InputContainer") -> tuple:
-    """The audio and the video stream to use.
+def rank_streams(container: "av.container.InputContainer", kind: str) -> list:
+    """The streams of sound or of moving pictures, the one to use first.
 
-    FFmpeg's own choice of the best stream of each kind, but never a picture
-    that is attached to a sound file (cover art).
+    FFmpeg's own choice of the best stream comes first, but never one without a
+    decoder, nor a single picture beside moving ones (AVIF). Cover art is none.
 
     Arguments
     ---------
     container : av.container.InputContainer
         An open container.
+    kind : str
+        "audio" or "video".
 
     Returns
     -------
-    audio : av.audio.stream.AudioStream or None
-    video : av.video.stream.VideoStream or None
+    list of av.stream.Stream
     """
-    video = container.streams.best("video")
-    if video is not None and _is_attached(video):
-        moving = [s for s in container.streams.video if not _is_attached(s)]
-        video = moving[0] if moving else None
-    return container.streams.best("audio"), video
+    best = getattr(container.streams.best(kind), "index", None)
+    return sorted(
+        (s for s in getattr(container.streams, kind) if not is_attached(s)),
+        key=lambda s: (
+            s.codec_context is None,
+            kind == "video" and s.frames == 1,
+            s.index != best,
+        ),
+    )
 
 
-def _is_attached(stream):
+def describe(stream: "av.stream.Stream") -> str:
+    """A stream in words, such as "sound: stream 1 (aac, 48000 Hz, 2 channels)"."""
+    codec = stream.codec_context
+    words = ["no decoder"] if codec is None else [codec.name]
+    if codec is not None and stream.type == "video":
+        words.append(f"{codec.width}x{codec.height}")
+    elif codec is not None:
+        count = codec.layout.nb_channels
+        channels = f"{count} channel{'s' if count > 1 else ''}"
+        words += [f"{codec.sample_rate} Hz", channels]
+    kind = "cover picture" if is_attached(stream) else WORDS[stream.type]
+    return f"{kind}: stream {stream.index} ({', '.join(words)})"
+
+
+def is_attached(stream: "av.stream.Stream") -> bool:
     """Whether a stream is a still picture attached to the file."""
     # 0x400 is AV_DISPOSITION_ATTACHED_PIC.
     return stream.type == "video" and bool(stream.disposition.value & 0x400)
@@ -260,6 +299,7 @@ def read_packets(
             # PyAV, after all else is read, asks for a stream that was found
             # only in the middle (damaged flv), which it does not know. By
             # chance it does so or not: the stream does not count either way.
+            timeline.notes.append("a stream that begins too late to be found")
             return
         except (av.error.FFmpegError, OSError) as error:
             raise MediaFault(
@@ -305,11 +345,17 @@ class Timeline:
         # Time stamp at which the presentation starts, seconds.
         self.origin = (container.start_time or 0) / AV_TIME_BASE
         self.spans: dict[int, Span] = collections.defaultdict(Span)
+        # Of each file that was joined to the first: what its stamps lack.
+        self.shifts = [0.0]
+        self.parts: dict[int, int] = {}  # which file a stream is in
+        self.stamps: dict[int, float] = {}  # its last one as it stands there
+        self.notes: list[str] = []  # one line for each thing out of the way
 
     def add(self, packet: "av.Packet") -> None:
         """Takes note of a packet; a MediaError where its time cannot be."""
+        self._join(packet)
         stamp = packet.pts if packet.pts is not None else packet.dts
-        if stamp is None or not packet.size or _is_attached(packet.stream):
+        if stamp is None or not packet.size or is_attached(packet.stream):
             return
         time = float(stamp * packet.time_base) - self.origin
         end = time + float((packet.duration or 0) * packet.time_base)
@@ -326,6 +372,31 @@ class Timeline:
         span.last = max(span.last, time)
         span.end = max(span.end, end)
         span.count += 1
+
+    def _join(self, packet):
+        """Lets stamps that begin anew go on from where they were.
+
+        So it is where files were joined byte by byte. The first stream that
+        steps back tells where the others are to go on as well.
+        """
+        stamp = packet.dts if packet.dts is not None else packet.pts
+        if stamp is None:
+            return
+        index, time = packet.stream.index, float(stamp * packet.time_base)
+        part = self.parts.setdefault(index, len(self.shifts) - 1)
+        if time < self.stamps.get(index, time) - JUMP_BACK:
+            self.parts[index] = part = part + 1
+            if part == len(self.shifts):
+                self.shifts.append(self.end + self.origin - time)
+                self.notes.append(
+                    f"time stamps begin anew at {self.end:.2f} s, where another "
+                    "file was joined: read as one clip"
+                )
+        self.stamps[index] = time
+        if part:
+            ticks = round(self.shifts[part] / packet.time_base)
+            packet.pts = None if packet.pts is None else packet.pts + ticks
+            packet.dts = None if packet.dts is None else packet.dts + ticks
 
     @property
     def end(self) -> float:

@@ -9,18 +9,28 @@ sound at most.
 - Frames are upright (the file's rotation or mirroring is applied), have square
   pixels, and are RGB. Those of more than 2560 x 1440 pixels come smaller (see
   :func:`vavl_sb.media.decoders.kept_size`).
-- Sound is the mean of the channels, resampled by FFmpeg's swresample.
+- Sound is the mean of the channels, resampled by FFmpeg's swresample; where
+  channels cancel each other, it is the loudest of them.
+- HDR pictures come as SDR (see :func:`vavl_sb.media.decoders.tone_map`).
+- Files that were joined byte by byte are one clip.
 
-A fault in the middle (a packet that cannot be decoded and good ones after it,
-or an end clearly before the duration that the header states) raises a
-:class:`MediaError` that names the time. Damage that FFmpeg's decoders mend
-gives a warning, as does a gap in the sound.
+Nothing that a file has is lost without a word. :class:`MediaInfo` lists what is
+used and what is left out, and one warning says the latter. Of several sound
+tracks the first is used that is not silent, of several pictures FFmpeg's choice
+or the caller's.
+
+An end clearly before the duration that the header states, or more damage than
+``MAX_DAMAGE`` of :mod:`vavl_sb.media.decoders` raises a :class:`MediaError`
+that names the time; so does a single picture without sound, whatever holds it.
 """
 
+import contextlib
+import math
 import os
+import re
 import struct
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -35,10 +45,13 @@ from vavl_sb.media.decoders import (
 )
 from vavl_sb.media.demuxing import (
     AV_TIME_BASE,
+    WORDS,
     MediaFault,
     Timeline,
-    choose_streams,
+    describe,
+    is_attached,
     open_media,
+    rank_streams,
     read_packets,
 )
 from vavl_sb.utils.errors import MediaError, VAVLError
@@ -83,6 +96,10 @@ FORMATS_WITH_DURATION = {"mov", "matroska", "flv", "asf", "flac", "aiff"}
 # Sizes that writers to a pipe put where they cannot know the true one.
 UNKNOWN_RIFF_SIZE = 0x7FFF0000
 
+# Of sound of a stated length at least so much is there: else the length cannot
+# be true, and stands for one that the writer did not know.
+LEAST_OF_STATED = 0.1
+
 # A stretch of zeros reads as chunks of no length, which have no end.
 MAX_RIFF_CHUNKS = 1000
 
@@ -109,6 +126,11 @@ class MediaInfo:
         that theirs is always False.
     sample_rate : int or None
         Samples a second of the audio stream.
+    used : dict
+        "audio" and "video" to the stream that is yielded, in words.
+    left_out : list of str
+        Once all is read: what is not yielded, or not as it was recorded; a
+        line each.
     """
 
     has_audio: bool = True
@@ -118,6 +140,13 @@ class MediaInfo:
     video_duration: float = 0.0
     truncated: bool = False
     sample_rate: int | None = None
+    used: dict[str, str] = field(default_factory=dict, compare=False)
+    left_out: list[str] = field(default_factory=list, compare=False)
+
+    def leave_out(self, kind: str, why: str) -> None:
+        """Moves what was used of a kind to what is left out."""
+        if kind in self.used:
+            self.left_out.append(f"{self.used.pop(kind)}: {why}")
 
 
 class MediaStream:
@@ -126,14 +155,12 @@ class MediaStream:
     Attributes
     ----------
     info : MediaInfo
-        ``has_audio`` and ``has_video`` as soon as there is a first item, all
-        else after the last.
+        ``has_audio``, ``has_video`` and ``used`` as soon as there is a first
+        item, all else after the last.
     """
 
-    def __init__(self, path: str, make_readers: dict[str, Callable]):
-        self.info = MediaInfo()
-        # The info and not this object: that would be a cycle of references.
-        self._items = _decode(path, make_readers, self.info)
+    def __init__(self, info: MediaInfo, items: Iterator):
+        self.info, self._items = info, items
 
     def __iter__(self):
         return self
@@ -149,6 +176,7 @@ def decode(
     audio: bool = True,
     video: bool = True,
     batch_frames: int = 32,
+    choose_picture: Callable | None = None,
 ) -> MediaStream:
     """Decodes a file in one pass.
 
@@ -166,6 +194,10 @@ def decode(
     batch_frames : int
         Frames in a batch; fewer where they would fill more than 128 MiB, and
         at the end.
+    choose_picture : callable
+        Gets the path and the numbers of the streams of a file with several
+        pictures, FFmpeg's choice first, and gives the one to use. None takes
+        the first.
 
     Returns
     -------
@@ -196,21 +228,72 @@ def decode(
             f"frame_rate is {frame_rate}: give a number above 0, or null for "
             "every frame"
         )
-    make_readers: dict[str, Callable] = {}
+    readers: dict[str, Callable] = {}
     if audio:
-        make_readers["audio"] = partial(AudioReader, sample_rate=sample_rate)
+        readers["audio"] = partial(AudioReader, sample_rate=sample_rate)
     if video:
-        make_readers["video"] = partial(
+        readers["video"] = partial(
             VideoReader, frame_rate=frame_rate, batch_frames=batch_frames
         )
-    return MediaStream(os.fspath(path), make_readers)
+    info, choose = MediaInfo(), {"audio": _with_sound, "video": choose_picture}
+    return MediaStream(info, _decode(os.fspath(path), readers, info, choose))
 
 
-def _decode(path, make_readers, info):
-    """The generator behind :func:`decode`."""
+def decode_stream(
+    path: str | os.PathLike, number: int, frame_rate: float | None = None
+) -> Iterator[AudioChunk | FrameBatch]:
+    """Decodes one stream of a file, by its number: see :func:`decode`.
+
+    To choose among several: no warning tells what is left out.
+    """
+    readers = {
+        "audio": partial(AudioReader, sample_rate=SAMPLE_RATE),
+        "video": partial(VideoReader, frame_rate=frame_rate, batch_frames=8),
+    }
+    return _decode(os.fspath(path), readers, MediaInfo(), {}, number)
+
+
+def _with_sound(path, numbers):
+    """The first of several sound tracks that is not silent."""
+    for number in numbers:
+        with contextlib.suppress(MediaError):  # Of one that is used, it counts.
+            chunks = decode_stream(path, number)
+            if not all(is_silent(chunk.samples) for chunk in chunks):
+                return number
+    return numbers[0]
+
+
+def _choose(container, path, info, choose, wanted):
+    """The stream of each kind to use, by kind; and those left out, in words.
+
+    Cover art is left out without a warning, and so are kinds not ``wanted``.
+    """
+    chosen, others = {}, []
+    for kind in WORDS:
+        ranked = rank_streams(container, kind)
+        first = ranked[0] if ranked else None
+        if len(ranked) > 1 and kind in wanted and choose.get(kind):
+            number = choose[kind](path, [stream.index for stream in ranked])
+            first = container.streams[number]
+        chosen[kind] = first
+        if first is not None and kind in wanted:
+            info.used[kind] = describe(first)
+            others += [describe(s) for s in ranked if s is not first]
+    covers = filter(is_attached, container.streams)
+    info.left_out += map(describe, covers if "video" in wanted else ())
+    return chosen, others
+
+
+def _decode(path, make_readers, info, choose, only=None):
+    """The generator behind :func:`decode`; of one stream where ``only``."""
     with open_media(path) as (container, file):
         timeline = Timeline(container, path)
-        sound, picture = choose_streams(container)
+        if only is None:
+            chosen, notes = _choose(container, path, info, choose, make_readers)
+        else:
+            stream, notes = container.streams[only], []
+            chosen = {**dict.fromkeys(WORDS), stream.type: stream}
+        sound, picture = chosen["audio"], chosen["video"]
         info.has_audio, info.has_video = sound is not None, picture is not None
         readers = {
             stream.index: make_readers[stream.type](
@@ -236,31 +319,46 @@ def _decode(path, make_readers, info):
                 # What a resampler still holds may be as broken.
                 fault = fault or error
             fault = fault or reader.fault_at_end()
-        stated = stated_duration(file, container)
-        if fault is None and timeline.ends_before(stated):
-            fault = MediaFault(
-                f"ends at {timeline.end:.2f} s of the {stated:.2f} s that "
-                "its header states"
-            )
+            notes += reader.left_out
         heard, seen = timeline.span(sound), timeline.span(picture)
         info.has_audio, info.has_video = heard.count > 0, seen.count > 0
+        for kind, span in (("audio", heard), ("video", seen)):
+            if span.count == 0:  # Listed, but with nothing in it.
+                info.used.pop(kind, None)
+        stated = stated_duration(file, container)
+        end = f"ends at {timeline.end:.2f} s of the "
+        if stated == math.inf:
+            notes.append(f"{end}impossible length that its header states")
+        elif timeline.ends_before(stated):
+            text = f"{end}{stated:.2f} s that its header states"
+            if container.format.name == "mp3":
+                notes.append(text)
+            else:
+                fault = fault or MediaFault(text)
         info.duration = max(heard.end, seen.end)
         info.audio_duration, info.video_duration = heard.duration, seen.duration
         codec = sound.codec_context if sound is not None else None
         info.sample_rate = getattr(codec, "sample_rate", None)
         info.truncated = fault is not None
+        notes += timeline.notes
+        info.left_out += notes
+        if (
+            fault is None
+            and only is None
+            and heard.count == 0
+            and seen.count == 1
+        ):
+            raise MediaError(
+                f"{path}: a still picture; give a clip with sound or a moving "
+                "picture"
+            )
     if fault is not None and readers:
         raise MediaError(
             f"{path}: {fault}; the file is damaged or cut off: get it again, "
             "or leave it out"
         )
-    mended = [text for reader in readers.values() for text in reader.mended]
-    if mended:
-        logger.warning(
-            "%s: damaged in places, which FFmpeg has mended as it could "
-            "(%d messages, first: %s)",
-            *(path, len(mended), mended[0][:100]),
-        )
+    if notes and readers and only is None:
+        logger.warning("%s: left out or mended: %s", path, "; ".join(notes))
 
 
 def probe(path: str | os.PathLike) -> MediaInfo:
@@ -381,9 +479,38 @@ def stated_duration(
     name = container.format.name.split(",")[0]
     if name in ("wav", "avi"):
         return riff_duration(file)
+    if name == "mp3":
+        return xing_duration(file, container.streams.audio[0].sample_rate)
     if name not in FORMATS_WITH_DURATION or not container.duration:
         return None
     return container.duration / AV_TIME_BASE
+
+
+def xing_duration(file: BinaryIO, sample_rate: int) -> float | None:
+    """Duration that an mp3 states in the Xing frame behind its tags.
+
+    Arguments
+    ---------
+    file : binary file object
+        Open at its start.
+    sample_rate : int
+        Of its sound, Hz.
+
+    Returns
+    -------
+    float or None
+        Seconds; None without such a frame.
+    """
+    head = file.read(10)
+    while head[:3] == b"ID3" and len(head) == 10:
+        size = sum(b << s for b, s in zip(head[6:], (21, 14, 7, 0)))
+        file.seek(size, os.SEEK_CUR)
+        head = file.read(10)
+    found = re.search(rb"(?:Xing|Info)...[\x01-\xff](....)", file.read(190), 16)
+    if found is None or not sample_rate:
+        return None
+    frames = int.from_bytes(found[1], "big")
+    return frames * (1152 if sample_rate >= 32000 else 576) / sample_rate
 
 
 def riff_duration(file: BinaryIO) -> float | None:
@@ -401,9 +528,11 @@ def riff_duration(file: BinaryIO) -> float | None:
     Returns
     -------
     float or None
-        Seconds; None if unknown (written to a pipe, RF64, compressed wav).
+        Seconds; None if unknown (written to a pipe, RF64, compressed wav), and
+        infinity where it cannot be true: more is stated than there is, and more
+        than ten times that, or than the file states for all that is in it.
     """
-    magic, _, form = struct.unpack("<4sI4s", file.read(12).ljust(12, b"\0"))
+    magic, whole, form = struct.unpack("<4sI4s", file.read(12).ljust(12, b"\0"))
     if magic != b"RIFF":
         return None
     if form == b"AVI ":
@@ -420,8 +549,13 @@ def riff_duration(file: BinaryIO) -> float | None:
             break
         chunk, size = struct.unpack("<4sI", header)
         if chunk == b"data":
-            known = byte_rate and size < UNKNOWN_RIFF_SIZE
-            return size / byte_rate if known else None
+            if not byte_rate or size >= UNKNOWN_RIFF_SIZE:
+                return None
+            start = file.tell()
+            there = file.seek(0, os.SEEK_END) - start
+            # The whole is counted from behind its own size.
+            least = size if start + size > whole + 8 else LEAST_OF_STATED * size
+            return size / byte_rate if there >= least else math.inf
         body = file.read(min(size, 16)) if chunk == b"fmt " else b""
         if len(body) == 16:
             code, byte_rate = struct.unpack("<H6xI", body[:12])

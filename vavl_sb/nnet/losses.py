@@ -1,6 +1,10 @@
 """Losses of VAVL: concordance for attributes, and feature reconstruction."""
 
+from collections.abc import Sequence
+
 import torch
+
+from vavl_sb.utils.errors import VAVLError
 
 
 def concordance(
@@ -69,7 +73,9 @@ def ccc_loss(predictions: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
 
 
 def classification_loss(
-    predictions: torch.Tensor, targets: torch.Tensor
+    predictions: torch.Tensor,
+    targets: torch.Tensor,
+    class_weights: Sequence[float] | None = None,
 ) -> torch.Tensor:
     """Mean cross-entropy of logits against classes.
 
@@ -80,6 +86,9 @@ def classification_loss(
     targets : torch.Tensor
         Class indices, int64, shape (B,); or, after mixup, class
         probabilities, float, shape (B, n).
+    class_weights : sequence of float
+        How much each class counts, shape (n,), such as more for rare ones;
+        None for all alike. The mean is over the weights.
 
     Returns
     -------
@@ -92,7 +101,21 @@ def classification_loss(
     >>> round(loss.item(), 4)  # ln 4
     1.3863
     """
-    return torch.nn.functional.cross_entropy(predictions.float(), targets)
+    predictions = predictions.float()
+    if class_weights is None:
+        return torch.nn.functional.cross_entropy(predictions, targets)
+    weights = predictions.new_tensor(class_weights)
+    if weights.shape != predictions.shape[1:] or not (weights > 0).all():
+        raise VAVLError(
+            f"class_weights: must be {predictions.shape[1]} numbers above 0, "
+            f"one a class, not {class_weights}"
+        )
+    # Not PyTorch's weight: of probabilities it takes the mean over clips.
+    if not targets.is_floating_point():
+        targets = torch.nn.functional.one_hot(targets, len(weights))
+    weighted = targets * weights
+    losses = -(weighted * predictions.log_softmax(dim=1)).sum(dim=1)
+    return losses.sum() / weighted.sum()
 
 
 def reconstruction_loss(

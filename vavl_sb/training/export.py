@@ -17,6 +17,7 @@ import torch
 import yaml
 from speechbrain.utils.distributed import if_main_process
 
+from vavl_sb.lobes.precomputed import Precomputed
 from vavl_sb.lobes.vavl import HEADS, MODALITIES
 from vavl_sb.training.model_card import write_card
 from vavl_sb.training.model_file import (
@@ -133,7 +134,7 @@ def _write_model(folder, net, extractor, train_speakers, record, about):
     _refuse_settings(net)
     save_weights(net, folder / WEIGHTS)
     about = {"trained_heads": list(HEADS), "temperatures": {}, **about}
-    parts = _parts(net, extractor, folder)
+    parts = _parts(net, extractor, folder, about["trained_heads"])
     model = {
         "format": 1,
         **about,
@@ -159,14 +160,21 @@ def _write_model(folder, net, extractor, train_speakers, record, about):
     _let_others_read(folder)
 
 
-def _parts(net, extractor, folder):
+def _parts(net, extractor, folder, heads):
     """Part to its class and the arguments that make it anew, with a Path for
     each file that was written for it."""
     tracker = extractor.face_tracker
     encoders = {
-        name: getattr(extractor, name)
-        for name in ("audio_encoder", "visual_encoder")
+        f"{modality}_encoder": getattr(extractor, f"{modality}_encoder")
+        for modality in MODALITIES
     }
+    for modality in MODALITIES:
+        encoder = encoders[f"{modality}_encoder"]
+        # Weights that no head has learned to read are left out.
+        if not {modality, "audiovisual"} & set(heads) and any(
+            True for _ in encoder.parameters()
+        ):
+            encoders[f"{modality}_encoder"] = Precomputed(encoder.output_dim)
     return {
         "network": (type(net), net.settings),
         **{

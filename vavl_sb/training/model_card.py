@@ -66,6 +66,7 @@ FRONT = {
 # Settings of a run in the words of the card; others stand under their names.
 WORDS = {
     "also_train": "Trained with it",
+    "test_speakers": "Speakers who tested",
     "label_source": "Labels",
     "withhold_audio": "Training clips whose sound was withheld",
     "withhold_visual": "Training clips whose face was withheld",
@@ -129,6 +130,10 @@ def describe(folder: str | Path) -> dict[str, Any]:
         kind = _kind(folder, model, modality)
         what, terms[modality] = ENCODERS.get(kind, (kind, UNKNOWN))
         name = names.get(modality)
+        if kind == "Precomputed" and name is not None:  # There was another.
+            encoders[modality] = "left out: no head has learned to read it"
+            del terms[modality]
+            continue
         own = name in (None, what)  # A class of the user's has no other name.
         encoders[modality] = what if own else f"{what} ({name})"
     plain = ("task", "labels", "attribute_range", "corpus", "trained_heads")

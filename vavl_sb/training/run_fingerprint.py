@@ -127,7 +127,7 @@ def claim_folder(
     for modality in MODALITIES:
         fingerprint = feature_extractor.fingerprint(modality)
         wanted[f"{modality} encoder"] = fingerprint
-    others = [f"{path}/train.json" for path in other_corpora(also_train)]
+    others = other_corpora(also_train)
     wanted["clips"] = digest_files([*manifests.values(), *others])
     # A batch has batch_size clips for each.
     wanted["processes"] = processes.count()

@@ -108,7 +108,7 @@ def command_line(arguments: list[str]) -> str:
     >>> command_line(["/home/me/train.py", "a.yaml", "--data_folder", "/data"])
     'python train.py a.yaml --data_folder DATA_FOLDER'
     """
-    words = ["python", os.path.basename(arguments[0])]
+    words = ["python", _public(arguments[0])]
     name = ""
     for word in arguments[1:]:
         option, equals, value = word.partition("=")
@@ -121,8 +121,9 @@ def command_line(arguments: list[str]) -> str:
 
 
 def _shown(option: str, value: str) -> str:
-    """An option's value, or the option's name in place of a folder."""
-    if option.endswith("_folder"):
+    """An option's value, or the option's name in place of a folder that is
+    not beside the command."""
+    if option.endswith("_folder") and _public(value) != value:
         return option.lstrip("-").upper()
     return _public(value)
 

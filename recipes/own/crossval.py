@@ -1,0 +1,1 @@
+../RAVDESS/crossval.py

@@ -1,0 +1,200 @@
+"""Prepares a corpus of one's own: manifests from a table of its files.
+
+The table is a CSV file with the columns ``file`` (a path below the corpus) and
+``speaker``, and ``emotion`` for classes, or a column for each attribute. A clip
+whose sound and picture are two files has two rows, which differ in the ending
+of the name alone.
+
+In an hparams file: ``prepare: !name:own_prepare.prepare_own``, with the
+arguments below as keys.
+"""
+
+import os
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from vavl_sb.dataio.preparation import (
+    ClipLabels,
+    PrepareReport,
+    add_features,
+    prepare_corpus,
+    read_partition,
+    read_table,
+)
+from vavl_sb.utils.errors import CorpusError
+from vavl_sb.utils.seeding import shuffled
+
+TABLE = "labels.csv"
+# Endings of files that have no picture, but perhaps that of a record's cover.
+SOUND = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac", ".aiff")
+
+
+def prepare_own(
+    data_folder: str,
+    save_json_train: str,
+    save_json_valid: str,
+    save_json_test: str,
+    labels: Sequence[str],
+    partition: int | str = 1,
+    label_csv: str | None = None,
+    task: str = "classification",
+    audio_features: str | None = None,
+    visual_features: str | None = None,
+    withhold_audio: float = 0.0,
+    withhold_visual: float = 0.0,
+    seed: int = 1234,
+    skip_prep: bool = False,
+) -> None:
+    """Makes the manifests of a corpus, and prepare_report.json beside them.
+
+    Arguments
+    ---------
+    data_folder : str
+        The corpus.
+    save_json_train, save_json_valid, save_json_test : str
+        Where to write the manifests.
+    labels : sequence of str
+        Classes, or attributes; clips of other classes are left out.
+    partition : int or str
+        See :func:`partitions`, or the path of a JSON file ``{"train":
+        [speakers], "valid": [...], "test": [...]}``.
+    label_csv : str
+        The table (default: labels.csv in ``data_folder``).
+    task : str
+        "classification" or "regression".
+    audio_features, visual_features : str, optional
+        A folder or a table of features in place of sound or picture; see
+        :mod:`vavl_sb.utils.feature_files`.
+    withhold_audio, withhold_visual : float
+        See :func:`vavl_sb.dataio.preparation.withhold`.
+    seed : int
+        Chooses the clips that are withheld from.
+    skip_prep : bool
+        If True, do nothing.
+    """
+    if skip_prep:
+        return
+    label_csv = label_csv or os.path.join(data_folder, TABLE)
+    media, rows, report = read_files(label_csv, task, labels)
+    clips = {os.path.basename(clip): clip for clip in rows}
+    add_features(
+        media,
+        lambda name: clips[name] if name in clips else _unknown(name),
+        report,
+        audio_features=audio_features,
+        visual_features=visual_features,
+    )
+    speakers = sorted({row.spk_id for row in rows.values()})
+    prepare_corpus(
+        data_folder,
+        (save_json_train, save_json_valid, save_json_test),
+        media,
+        read_partition(partition, partitions(speakers)),
+        rows.items,
+        labels,
+        report,
+        target="what the corpus's own table says",
+        label_file=label_csv,
+        partition=str(partition),
+        task=task,
+        labels=list(labels),
+        withhold_audio=withhold_audio,
+        withhold_visual=withhold_visual,
+        seed=seed,
+    )
+
+
+def _unknown(name):
+    """Refuses features of no clip."""
+    raise CorpusError("no clip of that name in the table")
+
+
+def partitions(speakers: Iterable[str]) -> dict:
+    """Up to five partitions, whose test speakers are all speakers.
+
+    In each a fifth of the speakers tests, another fifth validates, and the
+    others train, in an order that was shuffled once.
+
+    Example
+    -------
+    >>> found = partitions("abcdefghij")
+    >>> [len(found["1"][split]) for split in ("train", "valid", "test")]
+    [6, 2, 2]
+    >>> "".join(sorted(sum((found[name]["test"] for name in found), [])))
+    'abcdefghij'
+    """
+    order = shuffled(sorted(speakers), 1234)
+    if len(order) < 3:
+        raise CorpusError(
+            f"{len(order)} speakers: scores of new people need three at least"
+        )
+    parts = np.array_split(order, min(5, len(order)))
+    parts = [part.tolist() for part in parts]
+    found = {}
+    for number, test in enumerate(parts):
+        valid = parts[(number + 1) % len(parts)]
+        train = [who for who in order if who not in (*valid, *test)]
+        split = {"train": train, "valid": valid, "test": test}
+        found[str(number + 1)] = split
+    return found
+
+
+def read_files(
+    label_csv: str, task: str, labels: Sequence[str]
+) -> tuple[dict, dict, PrepareReport]:
+    """Reads the table.
+
+    Arguments
+    ---------
+    label_csv, task, labels
+        As in :func:`prepare_own`.
+
+    Returns
+    -------
+    media : dict
+        "audio" and "video" to clip to file.
+    rows : dict
+        Clip, which is the file's name without its ending, to its ClipLabels.
+    report : PrepareReport
+        Of clips with two rows that do not agree on who and what.
+    """
+    if not os.path.isfile(label_csv):
+        raise CorpusError(
+            f"{label_csv}: no such file; write a table with the columns file, "
+            "speaker and emotion, or name one by label_csv"
+        )
+    columns = ("emotion",) if task == "classification" else tuple(labels)
+    media: dict = {"audio": {}, "video": {}}
+    rows: dict = {}
+    for where, row in read_table(label_csv, ("file", "speaker", *columns)):
+        if not row["file"] or not row["speaker"]:
+            raise CorpusError(f"{where}: file and speaker must be given")
+        file = row["file"].replace(os.sep, "/")
+        clip, ending = os.path.splitext(file)
+        if ending.lower() in SOUND:
+            media["audio"][clip] = file
+        else:
+            media["video"][clip] = file
+            media["audio"].setdefault(clip, file)
+        found = ClipLabels(row["speaker"], *_labels(row, task, labels), where)
+        if rows.setdefault(clip, found) != found:
+            raise CorpusError(
+                f"{where}: {clip} stands twice with different labels, first "
+                f"in {rows[clip].where}; take one of the lines out"
+            )
+    return media, rows, PrepareReport()
+
+
+def _labels(row, task, labels):
+    """A row's labels, and why it has none for the task."""
+    if task == "classification":
+        emotion = row["emotion"]
+        missing = {}
+        if emotion not in labels:
+            missing[task] = ("class not asked for", str(emotion))
+        return {"emotion": emotion}, missing
+    try:
+        return {name: float(row[name]) for name in labels}, {}
+    except (TypeError, ValueError):
+        return {}, {task: ("no number for an attribute", "")}

@@ -1,0 +1,1 @@
+../CREMA-D/train.py
