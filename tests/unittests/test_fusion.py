@@ -564,7 +564,10 @@ def test_an_hparams_file_serves_all_networks_and_no_typing_error():
         assert settings["num_outputs"] == len(LABELS)
         assert settings["audio_dim"] == AUDIO_DIM
     for wrong, words in (
-        ({"fusion": "early"}, "fusion: early is none of vavl, late"),
+        (
+            {"fusion": "early"},
+            "fusion: early is none of vavl, vavl_linear, late",
+        ),
         ({"fusion": "torch.nn.Linear"}, "it is no AudioVisualNetwork"),
         ({"projection_dims": 20}, "no network takes projection_dims"),
     ):
