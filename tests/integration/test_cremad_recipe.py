@@ -224,7 +224,7 @@ def test_vavl_predict_prints_what_the_model_says(small_corpus, finished):
     *answers, failed = json.loads(done.stdout)
     assert [a["file"] for a in answers] == [str(clip) for clip in clips]
     assert failed["file"] == "nowhere.mp4" and "no such" in failed["error"]
-    assert set(failed) == {"file", "error"}
+    assert set(failed) == {"file", "error", "used", "left_out"}
     for answer in answers:
         assert answer["modality"] == "audiovisual"
         assert sum(answer["probabilities"].values()) == pytest.approx(1)

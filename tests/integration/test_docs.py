@@ -32,6 +32,7 @@ from vavl_sb.cli import _parser, main
 from vavl_sb.faces.tracker import FaceTracker
 from vavl_sb.features.extractor import FeatureExtractor
 from vavl_sb.inference import EmotionRecognizer
+from vavl_sb.lobes import import_weights
 from vavl_sb.lobes.audio_encoder import AudioEncoder
 from vavl_sb.lobes.vavl import VAVL
 from vavl_sb.lobes.visual_encoder import VisualEncoder
@@ -364,7 +365,7 @@ MARKED = {
     "docs/protocol.md": 3,
     "docs/quickstart.md": 1,
     "docs/reliability.md": 5,
-    "docs/results.md": 2,
+    "docs/results.md": 5,
     "docs/several_processes.md": 3,
 }
 
@@ -542,6 +543,10 @@ def test_blocks_run(path, folder, monkeypatch):
     found = blocks(path)
     marked = [block for block in found if block.why is not None]
     assert len(marked) == MARKED.get(name, 0)
+    if name == "docs/hub.md":
+        # The published weights are large: theirs are the sizes of a small one.
+        sizes = {**import_weights.LARGE_ROBUST, **wav2vec2().config.to_dict()}
+        monkeypatch.setattr(import_weights, "LARGE_ROBUST", sizes)
     for make in NEEDS.get(name, ()):
         make(folder)
     names, ran = {}, 0

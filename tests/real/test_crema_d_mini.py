@@ -92,6 +92,7 @@ def learn(tmp_path, *settings, epochs=60):
         "CREMA-D",
         *(*settings, "--output_folder", folder),
         *("--skip_prep", "True", "--number_of_epochs", epochs),
+        *("--allow_overlap", "True"),
         *("--train_annotation", manifest),
         *("--valid_annotation", manifest),
         *("--test_annotation", manifest),
