@@ -204,7 +204,7 @@ class _StreamReader:
             yield frame, time
         self.said += lines
 
-    def fault_at_end(self):
+    def fault_at_end(self) -> MediaFault | None:
         """The MediaFault to tell of once all packets are read, or None.
 
         What is no fault is added to ``left_out``.
@@ -380,7 +380,7 @@ class AudioReader(_StreamReader):
         # Lossy codecs overshoot full scale.
         return mean.clip(-1.0, 1.0)
 
-    def fault_at_end(self):
+    def fault_at_end(self) -> MediaFault | None:
         """As of any stream; and tells of channels that were not used."""
         if self.cancelled:
             self.left_out.append(
