@@ -34,7 +34,13 @@ from vavl_sb.evaluation.robustness import MAIN_SCORE, OTHER
 from vavl_sb.evaluation.statistics import score_function
 from vavl_sb.lobes.fusion import NETWORKS, find_network
 from vavl_sb.lobes.vavl import HEADS
-from vavl_sb.training.plots import make_figure, plain, save_figure
+from vavl_sb.training.plots import (
+    FORMATS,
+    emotion_colours,
+    make_figure,
+    plain,
+    save_figure,
+)
 from vavl_sb.training.report import table
 from vavl_sb.utils.errors import VAVLError
 from vavl_sb.utils.files import read_json, write_json, write_lines
@@ -48,8 +54,6 @@ CONDITIONS = {
     "audiovisual": "Both",
     **{f"missing_{p}": f"{p} % of the clips lack one" for p in MISSING},
 }
-# Okabe and Ito's, which colour-blind readers tell apart; and markers.
-COLOURS = "#D55E00 #0072B2 #009E73 #CC79A7 #E69F00 #56B4E9 #000000 #999999"
 MARKERS = "os^vDPX"
 
 
@@ -338,12 +342,12 @@ def _compare(results, found, reference):
 
 
 def write_benchmark(folder: str | Path, content: dict) -> list:
-    """Writes benchmark.json, benchmark.md and the figure, as PDF and PNG; gives
+    """Writes benchmark.json, benchmark.md and the figure, in all formats; gives
     the lines of the second."""
     folder, lines = Path(folder), benchmark_lines(content)
     write_json(folder / "benchmark.json", content)
     write_lines(folder / "benchmark.md", lines)
-    _draw(content, [folder / f"benchmark.{form}" for form in ("pdf", "png")])
+    _draw(content, folder / "benchmark")
     return lines
 
 
@@ -431,7 +435,7 @@ def _row(entry, condition, content):
     return [*row, *difference_cells(tests["scores"][content["score"]])[2:]]
 
 
-def _draw(content, paths):
+def _draw(content, path):
     """Draws the score over the share of test clips that lack one modality: a
     panel for each share of the training clips, a line for each network."""
     points = {"audiovisual": 0, **{f"missing_{p}": p for p in MISSING}}
@@ -440,21 +444,22 @@ def _draw(content, paths):
         if points.keys() <= entry["summary"].keys():
             panels.setdefault(entry["withhold"], []).append(entry)
     if not panels:
-        for path in paths:  # Of an earlier benchmark.
-            path.unlink(missing_ok=True)
+        for end in FORMATS:  # Of an earlier benchmark.
+            path.with_suffix(end).unlink(missing_ok=True)
         return
     width = 3.4 * len(panels) + 1.6
     figure, grid = make_figure(width, 3.2, len(panels))
     grid, lines = np.atleast_1d(grid), {}
+    models = list(content["models"])
+    colours = emotion_colours(models)
     for axes, (share, entries) in zip(grid, panels.items()):
         for entry in entries:
             scores = [
                 entry["summary"][name]["scores"][content["score"]]
                 for name in points
             ]
-            place = list(content["models"]).index(entry["model"])
-            colour = COLOURS.split()[place % 8]
-            marker = MARKERS[place % len(MARKERS)]
+            colour = colours[entry["model"]]
+            marker = MARKERS[models.index(entry["model"]) % len(MARKERS)]
             mean, low, high = (
                 [s[key] for s in scores] for key in ("mean", "low", "high")
             )
@@ -475,5 +480,4 @@ def _draw(content, paths):
     grid[0].set_ylabel(score_title(content["score"]))
     names = [plain(name) for name in lines]
     figure.legend(lines.values(), names, loc="outside right center", fontsize=8)
-    for path in paths:
-        save_figure(figure, path)
+    save_figure(figure, path)
