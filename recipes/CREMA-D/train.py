@@ -50,6 +50,7 @@ from vavl_sb.training.init_from_pretrained import (
 )
 from vavl_sb.training.run_fingerprint import claim_folder, read_settings
 from vavl_sb.training.run_metadata import run_record, trained_heads
+from vavl_sb.training.speakers import SpeakerDraws
 from vavl_sb.utils.corpora import corpus_name
 from vavl_sb.utils.errors import exit_on_error
 from vavl_sb.utils.lock import hold_folder
@@ -63,7 +64,7 @@ logger = get_logger(__name__)
 
 # Settings that an exported model tells of, beside its scores.
 RECORDED = (
-    *("fusion", "seed", "partition", "also_train"),
+    *("fusion", "seed", "partition", "also_train", "speaker_normalization"),
     *("withhold_audio", "withhold_visual", "pretrained_from"),
     *("mixup", "feature_noise", "audio_features", "visual_features"),
 )
@@ -182,6 +183,8 @@ class VAVLBrain(EmotionBrain):
         """
         batch = batch.to(self.device, non_blocking=True)
         self.on_fit_batch_start(batch, True)
+        epoch = self.hparams.epoch_counter.current
+        batch = self.normalize_speakers(batch, epoch)
         if hasattr(self.hparams, "augment"):
             batch = self.hparams.augment(batch)
         total, updates = torch.zeros(()), self.modules.vavl.updates
@@ -276,6 +279,7 @@ def export(hparams, train_set, test_set, temperatures):
         os.path.join(hparams["output_folder"], "inference"),
         net=hparams["vavl"],
         feature_extractor=hparams["feature_extractor"],
+        speaker_normalization=hparams["speaker_normalizer"],
         train_speakers=train_speakers(train_set, hparams["pretrained_from"]),
         record=run_record(
             output_folder=hparams["output_folder"],
@@ -354,6 +358,11 @@ def main(arguments):
         hparams["checkpointer"].add_recoverable(
             "audio_encoder", hparams["audio_encoder"]
         )
+    draws = None
+    if hparams["speaker_normalizer"] is not None:
+        normalizer = hparams["speaker_normalizer"]
+        hparams["modules"]["speaker_normalizer"] = normalizer
+        draws = SpeakerDraws(normalizer, hparams["seed"])
     corpus = corpus_name(hparams["corpus"], hparams["data_folder"])
     brain = VAVLBrain(
         modules=hparams["modules"],
@@ -365,6 +374,7 @@ def main(arguments):
         train_logger=hparams["train_logger"],
         temperature_scaling=hparams["temperature_scaling"],
         title=f"{type(hparams['vavl']).__name__}, trained on {corpus}",
+        speaker_draws=draws,
     )
     # Checkpoints there are of this run, and not of one with other settings
     claim_folder(
@@ -390,8 +400,10 @@ def main(arguments):
             pretrained_from=hparams["pretrained_from"],
         )
 
-    # What a network has that is fitted, and not trained
-    fit_to_features(hparams["vavl"], datasets["train"], hparams["scale"])
+    # What is fitted, and not trained
+    if draws is not None:
+        draws.fit(datasets["train"], datasets["valid"])
+    fit_to_features(hparams["vavl"], datasets["train"], hparams["scale"], draws)
     if not hparams["vavl"].updates:
         hparams["epoch_counter"].limit = 1
 

@@ -21,7 +21,16 @@ from vavl_sb.utils.text import printable
 
 # Modules of vavl_sb.cli, in the order of the help text.
 MODULES = (
-    *("predict", "embed", "demo", "info", "export", "check_media", "evaluate"),
+    *(
+        "predict",
+        "enrol",
+        "embed",
+        "demo",
+        "info",
+        "export",
+        "check_media",
+        "evaluate",
+    ),
     *("protocol", "import_weights", "push"),
 )
 

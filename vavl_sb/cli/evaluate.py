@@ -46,6 +46,19 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         help="sound to mix in for the noise condition (default: white noise)",
     )
     parser.add_argument(
+        "--enrol",
+        metavar="NUMBERS",
+        help="such as 0,1,3,5,10,20,all: score a model with speaker "
+        "normalization by how many other clips of a speaker it knows",
+    )
+    parser.add_argument(
+        "--draws",
+        type=int,
+        default=5,
+        help="enrolments of each number, for each speaker (default: "
+        "%(default)s)",
+    )
+    parser.add_argument(
         "--seed",
         type=int,
         default=1234,
@@ -61,6 +74,11 @@ def run(options: argparse.Namespace) -> int:
     """
     from vavl_sb.dataio.preparation import read_target
     from vavl_sb.evaluation.corruption import choose_conditions, make_noise
+    from vavl_sb.evaluation.enrolment import (
+        EnrolmentTest,
+        read_sizes,
+        write_enrolment,
+    )
     from vavl_sb.evaluation.robustness import (
         RobustnessTest,
         read_clips,
@@ -73,7 +91,12 @@ def run(options: argparse.Namespace) -> int:
     if options.noise and "noise" not in [c.name for c in conditions]:
         raise VAVLError("--noise: needs the condition noise; add --conditions")
     noise = make_noise(options.seed, options.noise)
+    sizes = read_sizes(options.enrol) if options.enrol is not None else []
+    if options.draws < 1:
+        raise VAVLError(f"--draws: must be at least 1, not {options.draws}")
     model = load_model(options)
+    if sizes:
+        model.refuse_speaker()
     task, labels = model.hparams.task, list(model.hparams.labels)
     clips = read_clips(options.manifest, task, labels, options.data_root)
     speakers = {entry["spk_id"] for entry in clips.values()}
@@ -83,6 +106,7 @@ def run(options: argparse.Namespace) -> int:
     write_atomically(probe, b"")
     probe.unlink()
     test = RobustnessTest(model, conditions, options.seed, noise)
+    test.features = {} if sizes else None
     test.run(clips)
     result = {
         "model": options.model,
@@ -97,5 +121,14 @@ def run(options: argparse.Namespace) -> int:
         **test.summary(),
     }
     lines = write_report(options.output, result, test.clean)
+    if sizes:
+        curve = EnrolmentTest(
+            *(model, clips, test.features or {}, sizes),
+            *(options.draws, options.seed),
+        )
+        about = ("model", "manifest", "seed", "task", "title", "target")
+        found = {key: result[key] for key in about}
+        found["enrolment"] = curve.run()
+        lines += ["", *write_enrolment(options.output, found)]
     say(*lines, "", f"Written to {options.output}")
     return 0

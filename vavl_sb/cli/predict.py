@@ -42,6 +42,12 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
             help=f"features in place of the {words}, for a model that takes "
             "such: .npy, .safetensors, .csv, or TABLE.csv#NAME",
         )
+    parser.add_argument(
+        "--speaker",
+        metavar="FILE",
+        help="who speaks: a file of vavl enrol; clips, where all of these "
+        "clips are of one speaker; or self, for a long clip",
+    )
     parser.add_argument("--json", action="store_true", help="print a JSON list")
     parser.add_argument(
         "--csv", metavar="FILE", help="write a table with a row for each clip"
@@ -92,6 +98,10 @@ def run(options: argparse.Namespace) -> int:
         if getattr(options, name) is not None and len(clips) > 1:
             raise VAVLError(f"--{name}: is for one clip; give one at a time")
     model = load_model(options)
+    if options.speaker == "clips":
+        options.speaker = model.enrol(clips)
+    elif options.speaker not in (None, "self"):
+        options.speaker = model.read_speaker(options.speaker)
     results: list[dict] = []
     try:
         _write_table(options.csv, results, model)  # Or it is told now.
@@ -145,7 +155,7 @@ def _write_table(path, results, model):
 
 def _predict(model, clip, options):
     """One clip's prediction, as JSON has it."""
-    given = {name: getattr(options, name) for name in FEATURES}
+    given = {name: getattr(options, name) for name in (*FEATURES, "speaker")}
     if not (options.timeline or options.plot or options.profile):
         asked = (options.modality, options.audio)
         return model.predict_file(clip, *asked, **given).as_dict()

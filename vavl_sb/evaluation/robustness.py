@@ -101,6 +101,12 @@ class RobustnessTest:
         Chooses clips, frames and noise.
     noise : callable
         From :func:`vavl_sb.evaluation.corruption.make_noise`.
+
+    Attributes
+    ----------
+    features : dict
+        Set to ``{}`` before :meth:`run`, it keeps those of each clip that was
+        scored.
     """
 
     def __init__(
@@ -121,6 +127,7 @@ class RobustnessTest:
             if condition.modality is not None
         }
         self.count, self.has_pairs = 0, False
+        self.features: dict[str, ClipFeatures] | None = None
         self.failed = {}
         self.absent = {"audio": [], "visual": []}
 
@@ -160,6 +167,8 @@ class RobustnessTest:
         if not outputs:  # Nothing, or only what the model was not trained on.
             return
         self.clean.add(clip, outputs, entry)
+        if self.features is not None:
+            self.features[clip] = features
         if self.has_pairs and not all(has.values()):
             return
         for condition in self.conditions:

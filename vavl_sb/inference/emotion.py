@@ -7,7 +7,9 @@ not grow with the clip.
 """
 
 import contextlib
+import functools
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ import torch
 from ruamel.yaml import YAMLError
 from speechbrain.inference.interfaces import Pretrained
 
+from vavl_sb.dataio.datasets import pad_frames
 from vavl_sb.features.extractor import ClipFeatures, Stopwatch, needs_features
 from vavl_sb.inference.batch_inputs import (
     Values,
@@ -37,11 +40,18 @@ from vavl_sb.inference.prediction import (
     why_no_head,
 )
 from vavl_sb.inference.sliding_windows import CropSample, SlidingWindows
+from vavl_sb.inference.speakers import (
+    Speaker,
+    best_head,
+    estimate_speaker,
+    one_sided,
+)
 from vavl_sb.inference.surroundings import (
     own_precision,
     refuse_after_fork,
     undisturbed,
 )
+from vavl_sb.lobes.feature_encoder import hash_state
 from vavl_sb.lobes.vavl import HEADS, MODALITIES, VAVLOutput
 from vavl_sb.media.demuxing import check_file
 from vavl_sb.nnet.attribute_scale import AttributeScale
@@ -176,6 +186,7 @@ class EmotionRecognizer(Pretrained):
         audio_path: str | Path | None = None,
         audio_features: str | Path | None = None,
         visual_features: str | Path | None = None,
+        speaker: Speaker | str | Path | None = None,
     ) -> Emotion:
         """Predicts the emotion of a clip.
 
@@ -198,6 +209,10 @@ class EmotionRecognizer(Pretrained):
         audio_features, visual_features : str or Path
             Features in place of sound or picture, for a model that was trained
             on such: see :mod:`vavl_sb.utils.feature_files`.
+        speaker : Speaker, str or Path
+            Who speaks, for a model that was trained with speaker
+            normalization: from :meth:`enrol`, the file of one, or "self" for
+            what windows of the clip itself tell.
 
         Returns
         -------
@@ -216,6 +231,7 @@ class EmotionRecognizer(Pretrained):
             crops=0,
             audio_features=audio_features,
             visual_features=visual_features,
+            speaker=speaker,
         )
         assert found.emotion is not None  # analyze refuses such a clip
         return found.emotion
@@ -227,6 +243,7 @@ class EmotionRecognizer(Pretrained):
         hop: float = 1.0,
         modality: str = "auto",
         audio_path: str | Path | None = None,
+        speaker: Speaker | str | Path | None = None,
     ) -> list[TimedEmotion]:
         """Predicts the emotion of a clip over time.
 
@@ -241,15 +258,15 @@ class EmotionRecognizer(Pretrained):
         window, hop : float
             Seconds of a window (30 at most), and from the start of one to the
             start of the next. The last window ends with the clip.
-        modality, audio_path
+        modality, audio_path, speaker
             As for :meth:`predict_file`, for each window.
 
         Returns
         -------
         list of TimedEmotion
         """
-        found = self.analyze(path, modality, audio_path, window, hop, crops=0)
-        return found.timeline
+        options = (modality, audio_path, window, hop)
+        return self.analyze(path, *options, crops=0, speaker=speaker).timeline
 
     @undisturbed
     def analyze(
@@ -262,6 +279,7 @@ class EmotionRecognizer(Pretrained):
         crops: int = 8,
         audio_features: str | Path | None = None,
         visual_features: str | Path | None = None,
+        speaker: Speaker | str | Path | None = None,
     ) -> Analysis:
         """Emotion, timeline, face crops and times of a clip, in one pass.
 
@@ -273,7 +291,7 @@ class EmotionRecognizer(Pretrained):
             As for :meth:`timeline`; a window of None gives none.
         crops : int
             At most so many face crops, evenly over the clip.
-        audio_features, visual_features
+        audio_features, visual_features, speaker
             As for :meth:`predict_file`.
 
         Returns
@@ -296,7 +314,8 @@ class EmotionRecognizer(Pretrained):
         wav = None if given.audio is not None else wav
         video = None if given.visual is not None else video
         name = str(path or audio_path or visual_features or audio_features)
-        options = (modality, window, hop, crops)
+        known = self._known_speaker(speaker, wav, video)
+        options = (modality, window, hop, crops, known)
         try:
             found, has = self._one_pass(wav, video, given, *options)
         except (MediaError, EncoderError) as error:
@@ -305,6 +324,8 @@ class EmotionRecognizer(Pretrained):
             )
         if found.emotion is None:
             raise MediaError(f"{name}: {self._why_none(modality, has)}")
+        if known is not None and found.emotion.used is not None:
+            found.emotion.used.append(f"{known.clips} clips of the speaker")
         return found
 
     def _read_features(self, references):
@@ -338,7 +359,9 @@ class EmotionRecognizer(Pretrained):
         """Whether a trained head reads a modality."""
         return bool({modality, "audiovisual"} & {*self.trained_heads})
 
-    def _one_pass(self, wav, video, given, modality, window, hop, crops):
+    def _one_pass(
+        self, wav, video, given, modality, window, hop, crops, speaker
+    ):
         """(Analysis, what the clip has); no emotion where no head has one."""
         extractor, watch = self.hparams.feature_extractor, Stopwatch()
         sample = CropSample(crops) if crops > 0 else None
@@ -353,11 +376,11 @@ class EmotionRecognizer(Pretrained):
         ):
             has |= _modalities(chunk.features)
             with watch("heads"):
-                outputs = self.outputs(chunk.features)
+                outputs = self.outputs(chunk.features, speaker)
             parts.append((chunk.end - chunk.start, outputs))
             for start, end, features in windows.add(chunk) if windows else ():
                 with watch("heads"):
-                    part = (end - start, self.outputs(features))
+                    part = (end - start, self.outputs(features, speaker))
                 emotion = self._to_emotion([part], modality)
                 timeline.append(TimedEmotion(start, end, emotion))
             duration = chunk.end
@@ -416,6 +439,7 @@ class EmotionRecognizer(Pretrained):
         crops: Values | None = None,
         crop_lens: Values | None = None,
         modality: str = "auto",
+        speaker: Speaker | str | Path | None = None,
     ) -> list[Emotion | None]:
         """Predicts the emotion of clips that are tensors already.
 
@@ -434,8 +458,8 @@ class EmotionRecognizer(Pretrained):
             Face crops, uint8, RGB, shape (B, N, 3, H, W); None for none.
         crop_lens : array, tensor or list
             As ``wav_lens``.
-        modality : str
-            As for :meth:`predict_file`.
+        modality, speaker
+            As for :meth:`predict_file`; all clips are of that speaker.
 
         Returns
         -------
@@ -448,10 +472,11 @@ class EmotionRecognizer(Pretrained):
         given = {"audio": wavs, "visual": crops}
         self._refuse_batch(modality, {m for m in given if given[m] is not None})
         found: list[Emotion | None] = []
+        options = (modality, self._known_speaker(speaker))
         for number, (samples, faces) in enumerate(rows):
             name = f"clip {number} of the batch"
             try:
-                emotion = self._predict_tensors(samples, faces, modality, name)
+                emotion = self._predict_tensors(samples, faces, name, *options)
                 found.append(emotion)
             except MediaError as reason:
                 found.append(_no_answer(reason))
@@ -476,6 +501,7 @@ class EmotionRecognizer(Pretrained):
         frames: Values,
         frame_rate: float | None = None,
         modality: str = "visual",
+        speaker: Speaker | str | Path | None = None,
     ) -> Emotion:
         """Predicts the emotion of a face from a sequence of its crops.
 
@@ -490,6 +516,8 @@ class EmotionRecognizer(Pretrained):
             out. None: all are taken.
         modality : str
             "visual" or "auto", which is the same here.
+        speaker
+            As for :meth:`predict_file`.
 
         Returns
         -------
@@ -499,7 +527,8 @@ class EmotionRecognizer(Pretrained):
         extractor = self.hparams.feature_extractor
         size = extractor.face_tracker.size
         faces = prepare_frames(frames, frame_rate, extractor.frame_rate, size)
-        return self._predict_tensors(None, faces, modality, "frames")
+        known = self._known_speaker(speaker)
+        return self._predict_tensors(None, faces, "frames", modality, known)
 
     @undisturbed
     def predict_features(
@@ -509,6 +538,7 @@ class EmotionRecognizer(Pretrained):
         audio_lens: Values | None = None,
         visual_lens: Values | None = None,
         modality: str = "auto",
+        speaker: Speaker | str | Path | None = None,
     ) -> Emotion | list[Emotion | None]:
         """Predicts the emotion of clips from their features.
 
@@ -521,8 +551,8 @@ class EmotionRecognizer(Pretrained):
         audio_lens, visual_lens : array, tensor or list
             Of several clips: lengths relative to T, shape (B,), 0 for a clip
             that lacks the modality; None if all clips fill it.
-        modality : str
-            As for :meth:`predict_file`.
+        modality, speaker
+            As for :meth:`predict_file`; all clips are of that speaker.
 
         Returns
         -------
@@ -539,6 +569,7 @@ class EmotionRecognizer(Pretrained):
         check_modality(modality)
         clips, several = unpad_features(audio, audio_lens, visual, visual_lens)
         found: list[Emotion | None] = []
+        known = self._known_speaker(speaker)
         for number, clip in enumerate(clips):
             name = f"clip {number} of the batch" if several else "features"
             features = ClipFeatures()
@@ -547,22 +578,23 @@ class EmotionRecognizer(Pretrained):
                     read = self.hparams.feature_extractor.read_features
                     setattr(features, kind, read(kind, frames, name))
             try:
-                found.append(self._predict(features, modality, name))
+                found.append(self._predict(features, name, modality, known))
             except MediaError as reason:
                 if not several:
                     raise
                 found.append(_no_answer(reason))
         return found if several else found[0]  # type: ignore[return-value]
 
-    def _predict_tensors(self, samples, faces, modality, name):
+    def _predict_tensors(self, samples, faces, name, modality, speaker):
         """The emotion of a clip's samples and face crops."""
         extractor = self.hparams.feature_extractor
         features = encode_tensors(extractor, samples, faces, name)
-        return self._predict(features, modality, name)
+        return self._predict(features, name, modality, speaker)
 
-    def _predict(self, features, modality, name):
+    def _predict(self, features, name, modality, speaker):
         """The emotion of a clip's features, which are taken whole."""
-        emotion = self._to_emotion([(1.0, self.outputs(features))], modality)
+        outputs = self.outputs(features, speaker)
+        emotion = self._to_emotion([(1.0, outputs)], modality)
         if emotion is None:
             why = self._why_none(modality, _modalities(features))
             raise MediaError(f"{name}: {why}")
@@ -580,14 +612,147 @@ class EmotionRecognizer(Pretrained):
         corpus = getattr(self.hparams, "corpus", "a corpus that is not known")
         return f"{type(self.mods.vavl).__name__}, trained on {corpus}"
 
+    @undisturbed
+    def enrol(self, clips: Sequence[str | Path]) -> Speaker:
+        """What clips tell of their speaker; they need no labels.
+
+        Arguments
+        ---------
+        clips : sequence of str or Path
+            Clips of one speaker, of any emotion: the more the better, and five
+            at least to be of use. One that cannot be used is left out with a
+            warning. Of a clip of more than 30 s every chunk of 6 s counts.
+
+        Returns
+        -------
+        Speaker
+            For this model's ``predict_file(..., speaker=...)``. The order of
+            the clips does not matter.
+
+        Raises
+        ------
+        MediaError, VAVLError
+            In one line: no clip can be used, or the model was trained without
+            speaker normalization.
+        """
+        self.refuse_speaker()
+        found, extractor = [], self.hparams.feature_extractor
+        for clip in map(str, clips):
+            try:
+                check_file(clip)
+                parts = [c.features for c in extractor.chunks(clip, clip)]
+                parts = [part for part in parts if _modalities(part)]
+                if not parts:
+                    raise MediaError(
+                        f"{clip}: {why_no_head('auto', set(), ())}"
+                    )
+                found += parts
+            except (MediaError, EncoderError) as error:
+                logger.warning("%s; left out of the enrolment", error)
+        return self.enrol_features(found)
+
     @torch.no_grad()
-    def outputs(self, features: ClipFeatures) -> dict[str, torch.Tensor]:
+    def enrol_features(
+        self, clips: Sequence[ClipFeatures], warn: bool = True
+    ) -> Speaker:
+        """As :meth:`enrol`, from clips' features, not pooled yet.
+
+        ``warn``: whether to say where they are nearly all of one emotion.
+        """
+        self.refuse_speaker()
+        if not clips:
+            raise MediaError("enrol: none of the clips can be used")
+        classes = self.hparams.task == "classification"
+        pooled = [self.hparams.feature_extractor.pool(clip) for clip in clips]
+
+        def targets_of(speaker):
+            found = self.batch_outputs(clips, speaker)
+            values = torch.stack([best_head(one) for one in found if one])
+            return torch.softmax(values, dim=-1) if classes else values
+
+        speaker = estimate_speaker(
+            self.fingerprint, self.mods.speaker_normalizer, pooled, targets_of
+        )
+        if warn and classes and len(clips) > 2:
+            means = targets_of(None).mean(dim=0).tolist()
+            warning = one_sided(dict(zip(self.hparams.labels, means)))
+            if warning:
+                logger.warning("enrol: %s", warning)
+        return speaker
+
+    def read_speaker(self, path: str | Path) -> Speaker:
+        """Reads the file of ``vavl enrol``, which must be of this model."""
+        return self._known_speaker(path)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Of the network and its encoders, 16 hexadecimal digits."""
+        parts = [self.mods.vavl]
+        if "speaker_normalizer" in self.mods:
+            parts.append(self.mods.speaker_normalizer)
+        extractor = self.hparams.feature_extractor
+        encoders = [extractor.fingerprint(modality) for modality in MODALITIES]
+        digests = [hash_state({}, part.state_dict()) for part in parts]
+        return hash_state({"parts": encoders + digests}, {})[:16]
+
+    def refuse_speaker(self) -> None:
+        """Refuses a speaker for a model that can do nothing with one."""
+        if "speaker_normalizer" not in self.mods:
+            raise VAVLError(
+                "speaker: the model was trained without speaker normalization; "
+                "train one with --speaker_normalization speaker, or leave the "
+                "speaker out"
+            )
+
+    def _known_speaker(self, speaker, wav=None, video=None):
+        """The Speaker that an argument names, of this very model."""
+        if speaker is None:
+            return None
+        self.refuse_speaker()
+        if speaker == "self":
+            return self._speaker_of_windows(wav, video)
+        known, name = speaker, "speaker"
+        if not isinstance(speaker, Speaker):
+            known, name = Speaker.load(speaker), str(speaker)
+        if known.model != self.fingerprint:
+            raise VAVLError(
+                f"{name}: was enrolled with another model; enrol the clips "
+                "again with this one"
+            )
+        for modality, found in known.statistics.items():
+            if found.mean.shape[1] != self.mods.speaker_normalizer.dim(
+                modality
+            ):
+                raise VAVLError(f"{name}: does not fit the model; enrol again")
+        return known
+
+    def _speaker_of_windows(self, wav, video):
+        """The speaker of a long clip, by its own windows of 3 s."""
+        if wav is None and video is None:
+            raise VAVLError("speaker: self needs a clip; enrol others instead")
+        extractor = self.hparams.feature_extractor
+        windows = SlidingWindows(3.0, 3.0, extractor, Stopwatch())
+        found = []
+        for chunk in extractor.chunks(wav, video):
+            found += [features for _, _, features in windows.add(chunk)]
+        found = [part for part in found if _modalities(part)]
+        if len(found) < 2:
+            logger.warning("speaker: the clip is too short to tell of itself")
+            return None
+        return self.enrol_features(found)
+
+    @torch.no_grad()
+    def outputs(
+        self, features: ClipFeatures, speaker: Speaker | None = None
+    ) -> dict[str, torch.Tensor]:
         """The numbers that each head gives for a clip's features.
 
         Arguments
         ---------
         features : vavl_sb.features.extractor.ClipFeatures
             From the model's own ``feature_extractor``, not pooled yet.
+        speaker : Speaker
+            From :meth:`enrol`; None where nothing is known of the speaker.
 
         Returns
         -------
@@ -597,20 +762,33 @@ class EmotionRecognizer(Pretrained):
             (n,): logits for classes, divided by the head's temperature;
             attributes in the corpus's own scale.
         """
-        out = self._forward(features)
+        return self.batch_outputs([features], speaker)[0]
+
+    @torch.no_grad()
+    def batch_outputs(
+        self, clips: Sequence[ClipFeatures], speaker: Speaker | None = None
+    ) -> list[dict[str, torch.Tensor]]:
+        """The same for several clips of one speaker in one pass."""
+        out = self._forward(clips, speaker)
         if out is None:
-            return {}
-        found = {
-            head: getattr(out, head)[0].float().cpu()
-            for head in self.trained_heads
-            if getattr(out, head) is not None
-        }
+            return [{} for _ in clips]
+        scaling, to_corpus = {}, AttributeScale(None).to_corpus
         if self.hparams.task == "classification":
             scaling = getattr(self.hparams, "temperatures", None) or {}
-            return {h: out / scaling.get(h, 1.0) for h, out in found.items()}
-        limits = getattr(self.hparams, "attribute_range", None)
-        to_corpus = AttributeScale(limits).to_corpus
-        return {head: to_corpus(values) for head, values in found.items()}
+        else:
+            limits = getattr(self.hparams, "attribute_range", None)
+            to_corpus = AttributeScale(limits).to_corpus
+        found: list[dict] = [{} for _ in clips]
+        for head in self.trained_heads:
+            values = getattr(out, head)
+            if values is None:
+                continue
+            values = to_corpus(values.float().cpu() / scaling.get(head, 1.0))
+            needed = MODALITIES if head == "audiovisual" else (head,)
+            for row, clip in enumerate(clips):
+                if _modalities(clip) >= {*needed}:
+                    found[row][head] = values[row]
+        return found
 
     @undisturbed
     def embed_file(self, path: str | Path) -> dict[str, np.ndarray]:
@@ -638,7 +816,7 @@ class EmotionRecognizer(Pretrained):
         for chunk in self.hparams.feature_extractor.chunks(
             str(path), str(path)
         ):
-            out = self._forward(chunk.features)
+            out = self._forward([chunk.features])
             for name in set(MODALITIES) & set(self.trained_heads):
                 found = out and getattr(out, f"{name}_embedding")
                 if found is not None:
@@ -651,14 +829,27 @@ class EmotionRecognizer(Pretrained):
         return {name: sums[name] / seconds[name] for name in sums}
 
     @torch.no_grad()
-    def _forward(self, features):
-        """What the network says about features; None where there are none."""
-        extractor = self.hparams.feature_extractor
-        inputs = {
-            name: torch.from_numpy(found).float()[None].to(self.device)
-            for name, found in vars(extractor.pool(features)).items()
-            if found is not None
-        }
+    def _forward(self, clips, speaker=None):
+        """What the network says about clips' features; None where there are
+        none."""
+        extractor, inputs = self.hparams.feature_extractor, {}
+        pooled = [extractor.pool(features) for features in clips]
+        for name in MODALITIES:
+            rows = [getattr(features, name) for features in pooled]
+            if all(row is None for row in rows):
+                continue
+            nothing = torch.zeros(0, extractor.dim(name))
+            frames, lens = pad_frames(
+                [
+                    nothing if row is None else torch.from_numpy(row).float()
+                    for row in rows
+                ]
+            )
+            frames, lens = frames.to(self.device), lens.to(self.device)
+            if speaker is not None and name in speaker.statistics:
+                known = speaker.statistics[name].to(self.device)
+                frames = self.mods.speaker_normalizer(name, frames, known)
+            inputs[name], inputs[f"{name}_lens"] = frames, lens
         with self.inference_ctx:
             return self.mods.vavl(**inputs) if inputs else None
 

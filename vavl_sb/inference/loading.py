@@ -15,6 +15,7 @@ from vavl_sb.training.model_file import (
     AUDIO_ENCODER,
     ENCODER_FILES,
     MODEL,
+    SPEAKERS,
     WEIGHTS,
     check_file,
     check_parts,
@@ -41,7 +42,8 @@ def load_parts(
     Returns
     -------
     modules : dict
-        ``vavl``, ``audio_encoder`` and ``visual_encoder``.
+        ``vavl``, ``audio_encoder`` and ``visual_encoder``, and of a model that
+        was trained with it ``speaker_normalizer``.
     hparams : dict
         ``task``, ``labels``, ``corpus``, ``attribute_range``,
         ``trained_heads``, ``temperatures`` and ``feature_extractor``.
@@ -57,7 +59,7 @@ def load_parts(
     _check_files(model, folder)
     kind = find_class(model["network"]["class"])
     network = model["network"]["arguments"]
-    _check_sizes(kind, network, folder)
+    _check_sizes(kind, network, folder / WEIGHTS)
     net = kind(**network)
     load_weights(net, folder / WEIGHTS)
     audio_encoder = _make(model, "audio_encoder", folder)
@@ -74,6 +76,9 @@ def load_parts(
         "audio_encoder": audio_encoder,
         "visual_encoder": visual_encoder,
     }
+    if "speaker_normalization" in model:
+        modules["speaker_normalizer"] = _speaker_normalization(model, folder)
+        check_dims(modules["speaker_normalizer"], extractor)
     plain = (
         *("task", "labels", "corpus", "attribute_range"),
         *("trained_heads", "temperatures"),
@@ -135,9 +140,21 @@ def _make(model, part, folder):
     return find_class(model[part]["class"])(**arguments)
 
 
+def _speaker_normalization(model, folder):
+    """The speaker normalization, of a size that its file has."""
+    made = model["speaker_normalization"]
+    kind, settings = find_class(made["class"]), made["arguments"]
+    _check_sizes(kind, settings, folder / SPEAKERS)
+    normalization = kind(**settings)
+    load_weights(normalization, folder / SPEAKERS)
+    return normalization
+
+
 def _check_files(model, folder):
     """Refuses files that are missing, are none, or that no export has."""
     check_file(folder / WEIGHTS)
+    if "speaker_normalization" in model:
+        check_file(folder / SPEAKERS)
     weights = model["visual_encoder"]["arguments"].get("weights")
     if weights is not None:
         check_file(folder / weights)
@@ -156,9 +173,8 @@ def _check_files(model, folder):
             )
 
 
-def _check_sizes(kind, settings, folder):
+def _check_sizes(kind, settings, path):
     """Refuses settings that are not those of the weights."""
-    path = folder / WEIGHTS
     try:
         with safe_open(path, framework="pt") as file:
             found = {
@@ -172,7 +188,7 @@ def _check_sizes(kind, settings, folder):
     for name in ("encoder_layers", "shared_layers"):
         if settings.get(name, 0) > len(found):
             raise EncoderError(
-                f"{folder / MODEL}: {name} is {settings[name]}, which does "
+                f"{path.with_name(MODEL)}: {name} is {settings[name]}, which does "
                 "not fit the weights; export the model again"
             )
     try:
@@ -182,7 +198,7 @@ def _check_sizes(kind, settings, folder):
     except (VAVLError, ValueError, TypeError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise EncoderError(
-            f"{folder / MODEL}: no network has these settings ({reason}); "
+            f"{path.with_name(MODEL)}: no network has these settings ({reason}); "
             "export the model again"
         ) from None
     wanted = {name: list(t.shape) for name, t in net.state_dict().items()}

@@ -30,6 +30,7 @@ from vavl_sb.training.distributed import (
     sum_gradients,
 )
 from vavl_sb.training.logs import LossMeters
+from vavl_sb.training.speakers import SpeakerDraws
 from vavl_sb.utils import distributed as processes
 from vavl_sb.utils.errors import VAVLError
 from vavl_sb.utils.logger import get_logger
@@ -52,6 +53,8 @@ class EmotionBrain(sb.Brain):
         Calibrates each head of classes by the validation clips.
     title : str
         Of the pictures: model and corpus.
+    speaker_draws : vavl_sb.training.speakers.SpeakerDraws
+        By which :meth:`normalize_speakers` goes; None for none.
 
     Attributes
     ----------
@@ -72,6 +75,7 @@ class EmotionBrain(sb.Brain):
         train_logger: TrainLogger | None = None,
         temperature_scaling: bool = True,
         title: str = "",
+        speaker_draws: SpeakerDraws | None = None,
         **kwargs,
     ):
         super().__init__(*args, **kwargs)
@@ -89,10 +93,27 @@ class EmotionBrain(sb.Brain):
         self.stats = {}
         self.has_valid = False
         self.temperature_scaling, self.temperatures = temperature_scaling, {}
-        self.title = title
+        self.title, self.speaker_draws = title, speaker_draws
         self.meters = LossMeters(output_folder)
         if self.checkpointer is not None:
             self.checkpointer.add_recoverable("loss_meters", self.meters)
+
+    def normalize_speakers(self, batch: PaddedBatch, epoch: int) -> PaddedBatch:
+        """Normalizes each clip by other clips of its speaker, drawn for an
+        epoch; without speaker normalization the batch stays as it is."""
+        if self.speaker_draws is None:
+            return batch
+        return self.speaker_draws.normalize_batch(batch, epoch)
+
+    def evaluate_batch(
+        self, batch: PaddedBatch, stage: sb.Stage
+    ) -> torch.Tensor:
+        """Validation has one draw for all epochs, so that these can be
+        compared; a test has no other clip of a speaker. See the base class."""
+        batch = batch.to(self.device, non_blocking=True)
+        if stage == sb.Stage.VALID:
+            batch = self.normalize_speakers(batch, epoch=0)
+        return super().evaluate_batch(batch, stage)
 
     def take_step(
         self, loss: torch.Tensor | None, batch: PaddedBatch, update: str

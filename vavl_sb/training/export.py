@@ -18,12 +18,14 @@ import yaml
 from speechbrain.utils.distributed import if_main_process
 
 from vavl_sb.lobes.precomputed import Precomputed
+from vavl_sb.lobes.speaker_normalization import SpeakerNormalization
 from vavl_sb.lobes.vavl import HEADS, MODALITIES
 from vavl_sb.training.model_card import write_card
 from vavl_sb.training.model_file import (
     CLASSES,
     MODEL,
     PARTS,
+    SPEAKERS,
     WEIGHTS,
     YAML,
     check_parts,
@@ -86,6 +88,7 @@ def export_model(
     folder: str | Path,
     net: Any,
     feature_extractor: Any,
+    speaker_normalization: SpeakerNormalization | None = None,
     train_speakers: Iterable[str] = (),
     record: dict | None = None,
     **about,
@@ -103,6 +106,8 @@ def export_model(
         trust to be loaded.
     feature_extractor : vavl_sb.features.extractor.FeatureExtractor
         With the encoders that the network was trained on.
+    speaker_normalization : SpeakerNormalization
+        That it was trained with; None for none.
     train_speakers : iterable of str
         Whom the network was trained on, for the metadata.
     record : dict
@@ -124,17 +129,25 @@ def export_model(
         return
     with write_folder(folder) as part:
         _write_model(
-            part, net, feature_extractor, train_speakers, record, about
+            part,
+            *(net, feature_extractor, speaker_normalization),
+            *(train_speakers, record, about),
         )
     logger.info("Exported the model to %s", folder)
 
 
-def _write_model(folder, net, extractor, train_speakers, record, about):
+def _write_model(
+    folder, net, extractor, normalization, train_speakers, record, about
+):
     """Writes all files of an export."""
     _refuse_settings(net)
     save_weights(net, folder / WEIGHTS)
     about = {"trained_heads": list(HEADS), "temperatures": {}, **about}
     parts = _parts(net, extractor, folder, about["trained_heads"])
+    if normalization is not None:
+        save_weights(normalization, folder / SPEAKERS)
+        made = type(normalization), normalization.settings
+        parts["speaker_normalization"] = made
     model = {
         "format": 1,
         **about,
@@ -330,6 +343,11 @@ def _nodes(parts, about, folder):
 
     encoders = ("audio_encoder", "visual_encoder")
     made = {name: _ref(f"<{name}>") for name in encoders}
+    weighed = {"vavl": ("network", WEIGHTS)}
+    if "speaker_normalization" in parts:
+        weighed["speaker_normalizer"] = ("speaker_normalization", SPEAKERS)
+    modules = {name: _ref(f"<{name}>") for name in weighed}
+    hook = "!name:vavl_sb.utils.weights.load_weights"
     return {
         "pretrained_path": ".",  # from_hparams puts the model's folder here.
         **about,
@@ -337,18 +355,17 @@ def _nodes(parts, about, folder):
         "feature_extractor": new(
             "feature_extractor", **made, face_tracker=_ref("<face_tracker>")
         ),
-        "vavl": new("network"),
-        "modules": {"vavl": _ref("<vavl>"), **made},
+        **{name: new(part) for name, (part, _) in weighed.items()},
+        "modules": {**modules, **made},
         "pretrainer": _Tagged(
             "!new:speechbrain.utils.parameter_transfer.Pretrainer",
             {
-                "loadables": {"vavl": _ref("<vavl>")},
-                "paths": {"vavl": _ref(f"<pretrained_path>/{WEIGHTS}")},
-                "custom_hooks": {
-                    "vavl": _Tagged(
-                        "!name:vavl_sb.utils.weights.load_weights", {}
-                    )
+                "loadables": modules,
+                "paths": {
+                    name: _ref(f"<pretrained_path>/{file}")
+                    for name, (_, file) in weighed.items()
                 },
+                "custom_hooks": {name: _Tagged(hook, {}) for name in weighed},
             },
         ),
     }

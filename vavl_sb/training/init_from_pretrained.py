@@ -13,6 +13,7 @@ from vavl_sb.lobes.vavl import MODALITIES, AudioVisualNetwork
 from vavl_sb.nnet.attribute_scale import AttributeScale
 from vavl_sb.nnet.masking import masked_statistics
 from vavl_sb.training.model_file import MODEL, read_model
+from vavl_sb.training.speakers import SpeakerDraws
 from vavl_sb.utils.errors import EncoderError, VAVLError
 from vavl_sb.utils.logger import get_logger
 from vavl_sb.utils.weights import load_tensors
@@ -73,6 +74,7 @@ def fit_to_features(
     net: AudioVisualNetwork,
     train_set: DynamicItemDataset,
     scale: AttributeScale,
+    speaker_draws: SpeakerDraws | None = None,
 ) -> None:
     """Calls a network's ``fit_statistics``, if it has one, for each modality.
 
@@ -86,12 +88,14 @@ def fit_to_features(
         Training clips.
     scale : AttributeScale
         Between the corpus's scale and the network's.
+    speaker_draws : SpeakerDraws
+        Normalizes each clip by its speaker first; None for none.
     """
     if hasattr(net, "fit_statistics"):
-        run_on_main(_fit_to_features, [net, train_set, scale])
+        run_on_main(_fit_to_features, [net, train_set, scale, speaker_draws])
 
 
-def _fit_to_features(net, train_set, scale):
+def _fit_to_features(net, train_set, scale, speaker_draws):
     """What :func:`fit_to_features` does, in the main process."""
     found = {modality: ([], [], []) for modality in MODALITIES}
     for item in train_set:
@@ -109,8 +113,12 @@ def _fit_to_features(net, train_set, scale):
                     "freeze_audio_encoder: must be True for a network that is "
                     "fitted to features"
                 )
-            padding = torch.zeros(1, len(frames), dtype=torch.bool)
-            statistics = masked_statistics(frames.unsqueeze(0), padding)
+            frames = frames.unsqueeze(0)
+            if speaker_draws is not None:
+                named = (modality, frames, [item["id"]])
+                frames = speaker_draws.normalize(*named, epoch=0)
+            padding = torch.zeros(frames.shape[:2], dtype=torch.bool)
+            statistics = masked_statistics(frames, padding)
             speaker = train_set.data[item["id"]]["spk_id"]
             for row, value in zip(rows, (statistics[0], label, speaker)):
                 row.append(value)

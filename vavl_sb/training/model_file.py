@@ -20,6 +20,7 @@ from vavl_sb.utils.files import parse_json
 MODEL = "model.json"
 YAML = "hyperparams.yaml"  # For SpeechBrain's Pretrained; read with trust.
 WEIGHTS = "vavl.safetensors"
+SPEAKERS = "speaker_normalization.safetensors"
 AUDIO_ENCODER = "audio_encoder"
 VISUAL_ENCODER = "visual_encoder.safetensors"
 # All that a speech encoder's folder may hold; none of it is a pickle.
@@ -109,6 +110,15 @@ CLASSES = {
         path.rpartition(".")[2]: (path.rpartition(".")[0], _NETWORK)
         for path in NETWORKS.values()
     },
+    "SpeakerNormalization": (
+        "vavl_sb.lobes.speaker_normalization",
+        {
+            "audio_dim": _WIDTH,
+            "visual_dim": _WIDTH,
+            "num_outputs": _integer(1, 1000),
+            "iterative": _BOOLEAN,
+        },
+    ),
     "AudioEncoder": (
         "vavl_sb.lobes.audio_encoder",
         {
@@ -160,6 +170,8 @@ PARTS = {
     "face_tracker": ("FaceTracker",),
     "feature_extractor": ("FeatureExtractor",),
 }
+# What it may have beside these.
+OPTIONAL_PARTS = {"speaker_normalization": ("SpeakerNormalization",)}
 
 
 KEYS = (
@@ -180,8 +192,9 @@ def read_model(folder: str | Path) -> dict:
     -------
     dict
         ``task``, ``labels``, ``corpus``, ``attribute_range``,
-        ``trained_heads``, ``temperatures``, the parts of :data:`PARTS` (``class`` and
-        ``arguments`` each), and ``metadata``.
+        ``trained_heads``, ``temperatures``, the parts of :data:`PARTS` and
+        perhaps :data:`OPTIONAL_PARTS` (``class`` and ``arguments`` each), and
+        ``metadata``.
 
     Raises
     ------
@@ -217,6 +230,11 @@ def read_model(folder: str | Path) -> dict:
         ("temperatures", "heads and numbers from 0.01 to 100", _is_scaling),
         ("metadata", "what an export records", _is_metadata),
         *((part, "class and arguments", _is_part) for part in PARTS),
+        *(
+            (part, "class and arguments", _is_part)
+            for part in OPTIONAL_PARTS
+            if type(model) is dict and part in model
+        ),
     ):
         value = model.get(key, ...) if type(model) is dict else ...
         if not check(value):
@@ -225,7 +243,7 @@ def read_model(folder: str | Path) -> dict:
                 f"{path}: {key} must be {words}, not {shown}; export the "
                 "model again"
             )
-    unknown = model.keys() - {*KEYS, *PARTS}
+    unknown = model.keys() - {*KEYS, *PARTS, *OPTIONAL_PARTS}
     if unknown:
         raise EncoderError(
             f"{path}: has an unknown key {min(unknown)[:80]!r}; export the "
@@ -250,7 +268,9 @@ def check_parts(model: dict, path: str | Path) -> None:
         In one line: a class is not one of :data:`CLASSES`, or an argument is
         unknown, of another type, or out of bounds.
     """
-    for part, allowed in PARTS.items():
+    for part, allowed in {**PARTS, **OPTIONAL_PARTS}.items():
+        if part not in model:
+            continue
         name, arguments = model[part]["class"], model[part]["arguments"]
         if name not in allowed:
             raise EncoderError(

@@ -1,0 +1,307 @@
+"""What knowing the speaker is worth: scores over the number of other clips.
+
+A test speaker's clips are divided by chance into those that the model learns
+the speaker from, without their labels, and those that it is scored on. Acted
+corpora have every emotion of everybody equally often, which flatters such a
+method; so it is also scored on enrolments of one emotion or two.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from tqdm import tqdm
+
+from vavl_sb.evaluation.predictions import Predictions
+from vavl_sb.evaluation.robustness import MAIN_SCORE
+from vavl_sb.features.extractor import ClipFeatures
+from vavl_sb.lobes.vavl import HEADS
+from vavl_sb.training.plots import (
+    FORMATS,
+    HEAD_COLOURS,
+    legend_beside,
+    make_figure,
+    plain,
+    save_figure,
+)
+from vavl_sb.training.report import table
+from vavl_sb.utils.errors import VAVLError
+from vavl_sb.utils.files import write_json, write_lines
+from vavl_sb.utils.seeding import clip_generator
+
+if TYPE_CHECKING:
+    from vavl_sb.inference.emotion import EmotionRecognizer
+
+ALL = "all"
+SKEWED = 5  # Clips of an enrolment that has not all emotions
+CALM = ("calm", "neutral")
+
+
+def read_sizes(text: str) -> list[str]:
+    """Numbers of enrolment clips, with commas between them, or "all".
+
+    Raises
+    ------
+    VAVLError
+        In one line: one of them is no such number.
+
+    Example
+    -------
+    >>> read_sizes("0,5,all")
+    ['0', '5', 'all']
+    """
+    sizes = [size.strip() for size in text.split(",") if size.strip()]
+    for size in sizes:
+        if size != ALL and not (size.isdecimal() and int(size) <= 10**6):
+            raise VAVLError(
+                f"--enrol: must be numbers of clips, or all, with commas "
+                f"between them, not {size}"
+            )
+    if not sizes or len({*sizes}) < len(sizes):
+        raise VAVLError(f"--enrol: names none, or one twice, in {text!r}")
+    return sizes
+
+
+class EnrolmentTest:
+    """Scores a model by how much it knows of the speaker.
+
+    Arguments
+    ---------
+    model : vavl_sb.inference.emotion.EmotionRecognizer
+        Trained with speaker normalization.
+    entries : dict
+        Clip id to its entry in the manifest, with ``spk_id`` and the label.
+    features : dict
+        Clip id to ClipFeatures, not pooled yet.
+    sizes : sequence of str
+        From :func:`read_sizes`.
+    draws : int
+        Enrolments of each size, drawn for each speaker.
+    seed : int
+        Of the draws.
+    """
+
+    def __init__(
+        self,
+        model: "EmotionRecognizer",
+        entries: dict[str, dict],
+        features: dict[str, ClipFeatures],
+        sizes: Sequence[str],
+        draws: int = 5,
+        seed: int = 1234,
+    ):
+        self.model, self.entries, self.features = model, entries, features
+        self.sizes, self.draws, self.seed = list(sizes), draws, seed
+        self.speakers: dict[str, list] = {}
+        for clip in sorted(features):
+            speaker = str(entries[clip]["spk_id"])
+            self.speakers.setdefault(speaker, []).append(clip)
+
+    def run(self) -> list[dict]:
+        """Enrols and scores.
+
+        Returns
+        -------
+        list of dict
+            For each condition ``enrolment`` (its name), ``clips`` (their mean
+            number), ``draws``, ``speakers`` (how many have clips enough),
+            ``transductive`` (whether the scored clips were among those
+            enrolled) and ``scores`` (head to those of
+            :meth:`vavl_sb.evaluation.predictions.Predictions.score_of`).
+        """
+        conditions = [(size, size) for size in self.sizes]
+        if {*self.sizes} - {"0", ALL}:
+            conditions += [(kind, str(SKEWED)) for kind in self._skewed()]
+        bar = tqdm(conditions, desc="enrolments", dynamic_ncols=True)
+        return [self._condition(kind, size) for kind, size in bar]
+
+    def _skewed(self):
+        """Kinds of enrolments that lack some emotions."""
+        if self.model.hparams.task != "classification":
+            return []
+        calm = [name for name in CALM if name in self.model.hparams.labels]
+        kinds = [" or ".join(calm)] if calm else []
+        return [*kinds, "one emotion", "two emotions"]
+
+    def _condition(self, kind, size):
+        """Scores of one condition."""
+        hparams, counts, scored = self.model.hparams, [], set()
+        found = Predictions(hparams.task, hparams.labels)
+        draws = 1 if size in ("0", ALL) else self.draws
+        for speaker, clips in self.speakers.items():
+            for draw in range(draws):
+                enrolled = self._draw(kind, size, speaker, draw)
+                tested = clips
+                if size != ALL:
+                    tested = [clip for clip in clips if clip not in enrolled]
+                if enrolled is None or not tested:
+                    continue
+                known = None
+                if enrolled:
+                    parts = [self.features[clip] for clip in enrolled]
+                    known = self.model.enrol_features(parts, warn=False)
+                counts.append(len(enrolled))
+                scored.add(speaker)
+                parts = [self.features[clip] for clip in tested]
+                outputs = self.model.batch_outputs(parts, known)
+                for clip, said in zip(tested, outputs):
+                    found.add(f"{clip} {draw}", said, self.entries[clip])
+        return {
+            "enrolment": kind,
+            "clips": float(np.mean(counts)) if counts else 0.0,
+            "draws": draws,
+            "speakers": len(scored),
+            "transductive": size == ALL,
+            "scores": found.scores(HEADS),
+        }
+
+    def _draw(self, kind, size, speaker, draw):
+        """Ids of an enrolment, or None where the speaker has too few clips."""
+        clips = self.speakers[speaker]
+        if size == ALL:
+            return clips
+        random = clip_generator(speaker, self.seed, f"enrol {kind} {draw}")
+        pool = clips
+        if kind != size:
+            emotions = sorted({self.entries[clip]["emotion"] for clip in clips})
+            number = 1 if kind == "one emotion" else 2
+            some = random.permutation(emotions)[:number].tolist()
+            if kind.startswith(CALM):
+                some = list(CALM)
+            pool = [c for c in clips if self.entries[c]["emotion"] in some]
+            size = min(int(size), len(pool)) or len(clips)
+        if int(size) >= len(clips):
+            return None
+        return [pool[i] for i in random.permutation(len(pool))[: int(size)]]
+
+
+def write_enrolment(folder: str | Path, result: dict) -> list[str]:
+    """Writes ``enrolment.json``, ``.txt`` and the figure, and gives the lines.
+
+    Arguments
+    ---------
+    folder : str or Path
+        Where to write.
+    result : dict
+        ``task``, ``title`` (model and corpus) and ``enrolment``, from
+        :meth:`EnrolmentTest.run`.
+
+    Returns
+    -------
+    list of str
+    """
+    folder = Path(folder)
+    lines = enrolment_lines(result)
+    write_json(folder / "enrolment.json", result)
+    write_lines(folder / "enrolment.txt", lines)
+    for end in FORMATS:  # Of an earlier test.
+        (folder / f"enrolment{end}").unlink(missing_ok=True)
+    _draw_curve(result, folder / "enrolment")
+    return lines
+
+
+def enrolment_lines(result: dict) -> list[str]:
+    """A table: a row for each condition, a column for each head."""
+    key, score_name = MAIN_SCORE[result["task"]]
+    rows = []
+    heads = [
+        head
+        for head in HEADS
+        if any(head in row["scores"] for row in result["enrolment"])
+    ]
+    for row in result["enrolment"]:
+        name = row["enrolment"]
+        name = f"{name} clips" if name.isdecimal() else name
+        if row["transductive"]:
+            name = "all clips, the scored ones too (transductive)"
+        elif not row["enrolment"].isdecimal():
+            name = f"{name} ({row['clips']:.1f} clips)"
+        cells = [_cell(row["scores"].get(head), key) for head in heads]
+        rows.append([name, row["speakers"], row["draws"], *cells])
+    title = (
+        f"Knowing the speaker by other clips, without labels: {score_name} of "
+        "the rest of the clips, with the 95 % interval over speakers"
+    )
+    columns = ["known of the speaker", "speakers", "draws", *heads]
+    return [title, *table(columns, rows)]
+
+
+def _cell(score, key):
+    """A score with its interval."""
+    if score is None:
+        return "-"
+    ends = score["interval"]
+    words = "" if ends is None else f" [{ends[0]:.2f}, {ends[1]:.2f}]"
+    return f"{score[key]:.3f}{words}"
+
+
+def _draw_curve(result, path):
+    """Scores over the number of clips, and those of skewed enrolments."""
+    key, score_name = MAIN_SCORE[result["task"]]
+    sized = [
+        row
+        for row in result["enrolment"]
+        if row["transductive"] or row["enrolment"].isdecimal()
+    ]
+    skewed = [row for row in result["enrolment"] if row not in sized]
+    figure, grid = make_figure(8.6 if skewed else 5.6, 3.4, 1 + bool(skewed))
+    panels, drawn = np.ravel(grid).tolist(), {}
+    for axes, rows in zip(panels, (sized, skewed)):
+        names = [row["enrolment"].replace("or ", "or\n") for row in rows]
+        places = np.arange(len(rows), dtype=float)
+        for shift, (head, colour) in zip(
+            (-0.1, 0.0, 0.1), HEAD_COLOURS.items()
+        ):
+            found = [row["scores"].get(head) for row in rows]
+            if not any(found):
+                continue
+            values = [s[key] if s else np.nan for s in found]
+            ends = [
+                (s and s["interval"]) or [value] * 2
+                for s, value in zip(found, values)
+            ]
+            low, high = np.transpose(ends)
+            drawn[head] = {"color": colour, "marker": "o", "markersize": 4}
+            if rows is sized:
+                axes.plot(places, values, **drawn[head])
+                axes.fill_between(
+                    places, low, high, color=colour, alpha=0.15, linewidth=0
+                )
+                if rows[-1]["transductive"]:  # Not as the others are.
+                    axes.plot(
+                        *(places[-1:], values[-1:], "o"),
+                        **{"color": colour, "markersize": 7},
+                        markerfacecolor="white",
+                    )
+            else:
+                where = places + shift  # Intervals side by side
+                axes.plot(where, values, "o", color=colour, markersize=4)
+                axes.vlines(where, low, high, color=colour, alpha=0.4)
+                none = result["enrolment"][0]
+                if none["enrolment"] == "0" and head in none["scores"]:
+                    axes.axhline(
+                        none["scores"][head][key], color=colour, linestyle=":"
+                    )
+        axes.set_xticks(places, names)
+    panels[0].set_xlabel("other clips of the speaker, without labels")
+    panels[0].set_ylabel(score_name)
+    if skewed:
+        panels[1].set_title(
+            f"{SKEWED} clips of some emotions alone", fontsize=10
+        )
+        panels[1].set_xlim(-0.5, len(skewed) - 0.5)
+        panels[1].sharey(panels[0])
+        drawn["no clip"] = {"color": "dimgray", "linestyle": ":"}
+    if sized and sized[-1]["transductive"]:
+        drawn["all: the scored\nclips too"] = {
+            **{"color": "dimgray", "marker": "o", "linestyle": ""},
+            "markerfacecolor": "white",
+        }
+    drawn["95 % interval,\nby speaker"] = {
+        **{"color": "dimgray", "linewidth": 8, "alpha": 0.3},
+        "solid_capstyle": "butt",
+    }
+    legend_beside(figure, drawn)
+    figure.suptitle(plain(result["title"], 90), fontsize=10)
+    save_figure(figure, path)
