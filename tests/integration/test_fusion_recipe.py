@@ -10,16 +10,30 @@ from vavl_sb.lobes.vavl import HEADS, MODALITIES
 
 
 @pytest.mark.parametrize(
-    "fusion, hparams, epochs, heads, withheld",
+    "fusion, hparams, epochs, heads, withheld, normalization",
     [
         # It is fitted before the first epoch, of which one is then enough; its
         # product needs no clip that has both.
-        ("linear", "vavl_cls.yaml", 1, HEADS, ("0.4", "0.4")),
-        ("auxformer", "vavl_reg.yaml", 2, MODALITIES, ("0.4", "0.45")),
+        ("linear", "vavl_cls.yaml", 1, HEADS, ("0.4", "0.4"), "iterative"),
+        (
+            "auxformer",
+            "vavl_reg.yaml",
+            2,
+            MODALITIES,
+            ("0.4", "0.45"),
+            "speaker",
+        ),
     ],
 )
 def test_another_network_is_trained_and_exported(
-    small_corpus, tmp_path, fusion, hparams, epochs, heads, withheld
+    small_corpus,
+    tmp_path,
+    fusion,
+    hparams,
+    epochs,
+    heads,
+    withheld,
+    normalization,
 ):
     folder = tmp_path / "out"
     arguments = [
@@ -30,7 +44,7 @@ def test_another_network_is_trained_and_exported(
         # Each clip that has both loses one of the two.
         *("--withhold_audio", withheld[0], "--withhold_visual", withheld[1]),
         *SMALL,
-        *("--fusion", fusion),
+        *("--fusion", fusion, "--speaker_normalization", normalization),
     ]
     run_recipe("CREMA-D", *arguments, hparams=hparams)
     metrics = (folder / "metrics.json").read_text()
@@ -44,7 +58,12 @@ def test_another_network_is_trained_and_exported(
     count = sum(p.numel() for p in model.mods.vavl.parameters())
     assert about["metadata"]["parameters"] == count
     clip = next((small_corpus / "VideoFlash").glob("*.flv"))
-    assert model.predict_file(clip, modality="visual")
+    # By other clips of the speaker, whoever the network was trained on.
+    speaker = model.enrol(sorted((small_corpus / "VideoFlash").glob("1008*")))
+    alone = model.predict_file(clip, modality="visual").as_dict()
+    known = model.predict_file(clip, modality="visual", speaker=speaker)
+    key = "attributes" if "reg" in hparams else "probabilities"
+    assert alone[key] != known.as_dict()[key]
     # The same command finds the run finished, and its scores the same.
     run_recipe("CREMA-D", *arguments, hparams=hparams)
     assert (folder / "metrics.json").read_text() == metrics

@@ -132,11 +132,11 @@ class EnrolmentTest:
         for speaker, clips in self.speakers.items():
             for draw in range(draws):
                 enrolled = self._draw(kind, size, speaker, draw)
+                if enrolled is None:
+                    continue
                 tested = clips
                 if size != ALL:
                     tested = [clip for clip in clips if clip not in enrolled]
-                if enrolled is None or not tested:
-                    continue
                 known = None
                 if enrolled:
                     parts = [self.features[clip] for clip in enrolled]

@@ -1,0 +1,562 @@
+"""Speaker normalization: against closed forms, simulated speakers, and itself
+from the shell."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from light_model import LABELS, make_model
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from speechbrain.dataio.dataset import DynamicItemDataset
+from speechbrain.utils.data_pipeline import provides, takes
+
+from vavl_sb.cli import main
+from vavl_sb.dataio.datasets import EmotionBatch
+from vavl_sb.evaluation.enrolment import EnrolmentTest, enrolment_lines
+from vavl_sb.faces.tracker import FaceTracker
+from vavl_sb.features.extractor import ClipFeatures, FeatureExtractor
+from vavl_sb.inference import (
+    EmotionRecognizer,
+    Speaker,
+    emotion as emotion_module,
+)
+from vavl_sb.lobes.audio_encoder import AudioEncoder
+from vavl_sb.lobes.speaker_normalization import (
+    SpeakerNormalization,
+    SpeakerStatistics,
+)
+from vavl_sb.lobes.vavl import VAVL
+from vavl_sb.lobes.visual_encoder import VisualEncoder
+from vavl_sb.training.export import export_model
+from vavl_sb.training.speakers import SpeakerDraws
+from vavl_sb.utils.errors import EncoderError, MediaError, VAVLError
+
+DIM = 6
+
+
+def simulated(speakers, clips, between=4.0, seed=0, dim=DIM):
+    """Clips of speakers who differ more than their emotions do."""
+    rng = np.random.default_rng(seed)
+    offsets = math.sqrt(between) * rng.standard_normal((speakers, dim))
+    emotions = np.tile(np.arange(3), speakers * clips // 3)
+    means = 1.5 * np.eye(3, dim)
+    names = np.repeat(np.arange(speakers), clips)
+    noise = rng.standard_normal((speakers * clips, dim))
+    x = offsets[names] + means[emotions] + noise
+    return torch.tensor(x).float(), torch.tensor(emotions), names
+
+
+def one_hot(emotions):
+    return torch.nn.functional.one_hot(emotions, 3).float()
+
+
+def fitted(x, emotions, names, **more):
+    normalization = SpeakerNormalization(x.shape[1], 1, 3, **more)
+    normalization.fit("audio", x, one_hot(emotions), [str(n) for n in names])
+    return normalization
+
+
+def apply(normalization, x, clips):
+    """Clips (n, D) normalized by the statistics of others."""
+    known = SpeakerStatistics.of(clips) if len(clips) else None
+    known = SpeakerStatistics.stack([known], x.shape[1])
+    return normalization("audio", x[:, None], known)[:, 0]
+
+
+def test_the_variances_of_simulated_speakers_are_found():
+    x, emotions, names = simulated(400, 30)
+    found = fitted(x, emotions, names)
+    assert found.audio_between.numpy() == pytest.approx(4.0, rel=0.2)
+    # Within a speaker, noise and the emotions of which each is a third.
+    expected = 1 + 1.5**2 * np.var(np.eye(3, DIM), axis=0)
+    assert found.audio_within.numpy() == pytest.approx(expected, rel=0.05)
+    slopes = 1.5 * (np.eye(3, DIM) - np.eye(3, DIM).mean(axis=0))
+    assert np.abs(found.audio_slopes.numpy() - slopes).max() < 0.06
+
+
+@pytest.mark.parametrize("count", [1, 5, 60])
+def test_the_mean_is_the_posterior_mean_of_a_gaussian(count):
+    x, emotions, names = simulated(40, 30)
+    norm = fitted(x, emotions, names)
+    clips = torch.randn(count, DIM) + 3
+    mu, b, w = norm.audio_mean, norm.audio_between, norm.audio_within
+    # Precisions of the prior and of the clips add up.
+    precision = 1 / b + count / w
+    mean = (mu / b + clips.sum(dim=0) / w) / precision
+    around = ((clips - mean) ** 2).sum(dim=0)
+    variance = (around + 10 * w) / (count + 10)
+    new = torch.randn(4, DIM)
+    expected = (new - mean) * (w / variance).sqrt() + mu
+    assert torch.allclose(apply(norm, new, clips), expected, atol=1e-4)
+
+
+def test_nothing_changes_for_a_speaker_of_whom_nothing_is_known():
+    norm = fitted(*simulated(10, 9))
+    new = torch.randn(4, DIM)
+    assert torch.equal(apply(norm, new, new[:0]), new)
+
+
+def test_the_more_clips_are_known_the_more_emotions_are_told_apart():
+    x, emotions, names = simulated(60, 30)
+    norm = fitted(x, emotions, names)
+    moved = torch.cat(
+        [apply(norm, x[names == n], x[names == n]) for n in np.unique(names)]
+    )
+    judge = LinearDiscriminantAnalysis().fit(moved, emotions)
+    x, emotions, names = simulated(60, 60, seed=1)
+    scores = []
+    for count in (0, 1, 5, 30):
+        right = []
+        for n in np.unique(names):
+            own = x[names == n]
+            tested = apply(norm, own[30:], own[:count])
+            right += (judge.predict(tested) == emotions[:30].numpy()).tolist()
+        scores.append(np.mean(right))
+    assert scores == sorted(scores) and scores[-1] > scores[0] + 0.15
+
+
+def test_a_lone_training_speaker_moves_no_mean():
+    x, emotions, _ = simulated(1, 30)
+    norm = fitted(x, emotions, ["one"] * 30)
+    clips = torch.randn(8, DIM) + 5
+    expected = (clips - norm.audio_mean).sign()
+    found = apply(norm, clips, clips) - norm.audio_mean
+    assert torch.equal(found.sign(), expected)
+
+
+def test_what_emotions_put_into_a_mean_is_taken_out_by_half_at_most():
+    norm = fitted(*simulated(200, 30), iterative=True)
+    clips = SpeakerStatistics(torch.tensor([24.0]), torch.zeros(1, DIM), None)
+    happy = torch.tensor([[1.0, 0.0, 0.0]])
+    moved = norm.without_emotion("audio", clips, happy).mean[0]
+    share = 24 / (2 * 24 + 8)
+    expected = -share * 1.5 * np.array([2 / 3, -1 / 3, -1 / 3, 0, 0, 0])
+    assert np.abs(moved.numpy() - expected).max() < 0.05
+    balanced = norm.without_emotion("audio", clips, norm.audio_target_mean)
+    assert torch.equal(balanced.mean, clips.mean)
+
+
+def test_statistics_do_not_depend_on_the_order_of_the_clips():
+    clips = torch.randn(17, 40) * torch.logspace(-3, 3, 40)
+    first = SpeakerStatistics.of(clips)
+    again = SpeakerStatistics.of(clips[torch.randperm(17)])
+    assert torch.equal(first.mean, again.mean)
+    assert torch.equal(first.variance, again.variance)
+
+
+# Training
+
+
+def dataset(x, emotions, names):
+    """Clips of three frames, whose time means are x."""
+    clips = {
+        f"clip{i}": {"spk_id": str(names[i]), "row": i} for i in range(len(x))
+    }
+
+    @takes("row")
+    @provides("audio")
+    def audio(row):
+        return x[row] + torch.tensor([[-1.0], [0.0], [1.0]])
+
+    @takes("row")
+    @provides("visual")
+    def visual(row):
+        return torch.zeros(0, 1)
+
+    @takes("row")
+    @provides("label")
+    def label(row):
+        return emotions[row : row + 1]
+
+    keys = ["id", "audio", "visual", "label"]
+    return DynamicItemDataset(clips, [audio, visual, label], keys)
+
+
+@pytest.fixture(scope="module")
+def draws():
+    x, emotions, names = simulated(4, 30)
+    found = SpeakerDraws(SpeakerNormalization(DIM, 1, 3), seed=1)
+    found.fit(dataset(x, emotions, names), None)
+    return found
+
+
+def test_a_draw_is_of_other_clips_of_the_same_speaker(draws):
+    sizes = []
+    for epoch in range(20):
+        for clip, speaker in draws.speakers.items():
+            drawn = draws.draw(clip, epoch)
+            assert clip not in drawn and len({*drawn}) == len(drawn)
+            assert {draws.speakers[other] for other in drawn} <= {speaker}
+            sizes.append(len(drawn))
+    # Of 2,400 draws; the numbers between are from 1 to 28, small ones more.
+    for size, share in ((0, 0.25), (29, 0.25)):
+        assert np.mean(np.array(sizes) == size) == pytest.approx(
+            share, abs=0.03
+        )
+    between = [size for size in sizes if 0 < size < 29]
+    assert {*between} == {*range(1, 29)} and np.median(between) < 9
+
+
+def test_a_draw_is_the_same_again_and_another_in_another_epoch(draws):
+    x, emotions, names = simulated(4, 30)
+    again = SpeakerDraws(SpeakerNormalization(DIM, 1, 3), seed=1)
+    again.fit(dataset(x, emotions, names), None)
+    clips = list(draws.speakers)
+    first = [draws.draw(clip, 1) for clip in clips]
+    assert [again.draw(clip, 1) for clip in clips] == first
+    assert [draws.draw(clip, 2) for clip in clips] != first
+
+
+def test_a_batch_is_normalized_clip_by_clip_and_padded_with_zeros(draws):
+    x, emotions, names = simulated(4, 30)
+    items = [dataset(x, emotions, names)[i] for i in range(0, 120, 7)]
+    items[0]["audio"] = items[0]["audio"][:2]  # Shorter than the others.
+    items[1]["audio"] = items[1]["audio"][:0]  # No sound.
+    batch = draws.normalize_batch(EmotionBatch(items), epoch=3)
+    for row, item in enumerate(items):
+        drawn = draws.draw(item["id"], 3)
+        others = x[[int(clip[4:]) for clip in drawn]]
+        expected = torch.zeros(3, DIM)
+        frames = item["audio"]
+        expected[: len(frames)] = apply(draws.normalization, frames, others)
+        assert torch.allclose(batch.audio.data[row], expected, atol=1e-4)
+
+
+def test_speech_that_is_encoded_anew_cannot_be_normalized():
+    class Raw(list):
+        data = {"a": {"spk_id": "1"}}
+
+    samples, label = torch.zeros(9), torch.tensor([0])
+    raw = Raw([{"id": "a", "audio": samples, "label": label}])
+    with pytest.raises(VAVLError, match="freeze_audio_encoder"):
+        SpeakerDraws(SpeakerNormalization(DIM, 1, 3), 1).fit(raw, None)
+
+
+# Inference
+
+
+def recognizer(iterative=False, task="classification"):
+    """A small model that knows how speakers differ."""
+    model = make_model(task, pooling="mean")
+    sizes = [
+        model.hparams.feature_extractor.dim(m) for m in ("audio", "visual")
+    ]
+    norm = SpeakerNormalization(*sizes, num_outputs=3, iterative=iterative)
+    for seed, (name, size) in enumerate(zip(("audio", "visual"), sizes)):
+        x, emotions, names = simulated(12, 30, seed=seed, dim=size)
+        norm.fit(name, x, one_hot(emotions), list(map(str, names)))
+    model.mods["speaker_normalizer"] = norm
+    return model
+
+
+def features(count, seed=0, model=None):
+    """Clips with random features; every third has no face."""
+    rng = np.random.default_rng(seed)
+    extractor = (model or make_model()).hparams.feature_extractor
+    sizes = {m: extractor.dim(m) for m in ("audio", "visual")}
+    frames = lambda n, size: rng.standard_normal((n, size)).astype("f2")  # noqa: E731
+    return [
+        ClipFeatures(
+            frames(4 + i % 3, sizes["audio"]),
+            frames(3, sizes["visual"]) if i % 3 else None,
+        )
+        for i in range(count)
+    ]
+
+
+@pytest.mark.parametrize("iterative", [False, True])
+def test_answers_are_the_same_whatever_the_order_of_the_enrolment(iterative):
+    model, (new, *clips) = recognizer(iterative), features(12)
+    first = model.enrol_features(clips)
+    again = model.enrol_features(clips[::-1])
+    known, other = (model.outputs(new, one) for one in (first, again))
+    unknown = model.outputs(new)
+    for head, values in known.items():
+        assert torch.equal(values, other[head])
+        assert not torch.allclose(values, unknown[head], atol=1e-3)
+    batch = model.batch_outputs([*clips, new], first)[-1]
+    assert torch.allclose(batch["audio"], known["audio"], atol=1e-5)
+
+
+def test_the_mean_of_features_is_what_a_speaker_is_known_by():
+    model, clips = recognizer(), features(12)
+    speaker = model.enrol_features(clips)
+    frames = np.stack([c.audio.astype("f8").mean(axis=0) for c in clips])
+    found = speaker.statistics["audio"]
+    assert found.mean[0].numpy() == pytest.approx(frames.mean(axis=0), abs=2e-3)
+    assert found.variance[0].numpy() == pytest.approx(
+        frames.var(axis=0), rel=0.02, abs=1e-4
+    )
+    assert (found.count, speaker.statistics["visual"].count) == (12, 8)
+
+
+def test_iterations_end_where_the_model_stays_with_what_it_says():
+    model, clips = recognizer(iterative=True), features(9)
+    speaker = model.enrol_features(clips)
+    plain = recognizer().enrol_features(clips)
+    said = [
+        torch.softmax(list(out.values())[-1], dim=-1)
+        for out in model.batch_outputs(clips, speaker)
+    ]
+    mean = torch.stack(said).mean(dim=0, keepdim=True)
+    again = model.mods.speaker_normalizer.without_emotion(
+        "audio", plain.statistics["audio"], mean
+    )
+    moved = (speaker.statistics["audio"].mean - again.mean).abs().max()
+    total = (plain.statistics["audio"].mean - again.mean).abs().max()
+    assert moved < 0.02 * total
+
+
+def test_a_speaker_comes_back_from_a_file_as_it_was(tmp_path):
+    model, (new, *clips) = recognizer(), features(8)
+    speaker = model.enrol_features(clips)
+    path = tmp_path / "one.speaker.json"
+    speaker.save(path)
+    again = model.read_speaker(path)
+    assert again.clips == 7
+    for head, values in model.outputs(new, speaker).items():
+        assert torch.equal(values, model.outputs(new, again)[head])
+    text = path.read_text()
+    assert json.loads(text).keys() == {"model", "clips", "audio", "visual"}
+
+
+def test_a_speaker_of_another_model_is_refused(tmp_path):
+    speaker = recognizer().enrol_features(features(5))
+    other = recognizer()
+    with torch.no_grad():
+        next(other.mods.vavl.parameters()).mul_(1.001)
+    speaker.save(tmp_path / "one.speaker.json")
+    with pytest.raises(VAVLError, match="enrolled with another model"):
+        other.read_speaker(tmp_path / "one.speaker.json")
+    with pytest.raises(VAVLError, match="without speaker normalization"):
+        make_model().predict_features(np.zeros((3, 80), "f4"), speaker=speaker)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "{",
+        "[]",
+        "{}",
+        '{"model": "a", "clips": 1}',
+        '{"model": "a", "clips": 0, "audio": {"count": 1, "mean": [1],'
+        ' "variance": [1]}}',
+        '{"model": "a", "clips": 1, "audio": {"count": 1, "mean": [1, 2],'
+        ' "variance": [1]}}',
+        '{"model": "a", "clips": 1, "audio": {"count": 1, "mean": [1e400],'
+        ' "variance": [1]}}',
+        '{"model": "a", "clips": 1, "audio": {"count": 1, "mean": [1],'
+        ' "variance": [-1]}}',
+        '{"model": "a", "clips": 1, "audio": {"count": true, "mean": [1],'
+        ' "variance": [1]}}',
+        '{"model": "a", "clips": 1, "audio": {"count": 1, "mean": ["1"],'
+        ' "variance": [1]}}',
+        "[" * 100000,
+    ],
+)
+def test_a_file_that_is_no_speaker_is_refused_in_one_line(tmp_path, damage):
+    path = tmp_path / "one.speaker.json"
+    path.write_text(damage)
+    with pytest.raises(VAVLError, match="vavl enrol") as error:
+        Speaker.load(path)
+    assert "\n" not in error.value.text
+    with pytest.raises(VAVLError, match="cannot be read"):
+        Speaker.load(tmp_path / "nobody.speaker.json")
+
+
+# From a folder, and from the shell
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """An exported model with random weights, and five clips with sound."""
+    folder = tmp_path_factory.mktemp("speakers")
+    torch.manual_seed(0)
+    extractor = FeatureExtractor(
+        AudioEncoder("logmel"),
+        VisualEncoder(None),
+        FaceTracker(None),
+        audio_pooling="mean",
+    )
+    sizes = [extractor.dim(m) for m in ("audio", "visual")]
+    net = VAVL(*sizes, 3, d_model=16, encoder_layers=1, shared_layers=1)
+    norm = SpeakerNormalization(*sizes, 3)
+    x, emotions, names = simulated(12, 30, dim=sizes[0])
+    norm.fit("audio", x, one_hot(emotions), list(map(str, names)))
+    for name, one in (("with", norm), ("without", None)):
+        export_model(
+            folder / name,
+            net=net,
+            feature_extractor=extractor,
+            speaker_normalization=one,
+            task="classification",
+            labels=LABELS,
+            corpus="none",
+            attribute_range=None,
+            trained_heads=["audio"],
+        )
+    time = np.arange(32000) / 16000
+    (folder / "clips").mkdir()
+    for number in range(5):
+        tone = 0.2 * np.sin(2 * np.pi * (200 + 60 * number) * time)
+        soundfile.write(folder / "clips" / f"{number}.wav", tone, 16000)
+    long = np.concatenate(
+        [
+            0.2 * np.sin(2 * np.pi * pitch * time)
+            for pitch in range(200, 800, 60)
+        ]
+    )
+    soundfile.write(folder / "long.wav", long, 16000)
+    return folder
+
+
+def test_an_export_brings_the_speakers_back(exported):
+    clips = sorted((exported / "clips").iterdir())
+    found = []
+    for trust in (False, True):
+        model = EmotionRecognizer.from_hparams(exported / "with", trust=trust)
+        speaker = model.enrol(clips[1:])
+        known = model.predict_file(clips[0], speaker=speaker)
+        assert known.used[-1] == "4 clips of the speaker"
+        unknown = model.predict_file(clips[0])
+        assert known.probabilities != unknown.probabilities
+        found.append((known.probabilities, unknown.probabilities))
+    assert found[0] == found[1]
+    plain = EmotionRecognizer.from_hparams(exported / "without")
+    assert plain.predict_file(clips[0]).probabilities == found[0][1]
+
+
+def test_an_export_with_another_size_is_refused(exported, tmp_path):
+    import shutil
+
+    folder = shutil.copytree(exported / "with", tmp_path / "model")
+    model = json.loads((folder / "model.json").read_text())
+    part = model["speaker_normalization"]["arguments"]
+    for change in ({"audio_dim": 2**17}, {"num_outputs": 1000}, {"nhead": 2}):
+        wrong = {**part, **change}
+        model["speaker_normalization"]["arguments"] = wrong
+        (folder / "model.json").write_text(json.dumps(model))
+        with pytest.raises(EncoderError, match="do not fit|unknown argument"):
+            EmotionRecognizer.from_hparams(folder)
+
+
+def said(capsys, *arguments):
+    """Exit status, JSON and errors of a command."""
+    status = main(list(map(str, arguments)))
+    out, errors = capsys.readouterr()
+    return status, out, errors
+
+
+def test_the_shell_enrols_and_predicts(exported, tmp_path, capsys):
+    path = tmp_path / "one.speaker.json"
+    model, clips = exported / "with", exported / "clips"
+    status, out, _ = said(capsys, "enrol", model, clips, "-o", path)
+    assert status == 0 and "5 clips of a speaker (audio)" in out
+    answers = {}
+    for name in (None, path, "clips"):
+        option = ["--speaker", name] if name else []
+        _, out, _ = said(capsys, "predict", model, clips, "--json", *option)
+        answers[name] = [one["probabilities"] for one in json.loads(out)]
+    assert answers[path] == answers["clips"] != answers[None]
+    long = exported / "long.wav"
+    _, out, _ = said(capsys, "predict", model, long, "--json")
+    _, known, _ = said(
+        *(capsys, "predict", model, long, "--json", "--speaker", "self")
+    )
+    alone, known = json.loads(out)[0], json.loads(known)[0]
+    assert known["used"][-1] == "7 clips of the speaker"
+    assert alone["probabilities"] != known["probabilities"]
+
+
+def test_the_shell_says_in_one_line_what_it_cannot(exported, tmp_path, capsys):
+    path, clips = tmp_path / "one.speaker.json", exported / "clips"
+    for words, reason in (
+        (("enrol", exported / "without", clips, "-o", path), "without speaker"),
+        (("enrol", exported / "with", clips, "-o", "one.json"), "must end in"),
+        (("enrol", exported / "with", path, "-o", path), "none of the clips"),
+        (
+            ("predict", exported / "with", clips, "--speaker", path),
+            "cannot be read",
+        ),
+    ):
+        status, _, errors = said(capsys, *words)
+        last = errors.strip().splitlines()[-1]
+        assert status == 1 and reason in last
+
+
+def test_a_warning_says_that_an_enrolment_is_of_one_emotion(caplog):
+    model, clips = recognizer(), features(6)
+    with torch.no_grad():
+        for head in (
+            m for n, m in model.mods.vavl.named_modules() if "head" in n
+        ):
+            if isinstance(head, torch.nn.Linear) and head.out_features == 3:
+                head.bias.copy_(torch.tensor([0.0, 99.0, 0.0]))
+    model.enrol_features(clips)
+    assert "takes 100 % of the enrolment for happy" in caplog.text
+
+
+# Evaluation
+
+
+def test_no_clip_is_scored_that_was_enrolled(monkeypatch):
+    model, clips = recognizer(), features(24)
+    entries = {
+        f"c{i}": {"spk_id": f"s{i % 2}", "emotion": LABELS[i // 2 % 3]}
+        for i in range(24)
+    }
+    given = dict(zip(entries, clips))
+    name_of = {id(clip): name for name, clip in given.items()}
+    enrolled, faults = [], []
+    enrol = emotion_module.EmotionRecognizer.enrol_features
+    outputs = emotion_module.EmotionRecognizer.batch_outputs
+
+    def spy_enrol(self, parts, warn=True):
+        enrolled[:] = [name_of[id(part)] for part in parts]
+        speakers = {entries[name]["spk_id"] for name in enrolled}
+        faults.extend([] if len(speakers) == 1 else ["two speakers"])
+        return enrol(self, parts, warn)
+
+    def spy_outputs(self, parts, speaker=None):
+        names = {name_of[id(part)] for part in parts}
+        if speaker is not None and len(enrolled) < 12:
+            faults.extend(names & {*enrolled})
+        return outputs(self, parts, speaker)
+
+    monkeypatch.setattr(EmotionRecognizer, "enrol_features", spy_enrol)
+    monkeypatch.setattr(EmotionRecognizer, "batch_outputs", spy_outputs)
+    test = EnrolmentTest(model, entries, given, ["0", "3", "all", "50"], 2, 1)
+    rows = {row["enrolment"]: row for row in test.run()}
+    assert not faults
+    counts = {name: row["clips"] for name, row in rows.items()}
+    assert counts["0"] == 0 and counts["3"] == 3 and counts["all"] == 12
+    assert rows["all"]["transductive"] and not rows["3"]["transductive"]
+    assert rows["50"]["speakers"] == 0  # Nobody has so many.
+    assert rows["3"]["scores"]["audio"]["n"] == 2 * 2 * 9
+    assert rows["one emotion"]["clips"] == 4 and "two emotions" in rows
+    # Without a speaker the score is that of the model as it is.
+    right = [
+        LABELS[int(out["audio"].argmax())] == entry["emotion"]
+        for out, entry in zip(outputs(model, clips), entries.values())
+    ]
+    score = rows["0"]["scores"]["audio"]["f1_micro"]
+    assert score == pytest.approx(np.mean(right))
+    found = {"task": "classification", "enrolment": list(rows.values())}
+    table = "\n".join(enrolment_lines(found))
+    assert "transductive" in table and "3 clips" in table
+
+
+@pytest.mark.parametrize("text", ["", "1,1", "many", "-1", "1.5", "9999999"])
+def test_numbers_that_cannot_be_are_refused(text, tmp_path, capsys):
+    status, _, errors = said(
+        *(capsys, "evaluate", tmp_path, tmp_path / "t.json", "--enrol", text)
+    )
+    assert status == 1 and "--enrol" in errors
+
+
+def test_a_clip_without_anything_is_no_enrolment():
+    with pytest.raises(MediaError, match="none of the clips"):
+        recognizer().enrol_features([])
