@@ -78,12 +78,6 @@ class SharedBatches:
             ]
 
     def set_epoch(self, epoch: int) -> None:
-        """Makes the order that of an epoch.
-
-        Arguments
-        ---------
-        epoch : int
-            The epoch that starts.
-        """
+        """Makes the order that of an epoch."""
         if hasattr(self.sampler, "set_epoch"):
             self.sampler.set_epoch(epoch)
