@@ -80,23 +80,11 @@ def read_benchmark(
     lrs: str | None,
     score: str | None,
 ) -> Benchmark:
-    """Checks the lists of a command line.
+    """Checks the lists of a command line: names or numbers with commas between
+    them; None for all networks, and for the recipe's learning rate.
 
-    Arguments
-    ---------
-    plan : Plan
-        Without what is set for each network.
-    fusion, withhold, lrs : str
-        Names or numbers with commas between them; None for all networks, and
-        for the recipe's learning rate.
-    score : str
-        As in :class:`Benchmark`.
-
-    Returns
-    -------
-    Benchmark
-        VAVLError, in one line: a list cannot be used, or an option is both
-        given and set for each run.
+    VAVLError, in one line: a list cannot be used, or an option is both given
+    and set for each run.
     """
     models = _words("fusion", fusion) or list(NETWORKS)
     for name in models:
@@ -152,18 +140,15 @@ def inner_partition(plan: Plan) -> dict:
 def run_benchmark(
     benchmark: Benchmark, say: Callable = say
 ) -> tuple[dict, list]:
-    """Chooses learning rates, runs what has not finished, and writes the tables.
+    """Chooses learning rates, runs what has not finished, and writes the
+    tables.
 
-    Returns
-    -------
-    content : dict
-        What benchmark.json holds: among others ``partial``, ``models`` (name
-        to ``parameters``, ``lr`` and ``lr_scores``) and ``results``: a dict
-        for each network and share of training clips withheld, with ``summary``
-        and ``difference``, of the functions ``summarize`` and ``compare`` of
-        :mod:`vavl_sb.evaluation.comparison`, by condition.
-    lines : list of str
-        The Markdown.
+    Gives the lines of benchmark.md, and what benchmark.json holds: among others
+    ``partial``, ``models`` (name to ``parameters``, ``lr`` and ``lr_scores``)
+    and ``results``: a dict for each network and share of training clips
+    withheld, with ``summary`` and ``difference``, of the functions
+    ``summarize`` and ``compare`` of :mod:`vavl_sb.evaluation.comparison`, by
+    condition.
     """
     plan = benchmark.plan
     about, errors = _choose_lrs(benchmark, say)

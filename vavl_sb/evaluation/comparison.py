@@ -38,18 +38,10 @@ SPREAD = (
 def summarize(results: list) -> dict:
     """Mean, deviation and bootstrap interval of each head's scores over runs.
 
-    Arguments
-    ---------
-    results : list of vavl_sb.evaluation.predictions.RunResult
-        Of one task and labels.
-
-    Returns
-    -------
-    dict
-        Head to ``n_runs``, ``n_speakers`` and ``scores``: score name to
-        ``mean``, ``sd`` (sample standard deviation over runs; None for one
-        run), ``low`` and ``high`` (95 % bootstrap interval of the mean, by
-        speaker).
+    Of RunResult objects of one task and labels. Head to ``n_runs``,
+    ``n_speakers`` and ``scores``: score name to ``mean``, ``sd`` (sample
+    standard deviation over runs; None for one run), ``low`` and ``high`` (95 %
+    bootstrap interval of the mean, by speaker).
     """
     summary = {}
     for name in _heads(results):
@@ -85,24 +77,12 @@ def _heads(results):
 def write_summary(
     folder: str | Path, recipe: str, overrides: dict, errors: dict
 ) -> tuple[dict, list]:
-    """Reads what finished and writes protocol.json and protocol.md.
+    """Reads what finished and writes protocol.json and protocol.md; gives what
+    the first holds and the lines of the second.
 
-    Arguments
-    ---------
-    folder, recipe : str
-        The protocol's, and what readers call the hparams file.
-    overrides : dict
-        What each train.py got.
-    errors : dict
-        :class:`~vavl_sb.evaluation.runs.Run` to why it failed, or None.
-
-    Returns
-    -------
-    content : dict
-        Among others ``partial``, ``runs``, and ``summary`` from
-        :func:`summarize`.
-    lines : list of str
-        The Markdown.
+    ``recipe`` is what readers call the hparams file, ``overrides`` what each
+    train.py got; ``errors`` maps each :class:`~vavl_sb.evaluation.protocol.Run` to
+    why it failed, or None.
     """
     entries, results = [], []
     for run, error in errors.items():
@@ -185,27 +165,15 @@ def read_protocol(folder: str | Path) -> dict:
 
 
 def compare(first: str | Path, second: str | Path) -> dict:
-    """Compares two protocols on the clips of the runs that both have.
+    """Compares two protocols, by their folders, on the clips of the runs that
+    both have.
 
-    Arguments
-    ---------
-    first, second : str or Path
-        Their folders.
-
-    Returns
-    -------
-    dict
-        What comparison.json holds: ``runs`` in common, ``only_first`` and
-        ``only_second``, and ``modalities``: for each ``n_runs``,
-        ``n_speakers``, ``n_clips``, ``n_unpaired`` (clips that one side lacks),
-        ``exact``, ``smallest_p`` and ``scores``: ``first``, ``second``,
-        ``difference`` (first - second), ``low``, ``high``, ``p`` and
-        ``p_holm``.
-
-    Raises
-    ------
-    VAVLError
-        In one line: tasks or labels differ, or there is nothing in common.
+    Gives what comparison.json holds: ``runs`` in common, ``only_first`` and
+    ``only_second``, and ``modalities``: for each ``n_runs``, ``n_speakers``,
+    ``n_clips``, ``n_unpaired`` (clips that one side lacks), ``exact``,
+    ``smallest_p`` and ``scores``: ``first``, ``second``, ``difference`` (first
+    - second), ``low``, ``high``, ``p`` and ``p_holm``. VAVLError, in one line:
+    tasks or labels differ, or there is nothing in common.
     """
     runs = read_protocol(first), read_protocol(second)
     content = compare_runs(*runs, f"{first} and {second}")
@@ -346,25 +314,13 @@ def write_comparison(content: dict, folder: str | Path) -> list:
 def write_ablation(
     folder: str | Path, variants: list, partial: bool
 ) -> tuple[dict, list]:
-    """Compares protocols with a full one; writes ablation.json and .md.
+    """Compares the protocols of some variants with the full one, all in folders
+    of their names in ``folder``; writes ablation.json and .md.
 
-    Arguments
-    ---------
-    folder : str or Path
-        Holds the protocols' folders: "full" and the variants.
-    variants : list of str
-        Names of the variants' folders.
-    partial : bool
-        Whether a run of them failed.
-
-    Returns
-    -------
-    content : dict
-        ``partial``, and ``variants``: each name to what :func:`compare` says of
-        it (first) and the full network (second), with ``p_holm`` over all
-        variants and modalities, or to ``problem``.
-    lines : list of str
-        The Markdown.
+    Gives what the first holds and the lines of the second: ``partial``, and
+    ``variants``: each name to what :func:`compare` says of it (first) and the
+    full network (second), with ``p_holm`` over all variants and modalities, or
+    to ``problem``.
     """
     found, families, rows = {}, {}, []
     lines = ["PARTIAL: some runs did not finish.", ""] if partial else []

@@ -26,14 +26,7 @@ DRAWS = 1000  # of speakers, for an interval
 
 
 class Predictions:
-    """Outputs of each head, and scores of any choice among them.
-
-    Arguments
-    ---------
-    task : str
-        "classification" or "regression".
-    labels : list of str
-        Names of classes or attributes.
+    """Outputs of each head of a model, and scores of any choice among them.
 
     Example
     -------
@@ -69,20 +62,11 @@ class Predictions:
         return list(self.outputs[head])
 
     def scores(self, heads: Sequence[str], clips: list | None = None) -> dict:
-        """Scores of some heads, each on its own.
+        """Scores of some heads, of ``HEADS`` and "auto", each on its own, from
+        :meth:`score_of`; heads without a clip are left out.
 
-        Arguments
-        ---------
-        heads : sequence of str
-            Of ``HEADS`` and "auto".
-        clips : list of str, optional
-            Only these; where one of them has lost a modality, its "auto"
-            output counts for "audiovisual", as in use. Default: all.
-
-        Returns
-        -------
-        dict
-            Heads that have a clip to their scores, from :meth:`score_of`.
+        Where ``clips`` are given, only these; where one of them has lost a
+        modality, its "auto" output counts for "audiovisual", as in use.
         """
         found = {}
         for head in heads:
@@ -168,17 +152,9 @@ class RunResult:
 def read_run(folder: str | Path) -> RunResult:
     """Reads a finished run, whose scores are computed from its predictions.
 
-    Arguments
-    ---------
-    folder : str or Path
-        The output folder of a train.py: its metrics.json (task and labels),
-        predictions_test.csv and test.json (who speaks in each clip).
-
-    Returns
-    -------
-    RunResult
-        VAVLError, in one line: a file is missing or broken, or a clip has no
-        speaker.
+    Of a train.py's output folder: metrics.json (task and labels),
+    predictions_test.csv and test.json (who speaks in each clip). VAVLError, in
+    one line: a file is missing or broken, or a clip has no speaker.
     """
     folder, heads, scores = Path(folder), {}, {}
     try:

@@ -54,25 +54,12 @@ def read_clips(
     labels: list,
     data_root: str | Path | None = None,
 ) -> dict:
-    """Reads the manifest of a test.
+    """Reads the manifest of a test: clip id to entry, with real paths.
 
-    Arguments
-    ---------
-    manifest : str or Path
-        Of any corpus.
-    task : str
-        The model's, "classification" or "regression".
-    labels : list of str
-        The model's classes or attributes; the clips' must be among them.
-    data_root : str or Path, optional
-        What ``{data_root}`` stands for (default: what prepare_report.json
-        beside the manifest says).
-
-    Returns
-    -------
-    dict
-        Clip id to entry, with real paths. ManifestError, in one line: the
-        manifest cannot be used, or a label is not one of the model's.
+    The clips' labels must be among the model's. ``data_root`` is what
+    ``{data_root}`` stands for, by default what prepare_report.json beside the
+    manifest says. ManifestError, in one line: the manifest cannot be used, or a
+    label is not one of the model's.
     """
     entries = read_entries(manifest, data_root, task, labels)
     if not entries:
@@ -91,16 +78,9 @@ def read_clips(
 class RobustnessTest:
     """One pass over clips, and the scores that come out of it.
 
-    Arguments
-    ---------
-    model : vavl_sb.inference.emotion.EmotionRecognizer
-        The model.
-    conditions : list of vavl_sb.evaluation.corruption.Condition
-        What to score it under, besides the clips as they are.
-    seed : int
-        Chooses clips, frames and noise.
-    noise : callable
-        From :func:`vavl_sb.evaluation.corruption.make_noise`.
+    The model is scored on the clips as they are, and under each of the
+    ``conditions``; the seed chooses clips and frames, and ``noise`` is from
+    :func:`vavl_sb.evaluation.corruption.make_noise`.
     """
 
     def __init__(
@@ -313,8 +293,8 @@ def write_report(
     """Writes ``robustness.json`` and ``.txt``, its figure, and the predictions
     on the clips as they are, in the form of a run's predictions_test.csv.
 
-    ``result`` has ``task``, ``labels``, ``title`` (model and corpus) and what :meth:`RobustnessTest.summary`
-    gives. Returns :func:`report_lines`.
+    ``result`` has ``task``, ``labels``, ``title`` (model and corpus) and what
+    :meth:`RobustnessTest.summary` gives. Returns :func:`report_lines`.
     """
     folder, lines = Path(folder), report_lines(result)
     stats = {
