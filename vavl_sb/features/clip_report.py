@@ -15,27 +15,13 @@ from vavl_sb.utils.errors import EncoderError, MediaError
 def report_clip(path: str, frame_rate: float = 10.0) -> dict:
     """Streams, duration, frames with a face and loudness of a clip.
 
-    Arguments
-    ---------
-    path : str
-        The file.
-    frame_rate : float
-        Frames a second that are looked at.
-
-    Returns
-    -------
-    dict
-        ``file``, ``duration`` (s), ``streams`` (a dict each), ``used``
-        and ``left_out`` of what a model gets (one line each), ``rms_dbfs`` (of the mono mix; a full-scale
-        square wave is 0; None without a sample other than 0),
-        ``silent_track`` (digital silence, which is no sound), ``frames`` (that
-        were looked at), ``frames_with_face`` (None where no face could be
-        looked for), ``faults`` (one line each).
-
-    Raises
-    ------
-    MediaError
-        The file is no media at all.
+    ``frame_rate`` frames a second are looked at. Gives ``file``, ``duration``
+    (s), ``streams`` (a dict each), ``used`` and ``left_out`` of what a model
+    gets (one line each), ``rms_dbfs`` (of the mono mix; a full-scale square
+    wave is 0; None without a sample other than 0), ``silent_track`` (digital
+    silence, which is no sound), ``frames`` (that were looked at),
+    ``frames_with_face`` (None where no face could be looked for) and ``faults``
+    (one line each). MediaError: the file is no media at all.
     """
     info = probe(path)
     report = {

@@ -45,9 +45,9 @@ def extract_features(
 
     A clip that cannot be decoded is left out and named in the report; the rest
     goes on. Under torchrun every process calls this, and each takes every n-th
-    clip; what is written is what a single process writes. (Two
-    clips of equal bytes may be computed by two processes, of which the later
-    replaces the earlier's file with the same.)
+    clip; what is written is what a single process writes. (Two clips of equal
+    bytes may be computed by two processes, of which the later replaces the
+    earlier's file with the same.)
 
     Arguments
     ---------
@@ -66,7 +66,6 @@ def extract_features(
     raw_audio : bool
         The audio encoder learns: compute no audio features, and only look
         whether each clip has sound.
-
     """
     cache = FeatureCache(folder)
     contents = ContentIndex(cache.folder / "content.json")
