@@ -213,18 +213,8 @@ class StrictLobe:
         return width
 
     def join_layers(self, out) -> torch.Tensor:
-        """Features of what transformers' encoder gives.
-
-        Arguments
-        ---------
-        out : transformers.modeling_outputs.BaseModelOutput
-            With hidden states, where all layers are wanted.
-
-        Returns
-        -------
-        torch.Tensor
-            Shape (B, T, output_dim).
-        """
+        """Features (B, T, output_dim) of what transformers' encoder gives, with
+        its hidden states where all layers are wanted."""
         if not self.output_all_hiddens:
             return out.last_hidden_state
         # The first is what the transformer reads; whether the last is before
