@@ -108,8 +108,8 @@ MAX_RIFF_CHUNKS = 1000
 class MediaInfo:
     """What a media file holds, told by its packets.
 
-    Arguments
-    ---------
+    Attributes
+    ----------
     has_audio, has_video : bool
         Whether there is a stream of that kind; once all is read, whether there
         is anything in it. Cover art is no video; a silent track is audio (see
@@ -152,11 +152,8 @@ class MediaInfo:
 class MediaStream:
     """What :func:`decode` gives: an iterator that learns what a file holds.
 
-    Attributes
-    ----------
-    info : MediaInfo
-        ``has_audio``, ``has_video`` and ``used`` as soon as there is a first
-        item, all else after the last.
+    In its ``info``, ``has_audio``, ``has_video`` and ``used`` are there as soon
+    as there is a first item, all else after the last.
     """
 
     def __init__(self, info: MediaInfo, items: Iterator):
@@ -434,20 +431,11 @@ def refuse_endless(path: str | os.PathLike, seconds: float) -> None:
 
 
 def is_silent(samples: np.ndarray | torch.Tensor) -> bool:
-    """Whether samples are digital silence: a track without sound.
+    """Whether samples of any shape, full scale 1, are digital silence: a track
+    without sound.
 
-    That is a range from lowest to highest sample below ``SILENCE_RANGE``,
-    which no recording of a microphone reaches, however quiet.
-
-    Arguments
-    ---------
-    samples : np.ndarray or torch.Tensor
-        Any shape, full scale 1.
-
-    Returns
-    -------
-    bool
-        True also without any sample.
+    That is a range from lowest to highest sample below ``SILENCE_RANGE``, which
+    no recording of a microphone reaches, however quiet; or no sample at all.
 
     Example
     -------
@@ -462,18 +450,12 @@ def is_silent(samples: np.ndarray | torch.Tensor) -> bool:
 def stated_duration(
     file: BinaryIO, container: "av.container.InputContainer"
 ) -> float | None:
-    """Duration that the header of a file states, where it can be relied on.
+    """Duration in seconds that the header of a file states, where it can be
+    relied on.
 
-    Arguments
-    ---------
-    file, container
-        From :func:`vavl_sb.media.demuxing.open_media`, read to the end.
-
-    Returns
-    -------
-    float or None
-        Seconds, or None where the container states none (see
-        ``FORMATS_WITH_DURATION``) or the writer could not know it.
+    None where the container states none (see ``FORMATS_WITH_DURATION``) or the
+    writer could not know it. File and container are from
+    :func:`vavl_sb.media.demuxing.open_media`, read to the end.
     """
     file.seek(0)
     name = container.format.name.split(",")[0]
@@ -487,20 +469,8 @@ def stated_duration(
 
 
 def xing_duration(file: BinaryIO, sample_rate: int) -> float | None:
-    """Duration that an mp3 states in the Xing frame behind its tags.
-
-    Arguments
-    ---------
-    file : binary file object
-        Open at its start.
-    sample_rate : int
-        Of its sound, Hz.
-
-    Returns
-    -------
-    float or None
-        Seconds; None without such a frame.
-    """
+    """Duration in seconds that an mp3, open at its start, states in the Xing
+    frame behind its tags; None without such a frame."""
     head = file.read(10)
     while head[:3] == b"ID3" and len(head) == 10:
         size = sum(b << s for b, s in zip(head[6:], (21, 14, 7, 0)))
@@ -514,23 +484,16 @@ def xing_duration(file: BinaryIO, sample_rate: int) -> float | None:
 
 
 def riff_duration(file: BinaryIO) -> float | None:
-    """Duration that the header of a wav or avi file states.
+    """Duration in seconds that the header of a wav or avi file, open at its
+    start, states.
 
     FFmpeg corrects both by the size of the file, which hides a missing end.
     Layout: Microsoft's "Multimedia Programming Interface and Data
     Specifications 1.0" (RIFF, WAVE) and "AVI RIFF File Reference".
 
-    Arguments
-    ---------
-    file : binary file object
-        Open at its start.
-
-    Returns
-    -------
-    float or None
-        Seconds; None if unknown (written to a pipe, RF64, compressed wav), and
-        infinity where it cannot be true: more is stated than there is, and more
-        than ten times that, or than the file states for all that is in it.
+    None if unknown (written to a pipe, RF64, compressed wav), and infinity
+    where it cannot be true: more is stated than there is, and more than ten
+    times that, or than the file states for all that is in it.
     """
     magic, whole, form = struct.unpack("<4sI4s", file.read(12).ljust(12, b"\0"))
     if magic != b"RIFF":
