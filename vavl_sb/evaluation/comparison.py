@@ -18,17 +18,12 @@ from vavl_sb.evaluation.statistics import (
     speaker_sums,
     swap_test,
 )
+from vavl_sb.training.plots import SCORE_NAMES
 from vavl_sb.training.report import table
 from vavl_sb.utils.errors import VAVLError
 from vavl_sb.utils.files import read_json, write_json, write_lines
 from vavl_sb.utils.text import markdown
 
-TITLES = {
-    "f1_macro": "macro F1",
-    "f1_micro": "micro F1",
-    "uar": "UAR",
-    "ccc_mean": "mean CCC",
-}
 SPREAD = (
     "Mean ± sample standard deviation over runs, and the 95 % bootstrap "
     "interval of the mean by test speaker."
@@ -109,7 +104,9 @@ def write_summary(
         "summary": summarize(results),
         "runs": entries,
     }
-    return content, _write(folder, "protocol", content, summary_lines(content))
+    return content, write_result(
+        folder, "protocol", content, summary_lines(content)
+    )
 
 
 def summary_lines(content: dict) -> list:
@@ -308,7 +305,7 @@ def write_comparison(content: dict, folder: str | Path) -> list:
             rows.append([*cells, part["n_speakers"]])
     head = "modality,score,A,B,A - B,95 % interval,p,p (Holm),speakers"
     lines += ["", *table(head.split(","), rows)]
-    return _write(folder, "comparison", content, lines)
+    return write_result(folder, "comparison", content, lines)
 
 
 def write_ablation(
@@ -349,12 +346,12 @@ def write_ablation(
     lines += table(f"{head},p,p (Holm)".split(","), rows)
     lines += ["", "p by speaker, corrected over the whole table (Holm)."]
     content = {"partial": partial, "variants": found}
-    return content, _write(folder, "ablation", content, lines)
+    return content, write_result(folder, "ablation", content, lines)
 
 
 def score_title(name: str) -> str:
     """What tables call a score."""
-    return TITLES.get(name) or markdown(name.replace("ccc_", "CCC "))
+    return SCORE_NAMES.get(name) or markdown(name.replace("ccc_", "CCC "))
 
 
 def difference_cells(test: dict) -> list[str]:
@@ -369,7 +366,9 @@ def difference_cells(test: dict) -> list[str]:
     ]
 
 
-def _write(folder, name, content, lines):
+def write_result(
+    folder: str | Path, name: str, content: dict, lines: list[str]
+) -> list[str]:
     """Writes NAME.json and NAME.md; gives the latter's lines."""
     write_json(Path(folder) / f"{name}.json", content)
     write_lines(Path(folder) / f"{name}.md", lines)

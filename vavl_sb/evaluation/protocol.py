@@ -17,6 +17,7 @@ from pathlib import Path
 from vavl_sb.evaluation.comparison import write_ablation, write_summary
 from vavl_sb.evaluation.predictions import read_run
 from vavl_sb.training.arguments import parse_arguments
+from vavl_sb.training.predictions import STATS
 from vavl_sb.utils.errors import VAVLError
 from vavl_sb.utils.files import read_json, write_json
 from vavl_sb.utils.lock import take_lock
@@ -491,7 +492,7 @@ def _finished(run, when):
         result = read_run(run.folder)
     except VAVLError as error:
         return "", error.text
-    key = "f1_macro" if result.task == "classification" else "ccc_mean"
+    key = STATS[result.task].main
     scores = ", ".join(f"{m} {s[key]:.3f}" for m, s in result.scores.items())
     return f"{when}: {key} {scores}", None
 

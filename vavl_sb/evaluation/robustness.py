@@ -24,12 +24,13 @@ from vavl_sb.lobes.vavl import HEADS
 from vavl_sb.training.plots import (
     FORMATS,
     HEAD_COLOURS,
+    SCORE_NAMES,
     legend_beside,
     make_figure,
     plain,
     save_figure,
 )
-from vavl_sb.training.predictions import predictions_csv
+from vavl_sb.training.predictions import STATS, predictions_csv
 from vavl_sb.training.report import score_table, table
 from vavl_sb.utils.errors import ManifestError, MediaError
 from vavl_sb.utils.files import write_atomically, write_json, write_lines
@@ -42,10 +43,6 @@ logger = get_logger(__name__)
 
 OTHER = {"audio": "visual", "visual": "audio"}
 NEEDS = {"audio": "sound", "visual": "a face", None: "both sound and a face"}
-MAIN_SCORE = {
-    "classification": ("f1_macro", "macro F1"),
-    "regression": ("ccc_mean", "mean CCC"),
-}
 
 
 def read_clips(
@@ -353,7 +350,7 @@ def _seen(speakers):
 
 def _condition_table(condition, task):
     """One row a level, one column a head."""
-    key, score_name = MAIN_SCORE[task]
+    key = STATS[task].main
     levels = condition["levels"]
     heads = list(dict.fromkeys(h for x in levels for h in x["scores"]))
     counts = {h: levels[0]["scores"].get(h, {"n": 0})["n"] for h in heads}
@@ -369,7 +366,7 @@ def _condition_table(condition, task):
         rows.append(row)
     unit = f" ({condition['unit']})" if condition["unit"] else ""
     columns = [f"{head}, {counts[head]} clips" for head in heads]
-    title = f"{condition['title']}{unit}: {score_name}"
+    title = f"{condition['title']}{unit}: {SCORE_NAMES[key]}"
     return [title, *table(["level", *columns], rows)]
 
 
@@ -381,7 +378,7 @@ def _level_name(level):
 def _draw(result, path):
     """Draws a panel for each condition, a line for each head; a head whose
     input stays as it is has a dashed one."""
-    key, score_name = MAIN_SCORE[result["task"]]
+    key = STATS[result["task"]].main
     panels = result["conditions"].values()
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
@@ -415,7 +412,7 @@ def _draw(result, path):
                 )
         axes.set_title(condition["title"], fontsize=10)
         axes.set_xlabel(condition["unit"])
-        axes.set_ylabel(score_name)
+        axes.set_ylabel(SCORE_NAMES[key])
     for axes in grid:
         axes.set_ylim(lowest, 1.02)
         axes.set_visible(bool(axes.get_title()))
