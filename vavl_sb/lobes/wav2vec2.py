@@ -39,27 +39,7 @@ class MaskedLobe(StrictLobe):
     """
 
     extractor_class = Wav2Vec2FeatureExtractor
-    config_keys = (
-        "hidden_size",
-        "num_attention_heads",
-        "intermediate_size",
-        "hidden_act",
-        "layer_norm_eps",
-        "do_stable_layer_norm",
-        "feat_extract_norm",
-        "feat_extract_activation",
-        "feat_proj_layer_norm",
-        "conv_dim",
-        "conv_stride",
-        "conv_kernel",
-        "conv_bias",
-        "conv_pos_batch_norm",
-        "num_conv_pos_embeddings",
-        "num_conv_pos_embedding_groups",
-        "adapter_attn_dim",
-        "num_buckets",
-        "max_bucket_distance",
-    )
+    kinds = ("wav2vec2", "hubert", "wavlm")
 
     def __init__(self, plain: str, folder: Path, num_layers: int | None = None):
         # Plain values may stand before Module.__init__, which calls

@@ -34,15 +34,7 @@ class WindowedWhisper(StrictLobe, Whisper):
     model_class = WhisperModel
     extractor_class = WhisperFeatureExtractor
     layers_key = "encoder_layers"
-    config_keys = (
-        "d_model",
-        "encoder_attention_heads",
-        "encoder_ffn_dim",
-        "activation_function",
-        "num_mel_bins",
-        "max_source_positions",
-        "scale_embedding",
-    )
+    kinds = ("whisper",)
     prefix = "encoder."
     output_dim_key = "d_model"
     # "clip" or "30s": see AudioEncoder.
