@@ -153,18 +153,8 @@ def run_check_media(options: argparse.Namespace) -> int:
 
 
 def _lines(report):
-    """The same for a reader."""
+    """What is in a clip, for a reader."""
     lines = [f"{report['file']}: {report['duration']:.2f} s"]
-    for stream in report["streams"]:
-        words = [stream["kind"], stream["codec"] or "no decoder"]
-        if stream.get("size"):
-            words.append("{}x{}".format(*stream["size"]))
-        if stream.get("frame_rate"):
-            words.append(f"{stream['frame_rate']:.2f} frames/s")
-        if stream.get("sample_rate"):
-            words.append(f"{stream['sample_rate']} Hz")
-            words.append(f"{stream['channels']} channels")
-        lines.append(f"  stream: {', '.join(words)}")
     lines += [f"  used: {text}" for text in report["used"]]
     lines += [f"  left out: {text}" for text in report["left_out"]]
     lines.append(f"  loudness: {_loudness(report)}")
