@@ -38,7 +38,8 @@ def report_clip(path: str, frame_rate: float = 10.0) -> dict:
     }
     # One after the other: a fault in one must not hide the other.
     tracker = FaceTracker()
-    for kind, measure in (("audio", _loudness), ("video", _faces)):
+    measures = {"audio": _loudness, "video": partial(_faces, tracker)}
+    for kind, measure in measures.items():
         if not getattr(info, f"has_{kind}"):
             continue
         stream = decode(
@@ -49,7 +50,7 @@ def report_clip(path: str, frame_rate: float = 10.0) -> dict:
             choose_picture=partial(picture_with_face, tracker),
         )
         try:
-            report |= measure(stream, tracker)
+            report |= measure(stream)
         except (MediaError, EncoderError) as error:
             report["faults"].append(error.text)
             stream.info.leave_out(kind, "see its fault")
@@ -83,9 +84,8 @@ def _streams(path):
     return found
 
 
-def _loudness(stream, tracker):
+def _loudness(stream):
     """Level of the sound, chunk by chunk."""
-    del tracker
     energy, count, low, high = 0.0, 0, math.inf, -math.inf
     for chunk in stream:
         samples = chunk.samples.astype(np.float64)
@@ -98,7 +98,7 @@ def _loudness(stream, tracker):
     }
 
 
-def _faces(stream, tracker):
+def _faces(tracker, stream):
     """Frames, and those of them that show a face."""
     frames = faces = 0
 

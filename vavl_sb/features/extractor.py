@@ -83,16 +83,14 @@ class FaceChunk:
 
 @dataclass
 class Chunk:
-    """A stretch of a clip.
+    """A stretch of a clip, and the ``features`` of what it holds.
 
-    Arguments
-    ---------
+    Attributes
+    ----------
     start, end : float
         Seconds from the start of the presentation.
     last : bool
         Whether the clip ends with it.
-    features : ClipFeatures
-        Of what it holds.
     audio_times, visual_times : np.ndarray
         When each frame of the features begins, float64; empty where there is
         no feature.
@@ -305,26 +303,13 @@ class FeatureExtractor:
     def encode(
         self, wav: str | None = None, video: str | None = None
     ) -> ClipFeatures:
-        """Features of a clip.
+        """Features of a clip, frame by frame: see :meth:`pool`.
 
-        Arguments
-        ---------
-        wav : str
-            File whose sound is used (any container); None for no sound.
-        video : str
-            File whose picture is used; None for no picture. Where it is the
-            same file as ``wav``, both are read in one pass.
-
-        Returns
-        -------
-        ClipFeatures
-            ``audio`` is None for digital silence or no sound, ``visual`` where
-            no frame shows a face. Frame by frame: see :meth:`pool`.
-
-        Raises
-        ------
-        MediaError
-            A file cannot be decoded, or a feature is not finite.
+        The sound is that of the file ``wav``, of any container, the picture
+        that of ``video``; None for none. Where they are the same file, both are
+        read in one pass. ``audio`` is None for digital silence or no sound,
+        ``visual`` where no frame shows a face. MediaError: a file cannot be
+        decoded, or a feature is not finite.
         """
         samples, visual = self.read(wav, video)
         audio = None if samples is None else self.encode_audio(samples, wav)
@@ -376,28 +361,15 @@ class FeatureExtractor:
 
         A speech encoder's attention grows with the square of what it is given,
         and features of an hour do not fit in memory. So a clip of more than
-        ``WHOLE`` seconds is cut at whole multiples of ``CHUNK``, and each
-        chunk is encoded by itself as soon as it is read. Any other clip is one
-        chunk, with the very features of :meth:`encode`.
+        ``WHOLE`` seconds is cut at whole multiples of ``CHUNK``, and each chunk
+        is encoded by itself as soon as it is read. Any other clip is one chunk,
+        with the very features of :meth:`encode`.
 
-        Arguments
-        ---------
-        wav, video : str
-            As in :meth:`encode`.
-        watch : Stopwatch
-            Counts the stages.
-        on_crops : callable
-            Gets (crops, times) of each FaceChunk.
-        given : ClipFeatures
-            Features that others computed, for whole the clip.
-        infos : dict
-            Gets each file's :class:`vavl_sb.media.reader.MediaInfo` by path.
-
-        Yields
-        ------
-        Chunk
-            In order of time. One without sound or face is left out, but not
-            one whose sound is silence.
+        Gives each :class:`Chunk` in order of time. One without sound or face is
+        left out, but not one whose sound is silence. ``watch`` counts the
+        stages; ``on_crops`` gets crops and times of each FaceChunk; ``given``
+        are features that others computed, for whole the clip; ``infos`` gets
+        each file's :class:`vavl_sb.media.reader.MediaInfo` by path.
         """
         watch = watch or Stopwatch()
         given = given or ClipFeatures()
@@ -414,7 +386,8 @@ class FeatureExtractor:
                 yield self._give(chunk, given)
         duration = max((i.duration for i in infos.values()), default=0.0)
         rest = list(parts.rest(duration))
-        if not rest and parts.done == 0 and _given(given):
+        has_features = given.audio is not None or given.visual is not None
+        if not rest and parts.done == 0 and has_features:
             rest = [(Chunk(0.0, duration, True), [])]  # Features are all.
         for chunk, items in rest:
             chunk = self._chunk(chunk, items, wav, watch)
@@ -682,11 +655,6 @@ def pool_frames(frames: np.ndarray, pooling: str | None) -> np.ndarray:
     if pooling == "statistics":
         parts.append(frames.std(axis=0))
     return np.concatenate(parts)[None].astype(np.float16)
-
-
-def _given(features):
-    """Whether there are any features of a clip."""
-    return any(frames is not None for frames in vars(features).values())
 
 
 def needs_features(modality: str) -> str:

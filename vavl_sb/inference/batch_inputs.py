@@ -151,39 +151,33 @@ def unpad_features(
     >>> clips[0]["audio"].shape, clips[0]["visual"], several
     ((7, 3), None, False)
     """
+    given = {"audio": (audio, audio_lens), "visual": (visual, visual_lens)}
     batches = {
-        name: None if frames is None else to_tensor(frames, name)
-        for name, frames in (("audio", audio), ("visual", visual))
+        name: to_tensor(frames, name)
+        for name, (frames, _) in given.items()
+        if frames is not None
     }
-    kinds = {batch.ndim for batch in batches.values() if batch is not None}
+    kinds = {batch.ndim for batch in batches.values()}
     if len(kinds) != 1 or not kinds <= {2, 3}:
         raise VAVLError(
             "predict_features: give audio, visual or both, of shape (T, D) of "
             "one clip or (B, T, D) of several"
         )
-    if kinds == {2}:
-        batches = {
-            k: None if b is None else b[None] for k, b in batches.items()
-        }
-    counts = {len(b) for b in batches.values() if b is not None}
-    if len(counts) != 1:
+    several = kinds == {3}
+    if not several:
+        batches = {name: batch[None] for name, batch in batches.items()}
+    if len({len(batch) for batch in batches.values()}) != 1:
         raise VAVLError(
             "predict_features: audio and visual are of different numbers of "
             "clips"
         )
-    (count,) = counts
-    rows = {
-        name: _rows(batches[name], lens, count, f"{name}_lens")
-        for name, lens in (("audio", audio_lens), ("visual", visual_lens))
-    }
-    clips = [
-        {
-            name: None if row[i] is None else row[i].float().cpu().numpy()
-            for name, row in rows.items()
-        }
-        for i in range(count)
-    ]
-    return clips, kinds == {3}
+    count = len(next(iter(batches.values())))
+    clips: list[dict] = [{} for _ in range(count)]
+    for name, (_, lens) in given.items():
+        rows = _rows(batches.get(name), lens, count, f"{name}_lens")
+        for clip, row in zip(clips, rows):
+            clip[name] = None if row is None else row.float().numpy()
+    return clips, several
 
 
 def _rows(batch, lens, count, name):

@@ -175,12 +175,15 @@ def decode(
     batch_frames: int = 32,
     choose_picture: Callable | None = None,
 ) -> MediaStream:
-    """Decodes a file in one pass.
+    """Decodes a file, in any container that FFmpeg knows, in one pass.
+
+    Gives AudioChunk and FrameBatch objects, in the order of the file. A stream
+    that the file lacks gives nothing.
 
     Arguments
     ---------
     path : str or os.PathLike
-        A file in any container that FFmpeg knows.
+        The file.
     sample_rate : int
         Samples a second of the audio that is yielded.
     frame_rate : float or None
@@ -195,12 +198,6 @@ def decode(
         Gets the path and the numbers of the streams of a file with several
         pictures, FFmpeg's choice first, and gives the one to use. None takes
         the first.
-
-    Returns
-    -------
-    MediaStream
-        An iterator over AudioChunk and FrameBatch, in the order of the file. A
-        stream that the file lacks gives nothing.
 
     Raises
     ------
@@ -359,16 +356,8 @@ def _decode(path, make_readers, info, choose, only=None):
 
 
 def probe(path: str | os.PathLike) -> MediaInfo:
-    """What a file holds, by its packets, without decoding any.
-
-    Arguments
-    ---------
-    path : str or os.PathLike
-        A file in any container that FFmpeg knows.
-
-    Returns
-    -------
-    MediaInfo
+    """What a file in any container that FFmpeg knows holds, by its packets,
+    without decoding any.
 
     Example
     -------
@@ -392,24 +381,10 @@ def read_audio(
 ) -> torch.Tensor | None:
     """All sound of a file, or None where there is nothing to hear.
 
-    Arguments
-    ---------
-    path : str or os.PathLike
-        A file in any container that FFmpeg knows.
-    sample_rate : int
-        Samples a second wanted.
-
-    Returns
-    -------
-    torch.FloatTensor or None
-        Shape (n,), mono in [-1, 1], from the stream's first sample on; a gap
-        in its time stamps is closed. None if there is no audio stream, no
-        sample in it, or digital silence alone.
-
-    Raises
-    ------
-    MediaError
-        As :func:`decode`, and for more than an hour of sound.
+    Float32 (n,), mono in [-1, 1], from the stream's first sample on; a gap in
+    its time stamps is closed. None if there is no audio stream, no sample in
+    it, or digital silence alone. MediaError as of :func:`decode`, and for more
+    than an hour of sound.
     """
     parts = [np.zeros(0, np.float32)]
     seconds = 0.0
