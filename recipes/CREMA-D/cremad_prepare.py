@@ -8,8 +8,7 @@ Cao H., Cooper D. G., Keutmann M. K., Gur R. C., Nenkova A., Verma R.,
 "CREMA-D: Crowd-sourced Emotional Multimodal Actors Dataset", IEEE Transactions
 on Affective Computing 5(4), 2014. Licence: ODbL 1.0.
 
-In an hparams file: ``prepare: !name:cremad_prepare.prepare_cremad``, with the
-arguments below as keys.
+In an hparams file: ``prepare: !name:cremad_prepare.prepare_cremad``.
 """
 
 import json
@@ -18,6 +17,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -30,10 +30,8 @@ from vavl_sb.dataio.preparation import (
     SPLIT_SETS,
     ClipLabels,
     PrepareReport,
-    add_features,
     find_media,
     prepare_corpus,
-    read_partition,
     read_table,
 )
 from vavl_sb.utils.errors import CorpusError
@@ -70,12 +68,7 @@ def prepare_cremad(
     label_csv: str | None = None,
     task: str = "classification",
     label_source: str = "votes",
-    audio_features: str | None = None,
-    visual_features: str | None = None,
-    withhold_audio: float = 0.0,
-    withhold_visual: float = 0.0,
-    seed: int = 1234,
-    skip_prep: bool = False,
+    **options: Any,
 ) -> None:
     """Makes the manifests of CREMA-D, and prepare_report.json beside them.
 
@@ -103,19 +96,10 @@ def prepare_cremad(
     label_source : str
         "votes": the class is the one with more than half of the audio-visual
         votes. "acted": the emotion in the file's name, for every clip.
-    audio_features, visual_features : str, optional
-        A folder with a file of features a clip, or a table of them, in place
-        of sound or picture; see :mod:`vavl_sb.utils.feature_files`.
-    withhold_audio, withhold_visual : float
-        Share, in [0, 1), of the training clips with that modality from which
-        it is taken; see :func:`vavl_sb.dataio.preparation.withhold`.
-    seed : int
-        Chooses the clips that are withheld from.
-    skip_prep : bool
-        If True, do nothing.
+    **options
+        Features in place of files, modalities withheld, and seed: see
+        :func:`vavl_sb.dataio.preparation.prepare_corpus`.
     """
-    if skip_prep:
-        return
     acted = label_source == "acted"
     if label_source not in ("votes", "acted"):
         raise CorpusError(
@@ -127,32 +111,21 @@ def prepare_cremad(
             "label_csv out and take task=classification, or label_source=votes"
         )
     report = PrepareReport()
-    speakers = read_partition(partition, released_partitions())
     media = find_media(
         data_folder, _identify, report, "CREMA-D's AudioWAV and VideoFlash"
     )
-    add_features(
-        media,
-        lambda name: parse_name(name)[0],
-        report,
-        audio_features=audio_features,
-        visual_features=visual_features,
-    )
     label_file = label_csv or os.path.join(data_folder, VOTES)
-
     read_labels: Callable = partial(read_votes, label_file, report)
     if label_csv:
         read_labels = partial(read_released, label_file, report)
     elif acted:
-        names = sorted({clip for group in media.values() for clip in group})
-        labels = {c: {"emotion": parse_name(c)[1]} for c in names}
-        clips = {c: ClipLabels(c[:4], found) for c, found in labels.items()}
-        read_labels = clips.items
+        read_labels = partial(_acted_labels, media)
     prepare_corpus(
         data_folder,
         (save_json_train, save_json_valid, save_json_test),
         media,
-        speakers,
+        lambda name: parse_name(name)[0],
+        released_partitions(),
         read_labels,
         CLASSES,
         report,
@@ -160,14 +133,18 @@ def prepare_cremad(
         label_file=None if acted else str(label_file),
         # Also for the released labels, which are of these votes.
         ceiling=None if acted else lambda: read_ceiling(data_folder, task),
-        partition=str(partition),
-        label_csv=str(label_csv) if label_csv else None,
+        partition=partition,
         task=task,
+        label_csv=str(label_csv) if label_csv else None,
         label_source=label_source,
-        withhold_audio=withhold_audio,
-        withhold_visual=withhold_visual,
-        seed=seed,
+        **options,
     )
+
+
+def _acted_labels(media):
+    """Clips and the emotions in their names."""
+    for clip in sorted({clip for group in media.values() for clip in group}):
+        yield clip, ClipLabels(clip[:4], {"emotion": parse_name(clip)[1]})
 
 
 def released_partitions() -> dict:

@@ -24,8 +24,7 @@ Busso C., Parthasarathy S., Burmania A., AbdelWahab M., Sadoughi N., Mower
 Provost E., "MSP-IMPROV: An Acted Corpus of Dyadic Interactions to Study
 Emotion Perception", IEEE Transactions on Affective Computing 8(1), 2017.
 
-In an hparams file: ``prepare: !name:msp_improv_prepare.prepare_msp_improv``,
-with the arguments below as keys.
+In an hparams file: ``prepare: !name:msp_improv_prepare.prepare_msp_improv``.
 """
 
 import glob
@@ -35,6 +34,7 @@ import os
 import re
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -44,10 +44,8 @@ from vavl_sb.dataio.preparation import (
     SPLIT_SETS,
     ClipLabels,
     PrepareReport,
-    add_features,
     find_media,
     prepare_corpus,
-    read_partition,
     read_table,
 )
 from vavl_sb.utils.errors import CorpusError
@@ -82,12 +80,7 @@ def prepare_msp_improv(
     partition: int | str = 1,
     label_csv: str | None = None,
     task: str = "regression",
-    audio_features: str | None = None,
-    visual_features: str | None = None,
-    withhold_audio: float = 0.0,
-    withhold_visual: float = 0.0,
-    seed: int = 1234,
-    skip_prep: bool = False,
+    **options: Any,
 ) -> None:
     """Makes the manifests of MSP-IMPROV, and prepare_report.json beside them.
 
@@ -114,19 +107,10 @@ def prepare_msp_improv(
     task : str
         "regression": clips with all three ratings. "classification": clips
         rated angry, happy, neutral or sad.
-    audio_features, visual_features : str, optional
-        A folder with a file of features a clip, or a table of them, in place
-        of sound or picture; see :mod:`vavl_sb.utils.feature_files`.
-    withhold_audio, withhold_visual : float
-        Share, in [0, 1), of the training clips with that modality from which
-        it is taken; see :func:`vavl_sb.dataio.preparation.withhold`.
-    seed : int
-        Chooses the clips that are withheld from.
-    skip_prep : bool
-        If True, do nothing.
+    **options
+        Features in place of files, modalities withheld, and seed: see
+        :func:`vavl_sb.dataio.preparation.prepare_corpus`.
     """
-    if skip_prep:
-        return
     if label_csv and task == "classification":
         raise CorpusError(
             f"label_csv: {label_csv} has ratings, no classes: leave it out, so "
@@ -134,39 +118,28 @@ def prepare_msp_improv(
             "hparams/vavl_reg.yaml"
         )
     report = PrepareReport()
-    speakers = read_partition(partition, partitions())
     media = find_media(
         data_folder, _identify, report, "MSP-IMPROV's session1 to session6"
     )
-    add_features(
-        media,
-        lambda name: parse_name(name)[0],
-        report,
-        audio_features=audio_features,
-        visual_features=visual_features,
-    )
     label_file = str(label_csv or find_ratings(data_folder))
-
     read = read_released if label_csv else read_ratings
+    rated = task == "regression"
     prepare_corpus(
         data_folder,
         (save_json_train, save_json_valid, save_json_test),
         media,
-        speakers,
+        lambda name: parse_name(name)[0],
+        partitions(),
         partial(read, label_file, report),
-        CLASSES if task == "classification" else ATTRIBUTES,
+        ATTRIBUTES if rated else CLASSES,
         report,
         target=PERCEIVED.get(task, ""),
-        ceiling=(lambda: read_ceiling(data_folder))
-        if task == "regression"
-        else None,
+        ceiling=partial(read_ceiling, data_folder) if rated else None,
         label_file=label_file,
-        partition=str(partition),
-        label_csv=str(label_csv) if label_csv else None,
+        partition=partition,
         task=task,
-        withhold_audio=withhold_audio,
-        withhold_visual=withhold_visual,
-        seed=seed,
+        label_csv=str(label_csv) if label_csv else None,
+        **options,
     )
 
 

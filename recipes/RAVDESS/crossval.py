@@ -72,23 +72,12 @@ def divide_speakers(
 
 
 def regression_uar(run: Path, modality: str, cache: str) -> float:
-    """UAR of a logistic regression on the test clips of a run.
+    """UAR of a logistic regression on the test clips of a run, for "audio" or
+    "visual".
 
-    Class-weighted, on the standardized time means of the features; its penalty
-    is chosen by cross-validation over the speakers in training.
-
-    Arguments
-    ---------
-    run : Path
-        Output folder of a train.py, whose features are read.
-    modality : str
-        "audio" or "visual".
-    cache : str
-        The feature folder.
-
-    Returns
-    -------
-    float
+    Class-weighted, on the standardized time means of the features, which are
+    read from the feature folder ``cache``; its penalty is chosen by
+    cross-validation over the speakers in training.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import balanced_accuracy_score
@@ -121,21 +110,11 @@ def regression_uar(run: Path, modality: str, cache: str) -> float:
 
 
 def score(runs: list, folder: Path, cache: str) -> dict:
-    """The networks and the regressions on all folds.
+    """The networks and the regressions on all folds: name to fold to the UAR of
+    each seed (of a regression: the only one).
 
-    Arguments
-    ---------
-    runs : list of dict
-        Of protocol.json.
-    folder : Path
-        The protocol's.
-    cache : str
-        The feature folder.
-
-    Returns
-    -------
-    dict
-        Name to fold to the UAR of each seed (of a regression: the only one).
+    ``runs`` are those of protocol.json, in the protocol's folder; ``cache`` is
+    the feature folder.
     """
     heads = [h for h in HEADS if all(h in run["scores"] for run in runs)]
     if not heads:

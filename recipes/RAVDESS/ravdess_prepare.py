@@ -9,22 +9,20 @@ Livingstone S. R., Russo F. A., "The Ryerson Audio-Visual Database of Emotional
 Speech and Song (RAVDESS)", PLoS ONE 13(5):e0196391, 2018. Licence:
 CC BY-NC-SA 4.0.
 
-In an hparams file: ``prepare: !name:ravdess_prepare.prepare_ravdess``, with
-the arguments below as keys.
+In an hparams file: ``prepare: !name:ravdess_prepare.prepare_ravdess``.
 """
 
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 from vavl_sb.dataio.preparation import (
     ClipLabels,
     PrepareReport,
-    add_features,
     find_media,
     prepare_corpus,
-    read_partition,
 )
 from vavl_sb.utils.errors import CorpusError
 
@@ -79,12 +77,7 @@ def prepare_ravdess(
     partition: int | str = 1,
     label_csv: None = None,
     labels: Sequence[str] = SIX_CLASSES,
-    audio_features: str | None = None,
-    visual_features: str | None = None,
-    withhold_audio: float = 0.0,
-    withhold_visual: float = 0.0,
-    seed: int = 1234,
-    skip_prep: bool = False,
+    **options: Any,
 ) -> None:
     """Makes the manifests of RAVDESS, and prepare_report.json beside them.
 
@@ -106,20 +99,11 @@ def prepare_ravdess(
         RAVDESS has its labels in the files' names: anything else is refused.
     labels : sequence of str
         Classes, of the eight; clips of other classes are left out.
-    audio_features, visual_features : str, optional
-        A folder with a file of features an utterance, or a table of them, in
-        place of sound or picture; see :mod:`vavl_sb.utils.feature_files`. Of
-        their names the first number, the modality, does not count.
-    withhold_audio, withhold_visual : float
-        Share, in [0, 1), of the training clips with that modality from which
-        it is taken; see :func:`vavl_sb.dataio.preparation.withhold`.
-    seed : int
-        Chooses the clips that are withheld from.
-    skip_prep : bool
-        If True, do nothing.
+    **options
+        Features in place of files (of whose names the first number, the
+        modality, does not count), modalities withheld, and seed: see
+        :func:`vavl_sb.dataio.preparation.prepare_corpus`.
     """
-    if skip_prep:
-        return
     if label_csv is not None:
         raise CorpusError(
             f"label_csv: must be null for RAVDESS, not {label_csv!r}: its "
@@ -132,33 +116,31 @@ def prepare_ravdess(
             f"not {labels!r}"
         )
     report = PrepareReport()
-    speakers = read_partition(partition, partitions(), _speaker)
-    files, utterances = find_utterances(data_folder, report, labels)
-    media = choose_sources(files, utterances, report)
-    add_features(
-        media,
-        lambda name: parse_name(name)[1],
-        report,
-        audio_features=audio_features,
-        visual_features=visual_features,
+    files = find_media(
+        data_folder, _identify, report, "files such as 03-01-05-01-02-01-12.wav"
     )
-    known = {clip for group in media.values() for clip in group}
-    utterances |= label_utterances(known - utterances.keys(), labels)
+    found = {clip for group in files.values() for clip in group}
+    media = _choose_sources(files, _read_names(found, labels), report)
+
+    def read_labels():
+        """Also of clips that features alone are there of."""
+        clips = found.union(*media.values())
+        return _read_names(clips, labels).items()
+
     prepare_corpus(
         data_folder,
         (save_json_train, save_json_valid, save_json_test),
         media,
-        speakers,
-        utterances.items,
+        lambda name: parse_name(name)[1],
+        partitions(),
+        read_labels,
         labels,
         report,
         target="acted: the emotion that the actor was to show",
-        partition=str(partition),
-        task="classification",
+        speaker=_speaker,
+        partition=partition,
         labels=list(labels),
-        withhold_audio=withhold_audio,
-        withhold_visual=withhold_visual,
-        seed=seed,
+        **options,
     )
 
 
@@ -169,11 +151,6 @@ def partitions() -> dict:
     the four before them validate, and all others train. The three test sets do
     not overlap, nor do the three validation sets, and all are among actors 01
     to 20.
-
-    Returns
-    -------
-    dict
-        "1" to "3" to {"train", "valid", "test": set of speakers}.
 
     Example
     -------
@@ -198,23 +175,13 @@ def _speaker(name):
 
 
 def parse_name(stem: str) -> tuple[str, str, dict]:
-    """Takes a file's name apart.
+    """Takes a file's name, without its extension, apart: modality, id, fields.
 
-    Arguments
-    ---------
-    stem : str
-        The name without its extension: seven numbers.
-
-    Returns
-    -------
-    modality : str
-        "01" audio and video, "02" video only, "03" audio only.
-    clip : str
-        The utterance's id: what the names of its up to three files share.
-    fields : dict
-        `spk_id`, `sex` and what the entry says of the utterance. `emotion` is
-        what the actor was to show: there are no votes. CorpusError, with the
-        reason for the report as its text, if the name cannot be read.
+    The modality is "01" audio and video, "02" video only or "03" audio only; the
+    id is the utterance's, what the names of its up to three files share; the
+    fields are `spk_id`, `sex` and what the entry says. `emotion` is what the
+    actor was to show: there are no votes. CorpusError, with the reason for the
+    report as its text, if the name cannot be read.
 
     Example
     -------
@@ -250,52 +217,9 @@ def _identify(path):
     return parse_name(stem)[:2]
 
 
-def find_utterances(
-    data_folder: str, report: PrepareReport, labels: Sequence[str] = CLASSES
-) -> tuple[dict, dict[str, ClipLabels]]:
-    """Finds the files of the corpus, and what their names say.
-
-    Arguments
-    ---------
-    data_folder : str
-        Any part of the release.
-    report : PrepareReport
-        Is told of media files that are not used.
-    labels : sequence of str
-        Classes that are wanted.
-
-    Returns
-    -------
-    files : dict
-        Modality code to {utterance: path below the corpus, with slashes}.
-    utterances : dict
-        Id to its labels, song and other classes included, which have none.
-        CorpusError, in one line, if there is no file.
-    """
-    files = find_media(
-        data_folder, _identify, report, "files such as 03-01-05-01-02-01-12.wav"
-    )
-    found = {clip for group in files.values() for clip in group}
-    return files, label_utterances(found, labels)
-
-
-def label_utterances(
-    clips: Iterable[str], labels: Sequence[str]
-) -> dict[str, ClipLabels]:
-    """What the names of utterances say.
-
-    Arguments
-    ---------
-    clips : iterable of str
-        Ids: names without their first number.
-    labels : sequence of str
-        Classes that are wanted.
-
-    Returns
-    -------
-    dict
-        Id to its labels, song and other classes included, which have none.
-    """
+def _read_names(clips, labels):
+    """What the ids of utterances say, which are names without their first
+    number: id to ClipLabels. Song and other classes have no label."""
     utterances = {}
     for clip in sorted(clips):
         _, _, fields = parse_name(f"{AUDIO_ONLY}-{clip}")
@@ -309,25 +233,12 @@ def label_utterances(
     return utterances
 
 
-def choose_sources(
-    files: dict, utterances: dict[str, ClipLabels], report: PrepareReport
-) -> dict[str, dict[str, str]]:
-    """Chooses the file for each clip's sound, and the one for its picture.
+def _choose_sources(files, utterances, report):
+    """The file for each clip's sound, and the one for its picture.
 
-    Arguments
-    ---------
-    files : dict
-        As :func:`find_utterances` returns it.
-    utterances : dict
-        Likewise.
-    report : PrepareReport
-        Is told of clips whose file is of another kind than most clips', since
-        its coding tells them apart.
-
-    Returns
-    -------
-    dict
-        "audio" and "video", each a dict of clip id to path.
+    ``files`` are paths by modality code and clip; the media that this gives,
+    by "audio" and "video" and clip. The report is told of clips whose file is
+    of another kind than most clips', since its coding tells them apart.
     """
     media = {}
     for kind, order in SOURCES.items():

@@ -5,21 +5,19 @@ The table is a CSV file with the columns ``file`` (a path below the corpus) and
 whose sound and picture are two files has two rows, which differ in the ending
 of the name alone.
 
-In an hparams file: ``prepare: !name:own_prepare.prepare_own``, with the
-arguments below as keys.
+In an hparams file: ``prepare: !name:own_prepare.prepare_own``.
 """
 
 import os
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
 from vavl_sb.dataio.preparation import (
     ClipLabels,
     PrepareReport,
-    add_features,
     prepare_corpus,
-    read_partition,
     read_table,
 )
 from vavl_sb.utils.errors import CorpusError
@@ -39,12 +37,7 @@ def prepare_own(
     partition: int | str = 1,
     label_csv: str | None = None,
     task: str = "classification",
-    audio_features: str | None = None,
-    visual_features: str | None = None,
-    withhold_audio: float = 0.0,
-    withhold_visual: float = 0.0,
-    seed: int = 1234,
-    skip_prep: bool = False,
+    **options: Any,
 ) -> None:
     """Makes the manifests of a corpus, and prepare_report.json beside them.
 
@@ -63,51 +56,35 @@ def prepare_own(
         The table (default: labels.csv in ``data_folder``).
     task : str
         "classification" or "regression".
-    audio_features, visual_features : str, optional
-        A folder or a table of features in place of sound or picture; see
-        :mod:`vavl_sb.utils.feature_files`.
-    withhold_audio, withhold_visual : float
-        See :func:`vavl_sb.dataio.preparation.withhold`.
-    seed : int
-        Chooses the clips that are withheld from.
-    skip_prep : bool
-        If True, do nothing.
+    **options
+        Features in place of files, modalities withheld, and seed: see
+        :func:`vavl_sb.dataio.preparation.prepare_corpus`.
     """
-    if skip_prep:
-        return
     label_csv = label_csv or os.path.join(data_folder, TABLE)
-    media, rows, report = read_files(label_csv, task, labels)
-    clips = {os.path.basename(clip): clip for clip in rows}
-    add_features(
-        media,
-        lambda name: clips[name] if name in clips else _unknown(name),
-        report,
-        audio_features=audio_features,
-        visual_features=visual_features,
-    )
-    speakers = sorted({row.spk_id for row in rows.values()})
+    media, rows = _read_files(label_csv, task, labels)
+    names = {os.path.basename(clip): clip for clip in rows}
+
+    def clip_of(name):
+        if name not in names:
+            raise CorpusError("no clip of that name in the table")
+        return names[name]
+
     prepare_corpus(
         data_folder,
         (save_json_train, save_json_valid, save_json_test),
         media,
-        read_partition(partition, partitions(speakers)),
+        clip_of,
+        partitions({row.spk_id for row in rows.values()}),
         rows.items,
         labels,
-        report,
+        PrepareReport(),
         target="what the corpus's own table says",
         label_file=label_csv,
-        partition=str(partition),
+        partition=partition,
         task=task,
         labels=list(labels),
-        withhold_audio=withhold_audio,
-        withhold_visual=withhold_visual,
-        seed=seed,
+        **options,
     )
-
-
-def _unknown(name):
-    """Refuses features of no clip."""
-    raise CorpusError("no clip of that name in the table")
 
 
 def partitions(speakers: Iterable[str]) -> dict:
@@ -140,25 +117,9 @@ def partitions(speakers: Iterable[str]) -> dict:
     return found
 
 
-def read_files(
-    label_csv: str, task: str, labels: Sequence[str]
-) -> tuple[dict, dict, PrepareReport]:
-    """Reads the table.
-
-    Arguments
-    ---------
-    label_csv, task, labels
-        As in :func:`prepare_own`.
-
-    Returns
-    -------
-    media : dict
-        "audio" and "video" to clip to file.
-    rows : dict
-        Clip, which is the file's name without its ending, to its ClipLabels.
-    report : PrepareReport
-        Of clips with two rows that do not agree on who and what.
-    """
+def _read_files(label_csv, task, labels):
+    """The media, by "audio" and "video", clip and file, and the ClipLabels of
+    each clip, which is the file's name without its ending, of the table."""
     if not os.path.isfile(label_csv):
         raise CorpusError(
             f"{label_csv}: no such file; write a table with the columns file, "
@@ -183,7 +144,7 @@ def read_files(
                 f"{where}: {clip} stands twice with different labels, first "
                 f"in {rows[clip].where}; take one of the lines out"
             )
-    return media, rows, PrepareReport()
+    return media, rows
 
 
 def _labels(row, task, labels):

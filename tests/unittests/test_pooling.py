@@ -12,8 +12,7 @@ from speechbrain.nnet.pooling import StatisticsPooling
 from vavl_sb.faces.tracker import FaceTracker
 from vavl_sb.features.cache import FeatureCache, read_index
 from vavl_sb.features.extraction import extract_features
-from vavl_sb.features.extractor import FeatureExtractor
-from vavl_sb.features.pooling import pool_frames
+from vavl_sb.features.extractor import FeatureExtractor, pool_frames
 from vavl_sb.lobes.audio_encoder import AudioEncoder
 from vavl_sb.lobes.visual_encoder import VisualEncoder
 from vavl_sb.utils.errors import EncoderError

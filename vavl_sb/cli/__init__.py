@@ -20,19 +20,7 @@ from vavl_sb.utils.signals import exit_status
 from vavl_sb.utils.text import printable
 
 # Modules of vavl_sb.cli, in the order of the help text.
-MODULES = (
-    *(
-        "predict",
-        "enrol",
-        "embed",
-        "demo",
-        "info",
-        "export",
-        "check_media",
-        "evaluate",
-    ),
-    *("protocol", "import_weights", "push"),
-)
+MODULES = ("predict", "clips", "model", "evaluate", "protocol")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -119,7 +107,3 @@ def _parser():
         module = importlib.import_module(f"vavl_sb.cli.{name}")
         module.add_parser(commands)
     return parser
-
-
-if __name__ == "__main__":
-    sys.exit(main())

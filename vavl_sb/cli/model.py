@@ -1,14 +1,17 @@
-"""What all commands that take a model have: MODEL, `--token` and `--trust`."""
+"""Commands about a model's folder: `vavl info`, `export`, `push`, `import-audio`
+and `import-visual`; and what all commands that take a model have."""
 
 import argparse
 import csv
 import io
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vavl_sb.utils.files import write_atomically
-from vavl_sb.utils.text import printable
+from vavl_sb.utils.errors import EncoderError, VAVLError
+from vavl_sb.utils.files import say_json, write_atomically, write_folder
+from vavl_sb.utils.text import printable, say
 
 if TYPE_CHECKING:
     from vavl_sb.inference.emotion import EmotionRecognizer
@@ -20,6 +23,12 @@ SUFFIXES = set(
     ".mp3 .mp4 .mpeg .mpg .mts .oga .ogg .ogv .opus .ts .wav .webm .wma "
     ".wmv".split()
 )
+
+TOKEN = (
+    "of an account that may {} (default: HF_TOKEN, or that of `hf auth login`, "
+    "which keeps it out of the shell's history)"
+)
+TRUST = "run whatever the model's YAML names, such as your own encoder"
 
 
 def clip_files(paths: Iterable[str]) -> list[str]:
@@ -76,16 +85,10 @@ def add_model(parser: argparse.ArgumentParser, loads: bool = True) -> None:
     )
     parser.add_argument(
         "--token",
-        help="for a hub id: of an account that may read it (default: "
-        "HF_TOKEN, or that of `hf auth login`, which keeps it out of the "
-        "shell's history)",
+        help=f"for a hub id: {TOKEN.format('read it')}",
     )
     if loads:
-        parser.add_argument(
-            "--trust",
-            action="store_true",
-            help="run whatever the model's YAML names",
-        )
+        parser.add_argument("--trust", action="store_true", help=TRUST)
 
 
 def load_model(options: argparse.Namespace) -> "EmotionRecognizer":
@@ -95,3 +98,152 @@ def load_model(options: argparse.Namespace) -> "EmotionRecognizer":
     return EmotionRecognizer.from_hparams(
         options.model, trust=options.trust, token=options.token
     )
+
+
+def add_parser(commands: argparse._SubParsersAction) -> None:
+    """Adds the commands to the command line."""
+    parser = commands.add_parser(
+        "info", help="tell what a model is: task, labels, corpus, scores"
+    )
+    add_model(parser, loads=False)
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=run_info)
+
+    parser = commands.add_parser(
+        "export", help="copy a finished run's model into a folder, checked"
+    )
+    parser.add_argument("source", metavar="RUN", help="a run's output folder")
+    parser.add_argument(
+        "folder", metavar="DIR", help="the folder to make (or an empty one)"
+    )
+    parser.add_argument("--trust", action="store_true", help=TRUST)
+    parser.set_defaults(run=run_export)
+
+    parser = commands.add_parser(
+        "push",
+        help="share a model on the Hugging Face hub, with a card",
+        description="Writes the model's card, README.md, into its folder and "
+        "sends the model. A README.md of your own is kept.",
+    )
+    parser.add_argument("model", metavar="MODEL", help="an exported folder")
+    parser.add_argument(
+        "repo_id", metavar="REPO_ID", help="such as someone/vavl-crema-d"
+    )
+    parser.add_argument(
+        "--private",
+        action="store_true",
+        default=None,
+        help="make a new repository private (default: as the account has it)",
+    )
+    parser.add_argument("--token", help=TOKEN.format("write"))
+    parser.set_defaults(run=run_push)
+
+    for name, does, reads, default in (
+        (
+            "import-visual",
+            "take the weights of an EfficientNet-B2 from a published file",
+            "Reads HSEmotion's enet_b2_8_best.pt, or another pickled timm "
+            "tf_efficientnet_b2, without running it, and writes safetensors "
+            "for --visual_encoder_weights.",
+            "FILE with the ending .safetensors",
+        ),
+        (
+            "import-audio",
+            "take a wav2vec2 from a published state dict",
+            "Reads VAVL's final_wav2vec.pt, or another state dict of a "
+            "wav2vec2, without running it, and writes a Hugging Face folder "
+            "for --audio_encoder_source.",
+            "FILE without its ending",
+        ),
+    ):
+        parser = commands.add_parser(name, help=does, description=reads)
+        parser.add_argument(
+            "file",
+            metavar="FILE",
+            help="a model or a state dict (.pt, .pth, .bin), or .safetensors",
+        )
+        parser.add_argument(
+            "out",
+            metavar="OUT",
+            nargs="?",
+            help=f"what to write; must not exist (default: {default})",
+        )
+        parser.set_defaults(run=run_import, config=None, command=name)
+    # The last one, import-audio, has one more.
+    parser.add_argument(
+        "--config",
+        metavar="FOLDER",
+        help="has the config.json of the model (default: as of "
+        "wav2vec2-large-robust, with as many layers as there are)",
+    )
+
+
+def run_info(options: argparse.Namespace) -> int:
+    """Prints what a model's files say, by groups; nothing is loaded."""
+    from vavl_sb.inference.hub import model_folder
+    from vavl_sb.training.model_card import describe, facts
+
+    about = describe(model_folder(options.model, token=options.token))
+    if options.json:
+        say_json(about)
+    else:
+        say(*facts(about, plain=True))
+    return 0
+
+
+def run_export(options: argparse.Namespace) -> int:
+    """Checks that the model loads, and copies it, whole or not at all."""
+    from vavl_sb.inference.emotion import EmotionRecognizer
+    from vavl_sb.inference.hub import model_folder
+
+    if not Path(options.source).is_dir():
+        raise EncoderError(
+            f"{options.source}: no such folder; give a run's output folder"
+        )
+    source, target = model_folder(options.source), Path(options.folder)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise VAVLError(f"{target}: is there already; give another folder")
+    EmotionRecognizer.from_hparams(source, trust=options.trust)
+    with write_folder(target) as copy:
+        # Makes the folders above it, too.
+        shutil.copytree(source, copy)
+    say(f"Exported to {target}")
+    return 0
+
+
+def run_push(options: argparse.Namespace) -> int:
+    """Writes the card and sends the folder."""
+    from vavl_sb.inference.hub import model_folder, send_model
+    from vavl_sb.training.model_card import write_card
+
+    if not Path(options.model).is_dir():
+        raise VAVLError(
+            f"{options.model}: no such folder; give one that a run exported"
+        )
+    folder = model_folder(options.model)
+    card = write_card(folder)
+    address = send_model(
+        folder, options.repo_id, options.private, options.token
+    )
+    say(f"Sent to {address}, with the card {card}")
+    return 0
+
+
+def run_import(options: argparse.Namespace) -> int:
+    """Imports published weights of an encoder, for a recipe, and says what was
+    written and what was left out; nothing in their files is run."""
+    from vavl_sb.lobes.import_weights import import_audio, import_visual
+
+    if options.command == "import-audio":
+        found = import_audio(options.file, options.out, options.config)
+        option = "--audio_encoder_source"
+    else:
+        found = import_visual(options.file, options.out)
+        option = "--visual_encoder_weights"
+    target, left_out = found
+    if left_out:
+        more = f" and {len(left_out) - 8} more" if len(left_out) > 8 else ""
+        names = ", ".join(left_out[:8])
+        say(f"Left out, no feature needs it: {names}{more}")
+    say(f"For a recipe: {option} {target}")
+    return 0

@@ -25,20 +25,14 @@ def vote_ceiling(
 ) -> dict:
     """The expected score of a judge who knows how each clip's votes fell.
 
-    What a new panel as large would say follows the Dirichlet-multinomial of
-    the clips that were acted alike, updated by the clip's own votes: votes that
+    What a new panel as large would say follows the Dirichlet-multinomial of the
+    clips that were acted alike, updated by the clip's own votes: votes that
     luck gave to its winner (the winner's curse of the largest share) are drawn
     back to the acted class's profile. The judge names the most probable class;
     how often the panel agrees is seen on draws that had no part in the choice.
 
-    Arguments
-    ---------
-    votes : np.ndarray
-        Counts, shape (N, K): a row a clip, a column a class.
-    acted : sequence of int
-        What each clip was meant to show, shape (N,).
-    draws, seed : int
-        How many panels are drawn for each clip, and how.
+    ``votes`` are counts (N, K), a row a clip, a column a class; ``acted`` (N,)
+    is what each clip was meant to show; ``draws`` panels are drawn for each.
 
     Returns
     -------
@@ -101,18 +95,10 @@ def vote_ceiling(
 
 
 def fit_dirichlet_multinomial(votes: np.ndarray) -> np.ndarray:
-    """The Dirichlet distribution that makes some counts most probable.
+    """The Dirichlet distribution that makes some counts (N, K) most probable.
 
-    Arguments
-    ---------
-    votes : np.ndarray
-        Counts, shape (N, K).
-
-    Returns
-    -------
-    np.ndarray
-        Its parameters, shape (K,): their shares are the mean profile, their
-        sum is how alike the rows are. Each is between e^-7 and e^7.
+    Gives its parameters (K,): their shares are the mean profile, their sum is
+    how alike the rows are. Each is between e^-7 and e^7.
     """
     sizes = votes.sum(axis=1)
 
@@ -137,18 +123,10 @@ def rating_ceiling(
 ) -> dict:
     """The CCC of a panel's mean ratings with those of another panel.
 
-    The raters of each clip are split into halves at random, and the CCC of
-    the halves' means is stepped up to all raters (Spearman-Brown).
-
-    Arguments
-    ---------
-    ratings : np.ndarray
-        Shape (N, R, K): clip, rater, attribute; NaN for a rater that a clip
-        does not have. Clips of a single rater are left out.
-    names : sequence of str
-        Of the K attributes.
-    seed : int
-        Of all random choices.
+    The raters of each clip are split into halves at random, and the CCC of the
+    halves' means is stepped up to all raters (Spearman-Brown). ``ratings`` has
+    the shape (N, R, K): clip, rater, attribute; NaN for a rater that a clip
+    does not have. Clips of a single rater are left out.
 
     Returns
     -------
@@ -199,18 +177,11 @@ def rating_ceiling(
 
 
 def votes_as_ratings(votes: np.ndarray) -> np.ndarray:
-    """Votes as ratings of each class by 0 or 1, whose means are the shares.
+    """Votes (N, K) as ratings of each class by 0 or 1, whose means are the
+    shares.
 
-    Arguments
-    ---------
-    votes : np.ndarray
-        Counts, shape (N, K).
-
-    Returns
-    -------
-    np.ndarray
-        Shape (N, R, K), for the most votes R that a clip has; NaN beyond a
-        clip's own.
+    Of shape (N, R, K), for the most votes R that a clip has; NaN beyond a
+    clip's own.
 
     Example
     -------
@@ -225,17 +196,8 @@ def votes_as_ratings(votes: np.ndarray) -> np.ndarray:
 
 
 def ceiling_text(ceiling: dict | None) -> str:
-    """How high a score can be, in a sentence.
-
-    Arguments
-    ---------
-    ceiling : dict or None
-        As prepare_report.json has it: by what people were shown.
-
-    Returns
-    -------
-    str
-        "" for None.
+    """How high a score can be, in a sentence, from what prepare_report.json
+    has; "" for None.
 
     Example
     -------

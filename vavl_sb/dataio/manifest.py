@@ -38,16 +38,9 @@ def write_manifest(
 ) -> None:
     """Checks entries and writes them, sorted by id, as a manifest.
 
-    Arguments
-    ---------
-    path : str or Path
-        Where to write; the file is written whole or not at all.
-    entries : dict
-        Clip id to entry, in any order.
-    labels : sequence of str, optional
-        See :func:`check_entries`.
-    attributes : sequence of str
-        See :func:`check_entries`.
+    The file is written whole or not at all. Where ``labels`` are given,
+    `emotion` must be one of them; ``attributes`` are fields that must be finite
+    numbers.
     """
     check_entries(entries, path, labels, attributes)
     write_json(path, {clip: entries[clip] for clip in sorted(entries)})
@@ -59,23 +52,19 @@ def read_manifest(
     attributes: Sequence[str] = (),
     data_root: str | Path | None = None,
 ) -> dict[str, dict]:
-    """Reads a manifest and checks it.
+    """Reads a manifest, clip id to entry and sorted by id, and checks it.
 
     Arguments
     ---------
     path : str or Path
         The manifest.
     labels : sequence of str, optional
-        See :func:`check_entries`.
+        Classes; each entry must have an `emotion` that is one of them. None:
+        `emotion` is not looked at.
     attributes : sequence of str
-        See :func:`check_entries`.
+        Fields that must be finite numbers in each entry.
     data_root : str or Path, optional
         If given, it takes the place of ``{data_root}`` in the paths.
-
-    Returns
-    -------
-    dict
-        Clip id to entry, sorted by id.
 
     Raises
     ------
@@ -124,24 +113,12 @@ def check_entries(
     labels: Sequence[str] | None = None,
     attributes: Sequence[str] = (),
 ) -> None:
-    """Checks the fields of all entries.
+    """Checks the fields of all entries, as :func:`write_manifest` and
+    :func:`read_manifest` do.
 
-    Arguments
-    ---------
-    entries : dict
-        Clip id to entry.
-    where : str or Path
-        The manifest's path or name, for the error.
-    labels : sequence of str, optional
-        Classes; each entry must have an `emotion` that is one of them.
-        None: `emotion` is not looked at.
-    attributes : sequence of str
-        Fields that must be finite numbers in each entry.
-
-    Raises
-    ------
-    ManifestError
-        In one line that names the manifest, the clip and the field.
+    With ``labels`` each entry must have an `emotion` that is one of them; its
+    ``attributes`` must be finite numbers. ManifestError, in one line, names
+    ``where`` (the manifest), the clip and the field.
 
     Example
     -------
@@ -204,18 +181,8 @@ def _fault(entry, labels, attributes):
 
 
 def check_disjoint(train: dict, valid: dict, test: dict) -> None:
-    """Refuses a split in which a speaker or a clip is in two sets.
-
-    Arguments
-    ---------
-    train, valid, test : dict
-        Clip id to entry.
-
-    Raises
-    ------
-    CorpusError
-        In one line that names a speaker or clip, and the two sets.
-    """
+    """Refuses a split, of dicts of entries, in which a speaker or a clip is in
+    two sets: CorpusError, in one line, names it and the sets."""
     splits = dict(zip(SPLITS, (train, valid, test)))
     refuse_overlap(splits, "clip")
     refuse_overlap(
@@ -234,19 +201,9 @@ def refuse_overlap(
 ) -> None:
     """Refuses sets, one for each split, that share a member.
 
-    Arguments
-    ---------
-    sets : dict
-        Split to the ids in it.
-    what : str
-        What the members are, in the singular, for the error.
-    where : str or Path
-        Where the split comes from, for the error.
-
-    Raises
-    ------
-    CorpusError
-        In one line that names the first member and the two splits.
+    ``what`` the members are, in the singular, and ``where`` the split comes
+    from are for the error: CorpusError, in one line, names the first such
+    member and the two splits.
 
     Example
     -------

@@ -142,20 +142,8 @@ def find_media(
     return media
 
 
-def add_features(
-    media: dict[str, dict[str, str]],
-    clip_of: Callable[[str], str],
-    report: PrepareReport,
-    **paths: str | None,
-) -> None:
-    """Puts features that others computed in place of files.
-
-    ``media`` gets a kind for each path that is given (``audio_features``,
-    ``visual_features``: a folder or a table, see
-    :func:`vavl_sb.utils.feature_files.find_features`); the files that it
-    replaces are taken out. ``clip_of`` turns the name of a file of features, or
-    of a table's row, into the clip's id, or raises a CorpusError with the reason.
-    """
+def _add_features(media, clip_of, report, paths):
+    """Puts features that others computed in place of files, by kind."""
     for kind, path in paths.items():
         if path is None:
             continue
@@ -246,13 +234,22 @@ def prepare_corpus(
     data_folder: str,
     manifests: Sequence[str],
     media: dict[str, dict[str, str]],
-    speakers: dict[str, set[str]],
+    clip_of: Callable[[str], str],
+    released: dict,
     read_labels: Callable,
     outputs: Sequence[str],
     report: PrepareReport,
     target: str,
+    speaker: Callable = str,
     label_file: str | None = None,
     ceiling: Callable | None = None,
+    partition: int | str = 1,
+    task: str = "classification",
+    audio_features: str | None = None,
+    visual_features: str | None = None,
+    withhold_audio: float = 0.0,
+    withhold_visual: float = 0.0,
+    seed: int = 1234,
     **arguments,
 ) -> None:
     """Makes the manifests of a corpus, and prepare_report.json beside them.
@@ -268,10 +265,13 @@ def prepare_corpus(
     manifests : sequence of str
         Where to write those of "train", "valid" and "test".
     media : dict
-        "audio" and "video", as :func:`find_media` returns them, or what
-        :func:`add_features` made of that.
-    speakers : dict
-        As :func:`read_partition` returns it.
+        As :func:`find_media` returns it; files that features replace are taken
+        out of it.
+    clip_of : callable
+        Turns the name of a file of features, or of a table's row, into the
+        clip's id, or raises a CorpusError with the reason.
+    released, speaker
+        As for :func:`read_partition`.
     read_labels : callable
         Gives clip ids and their :class:`ClipLabels`.
     outputs : sequence of str
@@ -286,11 +286,19 @@ def prepare_corpus(
     ceiling : callable, optional
         Gives how high a score on such labels can be, for the report: see
         :mod:`vavl_sb.dataio.label_ceiling`.
+    partition : int or str
+        As for :func:`read_partition`.
+    task : str
+        "classification" or "regression".
+    audio_features, visual_features : str, optional
+        A folder with a file of features a clip, or a table of them, in place
+        of sound or picture; see :mod:`vavl_sb.utils.feature_files`.
+    withhold_audio, withhold_visual, seed
+        As for :func:`withhold`, of the training clips.
     **arguments
-        All else that changes the manifests, of JSON types: `partition`,
-        `task` ("classification" or "regression"), `withhold_audio`,
-        `withhold_visual`, `seed` and what the corpus has of its own. With a
-        `label_csv` and a released partition the CSV's own split holds.
+        What the corpus has of its own that changes the manifests, of JSON
+        types. With a `label_csv` and a released partition the CSV's own split
+        holds.
 
     Raises
     ------
@@ -298,14 +306,25 @@ def prepare_corpus(
         In one line: a split is empty, a speaker is in two, or an argument or
         a label file cannot be used.
     """
-    task, partition = arguments["task"], arguments["partition"]
     if task not in ("classification", "regression"):
         raise CorpusError(
             f"task: must be classification or regression, not {task!r}"
         )
-    names = ("withhold_audio", "withhold_visual")
-    shares = {name: arguments[name] for name in names}
-    withhold({}, **shares)  # Refuses bad ones before a look into the media.
+    speakers = read_partition(partition, released, speaker)
+    shares = {
+        "withhold_audio": withhold_audio,
+        "withhold_visual": withhold_visual,
+    }
+    withhold(
+        {}, withhold_audio, withhold_visual
+    )  # Refuses bad ones before a look into the media.
+    features = {
+        "audio_features": audio_features,
+        "visual_features": visual_features,
+    }
+    _add_features(media, clip_of, report, features)
+    arguments |= {"partition": str(partition), "task": task, **shares}
+    arguments["seed"] = seed
     save_report = os.path.join(os.path.dirname(manifests[0]), REPORT)
     mark = _fingerprint(data_folder, media, speakers, label_file, arguments)
     if _is_prepared(save_report, mark, manifests):
@@ -322,9 +341,7 @@ def prepare_corpus(
     for clip, entry in entries.items():
         splits[split_of[entry["spk_id"]]][clip] = entry
     _check_splits(splits, speakers, report, save_report)
-    splits["train"] = withhold(
-        splits["train"], **shares, seed=arguments["seed"]
-    )
+    splits["train"] = withhold(splits["train"], **shares, seed=seed)
     for kind, field in KINDS.items():
         for clip, entry in splits["train"].items():
             if entry.get(field) != entries[clip].get(field):

@@ -10,28 +10,14 @@ from vavl_sb.utils.errors import VAVLError
 class SharedBatches:
     """A process's share of every batch: row numbers, by batch.
 
-    The batches are those of one process with ``batch_size`` times as many
-    rows as there are processes; each process takes an equal part of each, to
-    within one row. No clip is left out or taken twice. Should the last batch
-    have fewer rows than there are processes, its rows go to the one before.
+    The batches are those of one process with ``batch_size`` times as many rows
+    as there are processes (``count``); each (``rank``) takes an equal part of
+    each, to within one row. No clip is left out or taken twice. Should the last
+    batch have fewer rows than there are processes, its rows go to the one
+    before; ``drop_last`` leaves out one that is not whole.
 
-    Arguments
-    ---------
-    sampler : iterable
-        Gives the same row numbers, in the same order, to all processes.
-    batch_size : int
-        Rows a batch and process.
-    rank : int
-        Which process this is.
-    count : int
-        How many there are.
-    drop_last : bool
-        Leave out a last batch that is not whole.
-
-    Raises
-    ------
-    VAVLError
-        There are fewer rows than processes.
+    The sampler gives the same row numbers, in the same order, to all processes.
+    VAVLError: there are fewer rows than processes.
 
     Example
     -------
@@ -78,12 +64,6 @@ class SharedBatches:
             ]
 
     def set_epoch(self, epoch: int) -> None:
-        """Makes the order that of an epoch.
-
-        Arguments
-        ---------
-        epoch : int
-            The epoch that starts.
-        """
+        """Makes the order that of an epoch."""
         if hasattr(self.sampler, "set_epoch"):
             self.sampler.set_epoch(epoch)

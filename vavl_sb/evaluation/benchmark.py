@@ -21,6 +21,7 @@ from vavl_sb.evaluation.comparison import (
     score_cells,
     score_title,
     summarize,
+    write_result,
 )
 from vavl_sb.evaluation.corruption import lose_modality
 from vavl_sb.evaluation.predictions import RunResult
@@ -30,8 +31,7 @@ from vavl_sb.evaluation.protocol import (
     recipe_name,
     run_protocols,
 )
-from vavl_sb.evaluation.robustness import MAIN_SCORE, OTHER
-from vavl_sb.evaluation.statistics import score_function
+from vavl_sb.evaluation.robustness import OTHER
 from vavl_sb.lobes.fusion import NETWORKS, find_network
 from vavl_sb.lobes.vavl import HEADS
 from vavl_sb.training.plots import (
@@ -41,9 +41,10 @@ from vavl_sb.training.plots import (
     plain,
     save_figure,
 )
+from vavl_sb.training.predictions import STATS
 from vavl_sb.training.report import table
 from vavl_sb.utils.errors import VAVLError
-from vavl_sb.utils.files import read_json, write_json, write_lines
+from vavl_sb.utils.files import read_json
 from vavl_sb.utils.seeding import shuffled
 from vavl_sb.utils.text import markdown, say
 
@@ -80,23 +81,11 @@ def read_benchmark(
     lrs: str | None,
     score: str | None,
 ) -> Benchmark:
-    """Checks the lists of a command line.
+    """Checks the lists of a command line: names or numbers with commas between
+    them; None for all networks, and for the recipe's learning rate.
 
-    Arguments
-    ---------
-    plan : Plan
-        Without what is set for each network.
-    fusion, withhold, lrs : str
-        Names or numbers with commas between them; None for all networks, and
-        for the recipe's learning rate.
-    score : str
-        As in :class:`Benchmark`.
-
-    Returns
-    -------
-    Benchmark
-        VAVLError, in one line: a list cannot be used, or an option is both
-        given and set for each run.
+    VAVLError, in one line: a list cannot be used, or an option is both given
+    and set for each run.
     """
     models = _words("fusion", fusion) or list(NETWORKS)
     for name in models:
@@ -152,18 +141,15 @@ def inner_partition(plan: Plan) -> dict:
 def run_benchmark(
     benchmark: Benchmark, say: Callable = say
 ) -> tuple[dict, list]:
-    """Chooses learning rates, runs what has not finished, and writes the tables.
+    """Chooses learning rates, runs what has not finished, and writes the
+    tables.
 
-    Returns
-    -------
-    content : dict
-        What benchmark.json holds: among others ``partial``, ``models`` (name
-        to ``parameters``, ``lr`` and ``lr_scores``) and ``results``: a dict
-        for each network and share of training clips withheld, with ``summary``
-        and ``difference``, of the functions ``summarize`` and ``compare`` of
-        :mod:`vavl_sb.evaluation.comparison`, by condition.
-    lines : list of str
-        The Markdown.
+    Gives the lines of benchmark.md, and what benchmark.json holds: among others
+    ``partial``, ``models`` (name to ``parameters``, ``lr`` and ``lr_scores``)
+    and ``results``: a dict for each network and share of training clips
+    withheld, with ``summary`` and ``difference``, of the functions
+    ``summarize`` and ``compare`` of :mod:`vavl_sb.evaluation.comparison`, by
+    condition.
     """
     plan = benchmark.plan
     about, errors = _choose_lrs(benchmark, say)
@@ -276,7 +262,7 @@ def _choose_lrs(benchmark, say):
 
 def _choose_score(score, result):
     """The score that was asked for, or the task's; refused if there is none."""
-    score = score or MAIN_SCORE[result.task][0]
+    score = score or STATS[result.task].main
     known = list(next(iter(result.scores.values())))
     if score not in known:
         raise VAVLError(f"--score: {score} is not one of {', '.join(known)}")
@@ -302,22 +288,18 @@ def add_missing(result: RunResult, seed: int) -> RunResult:
     :func:`~vavl_sb.evaluation.corruption.lose_modality` draws, and else that of
     the audio-visual head.
     """
-    heads, scores = dict(result.heads), dict(result.scores)
+    heads = result.heads
     if not set(HEADS) <= heads.keys():
         return result
-    score = score_function(result.task, result.labels)
+    result = replace(result, heads=dict(heads), scores=dict(result.scores))
     for percent in MISSING:
         lost = lose_modality(heads["audiovisual"], percent, seed)
         clips = {
             clip: heads[OTHER[lost[clip]]][clip] if clip in lost else whole
             for clip, whole in heads["audiovisual"].items()
         }
-        total = np.sum([clip.statistics for clip in clips.values()], axis=0)
-        heads[f"missing_{percent}"] = clips
-        scores[f"missing_{percent}"] = {
-            key: float(value) for key, value in score(total).items()
-        }
-    return replace(result, heads=heads, scores=scores)
+        result.add(f"missing_{percent}", clips)
+    return result
 
 
 def _compare(results, found, reference):
@@ -344,10 +326,8 @@ def _compare(results, found, reference):
 def write_benchmark(folder: str | Path, content: dict) -> list:
     """Writes benchmark.json, benchmark.md and the figure, in all formats; gives
     the lines of the second."""
-    folder, lines = Path(folder), benchmark_lines(content)
-    write_json(folder / "benchmark.json", content)
-    write_lines(folder / "benchmark.md", lines)
-    _draw(content, folder / "benchmark")
+    lines = write_result(folder, "benchmark", content, benchmark_lines(content))
+    _draw(content, Path(folder) / "benchmark")
     return lines
 
 

@@ -18,17 +18,12 @@ from vavl_sb.evaluation.statistics import (
     speaker_sums,
     swap_test,
 )
+from vavl_sb.training.plots import SCORE_NAMES
 from vavl_sb.training.report import table
 from vavl_sb.utils.errors import VAVLError
 from vavl_sb.utils.files import read_json, write_json, write_lines
 from vavl_sb.utils.text import markdown
 
-TITLES = {
-    "f1_macro": "macro F1",
-    "f1_micro": "micro F1",
-    "uar": "UAR",
-    "ccc_mean": "mean CCC",
-}
 SPREAD = (
     "Mean ± sample standard deviation over runs, and the 95 % bootstrap "
     "interval of the mean by test speaker."
@@ -38,18 +33,10 @@ SPREAD = (
 def summarize(results: list) -> dict:
     """Mean, deviation and bootstrap interval of each head's scores over runs.
 
-    Arguments
-    ---------
-    results : list of vavl_sb.evaluation.predictions.RunResult
-        Of one task and labels.
-
-    Returns
-    -------
-    dict
-        Head to ``n_runs``, ``n_speakers`` and ``scores``: score name to
-        ``mean``, ``sd`` (sample standard deviation over runs; None for one
-        run), ``low`` and ``high`` (95 % bootstrap interval of the mean, by
-        speaker).
+    Of RunResult objects of one task and labels. Head to ``n_runs``,
+    ``n_speakers`` and ``scores``: score name to ``mean``, ``sd`` (sample
+    standard deviation over runs; None for one run), ``low`` and ``high`` (95 %
+    bootstrap interval of the mean, by speaker).
     """
     summary = {}
     for name in _heads(results):
@@ -85,24 +72,12 @@ def _heads(results):
 def write_summary(
     folder: str | Path, recipe: str, overrides: dict, errors: dict
 ) -> tuple[dict, list]:
-    """Reads what finished and writes protocol.json and protocol.md.
+    """Reads what finished and writes protocol.json and protocol.md; gives what
+    the first holds and the lines of the second.
 
-    Arguments
-    ---------
-    folder, recipe : str
-        The protocol's, and what readers call the hparams file.
-    overrides : dict
-        What each train.py got.
-    errors : dict
-        :class:`~vavl_sb.evaluation.runs.Run` to why it failed, or None.
-
-    Returns
-    -------
-    content : dict
-        Among others ``partial``, ``runs``, and ``summary`` from
-        :func:`summarize`.
-    lines : list of str
-        The Markdown.
+    ``recipe`` is what readers call the hparams file, ``overrides`` what each
+    train.py got; ``errors`` maps each :class:`~vavl_sb.evaluation.protocol.Run` to
+    why it failed, or None.
     """
     entries, results = [], []
     for run, error in errors.items():
@@ -129,7 +104,9 @@ def write_summary(
         "summary": summarize(results),
         "runs": entries,
     }
-    return content, _write(folder, "protocol", content, summary_lines(content))
+    return content, write_result(
+        folder, "protocol", content, summary_lines(content)
+    )
 
 
 def summary_lines(content: dict) -> list:
@@ -185,27 +162,15 @@ def read_protocol(folder: str | Path) -> dict:
 
 
 def compare(first: str | Path, second: str | Path) -> dict:
-    """Compares two protocols on the clips of the runs that both have.
+    """Compares two protocols, by their folders, on the clips of the runs that
+    both have.
 
-    Arguments
-    ---------
-    first, second : str or Path
-        Their folders.
-
-    Returns
-    -------
-    dict
-        What comparison.json holds: ``runs`` in common, ``only_first`` and
-        ``only_second``, and ``modalities``: for each ``n_runs``,
-        ``n_speakers``, ``n_clips``, ``n_unpaired`` (clips that one side lacks),
-        ``exact``, ``smallest_p`` and ``scores``: ``first``, ``second``,
-        ``difference`` (first - second), ``low``, ``high``, ``p`` and
-        ``p_holm``.
-
-    Raises
-    ------
-    VAVLError
-        In one line: tasks or labels differ, or there is nothing in common.
+    Gives what comparison.json holds: ``runs`` in common, ``only_first`` and
+    ``only_second``, and ``modalities``: for each ``n_runs``, ``n_speakers``,
+    ``n_clips``, ``n_unpaired`` (clips that one side lacks), ``exact``,
+    ``smallest_p`` and ``scores``: ``first``, ``second``, ``difference`` (first
+    - second), ``low``, ``high``, ``p`` and ``p_holm``. VAVLError, in one line:
+    tasks or labels differ, or there is nothing in common.
     """
     runs = read_protocol(first), read_protocol(second)
     content = compare_runs(*runs, f"{first} and {second}")
@@ -340,31 +305,19 @@ def write_comparison(content: dict, folder: str | Path) -> list:
             rows.append([*cells, part["n_speakers"]])
     head = "modality,score,A,B,A - B,95 % interval,p,p (Holm),speakers"
     lines += ["", *table(head.split(","), rows)]
-    return _write(folder, "comparison", content, lines)
+    return write_result(folder, "comparison", content, lines)
 
 
 def write_ablation(
     folder: str | Path, variants: list, partial: bool
 ) -> tuple[dict, list]:
-    """Compares protocols with a full one; writes ablation.json and .md.
+    """Compares the protocols of some variants with the full one, all in folders
+    of their names in ``folder``; writes ablation.json and .md.
 
-    Arguments
-    ---------
-    folder : str or Path
-        Holds the protocols' folders: "full" and the variants.
-    variants : list of str
-        Names of the variants' folders.
-    partial : bool
-        Whether a run of them failed.
-
-    Returns
-    -------
-    content : dict
-        ``partial``, and ``variants``: each name to what :func:`compare` says of
-        it (first) and the full network (second), with ``p_holm`` over all
-        variants and modalities, or to ``problem``.
-    lines : list of str
-        The Markdown.
+    Gives what the first holds and the lines of the second: ``partial``, and
+    ``variants``: each name to what :func:`compare` says of it (first) and the
+    full network (second), with ``p_holm`` over all variants and modalities, or
+    to ``problem``.
     """
     found, families, rows = {}, {}, []
     lines = ["PARTIAL: some runs did not finish.", ""] if partial else []
@@ -393,12 +346,12 @@ def write_ablation(
     lines += table(f"{head},p,p (Holm)".split(","), rows)
     lines += ["", "p by speaker, corrected over the whole table (Holm)."]
     content = {"partial": partial, "variants": found}
-    return content, _write(folder, "ablation", content, lines)
+    return content, write_result(folder, "ablation", content, lines)
 
 
 def score_title(name: str) -> str:
     """What tables call a score."""
-    return TITLES.get(name) or markdown(name.replace("ccc_", "CCC "))
+    return SCORE_NAMES.get(name) or markdown(name.replace("ccc_", "CCC "))
 
 
 def difference_cells(test: dict) -> list[str]:
@@ -413,7 +366,9 @@ def difference_cells(test: dict) -> list[str]:
     ]
 
 
-def _write(folder, name, content, lines):
+def write_result(
+    folder: str | Path, name: str, content: dict, lines: list[str]
+) -> list[str]:
     """Writes NAME.json and NAME.md; gives the latter's lines."""
     write_json(Path(folder) / f"{name}.json", content)
     write_lines(Path(folder) / f"{name}.md", lines)

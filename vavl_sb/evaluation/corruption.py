@@ -67,18 +67,10 @@ def _add_noise(samples, snr, clip, _, noise):
 def make_noise(seed: int, path: str | Path | None = None) -> Callable:
     """A source of noise: white, or parts of a file, repeated where short.
 
-    Arguments
-    ---------
-    seed : int
-        Chooses each clip's noise, or where in the file it begins.
-    path : str or Path, optional
-        Any container with sound (default: white Gaussian noise). MediaError if
-        it cannot be decoded, or is silent.
-
-    Returns
-    -------
-    callable
-        ``(clip id, n)`` to samples (n,) at 16 kHz: the same at each call.
+    The seed chooses each clip's noise, or where in the file (any container with
+    sound) it begins. Gives a function of clip id and n that gives samples (n,)
+    at 16 kHz, the same at each call. MediaError: the file cannot be decoded, or
+    is silent.
     """
 
     def white(clip, length):

@@ -14,17 +14,18 @@ import numpy as np
 from tqdm import tqdm
 
 from vavl_sb.evaluation.predictions import Predictions
-from vavl_sb.evaluation.robustness import MAIN_SCORE
 from vavl_sb.features.extractor import ClipFeatures
 from vavl_sb.lobes.vavl import HEADS
 from vavl_sb.training.plots import (
     FORMATS,
     HEAD_COLOURS,
+    SCORE_NAMES,
     legend_beside,
     make_figure,
     plain,
     save_figure,
 )
+from vavl_sb.training.predictions import STATS
 from vavl_sb.training.report import table
 from vavl_sb.utils.errors import VAVLError
 from vavl_sb.utils.files import write_json, write_lines
@@ -203,7 +204,7 @@ def write_enrolment(folder: str | Path, result: dict) -> list[str]:
 
 def enrolment_lines(result: dict) -> list[str]:
     """A table: a row for each condition, a column for each head."""
-    key, score_name = MAIN_SCORE[result["task"]]
+    key = STATS[result["task"]].main
     rows = []
     heads = [
         head
@@ -220,7 +221,7 @@ def enrolment_lines(result: dict) -> list[str]:
         cells = [_cell(row["scores"].get(head), key) for head in heads]
         rows.append([name, row["speakers"], row["draws"], *cells])
     title = (
-        f"Knowing the speaker by other clips, without labels: {score_name} of "
+        f"Knowing the speaker by other clips, without labels: {SCORE_NAMES[key]} of "
         "the rest of the clips, with the 95 % interval over speakers"
     )
     columns = ["known of the speaker", "speakers", "draws", *heads]
@@ -238,7 +239,7 @@ def _cell(score, key):
 
 def _draw_curve(result, path):
     """Scores over the number of clips, and those of skewed enrolments."""
-    key, score_name = MAIN_SCORE[result["task"]]
+    key = STATS[result["task"]].main
     sized = [
         row
         for row in result["enrolment"]
@@ -285,7 +286,7 @@ def _draw_curve(result, path):
                     )
         axes.set_xticks(places, names)
     panels[0].set_xlabel("other clips of the speaker, without labels")
-    panels[0].set_ylabel(score_name)
+    panels[0].set_ylabel(SCORE_NAMES[key])
     if skewed:
         panels[1].set_title(
             f"{SKEWED} clips of some emotions alone", fontsize=10

@@ -1,7 +1,7 @@
 """Predictions of a model's heads: collected clip by clip, or of a run."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,14 +26,7 @@ DRAWS = 1000  # of speakers, for an interval
 
 
 class Predictions:
-    """Outputs of each head, and scores of any choice among them.
-
-    Arguments
-    ---------
-    task : str
-        "classification" or "regression".
-    labels : list of str
-        Names of classes or attributes.
+    """Outputs of each head of a model, and scores of any choice among them.
 
     Example
     -------
@@ -69,20 +62,11 @@ class Predictions:
         return list(self.outputs[head])
 
     def scores(self, heads: Sequence[str], clips: list | None = None) -> dict:
-        """Scores of some heads, each on its own.
+        """Scores of some heads, of ``HEADS`` and "auto", each on its own, from
+        :meth:`score_of`; heads without a clip are left out.
 
-        Arguments
-        ---------
-        heads : sequence of str
-            Of ``HEADS`` and "auto".
-        clips : list of str, optional
-            Only these; where one of them has lost a modality, its "auto"
-            output counts for "audiovisual", as in use. Default: all.
-
-        Returns
-        -------
-        dict
-            Heads that have a clip to their scores, from :meth:`score_of`.
+        Where ``clips`` are given, only these; where one of them has lost a
+        modality, its "auto" output counts for "audiovisual", as in use.
         """
         found = {}
         for head in heads:
@@ -113,12 +97,9 @@ class Predictions:
         """Of the score that stands for the task."""
         if len({self.speakers[clip] for clip in stats.ids}) < 2:
             return None
-        predictions, targets = stats.stacked()
-        rows = zip(targets, clip_statistics(self.task, predictions, targets))
-        run = {
-            c: Clip(self.speakers[c], *row) for c, row in zip(stats.ids, rows)
-        }
-        sums, tested, _ = speaker_sums([run])
+        sums, tested, _ = speaker_sums(
+            [_clips(self.task, stats, self.speakers)]
+        )
         score = score_function(self.task, self.labels)
         weights = draw_speakers(tested, draws=DRAWS)
         return interval(mean_scores(sums, weights, score)[stats.main])
@@ -154,49 +135,47 @@ class Clip(NamedTuple):
     statistics: np.ndarray
 
 
+def _clips(task, stats, speakers):
+    """What a head's statistics object has collected: clip id to Clip."""
+    predictions, targets = stats.stacked()
+    rows = zip(targets, clip_statistics(task, predictions, targets))
+    return {c: Clip(speakers[c], *row) for c, row in zip(stats.ids, rows)}
+
+
 @dataclass
 class RunResult:
     """A finished run."""
 
     task: str  # "classification" or "regression"
     labels: list  # names of classes or attributes
-    heads: dict  # head to clip id to Clip
+    heads: dict = field(default_factory=dict)  # head to clip id to Clip
     # Head to score name to value; "ccc_<name>" is the CCC of an attribute.
-    scores: dict
+    scores: dict = field(default_factory=dict)
+
+    def add(self, head: str, clips: dict) -> None:
+        """Adds a head's clips, and their scores."""
+        self.heads[head] = clips
+        total = np.sum([clip.statistics for clip in clips.values()], axis=0)
+        score = score_function(self.task, self.labels)
+        self.scores[head] = {k: float(v) for k, v in score(total).items()}
 
 
 def read_run(folder: str | Path) -> RunResult:
     """Reads a finished run, whose scores are computed from its predictions.
 
-    Arguments
-    ---------
-    folder : str or Path
-        The output folder of a train.py: its metrics.json (task and labels),
-        predictions_test.csv and test.json (who speaks in each clip).
-
-    Returns
-    -------
-    RunResult
-        VAVLError, in one line: a file is missing or broken, or a clip has no
-        speaker.
+    Of a train.py's output folder: metrics.json (task and labels),
+    predictions_test.csv and test.json (who speaks in each clip). VAVLError, in
+    one line: a file is missing or broken, or a clip has no speaker.
     """
-    folder, heads, scores = Path(folder), {}, {}
+    folder = Path(folder)
     try:
         metrics = read_json(folder / "metrics.json")
         entries = read_json(folder / "test.json")
-        task, labels = metrics["task"], metrics["labels"]
+        speakers = {clip: entry["spk_id"] for clip, entry in entries.items()}
+        run = RunResult(metrics["task"], metrics["labels"])
         path = folder / "predictions_test.csv"
-        for head, stats in read_predictions(path, task, labels).items():
-            predictions, targets = stats.stacked()
-            rows = zip(targets, clip_statistics(task, predictions, targets))
-            heads[head] = {
-                clip: Clip(entries[clip]["spk_id"], *row)
-                for clip, row in zip(stats.ids, rows)
-            }
-            numbers = dict(stats.summarize())
-            numbers.pop("confusion", None)
-            each = numbers.pop("ccc", {}).items()
-            scores[head] = numbers | {f"ccc_{name}": x for name, x in each}
+        for head, stats in read_predictions(path, run.task, run.labels).items():
+            run.add(head, _clips(run.task, stats, speakers))
     except OSError as error:
         raise VAVLError(
             f"{error.filename}: cannot be read ({error.strerror})"
@@ -208,4 +187,4 @@ def read_run(folder: str | Path) -> RunResult:
         ) from None
     except (ValueError, TypeError, AttributeError) as error:
         raise VAVLError(f"{folder}: cannot be used ({error})") from None
-    return RunResult(task, labels, heads, scores)
+    return run

@@ -24,12 +24,13 @@ from vavl_sb.lobes.vavl import HEADS
 from vavl_sb.training.plots import (
     FORMATS,
     HEAD_COLOURS,
+    SCORE_NAMES,
     legend_beside,
     make_figure,
     plain,
     save_figure,
 )
-from vavl_sb.training.predictions import predictions_csv
+from vavl_sb.training.predictions import STATS, predictions_csv
 from vavl_sb.training.report import score_table, table
 from vavl_sb.utils.errors import ManifestError, MediaError
 from vavl_sb.utils.files import write_atomically, write_json, write_lines
@@ -42,10 +43,6 @@ logger = get_logger(__name__)
 
 OTHER = {"audio": "visual", "visual": "audio"}
 NEEDS = {"audio": "sound", "visual": "a face", None: "both sound and a face"}
-MAIN_SCORE = {
-    "classification": ("f1_macro", "macro F1"),
-    "regression": ("ccc_mean", "mean CCC"),
-}
 
 
 def read_clips(
@@ -54,25 +51,12 @@ def read_clips(
     labels: list,
     data_root: str | Path | None = None,
 ) -> dict:
-    """Reads the manifest of a test.
+    """Reads the manifest of a test: clip id to entry, with real paths.
 
-    Arguments
-    ---------
-    manifest : str or Path
-        Of any corpus.
-    task : str
-        The model's, "classification" or "regression".
-    labels : list of str
-        The model's classes or attributes; the clips' must be among them.
-    data_root : str or Path, optional
-        What ``{data_root}`` stands for (default: what prepare_report.json
-        beside the manifest says).
-
-    Returns
-    -------
-    dict
-        Clip id to entry, with real paths. ManifestError, in one line: the
-        manifest cannot be used, or a label is not one of the model's.
+    The clips' labels must be among the model's. ``data_root`` is what
+    ``{data_root}`` stands for, by default what prepare_report.json beside the
+    manifest says. ManifestError, in one line: the manifest cannot be used, or a
+    label is not one of the model's.
     """
     entries = read_entries(manifest, data_root, task, labels)
     if not entries:
@@ -91,22 +75,11 @@ def read_clips(
 class RobustnessTest:
     """One pass over clips, and the scores that come out of it.
 
-    Arguments
-    ---------
-    model : vavl_sb.inference.emotion.EmotionRecognizer
-        The model.
-    conditions : list of vavl_sb.evaluation.corruption.Condition
-        What to score it under, besides the clips as they are.
-    seed : int
-        Chooses clips, frames and noise.
-    noise : callable
-        From :func:`vavl_sb.evaluation.corruption.make_noise`.
-
-    Attributes
-    ----------
-    features : dict
-        Set to ``{}`` before :meth:`run`, it keeps those of each clip that was
-        scored.
+    The model is scored on the clips as they are, and under each of the
+    ``conditions``; the seed chooses clips and frames, and ``noise`` is from
+    :func:`vavl_sb.evaluation.corruption.make_noise`.
+    Set to ``{}`` before :meth:`run`, ``features`` keeps those of each clip that
+    was scored.
     """
 
     def __init__(
@@ -322,8 +295,8 @@ def write_report(
     """Writes ``robustness.json`` and ``.txt``, its figure, and the predictions
     on the clips as they are, in the form of a run's predictions_test.csv.
 
-    ``result`` has ``task``, ``labels``, ``title`` (model and corpus) and what :meth:`RobustnessTest.summary`
-    gives. Returns :func:`report_lines`.
+    ``result`` has ``task``, ``labels``, ``title`` (model and corpus) and what
+    :meth:`RobustnessTest.summary` gives. Returns :func:`report_lines`.
     """
     folder, lines = Path(folder), report_lines(result)
     stats = {
@@ -382,7 +355,7 @@ def _seen(speakers):
 
 def _condition_table(condition, task):
     """One row a level, one column a head."""
-    key, score_name = MAIN_SCORE[task]
+    key = STATS[task].main
     levels = condition["levels"]
     heads = list(dict.fromkeys(h for x in levels for h in x["scores"]))
     counts = {h: levels[0]["scores"].get(h, {"n": 0})["n"] for h in heads}
@@ -398,7 +371,7 @@ def _condition_table(condition, task):
         rows.append(row)
     unit = f" ({condition['unit']})" if condition["unit"] else ""
     columns = [f"{head}, {counts[head]} clips" for head in heads]
-    title = f"{condition['title']}{unit}: {score_name}"
+    title = f"{condition['title']}{unit}: {SCORE_NAMES[key]}"
     return [title, *table(["level", *columns], rows)]
 
 
@@ -410,7 +383,7 @@ def _level_name(level):
 def _draw(result, path):
     """Draws a panel for each condition, a line for each head; a head whose
     input stays as it is has a dashed one."""
-    key, score_name = MAIN_SCORE[result["task"]]
+    key = STATS[result["task"]].main
     panels = result["conditions"].values()
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
@@ -444,7 +417,7 @@ def _draw(result, path):
                 )
         axes.set_title(condition["title"], fontsize=10)
         axes.set_xlabel(condition["unit"])
-        axes.set_ylabel(score_name)
+        axes.set_ylabel(SCORE_NAMES[key])
     for axes in grid:
         axes.set_ylim(lowest, 1.02)
         axes.set_visible(bool(axes.get_title()))

@@ -24,20 +24,9 @@ def clip_statistics(
 ) -> np.ndarray:
     """What each clip adds to the sufficient statistics of its set.
 
-    Arguments
-    ---------
-    task : str
-        "classification" or "regression".
-    predictions : np.ndarray
-        Logits or attributes, shape (N, n).
-    targets : np.ndarray
-        Class indices, shape (N,), or attributes, shape (N, n).
-
-    Returns
-    -------
-    np.ndarray
-        Classes: shape (N, n, n), a single 1 for each clip, true class by row.
-        Attributes: shape (N, n, 6): 1, p, t, p^2, t^2 and p t.
+    Of logits or attributes (N, n), and of class indices (N,) or attributes (N,
+    n). Classes: shape (N, n, n), a single 1 for each clip, true class by row.
+    Attributes: shape (N, n, 6): 1, p, t, p^2, t^2 and p t.
     """
     if task == "classification":
         confusion = np.zeros((*predictions.shape, predictions.shape[1]))
@@ -69,18 +58,8 @@ def _concordance(moments):
 def score_function(task: str, labels: list) -> Callable:
     """The scores of a task, as a function of summed statistics.
 
-    Arguments
-    ---------
-    task : str
-        "classification" or "regression".
-    labels : list of str
-        Names of classes or attributes.
-
-    Returns
-    -------
-    callable
-        From sums over clips to score name ("f1_macro", "f1_micro" and "uar",
-        or "ccc_mean" and "ccc_<name>") to array.
+    It gives score name ("f1_macro", "f1_micro" and "uar", or "ccc_mean" and
+    "ccc_<name>") to array.
     """
     if task == "classification":
         return emotion_scores
@@ -98,22 +77,10 @@ def speaker_sums(
 ) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Sums the clips' statistics by run and speaker.
 
-    Arguments
-    ---------
-    runs : list of dict
-        For each run, clip id to
-        :class:`~vavl_sb.evaluation.predictions.Clip`.
-    speakers : list of str, optional
-        The order of the speakers (default: all, sorted).
-
-    Returns
-    -------
-    sums : np.ndarray
-        Shape (runs, speakers, ...).
-    tested : np.ndarray
-        Whether a run tests a speaker, bool, shape (runs, speakers).
-    speakers : list of str
-        In the order of the sums.
+    Each of the ``runs`` is clip id to
+    :class:`~vavl_sb.evaluation.predictions.Clip`. Gives the sums (runs,
+    speakers, ...); whether a run tests a speaker, bool (runs, speakers); and
+    the speakers in that order, by default all of them, sorted.
     """
     if speakers is None:
         speakers = sorted({c.speaker for run in runs for c in run.values()})
@@ -129,22 +96,8 @@ def speaker_sums(
 
 
 def mean_scores(sums: np.ndarray, weights: np.ndarray, score: Callable) -> dict:
-    """The mean over runs of each score, for each draw of weights.
-
-    Arguments
-    ---------
-    sums : np.ndarray
-        Shape (runs, speakers, ...).
-    weights : np.ndarray
-        How often each speaker counts, shape (draws, speakers).
-    score : callable
-        From :func:`score_function`.
-
-    Returns
-    -------
-    dict
-        Score name to array of shape (draws,).
-    """
+    """The mean over runs of each score (draws,), for each draw of weights: how
+    often each speaker counts, shape (draws, speakers)."""
     parts = []
     for start in range(0, len(weights), CHUNK):
         part = weights[start : start + CHUNK]
@@ -161,22 +114,9 @@ def draw_speakers(
     Speakers are drawn among those whose runs have test speakers in common: all
     runs of one partition share a draw; partitions without a common speaker are
     drawn each on its own, as many speakers as it has; partitions that overlap
-    are drawn together, so that a speaker counts the same in all of them. A
-    draw that leaves a run without any speaker is drawn anew.
-
-    Arguments
-    ---------
-    tested : np.ndarray
-        Whether a run tests a speaker, bool, shape (runs, speakers).
-    draws : int
-        How many draws.
-    seed : int
-        Of the random numbers.
-
-    Returns
-    -------
-    np.ndarray
-        How often each speaker is drawn.
+    are drawn together, so that a speaker counts the same in all of them. A draw
+    that leaves a run without any speaker is drawn anew. ``tested`` is what
+    :func:`speaker_sums` gives.
 
     Example
     -------
@@ -221,26 +161,12 @@ def swap_test(
     speaker's predictions. Each draw swaps the two for a random half of the
     speakers, in all runs together, and the difference of the mean scores is
     computed anew. All swaps are tried where that is no more than ``draws``;
-    swapping every speaker only turns the sign, so that 2^(speakers - 1) are
-    all that a two-sided test needs.
+    swapping every speaker only turns the sign, so that 2^(speakers - 1) are all
+    that a two-sided test needs.
 
-    Arguments
-    ---------
-    first, second : np.ndarray
-        Sums of the two on the same clips, shape (runs, speakers, ...).
-    score : callable
-        From :func:`score_function`.
-    draws : int
-        How many swaps to try.
-    seed : int
-        Of the random numbers.
-
-    Returns
-    -------
-    dict
-        Score name to (difference first - second, two-sided p).
-    exact : bool
-        Whether all swaps were tried.
+    ``first`` and ``second`` are sums of the two on the same clips. Gives score
+    name to (difference first - second, two-sided p), and whether all swaps were
+    tried.
     """
     speakers = first.shape[1]
     exact = speakers <= 60 and 2 ** (speakers - 1) <= draws

@@ -44,15 +44,9 @@ MOST_SHRINKING = 8
 class Detection:
     """One face in one picture.
 
-    Arguments
-    ---------
-    box : np.ndarray
-        float64, shape (4,), x0 y0 x1 y1 in pixels of the picture.
-    eyes : np.ndarray
-        float64, shape (2, 2), x y of the eye on the left of the picture and
-        of the one on the right, in pixels.
-    score : float
-        In [0, 1].
+    ``box`` is float64 (4,), x0 y0 x1 y1, and ``eyes`` float64 (2, 2), x y of
+    the eye on the left of the picture and of the one on the right, in pixels of
+    the picture.
     """
 
     box: np.ndarray
@@ -68,10 +62,10 @@ class Detection:
 class MTCNNDetector:
     """Finds faces with MTCNN; its network is loaded when first needed.
 
-    Pictures are shrunk first to ``longest_side``. At 480 pixels and with
-    faces of a tenth of that or more, detection takes about 20 ms a picture on
-    one core, and eyes stay within 3 % of their distance (on average) of where
-    a search at full size and for faces of 20 pixels finds them.
+    Pictures are shrunk first to ``longest_side``. At 480 pixels and with faces
+    of a tenth of that or more, detection takes about 20 ms a picture on one
+    core, and eyes stay within 3 % of their distance (on average) of where a
+    search at full size and for faces of 20 pixels finds them.
 
     Arguments
     ---------
@@ -84,11 +78,6 @@ class MTCNNDetector:
     min_score : float
         Faces with a lower score are dropped; MTCNN's false alarms mostly have
         less than 0.9, faces that look at the camera more than 0.99.
-
-    Example
-    -------
-    >>> MTCNNDetector().settings()["name"]
-    'mtcnn'
     """
 
     def __init__(
@@ -140,18 +129,8 @@ class MTCNNDetector:
         return self
 
     def detect(self, frames: np.ndarray) -> list[list[Detection]]:
-        """Finds the faces of some pictures of one size.
-
-        Arguments
-        ---------
-        frames : np.ndarray
-            uint8, shape (n, H, W, 3), RGB.
-
-        Returns
-        -------
-        list of list of Detection
-            One list for each picture, in no special order.
-        """
+        """Finds the faces of some pictures of one size, uint8 (n, H, W, 3),
+        RGB: a list for each picture, in no special order."""
         self.load()
         height, width = frames.shape[1:3]
         shrink = min(1.0, self.longest_side / max(height, width))
@@ -219,30 +198,17 @@ def _search(network, images):
 def align_face(
     frame: np.ndarray, eyes: np.ndarray, box: np.ndarray, size: int
 ) -> torch.Tensor:
-    """Cuts a face out so that its eyes come to fixed places.
+    """Cuts a face out so that its eyes come to fixed places: uint8 (3, size,
+    size).
 
     A similarity transform (rotation, one scale, translation) with bilinear
     interpolation; where the frame is larger than the crop, several samples are
     averaged for each pixel, against aliasing. Beyond the frame its border is
     repeated.
 
-    Arguments
-    ---------
-    frame : np.ndarray
-        uint8, shape (H, W, 3), RGB.
-    eyes : np.ndarray
-        Shape (2, 2): x y of the left and the right eye as seen in the frame,
-        pixels (the centre of the first pixel is 0, 0).
-    box : np.ndarray
-        Shape (4,): x0 y0 x1 y1 of the face, pixels; its height limits the
-        scale.
-    size : int
-        Side of the crop, pixels.
-
-    Returns
-    -------
-    torch.Tensor
-        uint8, shape (3, size, size).
+    The frame is uint8 (H, W, 3), RGB; eyes (2, 2) and box (4,) are as those of
+    a :class:`Detection`, and the centre of the first pixel is 0, 0. The height
+    of the box limits the scale.
 
     Example
     -------
@@ -316,19 +282,9 @@ def centre_square(
 ) -> tuple[torch.Tensor, np.ndarray]:
     """The middle of a frame, as large a square as fits, without squashing.
 
-    Arguments
-    ---------
-    frame : np.ndarray
-        uint8, shape (H, W, 3).
-    size : int
-        Side of the result, pixels; resizing is bilinear with antialiasing.
-
-    Returns
-    -------
-    crop : torch.Tensor
-        uint8, shape (3, size, size).
-    box : np.ndarray
-        float64, shape (4,): the square, x0 y0 x1 y1 in pixels of the frame.
+    Of uint8 (H, W, 3): the crop, uint8 (3, size, size), resized bilinearly with
+    antialiasing, and the square's box, float64 (4,), x0 y0 x1 y1 in pixels of
+    the frame.
 
     Example
     -------

@@ -54,15 +54,10 @@ MAX_HELD_BYTES = 512 * 2**20
 class CropBatch:
     """Crops of one clip, in the order of time.
 
-    Arguments
-    ---------
-    crops : torch.Tensor
-        uint8, shape (n, 3, size, size), RGB.
-    times : np.ndarray
-        float64, shape (n,), seconds from the start of the presentation.
-    boxes : np.ndarray
-        float64, shape (n, 4): the face (or, without a detector, the part of
-        the frame that the crop shows), x0 y0 x1 y1 in pixels of the frame.
+    ``crops`` are uint8 (n, 3, size, size), RGB; ``times`` float64 (n,), seconds
+    from the start of the presentation; ``boxes`` float64 (n, 4): the face (or,
+    without a detector, the part of the frame that the crop shows), x0 y0 x1 y1
+    in pixels of the frame.
     """
 
     crops: torch.Tensor
@@ -72,13 +67,8 @@ class CropBatch:
 
 @dataclass(frozen=True)
 class CropsUntil:
-    """A mark in a stream of crops: no crop before this time will follow.
-
-    Arguments
-    ---------
-    time : float
-        Seconds from the start of the presentation.
-    """
+    """A mark in a stream of crops: no crop before this time will follow,
+    seconds from the start of the presentation."""
 
     time: float
 
@@ -87,6 +77,7 @@ class FaceTracker:
     """Turns frames into aligned crops of the face that a clip shows.
 
     One object serves many clips: it keeps nothing of a clip.
+    ``FaceTracker(**tracker.arguments)`` gives the same crops.
 
     Arguments
     ---------
@@ -107,12 +98,6 @@ class FaceTracker:
         Seconds without the followed face after which the largest is taken.
     detection_batch : int
         Frames that are searched together.
-
-    Attributes
-    ----------
-    arguments : dict
-        The arguments but for the device: ``FaceTracker(**arguments)`` gives
-        the same crops.
 
     Example
     -------
@@ -196,17 +181,10 @@ class FaceTracker:
     def track(self, stream: Iterable) -> Iterator:
         """Crops of one clip, among all that its stream gives.
 
-        Arguments
-        ---------
-        stream : iterable
-            FrameBatch objects in order of time, of any size, which does not
-            change the crops; and anything else.
-
-        Yields
-        ------
-        CropBatch or CropsUntil or object
-            The crops, none empty; after each FrameBatch and at the end, how
-            far they are complete; and what was no FrameBatch, where it stood.
+        The stream has FrameBatch objects in order of time, of any size, which
+        does not change the crops; and anything else. Gives CropBatch objects,
+        none empty; after each FrameBatch and at the end a CropsUntil, how far
+        they are complete; and what was no FrameBatch, where it stood.
         """
         clip = _Clip(self)
         for item in stream:

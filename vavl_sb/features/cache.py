@@ -45,19 +45,8 @@ FEATURE_FIELD = {"audio": "audio_features", "visual": "visual_features"}
 
 
 def find_source(entry: dict, modality: str) -> str | None:
-    """The file, or the features, that a clip has of a modality.
-
-    Arguments
-    ---------
-    entry : dict
-        Of a manifest.
-    modality : str
-        "audio" or "visual".
-
-    Returns
-    -------
-    str or None
-        None where the clip lacks the modality.
+    """The file, or the features, that a manifest's entry has of "audio" or
+    "visual"; None where the clip lacks the modality.
 
     Example
     -------
@@ -69,16 +58,12 @@ def find_source(entry: dict, modality: str) -> str | None:
 
 
 class FeatureCache:
-    """A folder of features, one file a clip and modality.
+    """A folder of features, one file a clip and modality; made if missing, and
+    may be shared between runs, recipes and processes.
 
-    Files are ``<folder>/<modality>-<fingerprint>/<xx>/<sha256 of the clip>.npz``;
-    the zip format's own checksums tell a damaged file from a sound one.
-
-    Arguments
-    ---------
-    folder : str
-        Where features live; made if missing. May be shared between runs,
-        recipes and processes.
+    Files are ``<folder>/<modality>-<fingerprint>/<xx>/<sha256 of the
+    clip>.npz``; the zip format's own checksums tell a damaged file from a sound
+    one.
 
     Example
     -------
@@ -103,54 +88,22 @@ class FeatureCache:
     def path(self, modality: str, fingerprint: str, content: str) -> Path:
         """Where a feature lives, whether or not it exists.
 
-        Arguments
-        ---------
-        modality : str
-            "audio" or "visual".
-        fingerprint : str
-            Of encoder, weights and settings.
-        content : str
-            Of the clip's bytes.
-
-        Returns
-        -------
-        pathlib.Path
+        The fingerprint is that of encoder, weights and settings, ``content``
+        that of the clip's bytes.
         """
         folder = self.folder / f"{modality}-{fingerprint}" / content[:2]
         return folder / f"{content}.npz"
 
     def write(self, path: Path, features: np.ndarray) -> None:
-        """Writes features so that a reader sees all of them or no file.
-
-        Arguments
-        ---------
-        path : pathlib.Path
-            From :meth:`path`.
-        features : np.ndarray
-            Shape (T, D); T = 0 says that the clip lacks the modality.
-        """
+        """Writes features (T, D) so that a reader sees all of them or no file.
+        T = 0 says that the clip lacks the modality."""
         buffer = io.BytesIO()
         np.savez(buffer, features=features)
         write_atomically(path, buffer.getvalue())
 
     def read(self, path: str | Path) -> np.ndarray:
-        """Reads features.
-
-        Arguments
-        ---------
-        path : pathlib.Path
-            From :meth:`path`.
-
-        Returns
-        -------
-        np.ndarray
-            Shape (T, D).
-
-        Raises
-        ------
-        VAVLError
-            The file is missing, cut short or damaged.
-        """
+        """Reads features (T, D). VAVLError: the file is missing, cut short or
+        damaged."""
         try:
             with zipfile.ZipFile(path) as archive:
                 # As a whole: NumPy itself would read no further than the shape
@@ -166,18 +119,8 @@ class FeatureCache:
             ) from None
 
     def find(self, path: Path) -> np.ndarray | None:
-        """Reads features if they are there and sound.
-
-        Arguments
-        ---------
-        path : pathlib.Path
-            From :meth:`path`. A damaged file is removed, with a warning.
-
-        Returns
-        -------
-        np.ndarray
-            Shape (T, D), or None.
-        """
+        """Reads features (T, D) if they are there and sound, or gives None. A
+        damaged file is removed, with a warning."""
         if not path.exists():
             return None
         try:
@@ -191,10 +134,7 @@ class FeatureCache:
 class ContentIndex:
     """Remembers clips' hashes, so that unchanged files are not read again.
 
-    Arguments
-    ---------
-    path : str
-        JSON file, ``{media path: [size, mtime in ns, sha256]}``.
+    In a JSON file, ``{media path: [size, mtime in ns, sha256]}``.
     """
 
     def __init__(self, path: str | Path):
@@ -208,23 +148,8 @@ class ContentIndex:
             self.known = {}
 
     def content(self, media: str) -> str:
-        """SHA-256 of a media file.
-
-        Arguments
-        ---------
-        media : str
-            Path of the file.
-
-        Returns
-        -------
-        str
-            64 hexadecimal digits.
-
-        Raises
-        ------
-        MediaError
-            The file is gone and was never hashed, or cannot be read.
-        """
+        """SHA-256 of a media file. MediaError: it is gone and was never hashed,
+        or cannot be read."""
         media = os.path.abspath(media)
         size, mtime, sha = self.known.get(media, (None, None, None))
         try:
@@ -241,18 +166,9 @@ class ContentIndex:
         return sha
 
     def of_features(self, reference: str) -> str:
-        """As :meth:`content`, of a reference to features.
-
-        Arguments
-        ---------
-        reference : str
-            See :mod:`vavl_sb.utils.feature_files`.
-
-        Returns
-        -------
-        str
-            64 hexadecimal digits: of the file and of the clip's name in it.
-        """
+        """As :meth:`content`, of a reference to features (see
+        :mod:`vavl_sb.utils.feature_files`): of the file and of the clip's name
+        in it."""
         path, name = split_reference(reference)
         sha = self.content(path)
         if name is None:
@@ -267,23 +183,12 @@ class ContentIndex:
 
 
 def read_index(path: str | Path) -> dict:
-    """Reads where each clip's features are.
+    """Reads where each clip's features are, as
+    :func:`vavl_sb.features.extraction.extract_features` wrote it.
 
-    Arguments
-    ---------
-    path : str
-        Written by :func:`vavl_sb.features.extraction.extract_features`.
-
-    Returns
-    -------
-    dict
-        ``{id: {"audio": path or None, "visual": path or None}}``: of cached
-        features, or of the sound itself where it is used raw.
-
-    Raises
-    ------
-    VAVLError
-        In one line: it is missing or damaged.
+    ``{id: {"audio": path or None, "visual": path or None}}``: of cached
+    features, or of the sound itself where it is used raw. VAVLError, in one
+    line: the file is missing or damaged.
     """
     try:
         index = read_json(path)
@@ -300,19 +205,10 @@ def read_index(path: str | Path) -> dict:
 def feature_statistics(
     paths: Iterable, folder: str | Path
 ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-    """Mean and deviation of each feature over all frames of some clips.
+    """Mean and deviation, float32 (D,) each, of each feature over all frames of
+    some clips; None and None without any frame.
 
-    Arguments
-    ---------
-    paths : iterable
-        Cached features of one modality.
-    folder : str
-        The cache's folder.
-
-    Returns
-    -------
-    mean, deviation : torch.Tensor
-        float32, shape (D,) each; None and None without any frame.
+    The paths are of cached features of one modality, the folder is the cache's.
     """
     cache = FeatureCache(folder)
     count, total, squares = 0, 0.0, 0.0
@@ -332,20 +228,8 @@ def feature_statistics(
 
 
 def clip_means(paths: list, folder: str | Path) -> torch.Tensor:
-    """Mean over the frames of each of some clips.
-
-    Arguments
-    ---------
-    paths : list
-        Cached features of one modality.
-    folder : str
-        The cache's folder.
-
-    Returns
-    -------
-    torch.Tensor
-        float32, shape (N, D), in the order of ``paths``.
-    """
+    """Mean over the frames of each of some clips, float32 (N, D), in the order
+    of the paths; see :func:`feature_statistics`."""
     cache = FeatureCache(folder)
     means = [cache.read(path).mean(axis=0, dtype=np.float64) for path in paths]
     return torch.from_numpy(np.stack(means)).float()

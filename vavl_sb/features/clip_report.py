@@ -1,6 +1,7 @@
 """What there is in a media file for a model to work on."""
 
 import math
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -15,27 +16,13 @@ from vavl_sb.utils.errors import EncoderError, MediaError
 def report_clip(path: str, frame_rate: float = 10.0) -> dict:
     """Streams, duration, frames with a face and loudness of a clip.
 
-    Arguments
-    ---------
-    path : str
-        The file.
-    frame_rate : float
-        Frames a second that are looked at.
-
-    Returns
-    -------
-    dict
-        ``file``, ``duration`` (s), ``streams`` (a dict each), ``used``
-        and ``left_out`` of what a model gets (one line each), ``rms_dbfs`` (of the mono mix; a full-scale
-        square wave is 0; None without a sample other than 0),
-        ``silent_track`` (digital silence, which is no sound), ``frames`` (that
-        were looked at), ``frames_with_face`` (None where no face could be
-        looked for), ``faults`` (one line each).
-
-    Raises
-    ------
-    MediaError
-        The file is no media at all.
+    ``frame_rate`` frames a second are looked at. Gives ``file``, ``duration``
+    (s), ``streams`` (a dict each), ``used`` and ``left_out`` of what a model
+    gets (one line each), ``rms_dbfs`` (of the mono mix; a full-scale square
+    wave is 0; None without a sample other than 0), ``silent_track`` (digital
+    silence, which is no sound), ``frames`` (that were looked at),
+    ``frames_with_face`` (None where no face could be looked for) and ``faults``
+    (one line each). MediaError: the file is no media at all.
     """
     info = probe(path)
     report = {
@@ -52,7 +39,11 @@ def report_clip(path: str, frame_rate: float = 10.0) -> dict:
     }
     # One after the other: a fault in one must not hide the other.
     tracker = FaceTracker()
-    for kind, measure in (("audio", _loudness), ("video", _faces)):
+    measures: dict[str, Callable] = {
+        "audio": _loudness,
+        "video": partial(_faces, tracker),
+    }
+    for kind, measure in measures.items():
         if not getattr(info, f"has_{kind}"):
             continue
         stream = decode(
@@ -63,7 +54,7 @@ def report_clip(path: str, frame_rate: float = 10.0) -> dict:
             choose_picture=partial(picture_with_face, tracker),
         )
         try:
-            report |= measure(stream, tracker)
+            report |= measure(stream)
         except (MediaError, EncoderError) as error:
             report["faults"].append(error.text)
             stream.info.leave_out(kind, "see its fault")
@@ -97,9 +88,8 @@ def _streams(path):
     return found
 
 
-def _loudness(stream, tracker):
+def _loudness(stream):
     """Level of the sound, chunk by chunk."""
-    del tracker
     energy, count, low, high = 0.0, 0, math.inf, -math.inf
     for chunk in stream:
         samples = chunk.samples.astype(np.float64)
@@ -112,7 +102,7 @@ def _loudness(stream, tracker):
     }
 
 
-def _faces(stream, tracker):
+def _faces(tracker, stream):
     """Frames, and those of them that show a face."""
     frames = faces = 0
 

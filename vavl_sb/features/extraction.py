@@ -45,28 +45,17 @@ def extract_features(
 
     A clip that cannot be decoded is left out and named in the report; the rest
     goes on. Under torchrun every process calls this, and each takes every n-th
-    clip; what is written is what a single process writes. (Two
-    clips of equal bytes may be computed by two processes, of which the later
-    replaces the earlier's file with the same.)
+    clip; what is written is what a single process writes. (Two clips of equal
+    bytes may be computed by two processes, of which the later replaces the
+    earlier's file with the same.)
 
-    Arguments
-    ---------
-    manifests : list
-        Manifests as dicts, ``{id: {"wav": path, "video": path, ...}}``, with
-        real paths; features in place of a file are taken as they are.
-    feature_extractor : vavl_sb.features.extractor.FeatureExtractor
-        Turns clips into features.
-    folder : str
-        The cache's folder.
-    index : str
-        JSON file to write: where each clip's features are, or null where it
-        lacks the modality; for :func:`read_index`.
-    report : str
-        JSON file to write: counts, and clips left out with the reason.
-    raw_audio : bool
-        The audio encoder learns: compute no audio features, and only look
-        whether each clip has sound.
-
+    The manifests are dicts, ``{id: {"wav": path, "video": path, ...}}``, with
+    real paths; features in place of a file are taken as they are. ``folder`` is
+    the cache's; ``index`` and ``report`` are JSON files to write: where each
+    clip's features are, or null where it lacks the modality, for
+    :func:`vavl_sb.features.cache.read_index`; and counts, and clips left out
+    with the reason. With ``raw_audio`` the audio encoder learns: no audio
+    features are computed, it is only seen whether each clip has sound.
     """
     cache = FeatureCache(folder)
     contents = ContentIndex(cache.folder / "content.json")

@@ -20,7 +20,6 @@ import numpy as np
 import torch
 
 from vavl_sb.faces.tracker import CropBatch, CropsUntil, FaceTracker
-from vavl_sb.features.pooling import POOLINGS, check_pooling, pool_frames
 from vavl_sb.lobes.feature_encoder import FeatureEncoder
 from vavl_sb.lobes.precomputed import Precomputed
 from vavl_sb.media.reader import (
@@ -36,6 +35,9 @@ from vavl_sb.utils.feature_files import read_features
 from vavl_sb.utils.logger import get_logger
 
 logger = get_logger(__name__)
+
+# How a clip's frames become one, and how many numbers that has, for each before.
+POOLINGS = {None: 1, "mean": 1, "statistics": 2}
 
 # Raised when this file changes what features a clip gives.
 PATH_VERSION = 2
@@ -57,12 +59,8 @@ SEARCHED = 30
 class ClipFeatures:
     """Features of one clip; None where the clip lacks the modality.
 
-    Arguments
-    ---------
-    audio : np.ndarray
-        float16, shape (Ta, audio_dim).
-    visual : np.ndarray
-        float16, shape (Tv, visual_dim): frames that show a face.
+    ``audio`` is float16 (Ta, audio_dim), ``visual`` float16 (Tv, visual_dim):
+    frames that show a face.
     """
 
     audio: np.ndarray | None = None
@@ -73,14 +71,9 @@ class ClipFeatures:
 class FaceChunk:
     """Features of a clip's face for a stretch of time.
 
-    Arguments
-    ---------
-    features : np.ndarray
-        float16, shape (n, visual_dim).
-    crops : torch.Tensor
-        What they were computed from: uint8, shape (n, 3, H, W), RGB.
-    times : np.ndarray
-        float64, shape (n,), seconds from the start of the presentation.
+    ``features`` is float16 (n, visual_dim), ``crops`` what they were computed
+    from, uint8 (n, 3, H, W), RGB, and ``times`` float64 (n,), seconds from the
+    start of the presentation.
     """
 
     features: np.ndarray
@@ -90,16 +83,14 @@ class FaceChunk:
 
 @dataclass
 class Chunk:
-    """A stretch of a clip.
+    """A stretch of a clip, and the ``features`` of what it holds.
 
-    Arguments
-    ---------
+    Attributes
+    ----------
     start, end : float
         Seconds from the start of the presentation.
     last : bool
         Whether the clip ends with it.
-    features : ClipFeatures
-        Of what it holds.
     audio_times, visual_times : np.ndarray
         When each frame of the features begins, float64; empty where there is
         no feature.
@@ -120,15 +111,10 @@ class Chunk:
 
 
 class Stopwatch:
-    """Adds up the seconds of each stage of work that is interleaved.
+    """Adds up the ``seconds`` of each stage of work that is interleaved.
 
     A stage that starts inside another stops that one's clock until it ends, so
     that the stages' times never overlap.
-
-    Attributes
-    ----------
-    seconds : dict
-        Stage to seconds.
 
     Example
     -------
@@ -216,7 +202,11 @@ class FeatureExtractor:
     ):
         self.pooling = {"audio": audio_pooling, "visual": visual_pooling}
         for modality, pooling in self.pooling.items():
-            check_pooling(pooling, modality)
+            if pooling not in POOLINGS:
+                raise EncoderError(
+                    f"{modality}_pooling: must be null, mean or statistics, "
+                    f"not {pooling!r}"
+                )
         if audio_pooling and not getattr(audio_encoder, "freeze", True):
             raise EncoderError(
                 "audio_pooling: is for features of a frozen encoder; leave it "
@@ -243,18 +233,8 @@ class FeatureExtractor:
         return self
 
     def fingerprint(self, modality: str) -> str:
-        """Names everything but the clip that a feature depends on.
-
-        Arguments
-        ---------
-        modality : str
-            "audio" or "visual".
-
-        Returns
-        -------
-        str
-            16 hexadecimal digits.
-        """
+        """Names everything but the clip that a feature of a modality ("audio"
+        or "visual") depends on: 16 hexadecimal digits."""
         parts: dict[str, Any] = {
             "version": PATH_VERSION,
             "sample_rate": SAMPLE_RATE,
@@ -271,17 +251,7 @@ class FeatureExtractor:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def dim(self, modality: str) -> int:
-        """Numbers that the network reads a frame.
-
-        Arguments
-        ---------
-        modality : str
-            "audio" or "visual".
-
-        Returns
-        -------
-        int
-        """
+        """Numbers that the network reads a frame, of "audio" or "visual"."""
         encoder = getattr(self, f"{modality}_encoder")
         return encoder.output_dim * POOLINGS[self.pooling[modality]]
 
@@ -290,43 +260,19 @@ class FeatureExtractor:
     visual_dim = property(lambda self: self.dim("visual"))
 
     def takes_features(self, modality: str) -> bool:
-        """Whether clips must bring the features of a modality.
-
-        Arguments
-        ---------
-        modality : str
-            "audio" or "visual".
-
-        Returns
-        -------
-        bool
-        """
+        """Whether clips must bring the features of "audio" or "visual"."""
         return isinstance(getattr(self, f"{modality}_encoder"), Precomputed)
 
     def read_features(
         self, modality: str, source: str | Path | np.ndarray, name: str = ""
     ) -> np.ndarray:
-        """Features that others computed, in place of the encoder's.
+        """Features that others computed, in place of the encoder's: float16 (T,
+        D).
 
-        Arguments
-        ---------
-        modality : str
-            "audio" or "visual".
-        source : str, Path or np.ndarray
-            A reference (see :mod:`vavl_sb.utils.feature_files`), or frames of
-            shape (T, D).
-        name : str
-            What an error calls frames that are in no file.
-
-        Returns
-        -------
-        np.ndarray
-            float16, shape (T, D). Frame by frame: see :meth:`pool`.
-
-        Raises
-        ------
-        MediaError
-            In one line: they cannot be read, or are of another dimension.
+        The source is a reference (see :mod:`vavl_sb.utils.feature_files`) or
+        frames (T, D), which an error calls by ``name``. Frame by frame: see
+        :meth:`pool`. MediaError, in one line: they cannot be read, or are of
+        another dimension.
         """
         encoder = getattr(self, f"{modality}_encoder")
         if isinstance(source, np.ndarray):
@@ -343,18 +289,8 @@ class FeatureExtractor:
         return _half(frames, what, "the file")
 
     def pool(self, features: ClipFeatures) -> ClipFeatures:
-        """Features as the network reads them, from frames as they come.
-
-        Arguments
-        ---------
-        features : ClipFeatures
-            From any of the methods below.
-
-        Returns
-        -------
-        ClipFeatures
-            Pooled over time, where the extractor pools.
-        """
+        """Features as the network reads them, from frames as they come: pooled
+        over time, where the extractor pools."""
         return ClipFeatures(
             **{
                 modality: None
@@ -367,26 +303,13 @@ class FeatureExtractor:
     def encode(
         self, wav: str | None = None, video: str | None = None
     ) -> ClipFeatures:
-        """Features of a clip.
+        """Features of a clip, frame by frame: see :meth:`pool`.
 
-        Arguments
-        ---------
-        wav : str
-            File whose sound is used (any container); None for no sound.
-        video : str
-            File whose picture is used; None for no picture. Where it is the
-            same file as ``wav``, both are read in one pass.
-
-        Returns
-        -------
-        ClipFeatures
-            ``audio`` is None for digital silence or no sound, ``visual`` where
-            no frame shows a face. Frame by frame: see :meth:`pool`.
-
-        Raises
-        ------
-        MediaError
-            A file cannot be decoded, or a feature is not finite.
+        The sound is that of the file ``wav``, of any container, the picture
+        that of ``video``; None for none. Where they are the same file, both are
+        read in one pass. ``audio`` is None for digital silence or no sound,
+        ``visual`` where no frame shows a face. MediaError: a file cannot be
+        decoded, or a feature is not finite.
         """
         samples, visual = self.read(wav, video)
         audio = None if samples is None else self.encode_audio(samples, wav)
@@ -395,15 +318,9 @@ class FeatureExtractor:
     def read(self, wav: str | None = None, video: str | None = None) -> tuple:
         """Sound of a clip as samples, and the features of its picture.
 
-        For whoever changes the sound before :meth:`encode_audio`.
-
-        Returns
-        -------
-        samples : torch.Tensor
-            16 kHz mono in [-1, 1], shape (n,), n = 0 for a file without
-            sound; None without ``wav``.
-        visual : np.ndarray
-            As in :class:`ClipFeatures`.
+        For whoever changes the sound before :meth:`encode_audio`: 16 kHz mono
+        in [-1, 1], shape (n,), n = 0 for a file without sound, None without
+        ``wav``; and ``visual`` of :class:`ClipFeatures`.
         """
         samples, visual, seconds = [np.zeros(0, np.float32)], [], 0.0
         for item in self.stream(wav, video):
@@ -426,17 +343,8 @@ class FeatureExtractor:
     ) -> Iterator:
         """A clip bit by bit; two files are read side by side.
 
-        Arguments
-        ---------
-        wav, video : str
-            As in :meth:`encode`.
-        watch : Stopwatch
-            Counts "decode", "faces" and "visual encoder".
-
-        Returns
-        -------
-        iterator
-            AudioChunk; FaceChunk; CropsUntil, how far the latter are complete.
+        Gives AudioChunk; FaceChunk; and CropsUntil, how far the latter are
+        complete. The ``watch`` counts "decode", "faces" and "visual encoder".
         """
         return _side_by_side(self._open(wav, video, watch or Stopwatch())[1])
 
@@ -453,28 +361,15 @@ class FeatureExtractor:
 
         A speech encoder's attention grows with the square of what it is given,
         and features of an hour do not fit in memory. So a clip of more than
-        ``WHOLE`` seconds is cut at whole multiples of ``CHUNK``, and each
-        chunk is encoded by itself as soon as it is read. Any other clip is one
-        chunk, with the very features of :meth:`encode`.
+        ``WHOLE`` seconds is cut at whole multiples of ``CHUNK``, and each chunk
+        is encoded by itself as soon as it is read. Any other clip is one chunk,
+        with the very features of :meth:`encode`.
 
-        Arguments
-        ---------
-        wav, video : str
-            As in :meth:`encode`.
-        watch : Stopwatch
-            Counts the stages.
-        on_crops : callable
-            Gets (crops, times) of each FaceChunk.
-        given : ClipFeatures
-            Features that others computed, for whole the clip.
-        infos : dict
-            Gets each file's :class:`vavl_sb.media.reader.MediaInfo` by path.
-
-        Yields
-        ------
-        Chunk
-            In order of time. One without sound or face is left out, but not
-            one whose sound is silence.
+        Gives each :class:`Chunk` in order of time. One without sound or face is
+        left out, but not one whose sound is silence. ``watch`` counts the
+        stages; ``on_crops`` gets crops and times of each FaceChunk; ``given``
+        are features that others computed, for whole the clip; ``infos`` gets
+        each file's :class:`vavl_sb.media.reader.MediaInfo` by path.
         """
         watch = watch or Stopwatch()
         given = given or ClipFeatures()
@@ -491,7 +386,8 @@ class FeatureExtractor:
                 yield self._give(chunk, given)
         duration = max((i.duration for i in infos.values()), default=0.0)
         rest = list(parts.rest(duration))
-        if not rest and parts.done == 0 and _given(given):
+        has_features = given.audio is not None or given.visual is not None
+        if not rest and parts.done == 0 and has_features:
             rest = [(Chunk(0.0, duration, True), [])]  # Features are all.
         for chunk, items in rest:
             chunk = self._chunk(chunk, items, wav, watch)
@@ -585,19 +481,10 @@ class FeatureExtractor:
     def encode_audio(
         self, samples: torch.Tensor, name: str = "<tensor>"
     ) -> np.ndarray | None:
-        """Audio features of a waveform.
+        """Audio features float16 (Ta, audio_dim) of samples (n,), 16 kHz mono
+        in [-1, 1]; None for silence or no samples.
 
-        Arguments
-        ---------
-        samples : torch.Tensor
-            16 kHz mono in [-1, 1], shape (n,).
-        name : str
-            What an error calls the clip.
-
-        Returns
-        -------
-        np.ndarray
-            float16, shape (Ta, audio_dim); None for silence or no samples.
+        ``name`` is what an error calls the clip.
         """
         self._refuse_raw("audio", name)
         if is_silent(samples):
@@ -729,18 +616,8 @@ def picture_with_face(
 ) -> int:
     """The picture, of several in a file, that shows a face most often.
 
-    Arguments
-    ---------
-    tracker : vavl_sb.faces.tracker.FaceTracker
-        Whose detector looks; without one, it is the first picture.
-    path : str
-        The file.
-    numbers : list of int
-        Of its streams, the one to prefer first.
-
-    Returns
-    -------
-    int
+    The ``numbers`` are those of its streams, the one to prefer first; without a
+    detector, that one it is.
     """
     if tracker.detector is None:
         return numbers[0]
@@ -758,28 +635,30 @@ def picture_with_face(
     return max(numbers, key=count)
 
 
-def _given(features):
-    """Whether there are any features of a clip."""
-    return any(frames is not None for frames in vars(features).values())
+def pool_frames(frames: np.ndarray, pooling: str | None) -> np.ndarray:
+    """Frames (T, D) as one of them, float16 (1, D) or (1, 2D).
 
-
-def needs_features(modality: str) -> str:
-    """What to do where features are needed, to stand after a clip's name.
-
-    Arguments
-    ---------
-    modality : str
-        "audio" or "visual".
-
-    Returns
-    -------
-    str
+    None, or no frame at all: frames as they are. "mean": their mean.
+    "statistics": mean and standard deviation side by side, as in SpeechBrain's
+    ``StatisticsPooling``; the deviation is that of these frames, divided by T,
+    and so 0 for a single one.
 
     Example
     -------
-    >>> needs_features("visual")
-    'the model takes visual features, not raw clips; give visual_features'
+    >>> pool_frames(np.array([[1.0], [3.0]]), "statistics").tolist()
+    [[2.0, 1.0]]
     """
+    if pooling is None or len(frames) == 0:
+        return frames
+    frames = frames.astype(np.float64)
+    parts = [frames.mean(axis=0)]
+    if pooling == "statistics":
+        parts.append(frames.std(axis=0))
+    return np.concatenate(parts)[None].astype(np.float16)
+
+
+def needs_features(modality: str) -> str:
+    """What to do where features are needed, to stand after a clip's name."""
     return (
         f"the model takes {modality} features, not raw clips; give "
         f"{modality}_features"

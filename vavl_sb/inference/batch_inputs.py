@@ -20,19 +20,11 @@ Values: TypeAlias = torch.Tensor | np.ndarray | Sequence
 
 
 def to_tensor(values: Values, name: str) -> torch.Tensor:
-    """Values of an array, a tensor or nested lists, as one tensor.
+    """Values of an array, a tensor or nested lists of them, as one tensor on
+    the CPU.
 
-    Arguments
-    ---------
-    values : array, tensor or list
-        Of any shape; a list may hold arrays and tensors.
-    name : str
-        What an error calls them.
-
-    Returns
-    -------
-    torch.Tensor
-        On the CPU; a VAVLError where rows differ in length or are no numbers.
+    VAVLError, in one line that calls them by ``name``: rows differ in length or
+    are no numbers.
 
     Example
     -------
@@ -59,26 +51,13 @@ def unpad(
     crops: Values | None = None,
     crop_lens: Values | None = None,
 ) -> list[tuple]:
-    """The clips of a batch without their padding.
+    """The clips of a batch without their padding: samples (n,) and crops (N, 3,
+    H, W) of each, None where there are none.
 
-    Arguments
-    ---------
-    wavs : array, tensor or list
-        Shape (B, n): floats in [-1, 1], or int16 or int32, which are scaled as
-        those of a file are. A list may have rows of different lengths. None
-        for no sound.
-    wav_lens : array, tensor or list
-        Lengths relative to each row's, shape (B,), or None for rows that are
-        full.
-    crops : array, tensor or list
-        uint8, shape (B, N, 3, H, W), or None.
-    crop_lens : array, tensor or list
-        As ``wav_lens``.
-
-    Returns
-    -------
-    list of (torch.Tensor or None, torch.Tensor or None)
-        Samples (n,) and crops (N, 3, H, W) of each clip.
+    ``wavs`` has the shape (B, n): floats in [-1, 1], or int16 or int32, which
+    are scaled as those of a file are; a list may have rows of different
+    lengths. ``crops`` are uint8 (B, N, 3, H, W). The lengths (B,) are relative
+    to each row's, or None for rows that are full.
 
     Example
     -------
@@ -159,21 +138,12 @@ def unpad_features(
     visual: Values | None,
     visual_lens: Values | None,
 ) -> tuple[list[dict], bool]:
-    """The features of each clip, without padding.
+    """The features of each clip, without padding; and whether there are
+    several.
 
-    Arguments
-    ---------
-    audio, visual : array, tensor or list
-        Shape (T, D) or (B, T, D), or None.
-    audio_lens, visual_lens : array, tensor or list
-        Relative lengths, shape (B,), or None for rows that are full.
-
-    Returns
-    -------
-    clips : list of dict
-        "audio" and "visual" to float32 (T, D), or None.
-    several : bool
-        Whether they came as (B, T, D).
+    ``audio`` and ``visual`` are (T, D) of one clip or (B, T, D) of several, or
+    None, their lengths (B,) relative or None for rows that are full. Gives for
+    each clip "audio" and "visual" to float32 (T, D), or None.
 
     Example
     -------
@@ -181,39 +151,33 @@ def unpad_features(
     >>> clips[0]["audio"].shape, clips[0]["visual"], several
     ((7, 3), None, False)
     """
+    given = {"audio": (audio, audio_lens), "visual": (visual, visual_lens)}
     batches = {
-        name: None if frames is None else to_tensor(frames, name)
-        for name, frames in (("audio", audio), ("visual", visual))
+        name: to_tensor(frames, name)
+        for name, (frames, _) in given.items()
+        if frames is not None
     }
-    kinds = {batch.ndim for batch in batches.values() if batch is not None}
+    kinds = {batch.ndim for batch in batches.values()}
     if len(kinds) != 1 or not kinds <= {2, 3}:
         raise VAVLError(
             "predict_features: give audio, visual or both, of shape (T, D) of "
             "one clip or (B, T, D) of several"
         )
-    if kinds == {2}:
-        batches = {
-            k: None if b is None else b[None] for k, b in batches.items()
-        }
-    counts = {len(b) for b in batches.values() if b is not None}
-    if len(counts) != 1:
+    several = kinds == {3}
+    if not several:
+        batches = {name: batch[None] for name, batch in batches.items()}
+    if len({len(batch) for batch in batches.values()}) != 1:
         raise VAVLError(
             "predict_features: audio and visual are of different numbers of "
             "clips"
         )
-    (count,) = counts
-    rows = {
-        name: _rows(batches[name], lens, count, f"{name}_lens")
-        for name, lens in (("audio", audio_lens), ("visual", visual_lens))
-    }
-    clips = [
-        {
-            name: None if row[i] is None else row[i].float().cpu().numpy()
-            for name, row in rows.items()
-        }
-        for i in range(count)
-    ]
-    return clips, kinds == {3}
+    count = len(next(iter(batches.values())))
+    clips: list[dict] = [{} for _ in range(count)]
+    for name, (_, lens) in given.items():
+        rows = _rows(batches.get(name), lens, count, f"{name}_lens")
+        for clip, row in zip(clips, rows):
+            clip[name] = None if row is None else row.float().numpy()
+    return clips, several
 
 
 def _rows(batch, lens, count, name):
@@ -233,23 +197,12 @@ def prepare_frames(
     wanted_rate: float | None,
     size: int,
 ) -> torch.Tensor:
-    """Pictures of a face as a visual encoder takes them.
+    """Pictures of a face as a visual encoder takes them: uint8 (n, 3, size,
+    size).
 
-    Arguments
-    ---------
-    frames : array, tensor or list
-        uint8, RGB, shape (N, H, W, 3) or (N, 3, H, W).
-    frame_rate : float
-        Of the frames; None to take them all.
-    wanted_rate : float
-        Frames a second at most; None for all.
-    size : int
-        Side of the squares.
-
-    Returns
-    -------
-    torch.Tensor
-        uint8, shape (n, 3, size, size).
+    ``frames`` are uint8, RGB, (N, H, W, 3) or (N, 3, H, W), at a
+    ``frame_rate``, of which at most the ``wanted_rate`` is kept; all of them
+    where one is None.
 
     Example
     -------

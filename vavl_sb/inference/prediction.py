@@ -23,8 +23,8 @@ STREAMS = {
 class Emotion:
     """What a model predicts for one clip.
 
-    Arguments
-    ---------
+    Attributes
+    ----------
     modality : str
         The head that predicted: "audio", "visual" or "audiovisual".
     label : str
@@ -55,15 +55,11 @@ class Emotion:
 
 @dataclass
 class TimedEmotion:
-    """What a model predicts for a window of a clip.
+    """What a model predicts for a window of a clip, from ``start`` to ``end``
+    in seconds.
 
-    Arguments
-    ---------
-    start, end : float
-        Seconds from the start of the clip.
-    emotion : Emotion
-        None where the window has neither sound nor a face, or lacks what the
-        modality that was asked for needs.
+    ``emotion`` is None where the window has neither sound nor a face, or lacks
+    what the modality that was asked for needs.
     """
 
     start: float
@@ -75,19 +71,10 @@ class TimedEmotion:
 class Analysis:
     """All that one pass over a clip tells.
 
-    Arguments
-    ---------
-    emotion : Emotion
-        Of the whole clip.
-    duration : float
-        Seconds.
-    timeline : list of TimedEmotion
-        In order of time.
-    crops : list of (float, np.ndarray)
-        Time, and a face as the visual encoder saw it: uint8 (H, W, 3), RGB.
-    profile : dict
-        Stage to the seconds that it took: "decode", "faces", "audio
-        encoder", "visual encoder" and "heads".
+    Its ``duration`` is in seconds, and its ``timeline`` in order of time.
+    ``crops`` are times, each with a face as the visual encoder saw it: uint8
+    (H, W, 3), RGB. ``profile`` is stage to the seconds that it took: "decode",
+    "faces", "audio encoder", "visual encoder" and "heads".
     """
 
     emotion: Emotion | None
@@ -106,22 +93,13 @@ def check_modality(modality: str, allowed: tuple = ("auto", *HEADS)) -> None:
 
 
 def select_head(parts: list, modality: str = "auto") -> str | None:
-    """The head whose prediction is a clip's.
+    """The head whose prediction is a clip's; None if no head has an output, or
+    not the one that was asked for.
 
-    Arguments
-    ---------
-    parts : list of (float, dict)
-        Weight (seconds) of each chunk, and head to output, for those heads
-        that have one for it.
-    modality : str
-        One of ``HEADS``: that head. "auto": both together, if they have an
-        output for at least half of the time that has any; otherwise the one
-        modality that has for longer, sound where they are equal.
-
-    Returns
-    -------
-    str or None
-        None if no head has an output, or not the one that was asked for.
+    ``parts`` are each chunk's weight (seconds) and its outputs by head. With
+    "auto" it is both together, if they have an output for at least half of the
+    time that has any; otherwise the one modality that has for longer, sound
+    where they are equal.
 
     Example
     -------
@@ -196,20 +174,9 @@ def account(
 ) -> tuple[list[str], list[str]]:
     """What a prediction was made from, and what it was not made from.
 
-    Arguments
-    ---------
-    infos : dict
-        Of each file that was read, by path.
-    given : list of str
-        Modalities of which features were given.
-    head : str
-        The head that predicted.
-    has : set of str
-        What the clip has of "audio" and "visual".
-
-    Returns
-    -------
-    used, left_out : list of str
+    Of ``infos``, the MediaInfo of each file that was read, and of features that
+    were ``given`` for some modalities; ``has`` is what the clip has of "audio"
+    and "visual".
 
     Example
     -------

@@ -34,22 +34,10 @@ SHORT_FRAME = 0.2
 class SlidingWindows:
     """Cuts windows out of a clip's chunks, and forgets what lies behind.
 
-    They start every ``hop`` seconds, until one reaches the end of the clip;
-    the last ends with the clip.
-
-    Arguments
-    ---------
-    window, hop : float
-        Seconds of a window, and between the starts of two.
-    extractor : vavl_sb.features.extractor.FeatureExtractor
-        From which the chunks come.
-    watch : vavl_sb.features.extractor.Stopwatch
-        Counts the audio encoder.
-
-    Raises
-    ------
-    VAVLError
-        In one line: a window or a hop that cannot be.
+    They start every ``hop`` seconds and last ``window`` seconds, until one
+    reaches the end of the clip; the last ends with the clip. The ``watch``
+    counts the audio encoder. VAVLError, in one line: a window or a hop that
+    cannot be.
     """
 
     def __init__(
@@ -73,20 +61,8 @@ class SlidingWindows:
         self.kept = {"audio": [], "visual": []}  # of (times, features, peaks)
 
     def add(self, chunk: Chunk) -> Iterator[tuple[float, float, ClipFeatures]]:
-        """Takes a chunk in, and gives the windows that it completes.
-
-        Arguments
-        ---------
-        chunk : Chunk
-            The next one.
-
-        Yields
-        ------
-        start, end : float
-            Seconds.
-        features : ClipFeatures
-            Of the frames that begin within the window.
-        """
+        """Takes a chunk in, and gives start, end (seconds) and features of each
+        window that it completes: of the frames that begin within it."""
         if self.by_itself is None:
             self.by_itself = self._encodes_windows(chunk)
         found = chunk.features
@@ -180,12 +156,8 @@ def _between(chunk, start, end):
 
 
 class CropSample:
-    """Keeps a few crops, evenly over a clip whose length is not known.
-
-    Arguments
-    ---------
-    count : int
-        At most so many in the end; at least one.
+    """Keeps a few crops, ``count`` at the most, evenly over a clip whose length
+    is not known.
 
     Example
     -------
@@ -200,15 +172,8 @@ class CropSample:
         self.step, self.seen, self.kept = 1, 0, []
 
     def add(self, crops: torch.Tensor, times: np.ndarray) -> None:
-        """Takes crops in, in order of time.
-
-        Arguments
-        ---------
-        crops : torch.Tensor
-            uint8, shape (n, 3, H, W).
-        times : np.ndarray
-            Seconds, shape (n,).
-        """
+        """Takes crops in, uint8 (n, 3, H, W), with their times in seconds (n,),
+        in order of time."""
         for crop, time in zip(crops, times.tolist(), strict=True):
             if self.seen % self.step == 0:
                 picture = crop.permute(1, 2, 0).contiguous().cpu().numpy()

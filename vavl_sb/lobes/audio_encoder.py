@@ -13,11 +13,12 @@ from pathlib import Path
 
 import torch
 from speechbrain.dataio.dataio import length_to_mask
+from speechbrain.lobes.features import Fbank
+from torch import nn
 
 from vavl_sb.lobes.feature_encoder import FeatureEncoder
 from vavl_sb.lobes.hf_base import find_folder
 from vavl_sb.lobes.hf_config import read_config, read_preprocessor
-from vavl_sb.lobes.log_mel import LogMel
 from vavl_sb.media.reader import SAMPLE_RATE
 from vavl_sb.utils.errors import EncoderError, first_line
 from vavl_sb.utils.files import write_json
@@ -149,23 +150,12 @@ class AudioEncoder(FeatureEncoder):
         return SAMPLE_RATE / self.encoder.hop / self.average
 
     def settings(self) -> dict:
-        """All settings that features depend on, besides the weights.
-
-        Returns
-        -------
-        dict
-            ``kind`` and what belongs to the kind.
-        """
+        """All settings that features depend on, besides the weights: ``kind``
+        and what belongs to the kind."""
         return {**self.encoder.settings(), "average": self.average}
 
     def feature_state(self) -> dict[str, torch.Tensor]:
-        """All tensors that features depend on.
-
-        Returns
-        -------
-        dict
-            Names to tensors; empty for log-mel.
-        """
+        """All tensors that features depend on, by name; empty for log-mel."""
         return self.encoder.feature_state()
 
     def forward(
@@ -210,18 +200,9 @@ class AudioEncoder(FeatureEncoder):
     def export(self, folder: str | Path) -> dict:
         """Writes the folder ``audio_encoder`` into an exported model's.
 
-        Arguments
-        ---------
-        folder : str or Path
-            Made if it does not exist. For a pretrained encoder what is
-            written is also a Hugging Face folder, of the model cut to
-            ``num_layers``.
-
-        Returns
-        -------
-        dict
-            Arguments with which :class:`AudioEncoder` gives the same features
-            and has the same fingerprint.
+        Of a pretrained encoder it is also a Hugging Face folder, of the model
+        cut to ``num_layers``. Gives arguments with which :class:`AudioEncoder`
+        gives the same features and has the same fingerprint.
         """
         source = Path(folder) / "audio_encoder"
         source.mkdir(parents=True, exist_ok=True)
@@ -235,26 +216,96 @@ class AudioEncoder(FeatureEncoder):
         }
 
 
-def average_frames(
-    features: torch.Tensor, frames: torch.Tensor, average: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Averages consecutive frames, within each clip.
+class LogMel(nn.Module):
+    """Log-mel features on a fixed scale: SpeechBrain's Fbank without its
+    floor at 80 dB below the loudest moment.
+
+    80 triangular mel bands over 0 to 8 kHz, a 25 ms Hamming window, frames
+    centred on multiples of the hop. SpeechBrain takes the floor from the
+    loudest of all frames; here it is fixed, so that a frame depends only on
+    its own 25 ms: -80 dB, where the quantisation noise of 16-bit audio lies
+    (-81 to -69 dB in these bands), so that digital silence looks no different
+    from the quietest recording. The loudest possible signal (full-scale
+    square wave) reaches 45 dB. The output is (dB + 35) / 20, that is -2.25 to
+    4.0: real speech has mean and deviation in dB of -30 and 17 (12 clips of
+    CREMA-D) and -46 and 23 (55 of RAVDESS, which is quieter), so the network
+    gets numbers of mean near 0 and deviation near 1, and nothing is estimated
+    from a batch.
 
     Arguments
     ---------
-    features : torch.Tensor
-        Shape (B, T, D), 0 past a clip's end.
-    frames : torch.Tensor
-        Frames of each clip, int64, shape (B,).
-    average : int
-        Frames that become one.
+    hop_ms : int
+        10 or 20, in ms.
 
-    Returns
+    Example
     -------
-    features : torch.Tensor
-        Shape (B, ceil(T / average), D), 0 past a clip's end.
-    frames : torch.Tensor
-        Frames of each clip, int64, shape (B,).
+    >>> LogMel(10)(torch.zeros(1, 1600), torch.tensor([1600])).shape
+    torch.Size([1, 11, 80])
+    """
+
+    output_dim = 80
+    floor_db = -80.0
+    centre_db = -35.0
+    scale_db = 20.0
+
+    def __init__(self, hop_ms: int = 20):
+        super().__init__()
+        if hop_ms not in (10, 20):
+            raise EncoderError(
+                f"logmel: a hop of {hop_ms} ms is not offered; give 10 or 20"
+            )
+        self.hop_ms = int(hop_ms)
+        self.hop = SAMPLE_RATE * self.hop_ms // 1000
+        # With 400 points the lowest of 80 bands hold one bin or hardly one,
+        # and differ by 6 dB for white noise; with 1024 they are even.
+        self.fbank = Fbank(
+            sample_rate=SAMPLE_RATE,
+            n_fft=1024,
+            n_mels=self.output_dim,
+            win_length=25,
+            hop_length=self.hop_ms,
+        )
+        self.fbank.compute_fbanks.amin = 10 ** (self.floor_db / 10)
+        self.fbank.compute_fbanks.top_db = float("inf")
+
+    def settings(self) -> dict:
+        """All that the features depend on."""
+        return {
+            "kind": "logmel",
+            "hop_ms": self.hop_ms,
+            "version": 1,  # Counts up when the same hop gives other features.
+        }
+
+    def feature_state(self) -> dict:
+        """No weights."""
+        return {}
+
+    def frames(self, samples: torch.Tensor) -> torch.Tensor:
+        """Frames of clips of so many samples, int64 (B,)."""
+        return samples // self.hop + 1
+
+    def forward(
+        self, wavs: torch.Tensor, samples: torch.Tensor
+    ) -> torch.Tensor:
+        """Features (B, T, 80) of clips: 16 kHz mono (B, n), 0 past a clip's
+        end, of so many samples each, int64 (B,)."""
+        wavs = nn.functional.pad(wavs, (0, max(0, 1 - wavs.shape[1])))
+        return (self.fbank(wavs) - self.centre_db) / self.scale_db
+
+    def write(self, folder: str) -> None:
+        """Writes the settings as config.json into a folder."""
+        config = {"model_type": "vavl_logmel", "hop_ms": self.hop_ms}
+        write_json(os.path.join(folder, "config.json"), config)
+
+
+def average_frames(
+    features: torch.Tensor, frames: torch.Tensor, average: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Averages consecutive frames, so many that become one, within each clip.
+
+    Of features (B, T, D), 0 past a clip's end, and the frames of each clip,
+    int64 (B,): the same, with T and the frames divided by ``average``, rounded
+    up.
 
     Example
     -------
@@ -266,16 +317,14 @@ def average_frames(
     average = min(average, max(1, features.shape[1]))  # No more padding.
     groups = -(-features.shape[1] // average)
     missing = groups * average - features.shape[1]
-    features = torch.nn.functional.pad(features, (0, 0, 0, missing))
+    features = nn.functional.pad(features, (0, 0, 0, missing))
     total = features.unflatten(1, (groups, average)).sum(dim=2)
     starts = average * torch.arange(groups, device=frames.device)
     counts = (frames.unsqueeze(1) - starts).clamp(1, average)
     return total / counts.unsqueeze(-1), -(-frames // average)
 
 
-def _load_lobe(
-    folder: Path, config: dict, num_layers: int | None
-) -> torch.nn.Module:
+def _load_lobe(folder: Path, config: dict, num_layers: int | None) -> nn.Module:
     """SpeechBrain's lobe for a folder, cut to its first layers."""
     try:
         import transformers  # noqa: F401

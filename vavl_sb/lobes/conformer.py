@@ -43,21 +43,11 @@ class MaskedConvolutionModule(ConvolutionModule):
         mask: torch.Tensor | None = None,
         dynchunktrain_config: None = None,
     ) -> torch.Tensor:
-        """Applies the convolution.
+        """Applies the convolution to frames (B, T, input_size); padded frames
+        hold nothing of use afterwards.
 
-        Arguments
-        ---------
-        x : torch.Tensor
-            Frames, shape (B, T, input_size).
-        mask : torch.Tensor
-            True where a frame is padding, shape (B, T, 1).
-        dynchunktrain_config : None
-            Only for the interface of the base class.
-
-        Returns
-        -------
-        torch.Tensor
-            Shape (B, T, input_size); padded frames hold nothing of use.
+        The mask is True where a frame is padding, shape (B, T, 1).
+        ``dynchunktrain_config`` is only for the interface of the base class.
         """
         if self.causal or dynchunktrain_config is not None:
             raise ValueError("causal and chunked convolution do not mask")
@@ -118,23 +108,11 @@ class RelativeAttention(RelPosMHAXL):
     ) -> tuple[torch.Tensor, None]:
         """Attends over the frames of each clip.
 
-        Arguments
-        ---------
-        query, key, value : torch.Tensor
-            The same frames, shape (B, T, embed_dim).
-        pos_embs : torch.Tensor
-            Of ``RelPosEncXL``, shape (1, 2 T - 1, embed_dim).
-        key_padding_mask : torch.Tensor
-            True where a frame is padding, shape (B, T); None for none.
-        attn_mask, return_attn_weights
-            Only for the interface of the base class.
-
-        Returns
-        -------
-        out : torch.Tensor
-            Shape (B, T, embed_dim).
-        weights : None
-            Not computed.
+        Query, key and value are the same frames (B, T, embed_dim); ``pos_embs``
+        of ``RelPosEncXL`` (1, 2 T - 1, embed_dim); ``key_padding_mask`` is True
+        where a frame is padding, shape (B, T), or None. The other arguments,
+        and the weights that are None, are only for the interface of the base
+        class.
         """
         if query is not key or key is not value or attn_mask is not None:
             raise ValueError("this attention is over one sequence, unmasked")
@@ -234,19 +212,10 @@ class MaskedConformerEncoder(nn.Module):
     def forward(
         self, x: torch.Tensor, padding_mask: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Encodes frames in the context of their clip.
+        """Encodes frames (B, T, d_model) in the context of their clip; padded
+        frames hold nothing of use afterwards.
 
-        Arguments
-        ---------
-        x : torch.Tensor
-            Frames, shape (B, T, d_model).
-        padding_mask : torch.Tensor
-            True where a frame is padding, shape (B, T); None for none.
-
-        Returns
-        -------
-        torch.Tensor
-            Shape (B, T, d_model); padded frames hold nothing of use.
+        The mask is True where a frame is padding, shape (B, T); None for none.
         """
         encoded, _ = self.conformer(
             x,
@@ -257,17 +226,10 @@ class MaskedConformerEncoder(nn.Module):
 
 
 def compile_conformers(module: nn.Module, **how) -> None:
-    """Compiles the conformers of a network, in place.
+    """Compiles the conformers of a network, in place, by ``torch.compile``.
 
-    Nearly all of a step's time goes there. What is around them depends on
-    which clips of a batch lack what, and stays as it is.
-
-    Arguments
-    ---------
-    module : nn.Module
-        The network, or what holds it.
-    **how
-        For ``torch.compile``.
+    Nearly all of a step's time goes there. What is around them depends on which
+    clips of a batch lack what, and stays as it is.
     """
     # Each of training and evaluation, one modality or both, is one more.
     torch._dynamo.config.recompile_limit = 64

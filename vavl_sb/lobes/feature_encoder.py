@@ -15,20 +15,11 @@ from torch import nn
 
 
 def hash_state(settings: dict, tensors: dict[str, torch.Tensor]) -> str:
-    """SHA-256 of settings and tensors, the same on every machine.
+    """SHA-256 of settings and tensors, the same on every machine: 64
+    hexadecimal digits.
 
-    Arguments
-    ---------
-    settings : dict
-        What JSON can hold; the order of the keys does not matter.
-    tensors : dict
-        Names to tensors, on any device and in any memory format; dtype, shape
-        and values count.
-
-    Returns
-    -------
-    str
-        64 hexadecimal digits.
+    Settings are what JSON can hold, in any order of keys; tensors are on any
+    device and in any memory format: dtype, shape and values count.
 
     Example
     -------
@@ -77,13 +68,8 @@ class FeatureEncoder(nn.Module):
     """
 
     def set_freeze(self, freeze: bool) -> None:
-        """Freezes the encoder, or lets it learn.
-
-        Arguments
-        ---------
-        freeze : bool
-            True: no gradients, and always in eval mode.
-        """
+        """Freezes the encoder (no gradients, and always in eval mode), or lets
+        it learn."""
         self.freeze = bool(freeze)
         self.requires_grad_(not self.freeze)
         self._fingerprint: tuple[dict | None, str] = (None, "")
@@ -95,16 +81,6 @@ class FeatureEncoder(nn.Module):
         A Brain calls ``modules.train()`` on all modules alike. In a frozen
         encoder that would switch on dropout, layer drop and the running
         statistics of BatchNorm, so that its features would change.
-
-        Arguments
-        ---------
-        mode : bool
-            True for training.
-
-        Returns
-        -------
-        FeatureEncoder
-            Itself.
         """
         return super().train(mode and not self.freeze)
 
@@ -124,11 +100,8 @@ class FeatureEncoder(nn.Module):
     def settings(self) -> dict:
         """All settings that features depend on, besides the weights.
 
-        Returns
-        -------
-        dict
-            Strings, numbers, booleans and lists of these; {} where there are
-            none. Not where the weights came from, nor how they are trained.
+        Strings, numbers, booleans and lists of these; {} where there are none.
+        Not where the weights came from, nor how they are trained.
         """
         raise NotImplementedError(
             f"{type(self).__name__}.settings: must give the arguments that "
@@ -136,46 +109,29 @@ class FeatureEncoder(nn.Module):
         )
 
     def feature_state(self) -> dict[str, torch.Tensor]:
-        """All tensors that features depend on.
-
-        Returns
-        -------
-        dict
-            Names to tensors; all of ``state_dict`` unless a subclass says
-            otherwise.
-        """
+        """All tensors that features depend on, by name; all of ``state_dict``
+        unless a subclass says otherwise."""
         return self.state_dict()
 
     def export(self, folder: Path) -> dict:
-        """Writes what it takes to make the encoder anew.
+        """Writes what it takes to make the encoder anew into an exported
+        model's folder.
 
-        Arguments
-        ---------
-        folder : Path
-            Of an exported model; files may be written there.
-
-        Returns
-        -------
-        dict
-            Arguments that make an encoder of the same fingerprint: what YAML can
-            hold, and a ``Path`` for each file or folder that was written.
-            None are needed, and nothing is written, unless a subclass says
-            so; :func:`vavl_sb.training.export.export_model` refuses an encoder
-            that comes back another.
+        Gives arguments that make an encoder of the same fingerprint: what YAML
+        can hold, and a ``Path`` for each file or folder that was written. None
+        are needed, and nothing is written, unless a subclass says so;
+        :func:`vavl_sb.training.export.export_model` refuses an encoder that
+        comes back another.
         """
         return {}
 
     def fingerprint(self) -> str:
-        """Fingerprint of class, settings and weights.
+        """Fingerprint (SHA-256) of class, settings and weights: 64 hexadecimal
+        digits.
 
-        Equal digests mean equal features (up to the rounding of the device).
-        It does not depend on the machine or on where files lie. It is
-        computed again only if a weight changed since the last call.
-
-        Returns
-        -------
-        str
-            64 hexadecimal digits (SHA-256).
+        Equal digests mean equal features (up to the rounding of the device). It
+        does not depend on the machine or on where files lie. It is computed
+        again only if a weight changed since the last call.
         """
         tensors = self.feature_state()
         # Optimizers and load_state_dict count the version of a tensor up,

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from vavl_sb.lobes.hf_config import read_config
+from vavl_sb.lobes.hf_config import CONFIGS, FINE_TUNING, read_config
 from vavl_sb.utils.errors import EncoderError, first_line
 from vavl_sb.utils.files import write_json
 from vavl_sb.utils.logger import get_logger
@@ -26,7 +26,7 @@ from vavl_sb.utils.weights import (
 
 logger = get_logger(__name__)
 
-CONFIGS = ["config.json", "preprocessor_config.json"]
+CONFIG_FILES = ["config.json", "preprocessor_config.json"]
 # The last two are pickled: their tensors are taken out, nothing is run.
 WEIGHTS = [
     "model.safetensors",
@@ -88,7 +88,7 @@ def _download(name: str, save_path: str | Path | None) -> Path:
                 snapshot_download(
                     name,
                     cache_dir=save_path,
-                    allow_patterns=[*CONFIGS, *patterns],
+                    allow_patterns=[*CONFIG_FILES, *patterns],
                 )
             )
         # Name, network, disk or token: the user needs the one line.
@@ -122,10 +122,10 @@ class StrictLobe:
     model_class: Any = None
     extractor_class: Any = None
     attention = "sdpa"
-    # Key of the configuration that counts the layers, what else features
-    # depend on, and prefix of the weights that they depend on.
+    # Kinds of configurations, key of these that counts the layers, and prefix of
+    # the weights that features depend on.
+    kinds: tuple[str, ...] = ()
     layers_key = "num_hidden_layers"
-    config_keys: tuple[str, ...] = ()
     prefix = ""
     output_dim_key = "hidden_size"
     # Whether features are the outputs of all layers, side by side.
@@ -213,18 +213,8 @@ class StrictLobe:
         return width
 
     def join_layers(self, out) -> torch.Tensor:
-        """Features of what transformers' encoder gives.
-
-        Arguments
-        ---------
-        out : transformers.modeling_outputs.BaseModelOutput
-            With hidden states, where all layers are wanted.
-
-        Returns
-        -------
-        torch.Tensor
-            Shape (B, T, output_dim).
-        """
+        """Features (B, T, output_dim) of what transformers' encoder gives, with
+        its hidden states where all layers are wanted."""
         if not self.output_all_hiddens:
             return out.last_hidden_state
         # The first is what the transformer reads; whether the last is before
@@ -234,19 +224,12 @@ class StrictLobe:
 
     def settings(self) -> dict:
         """All that features depend on besides the weights."""
-        found = {
-            key: getattr(self.config, key, None)
-            for key in (self.layers_key, *self.config_keys)
-        }
-        found = {
-            key: list(value) if isinstance(value, tuple) else value
-            for key, value in found.items()
-        }
-        return {
-            "kind": self.config.model_type,
-            "output_all_hiddens": self.output_all_hiddens,
-            **found,
-        }
+        keys = {key for kind in self.kinds for key in CONFIGS[kind]}
+        found = {"kind": self.config.model_type}
+        for key in keys - FINE_TUNING.keys():
+            value = getattr(self.config, key, None)
+            found[key] = list(value) if isinstance(value, tuple) else value
+        return {**found, "output_all_hiddens": self.output_all_hiddens}
 
     def feature_state(self) -> dict[str, torch.Tensor]:
         """Weights that features depend on."""

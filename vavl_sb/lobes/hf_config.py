@@ -54,15 +54,25 @@ ACTIVATION = one_of(
 DROPOUTS = dict.fromkeys(
     ("activation_dropout", "attention_dropout", "dropout"), SHARE
 )
-TRANSFORMER = {
+# What fine-tuning depends on, and features do not.
+FINE_TUNING = {
     **DROPOUTS,
+    "hidden_dropout": SHARE,
+    "feat_proj_dropout": SHARE,
+    "mask_time_prob": SHARE,
+    "mask_time_length": whole(1, 1000),
+    "mask_time_min_masks": whole(0, 1000),
+    "mask_feature_prob": SHARE,
+    "mask_feature_length": whole(1, 1000),
+    "mask_feature_min_masks": whole(0, 1000),
+}
+TRANSFORMER = {
+    **FINE_TUNING,
     "hidden_size": WIDTH,
     "num_hidden_layers": LAYERS,
     "num_attention_heads": HEADS,
     "intermediate_size": WIDTH,
     "hidden_act": ACTIVATION,
-    "hidden_dropout": SHARE,
-    "feat_proj_dropout": SHARE,
     "layer_norm_eps": EPSILON,
     "do_stable_layer_norm": flag,
     "feat_extract_norm": one_of("group", "layer"),
@@ -73,12 +83,6 @@ TRANSFORMER = {
     "conv_bias": flag,
     "num_conv_pos_embeddings": whole(1, 4096),
     "num_conv_pos_embedding_groups": HEADS,
-    "mask_time_prob": SHARE,
-    "mask_time_length": whole(1, 1000),
-    "mask_time_min_masks": whole(0, 1000),
-    "mask_feature_prob": SHARE,
-    "mask_feature_length": whole(1, 1000),
-    "mask_feature_min_masks": whole(0, 1000),
 }
 # What each kind's constructor gets.
 CONFIGS: dict[str, dict[str, Check]] = {

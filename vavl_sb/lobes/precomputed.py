@@ -66,19 +66,7 @@ class Precomputed(FeatureEncoder):
     def forward(
         self, features: torch.Tensor, lens: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Features as they are.
-
-        Arguments
-        ---------
-        features : torch.Tensor
-            Shape (B, T, output_dim).
-        lens : torch.Tensor
-            Relative lengths, shape (B,), or None.
-
-        Returns
-        -------
-        features, lens
-        """
+        """Features (B, T, output_dim) and their relative lengths as they are."""
         if features.ndim != 3 or features.shape[-1] != self.output_dim:
             raise EncoderError(
                 f"features must be of shape (B, T, {self.output_dim}), not "
@@ -94,18 +82,8 @@ def choose_encoder(
 ) -> FeatureEncoder:
     """A recipe's encoder, or what stands for it where there are features.
 
-    Arguments
-    ---------
-    encoder : callable
-        Makes the encoder of raw clips.
-    features : str or Path
-        A folder or a table of features; None for raw clips.
-    frame_rate : float
-        Frames a second of the features, if known.
-
-    Returns
-    -------
-    FeatureEncoder
+    ``encoder`` makes the encoder of raw clips; ``features`` is a folder or a
+    table, None for raw clips, with so many frames a second, if known.
     """
     if features is None:
         return encoder()

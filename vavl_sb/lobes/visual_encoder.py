@@ -3,14 +3,15 @@
 Or, without weights, a fixed description of the crops.
 """
 
+import copy
 import math
 from pathlib import Path
 
 import torch
 from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from vavl_sb.lobes.feature_encoder import FeatureEncoder
-from vavl_sb.lobes.fold_batchnorm import fold_batch_norms
 from vavl_sb.utils.errors import EncoderError, first_line
 from vavl_sb.utils.logger import get_logger
 from vavl_sb.utils.weights import check_fit, halved, load_tensors, save_tensors
@@ -89,18 +90,7 @@ class FaceDescriptor(nn.Module):
         }
 
     def forward(self, crops: torch.Tensor) -> torch.Tensor:
-        """Features of face crops.
-
-        Arguments
-        ---------
-        crops : torch.Tensor
-            uint8, RGB, shape (N, 3, H, W).
-
-        Returns
-        -------
-        torch.Tensor
-            float32, shape (N, 512).
-        """
+        """Features, float32 (N, 512), of face crops, uint8 (N, 3, H, W), RGB."""
         grey = (crops.float() * self.luma).sum(dim=1, keepdim=True)
         grey = nn.functional.interpolate(
             grey, (self.size + 2,) * 2, mode="bilinear", antialias=True
@@ -284,19 +274,8 @@ class VisualEncoder(FeatureEncoder):
         return self._folded[1]
 
     def normalize(self, crops: torch.Tensor) -> torch.Tensor:
-        """Crops as the network takes them.
-
-        Arguments
-        ---------
-        crops : torch.Tensor
-            uint8, shape (N, 3, H, W).
-
-        Returns
-        -------
-        torch.Tensor
-            float32, shape (N, 3, H, W), of mean 0 and deviation 1 over the
-            pixels of ImageNet.
-        """
+        """Crops, uint8 (N, 3, H, W), as the network takes them: float32, of
+        mean 0 and deviation 1 over the pixels of ImageNet."""
         return (crops.float() - self.pixel_mean) / self.pixel_deviation
 
     def export(self, folder: str | Path) -> dict:
@@ -354,3 +333,40 @@ def read_backbone(
     parts = {name.split(".")[0] for name in wanted}
     left_out = check_fit(path, MODEL, found, wanted, parts)
     return {k: found[k] for k in wanted if k in found}, left_out
+
+
+def fold_batch_norms(network: nn.Module) -> nn.Module:
+    """A copy, without gradients, whose convolutions do the work of the BatchNorm
+    behind them, so that a pass over all values is saved.
+
+    In eval mode a BatchNorm layer multiplies each channel by a number and adds
+    another, which the convolution before it can do. Modules are called in the
+    order in which they stand in their parent, as in timm's EfficientNet. What
+    follows a BatchNorm in it (``drop`` and ``act`` of timm's
+    ``BatchNormAct2d``) stays.
+
+    Example
+    -------
+    >>> norm = nn.BatchNorm2d(2)
+    >>> _ = norm(torch.randn(4, 2, 3, 3))  # Sets its statistics.
+    >>> net = nn.Sequential(nn.Conv2d(2, 2, 1), norm).eval()
+    >>> x = torch.randn(1, 2, 3, 3)
+    >>> torch.allclose(fold_batch_norms(net)(x), net(x), atol=1e-6)
+    True
+    """
+    folded = copy.deepcopy(network).requires_grad_(False)
+    for part in list(folded.modules()):
+        children = list(part.named_children())
+        for (_, before), (name, norm) in zip(children, children[1:]):
+            pair = isinstance(before, nn.Conv2d)
+            if not (pair and isinstance(norm, nn.BatchNorm2d)):
+                continue
+            before.weight, before.bias = fuse_conv_bn_weights(
+                *(before.weight, before.bias),
+                *(norm.running_mean, norm.running_var, norm.eps),
+                *(norm.weight, norm.bias),
+            )
+            behind = [getattr(norm, key, None) for key in ("drop", "act")]
+            behind = [p for p in behind if p and not isinstance(p, nn.Identity)]
+            setattr(part, name, nn.Sequential(*behind))
+    return folded

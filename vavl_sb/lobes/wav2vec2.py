@@ -34,38 +34,12 @@ MOST_NUMBERS = 2**28
 class MaskedLobe(StrictLobe):
     """wav2vec 2.0, HuBERT or WavLM on clips of different lengths.
 
-    Arguments
-    ---------
-    plain : str
-        Folder with checked configurations.
-    folder : Path
-        With the weights.
-    num_layers : int
-        Layers to keep, or None for all.
+    Of a folder with checked configurations (``plain``) and one with the
+    weights; of ``num_layers`` layers, or all.
     """
 
     extractor_class = Wav2Vec2FeatureExtractor
-    config_keys = (
-        "hidden_size",
-        "num_attention_heads",
-        "intermediate_size",
-        "hidden_act",
-        "layer_norm_eps",
-        "do_stable_layer_norm",
-        "feat_extract_norm",
-        "feat_extract_activation",
-        "feat_proj_layer_norm",
-        "conv_dim",
-        "conv_stride",
-        "conv_kernel",
-        "conv_bias",
-        "conv_pos_batch_norm",
-        "num_conv_pos_embeddings",
-        "num_conv_pos_embedding_groups",
-        "adapter_attn_dim",
-        "num_buckets",
-        "max_bucket_distance",
-    )
+    kinds = ("wav2vec2", "hubert", "wavlm")
 
     def __init__(self, plain: str, folder: Path, num_layers: int | None = None):
         # Plain values may stand before Module.__init__, which calls
@@ -126,18 +100,8 @@ class MaskedLobe(StrictLobe):
             self.model.masked_spec_embed.requires_grad_(spec_augment)
 
     def frames(self, samples: torch.Tensor) -> torch.Tensor:
-        """Frames that lie wholly within a clip, and at least one.
-
-        Arguments
-        ---------
-        samples : torch.Tensor
-            Samples of each clip, int64, shape (B,).
-
-        Returns
-        -------
-        torch.Tensor
-            int64, shape (B,).
-        """
+        """Frames, int64 (B,), that lie wholly within clips of so many samples,
+        and at least one."""
         frames = samples.clamp(min=self.receptive_field)
         for kernel, stride in self.convolutions:
             frames = (frames - kernel) // stride + 1
@@ -146,20 +110,8 @@ class MaskedLobe(StrictLobe):
     def forward(
         self, wavs: torch.Tensor, samples: torch.Tensor
     ) -> torch.Tensor:
-        """Features of clips.
-
-        Arguments
-        ---------
-        wavs : torch.Tensor
-            16 kHz mono, shape (B, n), 0 past a clip's end.
-        samples : torch.Tensor
-            Samples of each clip, int64, shape (B,).
-
-        Returns
-        -------
-        torch.Tensor
-            Shape (B, T, D).
-        """
+        """Features (B, T, D) of clips: 16 kHz mono (B, n), 0 past a clip's end,
+        of so many samples each, int64 (B,)."""
         if self.normalize_wav:
             wavs = normalize(wavs, samples)
         samples = samples.clamp(min=self.receptive_field)
@@ -219,22 +171,11 @@ class MaskedWavLM(MaskedLobe, WavLM):
 
 
 def normalize(wavs: torch.Tensor, samples: torch.Tensor) -> torch.Tensor:
-    """Zero mean and unit variance of each clip over its own samples.
+    """Zero mean and unit variance of each clip (B, n) over its own samples
+    (B,), and 0 past its end.
 
-    As transformers' Wav2Vec2FeatureExtractor with ``do_normalize``, its
-    1e-7 under the root included.
-
-    Arguments
-    ---------
-    wavs : torch.Tensor
-        Shape (B, n), 0 past a clip's end.
-    samples : torch.Tensor
-        Samples of each clip, shape (B,).
-
-    Returns
-    -------
-    torch.Tensor
-        Shape (B, n), 0 past a clip's end.
+    As transformers' Wav2Vec2FeatureExtractor with ``do_normalize``, its 1e-7
+    under the root included.
 
     Example
     -------

@@ -27,28 +27,14 @@ WINDOWS_AT_ONCE = 8
 class WindowedWhisper(StrictLobe, Whisper):
     """SpeechBrain's Whisper, encoder only, on clips of any length.
 
-    Arguments
-    ---------
-    plain : str
-        Folder with checked configurations.
-    folder : Path
-        With the weights.
-    num_layers : int
-        Layers to keep, or None for all.
+    Of a folder with checked configurations (``plain``) and one with the
+    weights; of ``num_layers`` layers, or all.
     """
 
     model_class = WhisperModel
     extractor_class = WhisperFeatureExtractor
     layers_key = "encoder_layers"
-    config_keys = (
-        "d_model",
-        "encoder_attention_heads",
-        "encoder_ffn_dim",
-        "activation_function",
-        "num_mel_bins",
-        "max_source_positions",
-        "scale_embedding",
-    )
+    kinds = ("whisper",)
     prefix = "encoder."
     output_dim_key = "d_model"
     # "clip" or "30s": see AudioEncoder.
@@ -72,17 +58,7 @@ class WindowedWhisper(StrictLobe, Whisper):
             )
 
     def override_config(self, config):
-        """Leaves of the decoder, which is not used, as little as can be.
-
-        Arguments
-        ---------
-        config : transformers.PretrainedConfig
-            As read from the folder.
-
-        Returns
-        -------
-        transformers.PretrainedConfig
-        """
+        """Leaves of the decoder, which is not used, as little as can be."""
         config = super().override_config(config)
         config.decoder_layers = 0
         config.vocab_size, config.max_target_positions = 2, 1
@@ -105,12 +81,8 @@ class WindowedWhisper(StrictLobe, Whisper):
     ) -> None:
         """Settings of fine-tuning.
 
-        Arguments
-        ---------
-        freeze_feature_extractor : bool
-            Keep the convolutions below the transformer as they are.
-        spec_augment : bool
-            Mask features at random; Whisper has none, so no effect.
+        Whether to keep the convolutions below the transformer as they are;
+        Whisper has no ``spec_augment``.
         """
         encoder = self.model.encoder
         # Sinusoids, which OpenAI did not train either.
@@ -120,36 +92,16 @@ class WindowedWhisper(StrictLobe, Whisper):
             encoder.conv2.requires_grad_(False)
 
     def frames(self, samples: torch.Tensor) -> torch.Tensor:
-        """Frames that a clip has begun.
-
-        Arguments
-        ---------
-        samples : torch.Tensor
-            Samples of each clip, int64, shape (B,).
-
-        Returns
-        -------
-        torch.Tensor
-            int64, shape (B,).
-        """
+        """Frames, int64 (B,), that clips of so many samples have begun."""
         return (samples.clamp(min=1) + self.hop - 1) // self.hop
 
     def forward(
         self, wavs: torch.Tensor, samples: torch.Tensor
     ) -> torch.Tensor:
-        """Features of clips, in windows of 30 s at the most.
+        """Features (B, T, D) of clips, in windows of 30 s at the most.
 
-        Arguments
-        ---------
-        wavs : torch.Tensor
-            16 kHz mono, shape (B, n), 0 past a clip's end.
-        samples : torch.Tensor
-            Samples of each clip, int64, shape (B,).
-
-        Returns
-        -------
-        torch.Tensor
-            Shape (B, T, D).
+        Of 16 kHz mono (B, n), 0 past a clip's end, of so many samples each,
+        int64 (B,).
         """
         lengths = samples.clamp(min=1).tolist()
         pieces = []

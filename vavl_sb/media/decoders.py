@@ -71,15 +71,11 @@ LEAD = 0.5
 
 @dataclass
 class AudioChunk:
-    """A stretch of sound.
+    """A stretch of sound: ``samples`` float32 (n,), mono in [-1, 1].
 
-    Arguments
-    ---------
-    samples : np.ndarray
-        float32, shape (n,), mono in [-1, 1].
-    start : float
-        Time of the first sample, seconds from the start of the presentation.
-        Chunks follow each other without a gap unless the file has one.
+    ``start`` is the time of the first, seconds from the start of the
+    presentation. Chunks follow each other without a gap unless the file has
+    one.
     """
 
     samples: np.ndarray
@@ -88,16 +84,11 @@ class AudioChunk:
 
 @dataclass
 class FrameBatch:
-    """Some frames that follow each other.
+    """Some frames that follow each other: uint8 (n, H, W, 3), RGB, upright.
 
-    Arguments
-    ---------
-    frames : np.ndarray
-        uint8, shape (n, H, W, 3), RGB, upright. H and W may differ between
-        two batches if the stream changes its size.
-    times : np.ndarray
-        float64, shape (n,), seconds from the start of the presentation, never
-        falling.
+    H and W may differ between two batches if the stream changes its size.
+    ``times`` are float64 (n,), seconds from the start of the presentation,
+    never falling.
     """
 
     frames: np.ndarray
@@ -105,17 +96,13 @@ class FrameBatch:
 
 
 class RatePicker:
-    """Picks items by their time, at most one in each 1 / rate seconds.
+    """Picks items by their time, at most one in each 1 / rate seconds; all for
+    None.
 
     The first item is picked, and then the first of each interval counted from
     it. An interval is taken to start a tenth of itself earlier, so that time
     stamps rounded to 1 ms do not drop every other frame when the rate is that
     of the file.
-
-    Arguments
-    ---------
-    rate : float or None
-        Items a second; None picks all.
 
     Example
     -------
@@ -251,23 +238,12 @@ class _StreamReader:
 
 
 class AudioReader(_StreamReader):
-    """Sound of one stream, as mono of one rate.
+    """Sound of one stream, as mono of one rate, in chunks of a second or less.
 
-    Each channel is resampled as float, and the mean of the channels taken
-    after that: swresample's own downmix of float stereo to mono is 3 dB
-    louder, and knows only common layouts. Where channels cancel each other,
-    the loudest is taken: see :meth:`_mix`.
-
-    Arguments
-    ---------
-    stream : av.AudioStream
-        Whose packets it reads.
-    origin : float
-        Time stamp at which the presentation starts, seconds.
-    path : str
-        For messages.
-    sample_rate : int
-        Samples a second to yield; a chunk holds as many or fewer.
+    Each channel is resampled as float, and the mean of the channels taken after
+    that: swresample's own downmix of float stereo to mono is 3 dB louder, and
+    knows only common layouts. Where channels cancel each other, the loudest is
+    taken: see :meth:`_mix`.
     """
 
     kind = "audio"
@@ -393,14 +369,8 @@ class AudioReader(_StreamReader):
 class VideoReader(_StreamReader):
     """Frames of one stream, picked by time, upright, with square pixels.
 
-    Arguments
-    ---------
-    stream, origin, path
-        As of :class:`AudioReader`.
-    frame_rate : float or None
-        Frames a second at most; None yields all.
-    batch_frames : int
-        Frames in a batch.
+    At most ``frame_rate`` frames a second, or all for None, ``batch_frames`` in
+    a batch.
     """
 
     kind = "video"
@@ -559,23 +529,12 @@ def _linear(transfer):
 
 
 def tone_map(image: np.ndarray, transfer: str) -> np.ndarray:
-    """An HDR picture as one of SDR.
+    """An HDR picture ("PQ" or "HLG"), uint16 (H, W, 3) RGB as coded, as one of
+    SDR, uint8 (H, W, 3).
 
     Light up to three quarters of SDR's white (100 cd/m2) stays as it is, what
     is brighter goes towards white in a smooth curve, and colours of BT.2020
     become those of BT.709. HLG is taken for a screen of 1000 cd/m2.
-
-    Arguments
-    ---------
-    image : np.ndarray
-        uint16, shape (H, W, 3), RGB as coded.
-    transfer : str
-        "PQ" or "HLG".
-
-    Returns
-    -------
-    np.ndarray
-        uint8, shape (H, W, 3).
 
     Example
     -------
@@ -597,21 +556,11 @@ def tone_map(image: np.ndarray, transfer: str) -> np.ndarray:
 
 
 def upright(image: np.ndarray, matrix: bytes) -> np.ndarray:
-    """Turns and mirrors an image as a display matrix says.
+    """Turns and mirrors an image (H, W, 3) as a display matrix says.
 
-    Arguments
-    ---------
-    image : np.ndarray
-        Shape (H, W, 3).
-    matrix : bytes
-        Nine int32 in native order, in rows [a b u], [c d v], [x y w]: the
-        point (x, y) is shown at (a x + c y, b x + d y), y downwards (ISO/IEC
-        14496-12, 6.2.2). Angles between the four right ones count as none.
-
-    Returns
-    -------
-    np.ndarray
-        Shape (H, W, 3) or (W, H, 3).
+    That is nine int32 in native order, in rows [a b u], [c d v], [x y w]: the
+    point (x, y) is shown at (a x + c y, b x + d y), y downwards (ISO/IEC
+    14496-12, 6.2.2). Angles between the four right ones count as none.
 
     Example
     -------

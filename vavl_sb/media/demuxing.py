@@ -105,23 +105,10 @@ def open_media(
 ) -> Iterator[tuple["av.container.InputContainer", io.RawIOBase]]:
     """Opens a media file for reading, and closes it at the end.
 
-    Arguments
-    ---------
-    path : str or os.PathLike
-        A regular file in any container that FFmpeg knows, but no playlist.
-
-    Yields
-    ------
-    container : av.container.InputContainer
-        With at least one stream of audio or video.
-    file : io.RawIOBase
-        What the container reads.
-
-    Raises
-    ------
-    MediaError
-        The file is missing, a directory, empty, unreadable, not media, or has
-        neither audio nor video.
+    Gives the container, with at least one stream of audio or video, and the
+    file that it reads. MediaError, in one line: the file is missing, a
+    directory, empty, unreadable, a playlist, not media, or has neither audio
+    nor video.
     """
     path = os.fspath(path)
     check_file(path)
@@ -231,21 +218,11 @@ def reason(error: Exception) -> str:
 
 
 def rank_streams(container: "av.container.InputContainer", kind: str) -> list:
-    """The streams of sound or of moving pictures, the one to use first.
+    """The streams of sound ("audio") or of moving pictures ("video"), the one
+    to use first.
 
     FFmpeg's own choice of the best stream comes first, but never one without a
     decoder, nor a single picture beside moving ones (AVIF). Cover art is none.
-
-    Arguments
-    ---------
-    container : av.container.InputContainer
-        An open container.
-    kind : str
-        "audio" or "video".
-
-    Returns
-    -------
-    list of av.stream.Stream
     """
     best = getattr(container.streams.best(kind), "index", None)
     return sorted(
@@ -330,15 +307,7 @@ class Span:
 
 
 class Timeline:
-    """Where each stream starts and ends, learnt from its packets.
-
-    Arguments
-    ---------
-    container : av.container.InputContainer
-        Whose packets are then shown to :meth:`add`.
-    path : str
-        For messages.
-    """
+    """Where each stream starts and ends, learnt from its packets."""
 
     def __init__(self, container: "av.container.InputContainer", path: str):
         self.path = path

@@ -108,8 +108,8 @@ MAX_RIFF_CHUNKS = 1000
 class MediaInfo:
     """What a media file holds, told by its packets.
 
-    Arguments
-    ---------
+    Attributes
+    ----------
     has_audio, has_video : bool
         Whether there is a stream of that kind; once all is read, whether there
         is anything in it. Cover art is no video; a silent track is audio (see
@@ -152,11 +152,8 @@ class MediaInfo:
 class MediaStream:
     """What :func:`decode` gives: an iterator that learns what a file holds.
 
-    Attributes
-    ----------
-    info : MediaInfo
-        ``has_audio``, ``has_video`` and ``used`` as soon as there is a first
-        item, all else after the last.
+    In its ``info``, ``has_audio``, ``has_video`` and ``used`` are there as soon
+    as there is a first item, all else after the last.
     """
 
     def __init__(self, info: MediaInfo, items: Iterator):
@@ -178,12 +175,15 @@ def decode(
     batch_frames: int = 32,
     choose_picture: Callable | None = None,
 ) -> MediaStream:
-    """Decodes a file in one pass.
+    """Decodes a file, in any container that FFmpeg knows, in one pass.
+
+    Gives AudioChunk and FrameBatch objects, in the order of the file. A stream
+    that the file lacks gives nothing.
 
     Arguments
     ---------
     path : str or os.PathLike
-        A file in any container that FFmpeg knows.
+        The file.
     sample_rate : int
         Samples a second of the audio that is yielded.
     frame_rate : float or None
@@ -198,12 +198,6 @@ def decode(
         Gets the path and the numbers of the streams of a file with several
         pictures, FFmpeg's choice first, and gives the one to use. None takes
         the first.
-
-    Returns
-    -------
-    MediaStream
-        An iterator over AudioChunk and FrameBatch, in the order of the file. A
-        stream that the file lacks gives nothing.
 
     Raises
     ------
@@ -362,16 +356,8 @@ def _decode(path, make_readers, info, choose, only=None):
 
 
 def probe(path: str | os.PathLike) -> MediaInfo:
-    """What a file holds, by its packets, without decoding any.
-
-    Arguments
-    ---------
-    path : str or os.PathLike
-        A file in any container that FFmpeg knows.
-
-    Returns
-    -------
-    MediaInfo
+    """What a file in any container that FFmpeg knows holds, by its packets,
+    without decoding any.
 
     Example
     -------
@@ -395,24 +381,10 @@ def read_audio(
 ) -> torch.Tensor | None:
     """All sound of a file, or None where there is nothing to hear.
 
-    Arguments
-    ---------
-    path : str or os.PathLike
-        A file in any container that FFmpeg knows.
-    sample_rate : int
-        Samples a second wanted.
-
-    Returns
-    -------
-    torch.FloatTensor or None
-        Shape (n,), mono in [-1, 1], from the stream's first sample on; a gap
-        in its time stamps is closed. None if there is no audio stream, no
-        sample in it, or digital silence alone.
-
-    Raises
-    ------
-    MediaError
-        As :func:`decode`, and for more than an hour of sound.
+    Float32 (n,), mono in [-1, 1], from the stream's first sample on; a gap in
+    its time stamps is closed. None if there is no audio stream, no sample in
+    it, or digital silence alone. MediaError as of :func:`decode`, and for more
+    than an hour of sound.
     """
     parts = [np.zeros(0, np.float32)]
     seconds = 0.0
@@ -434,20 +406,11 @@ def refuse_endless(path: str | os.PathLike, seconds: float) -> None:
 
 
 def is_silent(samples: np.ndarray | torch.Tensor) -> bool:
-    """Whether samples are digital silence: a track without sound.
+    """Whether samples of any shape, full scale 1, are digital silence: a track
+    without sound.
 
-    That is a range from lowest to highest sample below ``SILENCE_RANGE``,
-    which no recording of a microphone reaches, however quiet.
-
-    Arguments
-    ---------
-    samples : np.ndarray or torch.Tensor
-        Any shape, full scale 1.
-
-    Returns
-    -------
-    bool
-        True also without any sample.
+    That is a range from lowest to highest sample below ``SILENCE_RANGE``, which
+    no recording of a microphone reaches, however quiet; or no sample at all.
 
     Example
     -------
@@ -462,18 +425,12 @@ def is_silent(samples: np.ndarray | torch.Tensor) -> bool:
 def stated_duration(
     file: BinaryIO, container: "av.container.InputContainer"
 ) -> float | None:
-    """Duration that the header of a file states, where it can be relied on.
+    """Duration in seconds that the header of a file states, where it can be
+    relied on.
 
-    Arguments
-    ---------
-    file, container
-        From :func:`vavl_sb.media.demuxing.open_media`, read to the end.
-
-    Returns
-    -------
-    float or None
-        Seconds, or None where the container states none (see
-        ``FORMATS_WITH_DURATION``) or the writer could not know it.
+    None where the container states none (see ``FORMATS_WITH_DURATION``) or the
+    writer could not know it. File and container are from
+    :func:`vavl_sb.media.demuxing.open_media`, read to the end.
     """
     file.seek(0)
     name = container.format.name.split(",")[0]
@@ -487,20 +444,8 @@ def stated_duration(
 
 
 def xing_duration(file: BinaryIO, sample_rate: int) -> float | None:
-    """Duration that an mp3 states in the Xing frame behind its tags.
-
-    Arguments
-    ---------
-    file : binary file object
-        Open at its start.
-    sample_rate : int
-        Of its sound, Hz.
-
-    Returns
-    -------
-    float or None
-        Seconds; None without such a frame.
-    """
+    """Duration in seconds that an mp3, open at its start, states in the Xing
+    frame behind its tags; None without such a frame."""
     head = file.read(10)
     while head[:3] == b"ID3" and len(head) == 10:
         size = sum(b << s for b, s in zip(head[6:], (21, 14, 7, 0)))
@@ -514,23 +459,16 @@ def xing_duration(file: BinaryIO, sample_rate: int) -> float | None:
 
 
 def riff_duration(file: BinaryIO) -> float | None:
-    """Duration that the header of a wav or avi file states.
+    """Duration in seconds that the header of a wav or avi file, open at its
+    start, states.
 
     FFmpeg corrects both by the size of the file, which hides a missing end.
     Layout: Microsoft's "Multimedia Programming Interface and Data
     Specifications 1.0" (RIFF, WAVE) and "AVI RIFF File Reference".
 
-    Arguments
-    ---------
-    file : binary file object
-        Open at its start.
-
-    Returns
-    -------
-    float or None
-        Seconds; None if unknown (written to a pipe, RF64, compressed wav), and
-        infinity where it cannot be true: more is stated than there is, and more
-        than ten times that, or than the file states for all that is in it.
+    None if unknown (written to a pipe, RF64, compressed wav), and infinity
+    where it cannot be true: more is stated than there is, and more than ten
+    times that, or than the file states for all that is in it.
     """
     magic, whole, form = struct.unpack("<4sI4s", file.read(12).ljust(12, b"\0"))
     if magic != b"RIFF":

@@ -71,14 +71,8 @@ class Clips:
 
     A visitor has one at a time. It is deleted when the next one comes, when it
     turns out to be of no use, and when the visitor leaves. All of them are
-    bounded: the oldest makes room for the newest.
-
-    Arguments
-    ---------
-    folder : str or Path
-        Where uploads lie; no file outside of it is ever taken or deleted.
-    max_bytes : int
-        Of the largest clip.
+    bounded, by the ``max_bytes`` of the largest clip: the oldest makes room for
+    the newest. No file outside of the folder is ever taken or deleted.
 
     Example
     -------
@@ -174,13 +168,6 @@ class Guard:
 
     Uploads are taken in here, because Gradio bounds each file of a request
     alone, and leaves behind what a broken request brought.
-
-    Arguments
-    ---------
-    app : callable
-        The ASGI application behind it.
-    clips : Clips
-        Where uploads go.
     """
 
     def __init__(self, app: Callable, clips: Clips):

@@ -27,22 +27,12 @@ def serve(
 ) -> None:
     """Serves the page until the process is told to stop.
 
-    Uploads lie in a folder of this process, which no other user can read and
-    which is removed at the end.
-
-    Arguments
-    ---------
-    load_model : callable
-        Gives the EmotionRecognizer, in a process of its own (so that it must
-        be picklable). Called when the port is known to be free.
-    port : int
-        Where on 127.0.0.1.
-    max_mb : float
-        Largest file that may be uploaded, in MB (10^6 bytes).
-    max_seconds : float
-        How long the work on a clip may take.
-    announce : callable
-        Told in one line where the page is, once it is there.
+    Uploads of up to ``max_mb`` MB (10^6 bytes) lie in a folder of this process,
+    which no other user can read and which is removed at the end. ``load_model``
+    gives the EmotionRecognizer, in a process of its own (so that it must be
+    picklable), when the port of 127.0.0.1 is known to be free; the work on a
+    clip may take ``max_seconds``. ``announce`` is told in one line where the
+    page is, once it is there.
     """
     for name, value in (("mb", max_mb), ("seconds", max_seconds)):
         if not value > 0:

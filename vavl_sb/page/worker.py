@@ -18,30 +18,14 @@ class Ended(VAVLError):
 class Worker:
     """Works on one clip after the other, on none of them for long.
 
-    What decodes a clip is C code that no thread can stop, and that may take
-    the process down with it. So the model lives in another process: one that
-    works for too long or dies is replaced, and the page goes on.
+    What decodes a clip is C code that no thread can stop, and that may take the
+    process down with it. So the model lives in another process: one that works
+    for too long or dies is replaced, and the page goes on.
 
-    Arguments
-    ---------
-    load_model : callable
-        Gives the model. Sent to the process, so that it must be picklable.
-    work : callable
-        From the model and the arguments of :meth:`ask` to an answer;
-        picklable.
-    seconds : float
-        How long an answer may take.
-
-    Attributes
-    ----------
-    about : dict or None
-        The model's own ``about``, if it has one.
-
-    Raises
-    ------
-    VAVLError
-        The model cannot be loaded.
-
+    ``load_model`` gives the model and ``work``, from the model and the
+    arguments of :meth:`ask`, an answer, within so many seconds; both are sent
+    to the process, and so must be picklable. ``about`` is the model's own, if
+    it has one. VAVLError: the model cannot be loaded.
     """
 
     def __init__(self, load_model: Callable, work: Callable, seconds: float):

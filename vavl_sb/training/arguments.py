@@ -20,33 +20,15 @@ INCLUDE = "!include:"
 def parse_arguments(
     arguments: Sequence[str], later: Collection[str] = ()
 ) -> tuple[str, RunOptions, str]:
-    """What ``speechbrain.parse_arguments`` gives, checked against the YAML.
+    """What ``speechbrain.parse_arguments`` gives, checked against the YAML: its
+    path, run options, and overrides as YAML for ``load_hyperpyyaml``.
 
     A key of an included file is an option as well: HyperPyYAML reaches it below
-    the key that includes the file, and there it is put.
-
-    Arguments
-    ---------
-    arguments : list of str
-        Command line without the program's name.
-    later : collection of str
-        Keys that get their value later, and so need none here.
-
-    Returns
-    -------
-    hparams_file : str
-        The YAML file.
-    run_opts : RunOptions
-        Run options.
-    overrides : str
-        YAML, for ``load_hyperpyyaml``.
-
-    Raises
-    ------
-    VAVLError
-        In one line: no YAML file has such a key, an option stands twice or has
-        another value than True or False where it needs one of these, a word
-        belongs to no option, or what must be given is not.
+    the key that includes the file, and there it is put. Keys in ``later`` get
+    their value later, and so need none here. VAVLError, in one line: no YAML
+    file has such a key, an option stands twice or has another value than True
+    or False where it needs one of these, a word belongs to no option, or what
+    must be given is not.
 
     Example
     -------

@@ -12,18 +12,8 @@ from vavl_sb.utils.metrics import EmotionStats
 
 
 def fit_temperatures(stats: dict) -> dict[str, float]:
-    """The temperatures of the heads that had clips to be scored on.
-
-    Arguments
-    ---------
-    stats : dict
-        Head to ``EmotionStats`` of clips that it has not learned from; other
-        metrics are passed over.
-
-    Returns
-    -------
-    dict
-        Head to temperature.
+    """The temperature of each head whose ``EmotionStats`` has clips, which it
+    has not learned from; other metrics are passed over.
 
     Example
     -------
@@ -41,20 +31,8 @@ def fit_temperatures(stats: dict) -> dict[str, float]:
 
 
 def calibrate(stats: dict, temperatures: dict[str, float]) -> dict:
-    """The same statistics of logits that are divided by a temperature.
-
-    Arguments
-    ---------
-    stats : dict
-        Head to ``EmotionStats``; not changed. Other metrics stay as they are.
-    temperatures : dict
-        Head to temperature; 1 for heads that are not in it.
-
-    Returns
-    -------
-    dict
-        Head to statistics.
-    """
+    """The same statistics, by head, of logits that are divided by a
+    temperature, 1 for heads that have none. Other metrics stay as they are."""
     found = dict(stats)
     for head, collected in stats.items():
         if isinstance(collected, EmotionStats):
@@ -71,18 +49,9 @@ def calibration_scores(
 ) -> dict[str, dict[str, float]]:
     """How far each head's confidence is from how often it is right.
 
-    Arguments
-    ---------
-    stats : dict
-        Head to ``EmotionStats`` of the test, as the network gave the logits.
-    temperatures : dict
-        Head to temperature.
-
-    Returns
-    -------
-    dict
-        Head to ``ece`` (expected calibration error of what the model says),
-        ``ece_before`` (without its temperature) and ``temperature``.
+    Of the test's statistics, as the network gave the logits: head to ``ece``
+    (expected calibration error of what the model says), ``ece_before`` (without
+    its temperature) and ``temperature``.
     """
     found = {}
     for head, collected in stats.items():

@@ -59,23 +59,10 @@ def select_rows(
 def gather_rows(tensors: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
     """Rows of all processes, of which only the own ones have gradients.
 
-    Arguments
-    ---------
-    tensors : list of torch.Tensor
-        Of one number of rows N, which may be 0 and differ between processes:
-        shape (N, ...) each.
-
-    Returns
-    -------
-    list of torch.Tensor
-        Shape (sum of N, ...) each, in the order of the processes; floats are
-        float32, or float64 where they were. A single process gets its tensors
-        as they are.
-
-    Example
-    -------
-    >>> gather_rows([torch.tensor([[1.0]])])
-    [tensor([[1.]])]
+    Of some tensors (N, ...) with one number of rows N, which may be 0 and
+    differ between processes: (sum of N, ...) each, in the order of the
+    processes; floats are float32, or float64 where they were. A single process
+    gets its tensors as they are.
     """
     if processes.count() == 1:
         return tensors
@@ -144,20 +131,10 @@ def share_weights(modules: torch.nn.Module) -> None:
 def merge_scores(stats: dict, loss_sums: dict, loss: float) -> float:
     """What one process would have collected over a whole set, in place.
 
-    Arguments
-    ---------
-    stats : dict
-        Head name to what this process collected; afterwards every clip of all
-        processes stands in it once, in the order of ids.
-    loss_sums : dict
-        Name to sum and count of losses.
-    loss : float
-        This process's average loss.
-
-    Returns
-    -------
-    float
-        The average loss of all, by their clips.
+    ``stats`` has by head what this process collected, and afterwards every clip
+    of all processes once, in the order of ids; ``loss_sums`` has name to sum
+    and count of losses. Gives the average loss of all, by their clips, from
+    this process's.
     """
     if processes.count() == 1:
         return loss

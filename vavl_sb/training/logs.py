@@ -28,12 +28,9 @@ logger = get_logger(__name__)
 class LossMeters:
     """Average losses of an epoch, and the updates skipped in the whole run.
 
-    Arguments
-    ---------
-    folder : str or Path
-        Output folder of the run, for ``skipped.json``: a list with ``epoch``,
-        ``update``, ``what`` is not finite, and the batch's ``clips``, for each
-        skipped update. No update skipped, no file.
+    In the run's folder ``skipped.json`` lists ``epoch``, ``update``, ``what``
+    is not finite, and the batch's ``clips``, for each skipped update. No update
+    skipped, no file.
 
     Example
     -------
@@ -133,13 +130,6 @@ class EpochLog(FileTrainLogger):
 
     A run that is killed after an epoch's line and before its checkpoint trains
     the epoch again: the line of the second time replaces the first.
-
-    Arguments
-    ---------
-    save_file : str
-        The log.
-    precision : int
-        Digits.
 
     Example
     -------

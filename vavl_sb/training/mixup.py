@@ -109,21 +109,9 @@ def mix_frames(
 ) -> torch.Tensor:
     """Weighted mean of clips and their partners, frame by frame.
 
-    Arguments
-    ---------
-    x : torch.Tensor
-        Features (B, T, D) or samples (B, T), 0 past a clip's end.
-    lens : torch.Tensor
-        Lengths relative to T, shape (B,).
-    partner : torch.Tensor
-        Places in the batch, shape (B,).
-    weight : float
-        Of a clip itself, in [0, 1].
-
-    Returns
-    -------
-    torch.Tensor
-        Of the shape of ``x``, 0 past a clip's end.
+    Of features (B, T, D) or samples (B, T), 0 past a clip's end, as the result
+    is, with lengths (B,) relative to T. Partners (B,) are places in the batch;
+    the weight, in [0, 1], is that of a clip itself.
 
     Example
     -------

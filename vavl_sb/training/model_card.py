@@ -95,12 +95,8 @@ ENCODERS = {
 
 
 def describe(folder: str | Path) -> dict[str, Any]:
-    """What a model's folder tells of itself, without loading the model.
-
-    Arguments
-    ---------
-    folder : str or Path
-        An exported model.
+    """What an exported model's folder tells of itself, without loading the
+    model.
 
     Returns
     -------
@@ -111,12 +107,8 @@ def describe(folder: str | Path) -> dict[str, Any]:
         ``train_clips`` (how many), ``run``, ``test``, ``n_test``, ``target``
         (of the labels), ``ceiling`` (of the scores) and ``licences`` (of each
         corpus, of the encoders and of the weights). None where nothing was
-        recorded.
-
-    Raises
-    ------
-    EncoderError
-        In one line: there is no model, or its files cannot be read.
+        recorded. EncoderError, in one line: there is no model, or its files
+        cannot be read.
     """
     folder = Path(folder)
     model = read_model(folder)
@@ -170,16 +162,7 @@ def _parameters(path: Path) -> int | None:
 
 
 def learned_from(about: dict) -> str:
-    """What a model has learned from, in one line.
-
-    Arguments
-    ---------
-    about : dict
-        From :func:`describe`.
-
-    Returns
-    -------
-    str
+    """What a model has learned from, in one line; see :func:`describe`.
 
     Example
     -------
@@ -264,19 +247,10 @@ def model_card(folder: str | Path) -> str:
 
 
 def facts(about: dict, plain: bool = False) -> list[str]:
-    """Task, training, network, scores and licences of a model.
+    """Task, training, network, scores and licences of a model (see
+    :func:`describe`), as lines of Markdown, or ``plain`` for a terminal.
 
-    Arguments
-    ---------
-    about : dict
-        From :func:`describe`.
-    plain : bool
-        For a terminal, rather than as Markdown.
-
-    Returns
-    -------
-    list of str
-        Lines. Of Markdown, none of what the model says can add another.
+    Of Markdown, none of what the model says can add another line.
     """
     if not plain:
         command = (about["run"] or {}).get("command")

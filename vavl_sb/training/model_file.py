@@ -183,24 +183,10 @@ KEYS = (
 def read_model(folder: str | Path) -> dict:
     """The content of an exported model's ``model.json``; nothing is made.
 
-    Arguments
-    ---------
-    folder : str or Path
-        The exported model.
-
-    Returns
-    -------
-    dict
-        ``task``, ``labels``, ``corpus``, ``attribute_range``,
-        ``trained_heads``, ``temperatures``, the parts of :data:`PARTS` and
-        perhaps :data:`OPTIONAL_PARTS` (``class`` and ``arguments`` each), and
-        ``metadata``.
-
-    Raises
-    ------
-    EncoderError
-        In one line: the file is missing, is not strict JSON, or lacks a key
-        or has a value of another kind.
+    ``task``, ``labels``, ``corpus``, ``attribute_range``, ``trained_heads``,
+    ``temperatures``, the parts of :data:`PARTS` and perhaps
+    :data:`OPTIONAL_PARTS` (``class`` and ``arguments`` each), and ``metadata``. EncoderError, in one line: the file is missing, is
+    not strict JSON, or lacks a key or has a value of another kind.
     """
     path = Path(folder) / MODEL
     check_file(path, MAX_FILE)
@@ -255,18 +241,9 @@ def read_model(folder: str | Path) -> dict:
 def check_parts(model: dict, path: str | Path) -> None:
     """Refuses classes and arguments that no export of vavl_sb has.
 
-    Arguments
-    ---------
-    model : dict
-        From :func:`read_model`.
-    path : str or Path
-        Where it stood, for the error.
-
-    Raises
-    ------
-    EncoderError
-        In one line: a class is not one of :data:`CLASSES`, or an argument is
-        unknown, of another type, or out of bounds.
+    EncoderError, in one line with the ``path`` of the model: a class is not one
+    of :data:`CLASSES`, or an argument is unknown, of another type, or out of
+    bounds.
     """
     for part, allowed in {**PARTS, **OPTIONAL_PARTS}.items():
         if part not in model:
@@ -302,40 +279,13 @@ def check_parts(model: dict, path: str | Path) -> None:
 
 
 def find_class(name: str) -> type:
-    """A class of the table, imported.
-
-    Arguments
-    ---------
-    name : str
-        Of :data:`CLASSES`.
-
-    Returns
-    -------
-    type
-
-    Example
-    -------
-    >>> find_class("FaceTracker").__module__
-    'vavl_sb.faces.tracker'
-    """
+    """A class of :data:`CLASSES`, by name, imported."""
     return getattr(importlib.import_module(CLASSES[name][0]), name)
 
 
 def check_file(path: str | Path, most: int = MAX_WEIGHTS) -> None:
-    """Refuses what is no regular file of a sensible size.
-
-    Arguments
-    ---------
-    path : str or Path
-        The file.
-    most : int
-        Bytes that it may have.
-
-    Raises
-    ------
-    EncoderError
-        In one line.
-    """
+    """Refuses, by an EncoderError in one line, what is no regular file of at
+    most so many bytes."""
     try:
         found = os.stat(path)
     except (OSError, ValueError):

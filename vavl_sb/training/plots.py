@@ -31,7 +31,10 @@ EMOTION_COLOURS = {
     **{"sur": "#56B4E9", "cal": "#000000", "con": "#332288"},
     **{"aro": "#D55E00", "act": "#D55E00", "val": "#0072B2", "dom": "#009E73"},
 }
-SCORE_NAMES = {"f1_macro": "macro F1", "ccc_mean": "mean CCC", "uar": "UAR"}
+SCORE_NAMES = {
+    **{"f1_macro": "macro F1", "f1_micro": "micro F1", "uar": "UAR"},
+    "ccc_mean": "mean CCC",
+}
 FORMATS = (".png", ".pdf", ".svg")
 
 
@@ -86,18 +89,10 @@ def reliability_diagram(
     path: str | Path,
     title: str = "",
 ) -> None:
-    """Draws how often each head is right, by how sure it is.
+    """Draws how often each head is right, by how sure it is, before and after
+    its temperature (1 for heads that have none).
 
-    Arguments
-    ---------
-    stats : dict
-        Head to ``EmotionStats``; heads without clips are left out.
-    temperatures : dict
-        Head to temperature; 1 for heads that are not in it.
-    path : str or Path
-        As in :func:`save_figure`.
-    title : str
-        Model and corpus.
+    ``stats`` are ``EmotionStats`` by head; heads without clips are left out.
     """
     stats = {head: c for head, c in stats.items() if len(c)}
     figure, panels = make_figure(2.9 * len(stats) + 0.3, 3.7, len(stats))
@@ -141,18 +136,10 @@ def learning_curves(
     """Draws losses and validation scores by epoch, a panel for each kind.
 
     A head has one colour, in training (dashed) and validation (solid), and the
-    epoch that was kept is marked.
-
-    Arguments
-    ---------
-    entries : list of dict
-        ``{"epoch": n, "train": {name: value}, "valid": {name: value}}``, and
-        ``criterion``, the lowest of which chose the epoch. What is named after
-        a head first, such as "audio_prediction_loss", is drawn.
-    path : str or Path
-        As in :func:`save_figure`.
-    title : str
-        Model and corpus.
+    epoch that was kept is marked. Each entry is ``{"epoch": n, "train": {name:
+    value}, "valid": {name: value}}``, and ``criterion``, the lowest of which
+    chose the epoch. What is named after a head first, such as
+    "audio_prediction_loss", is drawn.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -269,15 +256,9 @@ def emotion_over_time(
 ) -> Any:
     """Draws what a model says about the windows of a clip, as a figure.
 
-    Arguments
-    ---------
-    timeline : list of vavl_sb.inference.TimedEmotion
-        In order of time; windows without an emotion leave a gap.
-    limits : list of float
-        Lowest and highest value of an attribute; None for 0 to 1, or more
-        where values lie outside.
-    title : str
-        Clip, model and corpus.
+    The timeline is of TimedEmotion objects in order of time; windows without an
+    emotion leave a gap. ``limits`` are the lowest and highest value of an
+    attribute; None for 0 to 1, or more where values lie outside.
     """
     figure, axes = make_figure(7.0, 2.8)
     times, values = emotion_curves(timeline)

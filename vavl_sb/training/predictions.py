@@ -23,21 +23,10 @@ STATS: dict[str, type[EmotionStats] | type[ConcordanceStats]] = {
 def predictions_csv(task: str, labels: list, stats: dict) -> bytes:
     """Predictions as CSV: a row for each clip and head, sorted.
 
-    Arguments
-    ---------
-    task : str
-        "classification" or "regression".
-    labels : list of str
-        Names of classes or attributes.
-    stats : dict
-        Head to ``EmotionStats`` or ``ConcordanceStats``.
-
-    Returns
-    -------
-    bytes
-        Columns ``id, modality``, then for classes ``label, prediction`` and
-        ``prob_<class>``, for attributes ``label_<name>`` and
-        ``prediction_<name>``; numbers with seven digits.
+    Of each head's ``EmotionStats`` or ``ConcordanceStats``. Columns ``id,
+    modality``, then for classes ``label, prediction`` and ``prob_<class>``, for
+    attributes ``label_<name>`` and ``prediction_<name>``; numbers with seven
+    digits.
     """
     if task == "classification":
         columns = ["label", "prediction", *(f"prob_{c}" for c in labels)]
@@ -67,20 +56,10 @@ def predictions_csv(task: str, labels: list, stats: dict) -> bytes:
 def read_predictions(path: str | Path, task: str, labels: list) -> dict:
     """Reads what :func:`predictions_csv` makes.
 
-    Arguments
-    ---------
-    path : str or Path
-        The CSV file.
-    task, labels
-        As there.
-
-    Returns
-    -------
-    dict
-        Head to ``EmotionStats``, whose predictions are 1 for the predicted
-        class and 0 elsewhere, or ``ConcordanceStats``; heads without a clip
-        are not in it. OSError, KeyError or ValueError where the file is
-        missing, lacks a column, or has an unknown head or label.
+    Head to ``EmotionStats``, whose predictions are 1 for the predicted class
+    and 0 elsewhere, or ``ConcordanceStats``; heads without a clip are not in
+    it. OSError, KeyError or ValueError where the file is missing, lacks a
+    column, or has an unknown head or label.
 
     Example
     -------

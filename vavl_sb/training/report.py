@@ -47,8 +47,8 @@ def write_test_report(
 
     ``stats`` has each head's statistics over the test set, ``temperatures``
     what its logits are divided by (:mod:`vavl_sb.training.calibration`), and
-    ``title`` names model and corpus. Gives what metrics.json holds. Of several processes the main one calls it, by
-    ``run_on_main``.
+    ``title`` names model and corpus. Gives what metrics.json holds. Of several
+    processes the main one calls it, by ``run_on_main``.
     """
     test = {k: dict(c.summarize()) for k, c in stats.items() if len(c)}
     for name, found in calibration_scores(stats, temperatures or {}).items():
@@ -107,18 +107,8 @@ def score_table(metrics: dict) -> list[str]:
 def table(head: list, rows: list) -> list[str]:
     """A Markdown table, whose columns line up for who reads it as text.
 
-    Arguments
-    ---------
-    head : list of str
-        The column names.
-    rows : list of list
-        The cells; what others wrote must have passed
-        :func:`~vavl_sb.utils.text.markdown`.
-
-    Returns
-    -------
-    list of str
-        Lines.
+    Of cells what others wrote must have passed
+    :func:`~vavl_sb.utils.text.markdown`.
 
     Example
     -------

@@ -35,20 +35,11 @@ FREE = {
 
 
 def read_settings(yaml_file: str, overrides: str = "") -> dict:
-    """All settings of a YAML file, by key, those of included files too.
+    """All settings of a YAML file and of those that it includes, by key: plain
+    values; what makes an object is a text or a mapping with its tag.
 
-    Arguments
-    ---------
-    yaml_file : str
-        The file.
-    overrides : str
-        YAML, from :func:`vavl_sb.training.arguments.parse_arguments`.
-
-    Returns
-    -------
-    dict
-        Key to a plain value; what makes an object is a text or a mapping with
-        its tag. References are not followed: what they refer to is there.
+    References are not followed: what they refer to is there. The overrides are
+    those of :func:`vavl_sb.training.arguments.parse_arguments`.
 
     Example
     -------
@@ -95,32 +86,15 @@ def claim_folder(
     pretrained_from: str | None = None,
     **run_options,
 ) -> None:
-    """Makes a folder this run's, unless its checkpoints are another run's.
+    """Makes a folder this run's, unless its checkpoints are another run's:
+    VAVLError, in one line that names what differs.
 
     Encoders, clips and another model to start from count by what is in them,
-    not by the paths that they came from.
-
-    Arguments
-    ---------
-    save_folder : str
-        Of the checkpoints; gets run.json.
-    settings : dict
-        From :func:`read_settings`.
-    feature_extractor : vavl_sb.features.extractor.FeatureExtractor
-        With the encoders.
-    manifests : dict
-        Split to manifest: validation's too, whose clips choose the checkpoint.
-    also_train : str or list of str
-        Folders with other corpora's manifests.
-    pretrained_from : str
-        An ``inference/`` folder, or None.
-    **run_options
-        Those of SpeechBrain's run options that change what is learned.
-
-    Raises
-    ------
-    VAVLError
-        In one line that names what differs.
+    not by the paths that they came from. ``settings`` are those of
+    :func:`read_settings`, ``manifests`` split to path (validation's too, whose
+    clips choose the checkpoint), ``also_train`` folders with other corpora's
+    manifests, and ``run_options`` those of SpeechBrain that change what is
+    learned.
     """
     wanted = {k: v for k, v in settings.items() if k not in FREE}
     wanted.update({k: _plain(v) for k, v in run_options.items()})

@@ -54,26 +54,13 @@ def run_record(
 ) -> dict[str, Any]:
     """Command, settings and test scores of a run, for an export's metadata.
 
-    Arguments
-    ---------
-    output_folder : str or Path
-        Of the run, with metrics.json if the run was tested.
-    audio_encoder, visual_encoder : FeatureEncoder
-        The encoders.
-    audio_encoder_source, visual_encoder_weights : str
-        Where their weights came from; None for no weights.
-    train_clips : int
-        How many clips the network was trained on; 0 for not known.
-    **settings
-        What else the scores depend on: seed, partition, ...
-
-    Returns
-    -------
-    dict
-        ``run`` (command, seed, partition and other settings that the scores
-        depend on), ``encoder_names``, ``train_clips``, ``test`` and ``n_test`` as in
-        metrics.json, without confusion matrices, and ``target`` and
-        ``ceiling``: what the labels are, and how high a score on them can be.
+    The encoders' names are where their weights came from
+    (``audio_encoder_source``, ``visual_encoder_weights``), and ``settings``
+    what else the scores depend on: seed, partition, ... Gives ``run`` (command
+    and settings), ``encoder_names``, ``train_clips``, ``test`` and ``n_test``
+    as in metrics.json, without confusion matrices, if the run was tested; and
+    ``target`` and ``ceiling``: what the labels are, and how high a score on
+    them can be.
     """
     labels = read_target(output_folder)
     run = {key: _public(value) for key, value in settings.items()}

@@ -19,24 +19,12 @@ WAIT = datetime.timedelta(seconds=5)
 
 
 def count() -> int:
-    """How many processes work together; 1 for a program of one process.
-
-    Example
-    -------
-    >>> count()
-    1
-    """
+    """How many processes work together; 1 for a program of one process."""
     return 1 if ddp_prevent_block() else torch.distributed.get_world_size()
 
 
 def rank() -> int:
-    """Which of the processes this one is, from 0, the main process, on.
-
-    Example
-    -------
-    >>> rank()
-    0
-    """
+    """Which of the processes this one is, from 0, the main process, on."""
     return 0 if ddp_prevent_block() else torch.distributed.get_rank()
 
 
@@ -44,11 +32,6 @@ def gather(value: Any) -> list:
     """What every process has, by rank; all processes must call it.
 
     A value can be pickled; tensors should be on the CPU.
-
-    Example
-    -------
-    >>> gather("mine")
-    ['mine']
     """
     if count() == 1:
         return [value]
@@ -60,13 +43,8 @@ def gather(value: Any) -> list:
 def first_to_fail() -> bool:
     """Whether this process is the first of the run that fails.
 
-    When one process ends, the others fail in what they wait for. So that a
-    user reads one line and not one from each, only the first speaks.
-
-    Example
-    -------
-    >>> first_to_fail()
-    True
+    When one process ends, the others fail in what they wait for. So that a user
+    reads one line and not one from each, only the first speaks.
     """
     if "RANK" not in os.environ and not is_distributed_initialized():
         return True
@@ -80,13 +58,7 @@ def first_to_fail() -> bool:
 
 
 def is_lost_peer(error: BaseException) -> bool:
-    """Whether a collective operation's error says that a process is gone.
-
-    Example
-    -------
-    >>> is_lost_peer(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
-    False
-    """
+    """Whether a collective operation's error says that a process is gone."""
     if not is_distributed_initialized():
         return False
     # NCCL has a class of its own, gloo only the name of its source file.

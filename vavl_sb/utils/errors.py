@@ -86,13 +86,6 @@ def exit_on_error() -> Iterator[None]:
     the program, and its author needs the traceback. Of several processes that
     work on one run the first to fail writes the line; the others, which fail
     because that one is gone, end with status 1 and without a word.
-
-    Example
-    -------
-    >>> with exit_on_error():
-    ...     total = 1 + 1
-    >>> total
-    2
     """
     try:
         with sigterm_raises():

@@ -34,16 +34,6 @@ LOOKED_AT = 20
 def split_reference(reference: str | Path) -> tuple[str, str | None]:
     """Path of a reference, and the clip's name in that table or None.
 
-    Arguments
-    ---------
-    reference : str or Path
-        See the top of this file.
-
-    Returns
-    -------
-    path : str
-    name : str or None
-
     Example
     -------
     >>> split_reference("units.csv#01-01"), split_reference("a/clip#1.npy")
@@ -60,28 +50,14 @@ def split_reference(reference: str | Path) -> tuple[str, str | None]:
 def read_features(
     reference: str | Path, columns: Sequence[str] | None = None
 ) -> np.ndarray:
-    """Reads the features of a clip.
+    """Reads the features of a clip: float32 (T, D), T at least 1; a single
+    vector is one frame.
 
-    Arguments
-    ---------
-    reference : str or Path
-        See the top of this file. Of a .csv with names above its columns,
-        those that OpenFace and openSMILE write beside features (frame,
-        timestamp, ...) are left out, as are rows of OpenFace without success.
-    columns : sequence of str
-        Of a .csv with names above its columns: which ones to take, in this
-        order. None for all.
-
-    Returns
-    -------
-    np.ndarray
-        float32, shape (T, D), T at least 1; a single vector is one frame.
-
-    Raises
-    ------
-    MediaError
-        In one line: the file or the row cannot be had, has another shape, no
-        frame, or a number that is not finite.
+    Of a .csv with names above its columns, those that OpenFace and openSMILE
+    write beside features (frame, timestamp, ...) are left out, as are rows of
+    OpenFace without success; or ``columns`` says which ones to take, in this
+    order. MediaError, in one line: the file or the row cannot be had, has
+    another shape, no frame, or a number that is not finite.
     """
     path, name = split_reference(reference)
     kind = os.path.splitext(path)[1].lower()
@@ -224,22 +200,11 @@ def _name_column(path, header):
 def find_features(path: str | Path) -> dict[str, list[str]]:
     """The clips that a folder of files, or a table, has features of.
 
-    Arguments
-    ---------
-    path : str or Path
-        A folder with a .npy, .safetensors or .csv a clip, at any depth, which
-        bears the clip's name. Or a table: a .csv with a row a clip, or a
-        .safetensors with a tensor a clip.
-
-    Returns
-    -------
-    dict
-        Name to references, absolute; several where a clip stands there twice.
-
-    Raises
-    ------
-    MediaError
-        In one line: there are none.
+    That is a folder with a .npy, .safetensors or .csv a clip, at any depth,
+    which bears the clip's name; or a table: a .csv with a row a clip, or a
+    .safetensors with a tensor a clip. Gives name to references, absolute;
+    several where a clip stands there twice. MediaError, in one line: there are
+    none.
     """
     path, found = os.path.abspath(path), {}
     if os.path.isdir(path):
@@ -280,22 +245,9 @@ def _table_names(path: str) -> Sequence[str]:
 def describe_features(path: str | Path) -> tuple[int, list[str] | None]:
     """How many numbers the frames of a folder or a table have, and their names.
 
-    Arguments
-    ---------
-    path : str or Path
-        As for :func:`find_features`.
-
-    Returns
-    -------
-    dim : int
-        What most of the first clips have; the others will be left out.
-    columns : list of str or None
-        Names of the columns, of .csv files that have such.
-
-    Raises
-    ------
-    MediaError
-        In one line: none of them can be read.
+    The dimension is what most of the first clips have; the others will be left
+    out. The names are those of the columns of .csv files that have such, else
+    None. MediaError, in one line: none of them can be read.
     """
     dims, names = Counter[int](), {}
     fault = MediaError(f"{path}: no features in it")

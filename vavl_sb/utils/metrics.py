@@ -17,13 +17,9 @@ from vavl_sb.utils.errors import VAVLError
 class _SetStats:
     """Collects (id, prediction, target) and scores them together.
 
-    Arguments
-    ---------
-    labels : list
-        Names of the outputs, in their order.
-    more : dict
-        Name to a score of one's own: a function of predictions and targets,
-        NumPy arrays of all clips, that gives a number.
+    ``labels`` are the names of the outputs, in their order; ``more`` has name
+    to a score of one's own: a function of predictions and targets, NumPy arrays
+    of all clips, that gives a number.
     """
 
     main = ""  # The score that stands for all.
@@ -43,17 +39,8 @@ class _SetStats:
     def append(
         self, ids: list[str], predictions: torch.Tensor, targets: torch.Tensor
     ) -> None:
-        """Collects one batch.
-
-        Arguments
-        ---------
-        ids : list
-            Names of the B clips.
-        predictions : torch.Tensor
-            Shape (B, n): logits or attribute values.
-        targets : torch.Tensor
-            Class indices, shape (B,), or attribute values, shape (B, n).
-        """
+        """Collects one batch: names of the B clips, logits or attributes (B,
+        n), and class indices (B,) or attributes (B, n)."""
         self.ids.extend(ids)
         self.predictions.append(predictions.detach().float().cpu())
         self.targets.append(targets.detach().cpu())
@@ -69,18 +56,8 @@ class _SetStats:
         )
 
     def summarize(self, field: str | None = None) -> Any:
-        """Scores over all clips collected.
-
-        Arguments
-        ---------
-        field : str
-            One score only, by its name; "score" for the one that stands for
-            all.
-
-        Returns
-        -------
-        dict or the value of ``field``
-        """
+        """Scores over all clips collected; or one ``field`` of them, by its
+        name, "score" for the one that stands for all."""
         collected = self.stacked()
         own = {k: float(score(*collected)) for k, score in self.more.items()}
         self.summary = {**self._scores(*collected), **own}
@@ -91,19 +68,7 @@ class _SetStats:
     def score(self, name: str) -> float:
         """One score that is a number, such as to choose a checkpoint by.
 
-        Arguments
-        ---------
-        name : str
-            Its name.
-
-        Returns
-        -------
-        float
-
-        Raises
-        ------
-        VAVLError
-            In one line: there is no such score.
+        VAVLError, in one line: there is no score of that name.
         """
         scores = self.summarize()
         numbers = [k for k, v in scores.items() if isinstance(v, float)]
@@ -116,14 +81,8 @@ class _SetStats:
 
 
 class ConcordanceStats(_SetStats):
-    """Concordance correlation coefficient (CCC) of each attribute.
-
-    Arguments
-    ---------
-    labels : list
-        Names of the attributes.
-    more : dict
-        Name to a score of one's own.
+    """Concordance correlation coefficient (CCC) of each attribute; see
+    :class:`EmotionStats`.
 
     Example
     -------
@@ -178,20 +137,12 @@ class EmotionStats(_SetStats):
 
 
 def emotion_scores(confusion: np.ndarray) -> dict[str, np.ndarray]:
-    """Scores of one or many confusion matrices.
+    """Scores of one or many confusion matrices (..., n, n) of counts or
+    weights: rows are true classes, columns predicted.
 
-    Arguments
-    ---------
-    confusion : np.ndarray
-        Counts or weights, shape (..., n, n): rows are true classes, columns
-        predicted.
-
-    Returns
-    -------
-    dict
-        "f1_macro" (mean over the classes that occur among targets or
-        predictions), "f1_micro" and "uar" (mean recall of the classes that
-        occur among the targets), each of shape (...); 0 for an empty matrix.
+    "f1_macro" (mean over the classes that occur among targets or predictions),
+    "f1_micro" and "uar" (mean recall of the classes that occur among the
+    targets), each of shape (...); 0 for an empty matrix.
 
     Example
     -------
@@ -217,23 +168,12 @@ def _ratio(above, below) -> np.ndarray:
 
 
 def concordance(predictions: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Concordance correlation coefficient of each column, in float64.
+    """Concordance correlation coefficient (n,) of each column of (N, n), in
+    float64; 0 where neither side varies.
 
     Population moments, as Lin defines it (Biometrics 45, 1989). torchmetrics
     divides by N - 1 instead, which differs by O(1/N) where the means do; and
     where a column is constant it gives NaN or what rounding leaves, not 0.
-
-    Arguments
-    ---------
-    predictions : np.ndarray
-        Shape (N, n).
-    targets : np.ndarray
-        Shape (N, n).
-
-    Returns
-    -------
-    np.ndarray
-        Shape (n,), in [-1, 1]; 0 where neither column varies.
 
     Example
     -------
