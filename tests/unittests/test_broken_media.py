@@ -23,7 +23,8 @@ from vavl_sb.media import (
     reader as media,
 )
 from vavl_sb.media.demuxing import open_media
-from vavl_sb.media.reader import decode, probe, read_audio, riff_duration
+from vavl_sb.media.reader import decode, probe, read_audio
+from vavl_sb.media.riff import riff_duration
 from vavl_sb.utils.errors import MediaError
 
 

@@ -2,6 +2,7 @@
 
 import io
 import logging
+import struct
 from fractions import Fraction
 
 import numpy as np
@@ -15,6 +16,7 @@ from vavl_sb.features.extractor import picture_with_face
 from vavl_sb.media import demuxing
 from vavl_sb.media.decoders import AudioChunk, FrameBatch
 from vavl_sb.media.reader import decode, probe, read_audio
+from vavl_sb.utils.errors import MediaError
 
 av = pytest.importorskip("av")
 
@@ -321,6 +323,113 @@ def test_sound_that_no_probe_meets_is_used_where_it_is_listed(
     assert path.stat().st_size > 150_000
     samples, _, _, info = read(path)
     assert len(samples) / RATE == pytest.approx(1, abs=0.15) and info.has_audio
+
+
+# Lengths
+
+
+def wav(size, riff=None, ds64=None, tail=b"", tag=1, sound=None):
+    """A wav file (2 s) whose header states the size of its sound at will."""
+    data = (32767 * sine(2, RATE)).astype("<i2").tobytes()
+    data = data if sound is None else sound
+    form = struct.pack("<HHIIHH", tag, 1, RATE, 2 * RATE, 2, 16)
+    if tag == 0xFFFE:  # WAVE_FORMAT_EXTENSIBLE, with PCM's GUID
+        form += struct.pack("<HHIH", 22, 16, 4, 1)
+        form += bytes.fromhex("000000001000800000aa00389b71")
+    body = b"WAVE"
+    if ds64 is not None:
+        body += b"ds64" + struct.pack("<IQQQI", 28, *ds64, 0, 0)
+    body += b"fmt " + struct.pack("<I", len(form)) + form
+    body += b"data" + struct.pack("<I", size) + data + tail
+    magic = b"RIFF" if ds64 is None else b"RF64"
+    return magic + struct.pack("<I", riff or len(body)) + body
+
+
+SIZE = 2 * 2 * RATE
+FULL = 2**32 - 1
+LIST = b"LIST" + struct.pack("<I", 10) + b"INFOname\0\0"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        *(wav(n, n) for n in (0x7FFFFFFF, 0x80000000, FULL, FULL - 36)),
+        *(wav(n) for n in (0, 0x7FFFFFFF, 0x80000000, FULL)),
+        *(wav(SIZE, riff) for riff in (1, 8, 36, FULL)),
+        *(wav(n, n, tag=0xFFFE) for n in (SIZE, 0, FULL)),
+        wav(FULL, FULL, ds64=(0, 0)),  # as FFmpeg writes RF64 to a pipe
+        wav(FULL, FULL, ds64=(SIZE + 72, SIZE)),
+    ],
+)
+def test_a_wavs_length_of_a_streaming_writer(tmp_path, read, data):
+    path = tmp_path / "c.wav"
+    path.write_bytes(data)
+    samples, _, _, info = read(path)
+    assert len(samples) == 2 * RATE and info.left_out == []
+
+
+@pytest.mark.parametrize("size", [1, 2, 36, 4096, SIZE // 2])
+@pytest.mark.parametrize("stale", [False, True])
+@pytest.mark.parametrize("tag", [1, 0xFFFE])
+def test_a_wavs_length_that_is_too_short_is_told(
+    tmp_path, read, size, stale, tag
+):
+    path = tmp_path / "c.wav"
+    path.write_bytes(wav(size, size + 36 if stale else None, tag=tag))
+    samples, _, _, info = read(path)
+    assert len(samples) == 2 * RATE
+    (line,) = info.left_out
+    stated = size / 2 / RATE
+    assert f"states {stated:.2f} s of the 2.00 s that are there" in line
+    path.write_bytes(wav(FULL, FULL, ds64=(size + 72, size)))
+    assert len(read(path)[0]) == 2 * RATE
+
+
+@pytest.mark.parametrize(
+    "tail", [LIST, LIST + LIST, b"TAG" + bytes(125), b"ID3\3" + bytes(60)]
+)
+def test_what_stands_behind_a_wavs_sound_is_no_sound(tmp_path, read, tail):
+    path = tmp_path / "c.wav"
+    for sound in (None, bytes(2 * RATE - 2) + b"\0"):
+        size = SIZE if sound is None else len(sound)
+        even = tail if size % 2 == 0 else b"\0" + tail
+        for end in (tail, even):  # Also without the byte of padding
+            path.write_bytes(wav(size, tail=end, sound=sound))
+            samples, _, _, info = read(path)
+            assert len(samples) == size // 2 and info.left_out == []
+
+
+def test_a_wav_that_was_cut_off_is_refused(tmp_path):
+    path = tmp_path / "c.wav"
+    for ds64 in (None, (2 * SIZE + 72, 2 * SIZE)):
+        size = 2 * SIZE if ds64 is None else FULL
+        path.write_bytes(wav(size, size + 36 if ds64 is None else FULL, ds64))
+        with pytest.raises(MediaError, match="ends at 2.00 s of the 4.00 s"):
+            read_audio(path)
+
+
+JOINED = {
+    **{"c.mp4": ("libx264", "aac"), "c.mov": ("mjpeg", "pcm_s16le")},
+    **{"c.flv": ("flv1", "aac"), "c.m4a": (None, "aac")},
+    **{"c.wav": (None, "pcm_s16le"), "c.aiff": (None, "pcm_s16be")},
+    **{"c.w64": (None, "pcm_s16le")},
+}
+
+
+@pytest.mark.parametrize("name", JOINED)
+def test_a_file_that_ffmpeg_does_not_read_behind_another_is_told(
+    tmp_path, read, name
+):
+    video, _ = JOINED[name]
+    path = tmp_path / name
+    images = None if video is None else grays([99] * 50)
+    rate = 44100 if name != "c.wav" else RATE
+    write(path, images, sine(2, rate), codecs=JOINED[name], rate=rate)
+    assert read(path)[3].left_out == []
+    path.write_bytes(path.read_bytes() * 2)
+    samples, _, _, info = read(path)
+    assert len(samples) / RATE == pytest.approx(2, abs=0.1)
+    assert info.left_out == ["another file that was joined to its end"]
 
 
 # HDR

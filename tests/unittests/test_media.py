@@ -21,8 +21,8 @@ from vavl_sb.media.reader import (
     is_silent,
     probe,
     read_audio,
-    riff_duration,
 )
+from vavl_sb.media.riff import riff_duration
 from vavl_sb.utils.errors import MediaError, VAVLError
 
 av = pytest.importorskip("av")

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from vavl_sb.media.riff import chunks_behind
 from vavl_sb.utils.errors import MediaError
 
 if TYPE_CHECKING:
@@ -148,17 +149,19 @@ def _open(path):
         try:
             # Unbuffered: all C, where Ctrl-C is not lost in a callback.
             file = stack.enter_context(open(path, "rb", buffering=0))
+            options = {
+                "format_whitelist": _formats_of_one_file(),
+                "protocol_whitelist": "none",
+                "max_pixels": str(MAX_PIXELS),
+                "probesize": str(PROBE),
+                "analyzeduration": str(int(MAX_TIME) * AV_TIME_BASE),
+            }
+            if chunks_behind(file) is None:
+                options["ignore_length"] = "1"  # Read to the end.
+            file.seek(0)
             with captured_log():
                 container = av.open(
-                    file,
-                    metadata_errors="ignore",
-                    options={
-                        "format_whitelist": _formats_of_one_file(),
-                        "protocol_whitelist": "none",
-                        "max_pixels": str(MAX_PIXELS),
-                        "probesize": str(PROBE),
-                        "analyzeduration": str(int(MAX_TIME) * AV_TIME_BASE),
-                    },
+                    file, metadata_errors="ignore", options=options
                 )
         except (av.error.FFmpegError, OSError) as error:
             raise MediaError(f"{path}: {_why_not(path, error)}") from error

@@ -26,9 +26,9 @@ that names the time; so does a single picture without sound, whatever holds it.
 
 import contextlib
 import math
+import mmap
 import os
 import re
-import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -54,6 +54,7 @@ from vavl_sb.media.demuxing import (
     rank_streams,
     read_packets,
 )
+from vavl_sb.media.riff import chunks_behind, riff_duration
 from vavl_sb.utils.errors import MediaError, VAVLError
 from vavl_sb.utils.logger import get_logger
 
@@ -92,16 +93,6 @@ MAX_WHOLE = 3600.0
 # those of adts and mp3 from size and bit rate), so that a missing end cannot
 # be known.
 FORMATS_WITH_DURATION = {"mov", "matroska", "flv", "asf", "flac", "aiff"}
-
-# Sizes that writers to a pipe put where they cannot know the true one.
-UNKNOWN_RIFF_SIZE = 0x7FFF0000
-
-# Of sound of a stated length at least so much is there: else the length cannot
-# be true, and stands for one that the writer did not know.
-LEAST_OF_STATED = 0.1
-
-# A stretch of zeros reads as chunks of no length, which have no end.
-MAX_RIFF_CHUNKS = 1000
 
 
 @dataclass
@@ -320,6 +311,13 @@ def _decode(path, make_readers, info, choose, only=None):
             if span.count == 0:  # Listed, but with nothing in it.
                 info.used.pop(kind, None)
         stated = stated_duration(file, container)
+        if stated and chunks_behind(file) is None:
+            notes.append(
+                f"its header states {stated:.2f} s of the {timeline.end:.2f} s "
+                "that are there: read to the end"
+            )
+        if joined_behind(file, container.format.name):
+            notes.append("another file that was joined to its end")
         end = f"ends at {timeline.end:.2f} s of the "
         if stated == math.inf:
             notes.append(f"{end}impossible length that its header states")
@@ -443,6 +441,37 @@ def stated_duration(
     return container.duration / AV_TIME_BASE
 
 
+def joined_behind(file: BinaryIO, form: str) -> bool:
+    """Whether another file was joined to a file's end, which FFmpeg leaves out.
+
+    Arguments
+    ---------
+    file : binary file object
+        A file on disk.
+    form : str
+        FFmpeg's name of its container; of others, it reads on by itself.
+
+    Returns
+    -------
+    bool
+    """
+    if form == "wav":
+        return bool({b"RIFF", b"data"}.intersection(chunks_behind(file) or ()))
+    file.seek(0)
+    start = file.read(16)
+    begins = {
+        "mov": (start[4:8] == b"ftyp", re.escape(start[4:12])),
+        "w64": (True, re.escape(start)),
+        "aiff": (True, b"FORM...." + re.escape(start[8:12]) + b"COMM"),
+        "flv": (True, re.escape(start[:9])),
+    }
+    known, pattern = begins.get(form.split(",")[0], (False, b""))
+    if not known:
+        return False
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return re.compile(pattern, re.DOTALL).search(content, 16) is not None
+
+
 def xing_duration(file: BinaryIO, sample_rate: int) -> float | None:
     """Duration in seconds that an mp3, open at its start, states in the Xing
     frame behind its tags; None without such a frame."""
@@ -456,48 +485,3 @@ def xing_duration(file: BinaryIO, sample_rate: int) -> float | None:
         return None
     frames = int.from_bytes(found[1], "big")
     return frames * (1152 if sample_rate >= 32000 else 576) / sample_rate
-
-
-def riff_duration(file: BinaryIO) -> float | None:
-    """Duration in seconds that the header of a wav or avi file, open at its
-    start, states.
-
-    FFmpeg corrects both by the size of the file, which hides a missing end.
-    Layout: Microsoft's "Multimedia Programming Interface and Data
-    Specifications 1.0" (RIFF, WAVE) and "AVI RIFF File Reference".
-
-    None if unknown (written to a pipe, RF64, compressed wav), and infinity
-    where it cannot be true: more is stated than there is, and more than ten
-    times that, or than the file states for all that is in it.
-    """
-    magic, whole, form = struct.unpack("<4sI4s", file.read(12).ljust(12, b"\0"))
-    if magic != b"RIFF":
-        return None
-    if form == b"AVI ":
-        # LIST size hdrl avih size, then the fields of AVIMAINHEADER.
-        head = file.read(40).ljust(40, b"\0")
-        if head[12:16] != b"avih":
-            return None
-        frame_us, frames = struct.unpack_from("<I12xI", head, 20)
-        return frame_us * frames / 1e6 or None
-    byte_rate = 0
-    for _ in range(MAX_RIFF_CHUNKS):
-        header = file.read(8)
-        if len(header) < 8:
-            break
-        chunk, size = struct.unpack("<4sI", header)
-        if chunk == b"data":
-            if not byte_rate or size >= UNKNOWN_RIFF_SIZE:
-                return None
-            start = file.tell()
-            there = file.seek(0, os.SEEK_END) - start
-            # The whole is counted from behind its own size.
-            least = size if start + size > whole + 8 else LEAST_OF_STATED * size
-            return size / byte_rate if there >= least else math.inf
-        body = file.read(min(size, 16)) if chunk == b"fmt " else b""
-        if len(body) == 16:
-            code, byte_rate = struct.unpack("<H6xI", body[:12])
-            # PCM, float or extensible: else the byte rate is an average.
-            byte_rate = byte_rate if code in (1, 3, 0xFFFE) else 0
-        file.seek(size + size % 2 - len(body), os.SEEK_CUR)
-    return None
