@@ -34,6 +34,7 @@ from vavl_sb.features.extractor import FeatureExtractor
 from vavl_sb.inference import EmotionRecognizer
 from vavl_sb.lobes import import_weights
 from vavl_sb.lobes.audio_encoder import AudioEncoder
+from vavl_sb.lobes.speaker_normalization import SpeakerNormalization
 from vavl_sb.lobes.vavl import VAVL
 from vavl_sb.lobes.visual_encoder import VisualEncoder
 from vavl_sb.page.layout import EXAMPLE
@@ -293,6 +294,7 @@ def make_demo(folder, corpus, videos):
         labels=LABELS,
         corpus="CREMA-D",
         attribute_range=None,
+        speaker_normalization=SpeakerNormalization(80, 512, 6),
     )
     entries = {
         path.stem: {
@@ -367,6 +369,7 @@ MARKED = {
     "docs/reliability.md": 5,
     "docs/results.md": 5,
     "docs/several_processes.md": 3,
+    "docs/speakers.md": 1,
 }
 
 
@@ -447,6 +450,7 @@ LEFT = {
         "my_model/model.json",
     ],
     "docs/hub.md": ["enet_b2_8_best.safetensors", "mine/model.safetensors"],
+    "docs/speakers.md": ["anna.speaker.json"],
     "docs/protocol.md": ["comparison.json", "comparison.md"],
     "docs/robustness.md": ["results/robustness/robustness.png"],
     "docs/own_corpus.md": [
