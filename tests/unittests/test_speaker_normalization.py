@@ -7,11 +7,14 @@ import math
 import numpy as np
 import pytest
 import soundfile
+import speechbrain as sb
 import torch
 from light_model import LABELS, make_model
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from speechbrain.dataio.batch import PaddedData
 from speechbrain.dataio.dataset import DynamicItemDataset
 from speechbrain.utils.data_pipeline import provides, takes
+from test_brain import items, make_brain, ready
 
 from vavl_sb.cli import main
 from vavl_sb.dataio.datasets import EmotionBatch
@@ -560,3 +563,33 @@ def test_numbers_that_cannot_be_are_refused(text, tmp_path, capsys):
 def test_a_clip_without_anything_is_no_enrolment():
     with pytest.raises(MediaError, match="none of the clips"):
         recognizer().enrol_features([])
+
+
+def test_training_and_validation_see_normalized_clips_and_a_test_does_not(
+    tmp_path,
+):
+    brain = ready(make_brain(tmp_path))
+    batch = EmotionBatch(list(items(["av"] * 3).values()))
+    brain.hparams.epoch_counter.current = 2
+    asked, seen = [], []
+
+    class Draws:
+        def normalize_batch(self, batch, epoch):
+            asked.append(epoch)
+            batch.audio = PaddedData(0 * batch.audio.data, batch.audio.lengths)
+            return batch
+
+    def look(batch, stage, update="joint"):
+        seen.append(bool(batch.audio.data.any()))
+        return type(brain).compute_forward(brain, batch, stage, update)
+
+    brain.speaker_draws, brain.compute_forward = Draws(), look
+    brain.fit_batch(batch)
+    # One draw for the three updates, that of the epoch.
+    assert (asked, seen) == ([2], [False] * 3)
+    for stage, epoch in ((sb.Stage.VALID, [0]), (sb.Stage.TEST, [])):
+        asked.clear(), seen.clear()
+        brain.on_stage_start(stage)
+        batch = EmotionBatch(list(items(["av"] * 3).values()))
+        brain.evaluate_batch(batch, stage)
+        assert (asked, seen) == (epoch, [not epoch])
