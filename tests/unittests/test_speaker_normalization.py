@@ -3,6 +3,7 @@ from the shell."""
 
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from vavl_sb.inference import (
     EmotionRecognizer,
     Speaker,
     emotion as emotion_module,
+    loading,
 )
 from vavl_sb.lobes.audio_encoder import AudioEncoder
 from vavl_sb.lobes.speaker_normalization import (
@@ -389,6 +391,7 @@ def exported(tmp_path_factory):
     norm = SpeakerNormalization(*sizes, 3)
     x, emotions, names = simulated(12, 30, dim=sizes[0])
     norm.fit("audio", x, one_hot(emotions), list(map(str, names)))
+    torch.save(norm.state_dict(), folder / "fitted.pt")
     for name, one in (("with", norm), ("without", None)):
         export_model(
             folder / name,
@@ -421,6 +424,9 @@ def test_an_export_brings_the_speakers_back(exported):
     found = []
     for trust in (False, True):
         model = EmotionRecognizer.from_hparams(exported / "with", trust=trust)
+        again = model.mods.speaker_normalizer.state_dict()
+        for name, values in torch.load(exported / "fitted.pt").items():
+            assert torch.equal(again[name], values)
         speaker = model.enrol(clips[1:])
         known = model.predict_file(clips[0], speaker=speaker)
         assert known.used[-1] == "4 clips of the speaker"
@@ -432,9 +438,13 @@ def test_an_export_brings_the_speakers_back(exported):
     assert plain.predict_file(clips[0]).probabilities == found[0][1]
 
 
-def test_an_export_with_another_size_is_refused(exported, tmp_path):
-    import shutil
+def test_an_export_with_another_size_is_refused_before_it_takes_memory(
+    exported, tmp_path, monkeypatch
+):
+    def load(module, path):
+        assert not isinstance(module, SpeakerNormalization)
 
+    monkeypatch.setattr(loading, "load_weights", load)
     folder = shutil.copytree(exported / "with", tmp_path / "model")
     model = json.loads((folder / "model.json").read_text())
     part = model["speaker_normalization"]["arguments"]
