@@ -69,7 +69,8 @@ def fit_linear(
     targets = targets.detach().cpu()
     spanned, back = _spanned(x)
     if strength is None:
-        strength = _choose(spanned, targets, num_outputs, groups)
+        # For a choice among powers of ten single precision will do.
+        strength = _choose(spanned.float(), targets, num_outputs, groups)
     weight, bias = _fit(spanned, targets, num_outputs, strength)
     return (back @ weight).T.contiguous(), bias, strength
 
@@ -196,7 +197,7 @@ def _choose(x, targets, num_outputs, groups):
 def _fit(x, targets, num_outputs, strength, start=None, tolerance=1e-9):
     """Weights (D, n) and bias (n,) of one fit."""
     if targets.is_floating_point():
-        targets = targets.double()
+        targets = targets.to(x.dtype)
         center, middle = x.mean(dim=0), targets.mean(dim=0)
         x = x - center
         penalty = torch.eye(x.shape[1], dtype=x.dtype) / strength
