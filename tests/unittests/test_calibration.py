@@ -12,7 +12,6 @@ from vavl_sb.nnet.calibration import (
     cross_entropy,
     expected_calibration_error,
     fit_temperature,
-    reliability,
     softmax,
 )
 
@@ -80,17 +79,3 @@ def test_the_calibration_error_is_that_of_torchmetrics(bins):
     expected = metric(torch.tensor(probabilities), torch.tensor(targets))
     found = expected_calibration_error(probabilities, targets, bins)
     assert found == pytest.approx(expected.item(), abs=1e-6)
-
-
-def test_the_calibration_error_of_five_clips_by_hand():
-    # In the fourth of five bins 0.62 and 0.8, of which one is right; in the
-    # fifth 0.9, 0.95 and 1, all right.
-    sure = np.array([0.62, 0.8, 0.9, 0.95, 1.0])
-    probabilities = np.stack([sure, 1 - sure], axis=1)
-    targets = np.array([0, 1, 0, 0, 0])
-    share, confidence, accuracy = reliability(probabilities, targets, bins=5)
-    assert share.tolist() == [0, 0, 0, 0.4, 0.6]
-    assert confidence[3:] == pytest.approx([0.71, 0.95])
-    assert accuracy[3:].tolist() == [0.5, 1.0] and np.isnan(accuracy[:3]).all()
-    error = expected_calibration_error(probabilities, targets, bins=5)
-    assert error == pytest.approx(0.4 * 0.21 + 0.6 * 0.05)

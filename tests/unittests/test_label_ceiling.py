@@ -8,7 +8,6 @@ from vavl_sb.dataio.label_ceiling import (
     fit_dirichlet_multinomial,
     rating_ceiling,
     vote_ceiling,
-    votes_as_ratings,
 )
 
 # Of votes for clips acted in four ways: how a Dirichlet distribution has them.
@@ -164,11 +163,3 @@ def test_a_clip_of_a_single_rater_says_nothing_of_agreement():
     ratings = np.array([[1.0, 1.0], [3.0, 3.0], [2.0, np.nan]])[..., None]
     found = rating_ceiling(ratings, ["valence"])
     assert found["clips"] == 2 and found["ratings_per_clip"] == 2.0
-
-
-def test_votes_are_ratings_of_each_class_whose_means_are_the_shares():
-    votes = np.array([[3, 0, 1], [0, 2, 0]])
-    ratings = votes_as_ratings(votes)
-    assert ratings.shape == (2, 4, 3)
-    assert np.isnan(ratings[1, 2:]).all() and np.isfinite(ratings[0]).all()
-    assert np.nanmean(ratings, axis=1).tolist() == [[0.75, 0, 0.25], [0, 1, 0]]

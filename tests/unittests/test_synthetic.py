@@ -122,12 +122,8 @@ def test_missing_shares_are_exact_and_never_both(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        ({"speakers": 92}, "1 to 91"),
         ({"speakers": ["999"]}, "speakers is .'999'"),
-        ({"speakers": []}, "speakers is"),
-        ({"clips_per_speaker": 0}, "1 to 82"),
         ({"clips_per_speaker": 83}, "1 to 82"),
-        ({"missing_audio": -0.1}, "0 or more"),
         ({"missing_audio": 0.6, "missing_video": 0.6}, "at most 1"),
     ],
 )
@@ -154,22 +150,6 @@ def test_command_line(tmp_path, capsys):
 
 
 # --- layouts -------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("layout", "count"), [("crema-d", 82), ("msp-improv", 48), ("ravdess", 22)]
-)
-def test_each_clip_has_names_of_its_own(layout, count):
-    layout = LAYOUTS[layout]
-    clips = [c for name in layout.speakers for c in layout.clips(name, 0)]
-    assert len(clips) == count * len(layout.speakers)
-    paths = [path for clip in clips for path in layout.files(clip)]
-    assert len(set(paths)) == 2 * len(clips)
-    for speaker in layout.speakers:
-        first = layout.clips(speaker, 0)[: 4 if count == 48 else 6]
-        # One sentence in all emotions: words tell nothing.
-        assert len({clip.sentence for clip in first}) == 1
-        assert len({clip.emotion for clip in first}) == len(first)
 
 
 def test_ravdess_recipe_reads_every_name_as_it_was_meant():
@@ -253,13 +233,12 @@ def delay_between(sound, reference):
     return (int(np.argmax(cross)) + size // 2) % size - size // 2
 
 
-@pytest.mark.parametrize("rate", [5, 30])
 @pytest.mark.parametrize(
-    ("ending", "codecs"),
+    ("ending", "codecs", "rate"),
     [
-        (".flv", ("h264", "mp3float", 44100)),
-        (".avi", ("mpeg4", "pcm_s16le", 16000)),
-        (".mp4", ("h264", "aac", 48000)),
+        (".flv", ("h264", "mp3float", 44100), 30),
+        (".avi", ("mpeg4", "pcm_s16le", 16000), 5),
+        (".mp4", ("h264", "aac", 48000), 5),
     ],
 )
 def test_a_video_holds_frames_and_sound(
