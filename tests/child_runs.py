@@ -32,26 +32,7 @@ def draw_nothing(patch=setattr):
 
 
 def start(cwd, words, log, draws=False, **killing):
-    """Starts a script in a session of its own, with this environment.
-
-    Arguments
-    ---------
-    cwd : Path
-        Folder to start it in.
-    words : list
-        The script's path and its arguments.
-    log : Path
-        Gets all that it prints.
-    draws : bool
-        Whether it draws its pictures.
-    **killing
-        For :class:`Steps`.
-
-    Returns
-    -------
-    multiprocessing.Process
-        Whose ``exitcode`` is -9 where it was killed.
-    """
+    """Starts a script in a session of its own, with this environment."""
     words = [str(word) for word in words]
     # The server imports from where this process does, or nothing, silently.
     paths = os.pathsep.join(filter(None, sys.path))
@@ -67,20 +48,7 @@ def start(cwd, words, log, draws=False, **killing):
 
 
 def run(cwd, words, log, timeout=600, **options):
-    """As :func:`start`, and waits.
-
-    Arguments
-    ---------
-    cwd, words, log, **options
-        As in :func:`start`.
-    timeout : float
-        Seconds.
-
-    Returns
-    -------
-    int
-        The exit status, negative for a signal.
-    """
+    """As :func:`start`, and waits."""
     process = start(cwd, words, log, **options)
     process.join(timeout)
     if process.exitcode is None:
@@ -91,17 +59,7 @@ def run(cwd, words, log, timeout=600, **options):
 
 
 def members(session):
-    """Processes of a session that have not ended.
-
-    Arguments
-    ---------
-    session : int
-        Id of the process that began it.
-
-    Returns
-    -------
-    list of int
-    """
+    """Processes of a session that have not ended."""
     found = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
@@ -120,17 +78,7 @@ class Steps:
     """Counts what a process does that a kill could come between.
 
     A step is a file that is opened for writing, renamed, made or removed below
-    the watched folders, half a file of a checkpoint, and a batch.
-
-    Arguments
-    ---------
-    watched : list of str
-        The folders.
-    kill_at : int
-        SIGKILL at this step, counted from 0; None to live.
-    trace : str
-        File that gets the steps' names, a line each.
-    """
+    the watched folders, half a file of a checkpoint, and a batch."""
 
     CHANGES = ("os.mkdir", "os.rename", "os.remove", "os.rmdir")
     WRITES = os.O_WRONLY | os.O_RDWR

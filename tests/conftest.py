@@ -82,24 +82,7 @@ def small_corpus(tmp_path_factory):
 
 
 def run_script(cwd, *words, check=True, draws=False):
-    """Runs a Python script as a user does.
-
-    Arguments
-    ---------
-    cwd : Path
-        Folder to start it in.
-    *words : str
-        Its path and its arguments.
-    check : bool
-        Whether a failed run fails the test.
-    draws : bool
-        Whether a run draws its pictures.
-
-    Returns
-    -------
-    tuple of (int, str)
-        Exit status, and what it printed.
-    """
+    """Runs a Python script as a user does."""
     with tempfile.NamedTemporaryFile("r", errors="replace") as log:
         status = run(cwd, words, log.name, 900, draws=draws)
         output = log.read()
@@ -108,24 +91,7 @@ def run_script(cwd, *words, check=True, draws=False):
 
 
 def run_recipe(recipe, *arguments, hparams="vavl_cls.yaml", **options):
-    """Runs a recipe's train.py in the recipe's folder.
-
-    Arguments
-    ---------
-    recipe : str
-        Folder below recipes/.
-    *arguments : str
-        Options and values, after the hparams file.
-    hparams : str
-        File in the recipe's hparams folder.
-    **options
-        Of `run_script`.
-
-    Returns
-    -------
-    tuple of (int, str)
-        As of `run_script`.
-    """
+    """Runs a recipe's train.py in the recipe's folder."""
     # An option that stands twice is an error: the later one is meant.
     given = dict(zip(arguments[::2], arguments[1::2]))
     return run_script(
@@ -139,24 +105,7 @@ def run_recipe(recipe, *arguments, hparams="vavl_cls.yaml", **options):
 def run_listed(row, data, folder, *more):
     """Runs a row of tests/recipes/ as SpeechBrain's own recipe tests do: from
     the repository's root, with the row's flags and an output folder; then the
-    files that it lists must be there.
-
-    Arguments
-    ---------
-    row : dict
-        Of the table.
-    data : Path
-        The corpus.
-    folder : Path
-        Output folder.
-    *more : str
-        Further options.
-
-    Returns
-    -------
-    str
-        What it printed.
-    """
+    files that it lists must be there."""
     place = REPOSITORY / "tests" / "tmp" / row["Dataset"]
     place.parent.mkdir(exist_ok=True)
     place.unlink(missing_ok=True)

@@ -21,26 +21,7 @@ def light_extractor(audio=None, visual=None, **options):
 
 
 def export_small(folder, labels, extractor=None, net=None, **about):
-    """Exports a model; what is not given is small and random.
-
-    Arguments
-    ---------
-    folder : Path
-        Where to.
-    labels : list of str
-        Classes or attributes.
-    extractor : FeatureExtractor
-        What makes features of clips.
-    net : torch.nn.Module
-        The network.
-    **about
-        Of `export_model`.
-
-    Returns
-    -------
-    Path
-        The folder.
-    """
+    """Exports a model; what is not given is small and random."""
     extractor = extractor or light_extractor()
     torch.manual_seed(1)
     net = net or VAVL(

@@ -161,45 +161,6 @@ def test_each_file_is_decoded_once(scored):
     assert counts["audio"] == 6 + 5 * (3 + 3 + 5)
 
 
-def test_sound_and_picture_of_one_file_are_read_in_one_pass(
-    model, manifest, corpus, monkeypatch
-):
-    from vavl_sb.features import extractor as module
-
-    entries = read_clips(manifest, *TASK, corpus)
-    name, entry = next(iter(entries.items()))
-    entry["wav"] = entry["video"]
-    opened, decode = [], module.decode
-    monkeypatch.setattr(
-        module,
-        "decode",
-        lambda path, **options: opened.append(path) or decode(path, **options),
-    )
-    test = RobustnessTest(model, choose_conditions([]), 7, make_noise(7))
-    test.run({name: entry})
-    assert opened == [entry["video"]]
-    answer = model.predict_file(entry["video"])
-    shares = torch.softmax(test.clean.outputs["auto"][name], -1).tolist()
-    assert shares == list(answer.probabilities.values())
-
-
-def test_a_picture_that_fails_leaves_the_sound_of_the_same_file(
-    model, manifest, corpus, monkeypatch
-):
-    entries = read_clips(manifest, *TASK, corpus)
-    name, entry = next(iter(entries.items()))
-    entry["wav"] = entry["video"]
-    encoder = model.hparams.feature_extractor
-    monkeypatch.setattr(
-        encoder, "encode_crops", lambda crops: np.full((len(crops), 2), 1e6)
-    )
-    test = RobustnessTest(model, [], 7, make_noise(7))
-    test.run({name: entry})
-    assert list(test.failed) == [f"{name} (visual)"]
-    assert test.clean.clips("audio") == [name]
-    assert test.clean.clips("visual") == []
-
-
 @pytest.mark.parametrize("condition", ["sound-middle", "sound-end", "noise"])
 def test_corrupted_is_what_predict_file_says_of_a_corrupted_file(
     scored, model, corpus, tmp_path, condition

@@ -130,17 +130,6 @@ def test_each_pixel_is_where_the_similarity_puts_it():
     assert np.abs(crop[1] - place.imag.clip(0, 199)).max() <= 0.51
 
 
-def test_beyond_the_frame_its_border_is_repeated():
-    frame = np.full((90, 120, 3), 77, np.uint8)
-    frame[:, -1] = 200
-    for x, y in [(0, 0), (105, 80)]:
-        eyes = np.array([[x, y], [x + 14.0, y]])
-        crop = align_face(frame, eyes, np.array([0.0, 0, 9, 9]), 64)
-        assert set(crop[:, :, 0].unique().tolist()) == {77}
-        if x:
-            assert set(crop[:, :, -1].unique().tolist()) == {200}
-
-
 def test_a_turned_head_is_not_taken_for_a_far_one():
     """Eyes as close as 5 % of the box do not blow the nose up."""
     yy, xx = np.mgrid[:200, :250]
@@ -244,19 +233,6 @@ def test_the_largest_face_is_followed_though_another_grows():
     assert boxes[:, 0] == pytest.approx(5 + 0.2 * np.arange(41))
 
 
-def test_a_quick_face_is_followed_without_overlap():
-    def script(number):
-        return [face(2 * number, 10), face(90, 45, side=30)]
-
-    def leap(number):
-        return [face(24 * (number // 4), 10, side=36), face(0, 60, side=24)]
-
-    _, boxes, _ = track(script, numbered(20))
-    assert np.all(np.diff(boxes[:, 0]) > 0)
-    _, boxes, _ = track(leap, numbered(9), detection_rate=2.5)
-    assert boxes[[0, 4, 8], 0].tolist() == [0, 24, 48]
-
-
 def test_a_lost_face_is_given_up_after_a_while():
     def script(number):
         first = [face(10, 20, side=40)] if number <= 10 else []
@@ -287,16 +263,6 @@ def test_the_size_of_batches_changes_nothing():
         assert all(
             np.array_equal(a, b) for a, b in zip(results[0], other, strict=True)
         )
-
-
-def test_one_tracker_serves_many_clips():
-    tracker = FaceTracker(Scripted(line), size=16)
-    first = joined(tracker.track(numbered(20)))
-    between = tracker.track(numbered(9))
-    next(between)  # and is left in the middle
-    again = joined(tracker.track(numbered(20)))
-    assert np.array_equal(first[1], again[1])
-    assert torch.equal(first[2], again[2])
 
 
 def test_the_shortest_clips_and_none():

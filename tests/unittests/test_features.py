@@ -11,8 +11,7 @@ import pytest
 import torch
 
 from vavl_sb.dataio.datasets import emotion_datasets
-from vavl_sb.features import cache as features
-from vavl_sb.features.cache import ContentIndex, FeatureCache, read_index
+from vavl_sb.features.cache import FeatureCache, read_index
 from vavl_sb.features.extraction import extract_features
 from vavl_sb.features.extractor import ClipFeatures
 from vavl_sb.utils import files
@@ -353,16 +352,3 @@ def test_processes_may_share_a_cache(tmp_path, corpus):
     again = CountingEncoder()
     extract(tmp_path, corpus, again)
     assert again.calls == [corpus["c"]["video"]]
-
-
-def test_unchanged_files_are_hashed_once(tmp_path, corpus, monkeypatch):
-    path = corpus["a"]["wav"]
-    index = ContentIndex(tmp_path / "content.json")
-    first = index.content(path)
-    index.save()
-
-    def fail(path):
-        raise AssertionError("read again")
-
-    monkeypatch.setattr(features, "_sha256", fail)
-    assert ContentIndex(tmp_path / "content.json").content(path) == first

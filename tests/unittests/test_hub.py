@@ -21,7 +21,7 @@ from speechbrain.utils.fetching import FetchConfig
 
 from vavl_sb import cli
 from vavl_sb.inference import EmotionRecognizer, hub
-from vavl_sb.training.model_card import MARK, model_card, write_card
+from vavl_sb.training.model_card import model_card
 from vavl_sb.utils.errors import EncoderError, VAVLError
 
 COMMIT, OLD = "a" * 40, "b" * 40
@@ -319,14 +319,3 @@ def test_a_card_tells_scores_and_command(tmp_path):
     ):
         assert part in text
     assert "pipeline_tag" not in text
-
-
-def test_a_card_of_ones_own_is_kept(exported, tmp_path):
-    folder = tmp_path / "inference"
-    shutil.copytree(exported, folder)
-    (folder / "README.md").write_text("mine")
-    assert write_card(folder).read_text() == "mine"
-    (folder / "README.md").write_text(f"{MARK} old")
-    assert write_card(folder).read_text() == model_card(folder)
-    (folder / "README.md").write_bytes(b"\xff\xfe")
-    assert write_card(folder).read_bytes() == b"\xff\xfe"

@@ -513,20 +513,6 @@ def test_a_row_without_an_answer_leaves_the_others(model, caplog):
     assert first == model.predict_features(frames) and none is None
 
 
-def test_crops_are_those_that_were_used_evenly_over_the_clip(model, clip):
-    found = model.analyze(clip, crops=5)
-    times = [time for time, _ in found.crops]
-    assert times == pytest.approx(np.linspace(0, 9.8, 5), abs=0.3)
-    _, all_times = frames_by_time(clip, model)
-    for time, crop in found.crops:
-        assert crop.shape == (32, 32, 3) and crop.dtype == np.uint8
-        frame = colours(SECONDS)[round(time * FPS)]
-        assert np.abs(crop.astype(int) - frame[0, 0]).max() <= 1
-        assert np.abs(all_times - time).min() < 1e-6
-    assert model.analyze(clip, crops=0).crops == []
-    assert len(model.analyze(clip, crops=1000).crops) == len(all_times)
-
-
 def test_attributes_are_in_the_corpus_scale(clip):
     model = make_model("regression", attribute_range=[1.0, 5.0])
     features = model.hparams.feature_extractor.encode(str(clip), str(clip))

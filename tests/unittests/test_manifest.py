@@ -121,11 +121,6 @@ def test_features_may_take_the_place_of_files(tmp_path):
     assert all(any(pair) for pair in kept)
 
 
-def test_labels_are_asked_for_by_task_only():
-    check_entries({"c": entry(emotion=..., valence=...)}, "m.json")
-    check_entries({"c": entry(emotion=...)}, "m.json", attributes=["valence"])
-
-
 @pytest.mark.parametrize(
     "text, part",
     [

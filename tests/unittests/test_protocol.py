@@ -16,14 +16,12 @@ import time
 import numpy as np
 import pytest
 from sklearn.metrics import f1_score, recall_score
-from test_stopping import end, in_child
 
 from vavl_sb import cli
 from vavl_sb.evaluation.comparison import compare, write_comparison
 from vavl_sb.evaluation.predictions import read_run
 from vavl_sb.evaluation.protocol import _read_overrides, read_partitions
 from vavl_sb.utils.errors import VAVLError
-from vavl_sb.utils.lock import take_lock
 
 TRAIN = """
 import csv, json, os, random, signal, sys, time
@@ -169,24 +167,6 @@ def test_finished_runs_are_skipped_and_more_may_be_added(
     assert len(calls(recipe)) == 2 * 4
 
 
-def test_only_a_run_that_ended_well_with_these_settings_counts(
-    recipe, tmp_path
-):
-    out, other = tmp_path / "out", tmp_path / "other"
-    options = ["--partitions=1", "--seeds=1"]
-    vavl("protocol", recipe, out, *options)
-    # metrics.json is there, but nobody saw train.py end well.
-    mark = out / "partition1_seed1234" / "protocol_run.json"
-    mark.unlink()
-    vavl("protocol", recipe, out, *options)
-    assert calls(recipe).count("start partition1_seed1234") == 2
-    # Nor does a run that was copied here from a protocol of other settings.
-    vavl("protocol", recipe, other, *options, "--pause=.1")
-    mark.write_bytes((other / mark.relative_to(out)).read_bytes())
-    vavl("protocol", recipe, out, *options)
-    assert calls(recipe).count("start partition1_seed1234") == 4
-
-
 def test_one_failed_run_is_reported_and_the_rest_goes_on(
     recipe, tmp_path, capsys
 ):
@@ -252,25 +232,6 @@ def is_running(process):
     # One that has ended and that nobody has waited for counts as ended.
     with open(f"/proc/{process}/stat") as file:
         return file.read().rsplit(")", 1)[1].split()[0] != "Z"
-
-
-def test_a_run_of_another_process_is_left_to_it(recipe, tmp_path):
-    out = tmp_path / "out"
-    vavl("protocol", recipe, out, "--partitions=2", "--seeds=1,")
-    (out / "partition1_seed1").mkdir()
-    # Kept here, since a lock ends when its file is closed.
-    held = []
-    child, _ = in_child(
-        lambda: held.append(take_lock(out / "partition1_seed1" / "run.lock"))
-    )
-    options = ["--partitions=1", "--seeds=1,"]
-    try:
-        assert vavl("protocol", recipe, out, *options) == 1
-    finally:
-        end(child)
-    assert "another process" in summary(out)["runs"][0]["error"]
-    assert calls(recipe).count("start partition1_seed1") == 0
-    assert vavl("protocol", recipe, out, *options) == 0
 
 
 def test_side_by_side_the_first_goes_alone(recipe, tmp_path):
@@ -512,17 +473,6 @@ def test_what_cannot_be_compared_gets_one_line(two, recipe, tmp_path, capsys):
     assert "no finished run (partition, seed) in common" in errors[1]
     assert "has another label or speaker" in errors[2]
     assert len(errors) == 3
-
-
-def test_a_run_with_broken_files_counts_as_failed(recipe, tmp_path):
-    out = tmp_path / "out"
-    options = ["--partitions=1", "--seeds=1,2"]
-    vavl("protocol", recipe, out, *options)
-    (out / "partition1_seed1" / "test.json").write_text("{}")
-    assert vavl("protocol", recipe, out, *options) == 1
-    content = summary(out)
-    assert content["n_finished"] == 1
-    assert "is missing in metrics.json, test" in content["runs"][0]["error"]
 
 
 def test_ablation_compares_each_variant_with_the_full_network(

@@ -6,11 +6,9 @@ import scipy.stats
 from sklearn.metrics import f1_score, recall_score
 
 from vavl_sb.evaluation.statistics import (
-    _concordance,
     clip_statistics,
     draw_speakers,
     holm,
-    interval,
     mean_scores,
     score_function,
     swap_test,
@@ -95,42 +93,6 @@ def test_resampled_concordance_is_that_of_the_resampled_clips(offset):
         assert found["ccc_mean"][draw] == pytest.approx(
             expected.mean(), abs=1e-9
         )
-
-
-def test_constants_have_concordance_0_from_sums_too():
-    varied = np.arange(7.0)[:, None] + 0.1
-    # Means of seven such numbers, or of their squares, are often off by a bit.
-    for constant in np.random.default_rng(0).uniform(-5, 5, 50):
-        same = np.full((7, 1), constant)
-        assert (
-            _concordance(clip_statistics("regression", same, same).sum(axis=0))[
-                0
-            ]
-            == 0
-        )
-        found = _concordance(
-            clip_statistics("regression", same, varied).sum(axis=0)
-        )[0]
-        assert abs(found) < 1e-9
-    assert _concordance(np.zeros(6)) == 0
-
-
-def test_bootstrap_interval_of_a_mean_equals_scipy():
-    values = np.random.default_rng(2).exponential(size=30)
-    weights = draw_speakers(np.ones((1, 30), bool))
-    found = interval(
-        mean_scores(one_clip_each(values), weights, mean_of_first)["mean"]
-    )
-    theirs = scipy.stats.bootstrap(
-        (values,),
-        np.mean,
-        method="percentile",
-        n_resamples=10_000,
-        random_state=3,
-    ).confidence_interval
-    # Ends of 10,000 draws have a standard error of about 3 % of the deviation.
-    tolerance = 0.1 * values.std() / np.sqrt(30)
-    assert found == pytest.approx(list(theirs), abs=tolerance)
 
 
 def test_clips_of_a_speaker_stay_together():

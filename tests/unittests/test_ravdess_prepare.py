@@ -131,14 +131,6 @@ def test_actors_of_a_list_may_be_called_by_number(corpus):
     assert "speaker Actor_01 is in train and test" in corpus.refusal()
 
 
-def test_a_split_of_missing_actors_is_refused(corpus):
-    line = corpus.refusal(partition=1)
-    assert line.startswith("the valid split is empty")
-    assert "(Actor_13, Actor_14, Actor_15, Actor_16)" in line
-    # Nothing was written that a later run could take for its own.
-    assert not (corpus.out / "train.json").exists()
-
-
 # Files.
 
 

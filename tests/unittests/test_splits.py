@@ -97,13 +97,6 @@ def test_an_id_in_two_corpora_is_refused(run, split):
     )
 
 
-def test_a_class_that_the_run_does_not_have_is_refused(run):
-    folder = run.other("faces", {"f": entry("1"), "g": entry("1", "calm")})
-    line = run.refusal(ManifestError)
-    assert line.startswith(f"{folder / 'train.json'}: g: emotion")
-    assert "angry, happy, sad" in line and "'calm'" in line
-
-
 @pytest.mark.parametrize("split", ["valid", "test"])
 def test_a_speaker_that_scores_this_run_may_not_train_it(run, split):
     folder = run.other("faces", {"f_1": entry(f"S_{split}")})
