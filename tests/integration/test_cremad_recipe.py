@@ -12,6 +12,7 @@ import pytest
 import torch
 from conftest import REPOSITORY, SMALL, listed_recipes, run_listed, run_recipe
 from safetensors.torch import load_file
+from small_encoders import save_encoder
 
 from vavl_sb.cli import main
 from vavl_sb.inference import EmotionRecognizer
@@ -259,26 +260,9 @@ def test_listed_recipes_run_with_their_debug_flags(small_corpus, tmp_path, row):
 def test_a_speech_encoder_can_learn_with_the_network(
     small_corpus, tmp_path, features
 ):
-    from transformers import (
-        Wav2Vec2Config,
-        Wav2Vec2FeatureExtractor,
-        Wav2Vec2Model,
-    )
-
     source, folder = tmp_path / "wav2vec2", tmp_path / "out"
-    config = Wav2Vec2Config(
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=16,
-        conv_dim=(8,) * 7,
-        num_conv_pos_embeddings=4,
-        num_conv_pos_embedding_groups=2,
-        feat_extract_norm="layer",
-        do_stable_layer_norm=True,
-    )
-    Wav2Vec2Model(config).save_pretrained(source)
-    Wav2Vec2FeatureExtractor().save_pretrained(source)
+    settings = {"feat_extract_norm": "layer", "do_stable_layer_norm": True}
+    save_encoder(source, num_hidden_layers=2, **settings)
     run_recipe(
         "CREMA-D",
         *arguments(small_corpus, folder, features),

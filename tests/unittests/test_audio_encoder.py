@@ -4,6 +4,7 @@ The truths are transformers itself, run on one clip at a time without padding
 and cut at the layer after the fact, and closed forms for log-mel.
 """
 
+import functools
 import json
 import math
 import pickle
@@ -13,6 +14,7 @@ import pytest
 import soundfile
 import torch
 from safetensors.torch import load_file, save_file
+from small_encoders import save_encoder
 
 from vavl_sb.lobes.audio_encoder import AudioEncoder
 from vavl_sb.utils.errors import EncoderError
@@ -28,48 +30,22 @@ KINDS = [
 CUT = 2
 
 
-def _shake(model):
-    """Random values everywhere: a fresh model's biases and norms are blind."""
-    torch.manual_seed(0)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.2 * torch.randn_like(parameter))
-    return model.eval()
-
-
 @pytest.fixture(scope="module")
 def ssl_folder(tmp_path_factory):
     """Makes the folder of a small random model, once per kind."""
-    made = {}
 
+    @functools.cache
     def make(kind, norm="layer", stable=True, normalize=True):
-        import transformers
-
-        key = (kind, norm, stable, normalize)
-        if key in made:
-            return made[key]
-        names = {"wav2vec2": "Wav2Vec2", "hubert": "Hubert", "wavlm": "WavLM"}
-        config = getattr(transformers, f"{names[kind]}Config")(
+        folder = save_encoder(
+            *(tmp_path_factory.mktemp(f"{kind}-{norm}"), kind, 0.2, normalize),
             hidden_size=32,
             num_hidden_layers=3,
-            num_attention_heads=4,
-            intermediate_size=48,
-            conv_dim=(16,) * 7,
-            num_conv_pos_embeddings=16,
-            num_conv_pos_embedding_groups=4,
             feat_extract_norm=norm,
             do_stable_layer_norm=stable,
             layerdrop=0.5,
             mask_time_prob=0.5,
         )
-        model = _shake(getattr(transformers, f"{names[kind]}Model")(config))
-        folder = tmp_path_factory.mktemp(f"{kind}-{norm}")
-        model.save_pretrained(folder)
-        transformers.Wav2Vec2FeatureExtractor(
-            do_normalize=normalize
-        ).save_pretrained(folder)
-        made[key] = str(folder)
-        return made[key]
+        return str(folder)
 
     return make
 
@@ -77,28 +53,9 @@ def ssl_folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def small_whisper(tmp_path_factory):
     """A small random Whisper whose window is one second."""
-    import transformers
-
-    config = transformers.WhisperConfig(
-        d_model=32,
-        encoder_layers=3,
-        encoder_attention_heads=4,
-        encoder_ffn_dim=48,
-        decoder_layers=1,
-        decoder_attention_heads=4,
-        decoder_ffn_dim=48,
-        vocab_size=40,
-        max_source_positions=50,
-        max_target_positions=8,
-        pad_token_id=0,
-        bos_token_id=1,
-        eos_token_id=2,
-        decoder_start_token_id=1,
-    )
+    sizes = {"d_model": 32, "encoder_layers": 3}
     folder = tmp_path_factory.mktemp("whisper")
-    _shake(transformers.WhisperModel(config)).save_pretrained(folder)
-    transformers.WhisperFeatureExtractor(chunk_length=1).save_pretrained(folder)
-    return str(folder)
+    return str(save_encoder(folder, "whisper", 0.2, **sizes))
 
 
 def _clips(*lengths, seed=0):

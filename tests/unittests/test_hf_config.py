@@ -10,65 +10,22 @@ import sys
 
 import pytest
 import torch
-import transformers
 from hypothesis import (
     given,
     settings,
     strategies as st,
 )
 from safetensors.torch import load_file, save_file
+from small_encoders import KINDS, save_encoder
 
 from vavl_sb.lobes.audio_encoder import AudioEncoder
 from vavl_sb.lobes.hf_config import CONFIGS, read_config
 from vavl_sb.utils.errors import EncoderError
 
-KINDS = {
-    "wav2vec2": transformers.Wav2Vec2Config,
-    "hubert": transformers.HubertConfig,
-    "wavlm": transformers.WavLMConfig,
-    "whisper": transformers.WhisperConfig,
-}
-SMALL = {
-    "hidden_size": 16,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 2,
-    "intermediate_size": 16,
-    "conv_dim": [8] * 7,
-    "num_conv_pos_embeddings": 16,
-    "num_conv_pos_embedding_groups": 4,
-}
-SMALL_WHISPER = {
-    "d_model": 16,
-    "encoder_layers": 1,
-    "encoder_attention_heads": 2,
-    "encoder_ffn_dim": 16,
-    "decoder_layers": 1,
-    "decoder_attention_heads": 2,
-    "decoder_ffn_dim": 16,
-    "vocab_size": 40,
-    "pad_token_id": 0,
-    "max_source_positions": 50,
-}
-
-
-def make(folder, kind="wav2vec2", **changes):
-    """A small random encoder as transformers writes it."""
-    torch.manual_seed(0)
-    if kind == "whisper":
-        config = transformers.WhisperConfig(**{**SMALL_WHISPER, **changes})
-        transformers.WhisperModel(config).save_pretrained(folder)
-        extractor = transformers.WhisperFeatureExtractor(chunk_length=1)
-    else:
-        config = KINDS[kind](**{**SMALL, **changes})
-        transformers.AutoModel.from_config(config).save_pretrained(folder)
-        extractor = transformers.Wav2Vec2FeatureExtractor()
-    extractor.save_pretrained(folder)
-    return folder
-
 
 @pytest.fixture
 def folder(tmp_path):
-    return make(tmp_path / "encoder")
+    return save_encoder(tmp_path / "encoder")
 
 
 def change(folder, file="config.json", **keys):
@@ -174,7 +131,7 @@ def test_sizes_that_do_not_fit_the_weights(folder, keys, words):
     ],
 )
 def test_a_preprocessor_that_does_not_fit(tmp_path, keys, words):
-    folder = make(tmp_path / "encoder", "whisper")
+    folder = save_encoder(tmp_path / "encoder", "whisper")
     change(folder, "preprocessor_config.json", **keys)
     refused(folder, words)
 
@@ -199,7 +156,7 @@ def test_a_preprocessor_that_does_not_fit(tmp_path, keys, words):
 def test_small_weights_that_no_clip_can_go_through(tmp_path, kind, keys):
     keys = dict(keys)
     n_fft = keys.pop("preprocessor", None)
-    folder = make(tmp_path / "encoder", kind, **keys)
+    folder = save_encoder(tmp_path / "encoder", kind, **keys)
     if n_fft:
         change(folder, "preprocessor_config.json", n_fft=n_fft)
     refused(folder, "no encoder of this kind has|too short for spectra")
@@ -239,7 +196,7 @@ sys.addaudithook(_watch)
 
 @pytest.mark.parametrize("kind", ["wav2vec2", "whisper"])
 def test_of_a_folder_only_these_files_are_read(tmp_path, kind):
-    folder = make(tmp_path / "encoder", kind)
+    folder = save_encoder(tmp_path / "encoder", kind)
     expected = AudioEncoder(folder).fingerprint()
     (folder / "adapter_config.json").write_text(
         '{"base_model_name_or_path": "elsewhere", "peft_type": "LORA"}'
