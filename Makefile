@@ -48,7 +48,8 @@ test: setup
 		--no-loadscope-reorder
 
 test-faults: setup
-	$(RUN) -m pytest -m faults tests/faults
+	OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses auto --dist load \
+		-m faults tests/faults
 
 lint: setup
 	$(RUN) -m ruff check .
