@@ -42,12 +42,14 @@ demo: setup
 	cat $(DEMO)/scores.txt
 
 # As many processes as there are cores, with one thread each; the tests of a
-# file stay together, for what they share.
+# file stay together, for what they share, and the long files come first.
 test: setup
-	OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses auto --dist loadfile
+	OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses auto --dist loadfile \
+		--no-loadscope-reorder
 
 test-faults: setup
-	$(RUN) -m pytest -m faults tests/faults
+	OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses auto --dist load \
+		-m faults tests/faults
 
 lint: setup
 	$(RUN) -m ruff check .

@@ -1,4 +1,4 @@
-"""train.py in a child process that can be told to kill itself.
+"""Scripts such as train.py in a child process, which can be told to kill itself.
 
 A server process imports torch and SpeechBrain once, and forks a child for each
 run: a start costs a tenth of what it costs a new Python.
@@ -10,35 +10,36 @@ import os
 import runpy
 import signal
 import sys
+from multiprocessing import forkserver
 from pathlib import Path
+from unittest import mock
 
-RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["recipe_train", "synthetic", "matplotlib"])
+CONTEXT.set_forkserver_preload(["recipe_train", "synthetic"])
 
 
-def start(recipe, words, log, **killing):
-    """Starts a recipe's train.py in a session of its own.
+def draw_nothing(patch=setattr):
+    """Leaves out what takes most of a small run: its pictures, and a list of
+    the packages that are installed."""
+    import speechbrain
 
-    Arguments
-    ---------
-    recipe : str
-        Folder below recipes/.
-    words : list
-        The hparams file and the options.
-    log : Path
-        Gets all that it prints.
-    **killing
-        For :class:`Steps`.
+    from vavl_sb.training import plots
 
-    Returns
-    -------
-    multiprocessing.Process
-        Whose ``exitcode`` is -9 where it was killed.
-    """
+    for name in ("confusion", "learning_curves", "reliability_diagram"):
+        patch(plots, name, lambda *args: None)
+    logger = speechbrain.utils.logger
+    patch(logger, "get_environment_description", lambda: "left out in tests")
+
+
+def start(cwd, words, log, draws=False, **killing):
+    """Starts a script in a session of its own, with this environment."""
     words = [str(word) for word in words]
+    # The server imports from where this process does, or nothing, silently.
+    paths = os.pathsep.join(filter(None, sys.path))
+    with mock.patch.dict(os.environ, PYTHONPATH=paths):
+        forkserver.ensure_running()
     process = CONTEXT.Process(
-        target=_train, args=(recipe, words, str(log), killing)
+        target=_run, args=(cwd, words, log, dict(os.environ), draws, killing)
     )
     process.start()
     # A test that fails leaves no training behind.
@@ -46,22 +47,9 @@ def start(recipe, words, log, **killing):
     return process
 
 
-def run(recipe, words, log, timeout=600, **killing):
-    """As :func:`start`, and waits.
-
-    Arguments
-    ---------
-    recipe, words, log, **killing
-        As in :func:`start`.
-    timeout : float
-        Seconds.
-
-    Returns
-    -------
-    int
-        The exit status, negative for a signal.
-    """
-    process = start(recipe, words, log, **killing)
+def run(cwd, words, log, timeout=600, **options):
+    """As :func:`start`, and waits."""
+    process = start(cwd, words, log, **options)
     process.join(timeout)
     if process.exitcode is None:
         process.kill()
@@ -71,17 +59,7 @@ def run(recipe, words, log, timeout=600, **killing):
 
 
 def members(session):
-    """Processes of a session that have not ended.
-
-    Arguments
-    ---------
-    session : int
-        Id of the process that began it.
-
-    Returns
-    -------
-    list of int
-    """
+    """Processes of a session that have not ended."""
     found = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
@@ -100,17 +78,7 @@ class Steps:
     """Counts what a process does that a kill could come between.
 
     A step is a file that is opened for writing, renamed, made or removed below
-    the watched folders, half a file of a checkpoint, and a batch.
-
-    Arguments
-    ---------
-    watched : list of str
-        The folders.
-    kill_at : int
-        SIGKILL at this step, counted from 0; None to live.
-    trace : str
-        File that gets the steps' names, a line each.
-    """
+    the watched folders, half a file of a checkpoint, and a batch."""
 
     CHANGES = ("os.mkdir", "os.rename", "os.remove", "os.rmdir")
     WRITES = os.O_WRONLY | os.O_RDWR
@@ -172,7 +140,7 @@ class Steps:
             self.step(f"{event} {path}")
 
 
-def _train(recipe, words, log, killing):
+def _run(cwd, words, log, environment, draws, killing):
     """What the child does."""
     # As at a terminal: a shell's background jobs start with SIGINT ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -182,9 +150,14 @@ def _train(recipe, words, log, killing):
     out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(out, 1)
     os.dup2(out, 2)
-    os.chdir(RECIPES / recipe)
-    sys.path.insert(0, str(RECIPES / recipe))
-    sys.argv = ["train.py", *words]
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(cwd)
+    paths = filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))
+    sys.path[:0] = [os.path.dirname(os.path.realpath(words[0])), *paths]
+    sys.argv = words
+    if not draws:
+        draw_nothing()
     if killing:
         Steps(**killing).install()
-    runpy.run_path("train.py", run_name="__main__")
+    runpy.run_path(words[0], run_name="__main__")

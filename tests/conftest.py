@@ -1,12 +1,13 @@
 """Fixtures that all tests share."""
 
+import csv
 import json
 import os
-import subprocess
-import sys
+import tempfile
 from pathlib import Path
 
 import pytest
+from child_runs import draw_nothing, run
 from speechbrain.utils.importutils import LazyModule
 
 # Hypothesis looks at every loaded module for its file; SpeechBrain's lazy
@@ -46,11 +47,8 @@ def whisper_folder(real_data):
 @pytest.fixture(scope="module")
 def without_pictures():
     """A small run draws none, which takes most of its time."""
-    from vavl_sb.training import plots
-
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("confusion", "learning_curves", "reliability_diagram"):
-            patch.setattr(plots, name, lambda *args: None)
+        draw_nothing(patch.setattr)
         yield
 
 
@@ -73,48 +71,58 @@ def small_corpus(tmp_path_factory):
         seed=7,
         missing_audio=0.1,
         missing_video=0.1,
+        frame_rate=10,
+        size=(240, 180),
+        num_workers=1,
+        progress=False,
     )
     split = json.dumps(SMALL_SPLIT)
     (folder / "partition.json").write_text(split, encoding="utf-8")
     return folder
 
 
-def run_recipe(recipe, *arguments, hparams="vavl_cls.yaml", check=True):
-    """Runs a recipe's train.py as a user does, in the recipe's folder.
+def run_script(cwd, *words, check=True, draws=False):
+    """Runs a Python script as a user does."""
+    with tempfile.NamedTemporaryFile("r", errors="replace") as log:
+        status = run(cwd, words, log.name, 900, draws=draws)
+        output = log.read()
+    assert status == 0 or not check, output[-6000:]
+    return status, output
 
-    Arguments
-    ---------
-    recipe : str
-        Folder below recipes/.
-    *arguments : str
-        Options and values, after the hparams file.
-    hparams : str
-        File in the recipe's hparams folder.
-    check : bool
-        Whether a failed run fails the test.
 
-    Returns
-    -------
-    subprocess.CompletedProcess
-    """
+def run_recipe(recipe, *arguments, hparams="vavl_cls.yaml", **options):
+    """Runs a recipe's train.py in the recipe's folder."""
     # An option that stands twice is an error: the later one is meant.
-    options = dict(zip(arguments[::2], arguments[1::2]))
-    done = subprocess.run(
-        [
-            sys.executable,
-            "train.py",
-            f"hparams/{hparams}",
-            *(str(word) for option in options.items() for word in option),
-        ],
-        cwd=REPOSITORY / "recipes" / recipe,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "HF_HUB_OFFLINE": "1"},
-        timeout=900,
+    given = dict(zip(arguments[::2], arguments[1::2]))
+    return run_script(
+        REPOSITORY / "recipes" / recipe,
+        *("train.py", f"hparams/{hparams}"),
+        *(word for option in given.items() for word in option),
+        **options,
     )
-    if check:
-        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return done
+
+
+def run_listed(row, data, folder, *more):
+    """Runs a row of tests/recipes/ as SpeechBrain's own recipe tests do: from
+    the repository's root, with the row's flags and an output folder; then the
+    files that it lists must be there."""
+    place = REPOSITORY / "tests" / "tmp" / row["Dataset"]
+    place.parent.mkdir(exist_ok=True)
+    place.unlink(missing_ok=True)
+    place.symlink_to(data)
+    flags = [*row["test_debug_flags"].split(), f"--output_folder={folder}"]
+    words = (row["Script_file"], row["Hparam_file"], *flags, *more)
+    _, output = run_script(REPOSITORY, *words)
+    names = row["test_debug_checks"].split("[")[1].rstrip("]").split(",")
+    assert [name for name in names if not (folder / name).is_file()] == []
+    return output
+
+
+def listed_recipes(recipe):
+    """The rows of a table in tests/recipes/."""
+    path = REPOSITORY / "tests" / "recipes" / f"{recipe}.csv"
+    with open(path, encoding="utf-8") as file:
+        return list(csv.DictReader(file))
 
 
 # What makes a run small: no pretrained encoder, little of everything.

@@ -7,10 +7,11 @@ import subprocess
 
 import child_runs
 import pytest
-from conftest import SMALL
+from conftest import REPOSITORY, SMALL
 
 pytestmark = pytest.mark.faults
 
+RECIPE = REPOSITORY / "recipes" / "CREMA-D"
 KILLS = 20
 SPLIT = {
     "train": ["1001", "1002", "1003", "1004"],
@@ -66,7 +67,7 @@ class Runs:
             "ckpt_interval_steps": 2,
         }
         return [
-            "hparams/vavl_cls.yaml",
+            *("train.py", "hparams/vavl_cls.yaml"),
             *(word for k, v in options.items() for word in (f"--{k}", v)),
         ]
 
@@ -75,7 +76,7 @@ class Runs:
         if killing:
             killing["watched"] = [str(out), str(features or self.features)]
         log = out.with_suffix(".log")
-        return child_runs.run("CREMA-D", words, log, **killing)
+        return child_runs.run(RECIPE, words, log, **killing)
 
 
 def results(out):
@@ -252,14 +253,14 @@ def test_a_disk_that_gets_full_in_a_checkpoint(runs, whole, small_disk):
         file.write(bytes(free - room))
     log_file = small_disk.parent / "disk.log"
     words = runs.words(out)
-    assert child_runs.run("CREMA-D", words, log_file) == 1
+    assert child_runs.run(RECIPE, words, log_file) == 1
     text = log_file.read_text()
     (line,) = [x for x in text.splitlines() if "error: " in x]
     assert str(out / "save") in line and "free space" in line
     assert "Traceback" not in text
     assert not list((out / "save").glob("partial+*"))
     filler.unlink()
-    assert child_runs.run("CREMA-D", words, log_file) == 0
+    assert child_runs.run(RECIPE, words, log_file) == 0
     assert results(out) == results(done)
 
 

@@ -5,8 +5,6 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
@@ -30,23 +28,6 @@ def test_train_step(capsys):
     )
     floor = found["tflop"] / found["matrix_product_tflops"]
     assert found["floor_s"] == pytest.approx(floor)
-
-
-@pytest.mark.parametrize("groups", [1, 4])
-def test_operations_of_a_convolutions_gradients(groups):
-    """One group as PyTorch counts it; with G groups, that over G."""
-    module = importlib.import_module("train_step")
-    backward = torch.ops.aten.convolution_backward
-    counts = []
-    for used, mapping in ((1, {}), (groups, {backward: None})):
-        x = torch.randn(2, 8, 10, requires_grad=True)
-        layer = torch.nn.Conv1d(8, 8, 3, padding=1, groups=used)
-        mapping = dict.fromkeys(mapping, module.conv_backward_flop)
-        out = layer(x).sum()
-        with FlopCounterMode(display=False, custom_mapping=mapping) as counter:
-            out.backward()
-        counts.append(counter.get_total_flops())
-    assert counts[0] == groups * counts[1] > 0
 
 
 def test_operations_of_a_step_are_those_of_its_layers(tmp_path):
@@ -76,9 +57,8 @@ def test_predict_and_features(capsys, tmp_path):
 
 def test_memory(tmp_path):
     module = importlib.import_module("memory")
-    module.make_corpus(tmp_path / "corpus", 16)
+    module.make_corpus(tmp_path / "corpus", 8)
     module.prepare(tmp_path / "corpus")
-    module.train(tmp_path / "corpus")
-    scores = tmp_path / "corpus" / "output" / "metrics.json"
-    assert json.loads(scores.read_text())["n_test"]["audio"] == 16
     assert 50 < module.peak("train", tmp_path / "corpus") < 4000
+    scores = tmp_path / "corpus" / "output" / "metrics.json"
+    assert json.loads(scores.read_text())["n_test"]["audio"] == 8

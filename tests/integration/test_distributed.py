@@ -57,11 +57,11 @@ def write_clips(folder):
 def shared(tmp_path_factory):
     """The folder of two processes that did everything, and what they found.
 
-    In the end both fail, which test_an_error_ends_all_with_one_line looks at.
+    In the end one fails, which test_an_error_ends_all_with_one_line looks at.
     """
     folder = tmp_path_factory.mktemp("shared")
     write_clips(folder)
-    done = torchrun(program.__file__, folder, "everything")
+    done = torchrun(program.__file__, folder)
     assert "error: the disk is full" in done.stdout, done.stdout[-4000:]
     assert done.returncode != 0
     found = [torch.load(folder / f"found-{r}.pt") for r in range(WORLD)]
@@ -189,16 +189,10 @@ def test_extraction_is_shared_and_as_that_of_one_process(shared, tmp_path):
     assert contents[0] == contents[1]
 
 
-@pytest.mark.parametrize("who", ["last", "all"])
-def test_an_error_ends_all_with_one_line(shared, tmp_path, who):
+def test_an_error_of_one_ends_all_with_one_line(shared):
     folder, _, output = shared
     clips = json.loads((folder / "clips.json").read_text())
-    folder = folder / "all"
-    if who == "last":
-        folder, clips = tmp_path, write_clips(tmp_path)
-        done = torchrun(program.__file__, folder, who, timeout=300)
-        assert done.returncode != 0
-        output = done.stdout
+    folder = folder / "last"
     lines = [x for x in output.splitlines() if "error: " in x]
     assert len(lines) == 1, output
     assert lines[0].endswith("error: the disk is full")
@@ -244,8 +238,8 @@ def test_a_recipe_trains_with_torchrun(tmp_path):
     assert weights["audio_branch.normalize.mean"].abs().max() > 0
 
 
-@pytest.mark.parametrize("rows", [3, 4, 7, 12, 13, 25])
-@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("rows", [3, 13, 24])
+@pytest.mark.parametrize("count", [1, 3])
 @pytest.mark.parametrize("drop_last", [False, True])
 def test_shares_are_the_batches_of_one_process(rows, count, drop_last):
     order = [(7 * i + 3) % rows for i in range(rows)]

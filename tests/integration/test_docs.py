@@ -23,23 +23,18 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from conftest import REPOSITORY
+from conftest import REPOSITORY, run_script
+from small_models import export_small, light_extractor
 from speechbrain.core import RunOptions
 
 from synthetic import generate_corpus
 from synthetic.cremad import LAYOUT as CREMAD
 from vavl_sb.cli import _parser, main
-from vavl_sb.faces.tracker import FaceTracker
-from vavl_sb.features.extractor import FeatureExtractor
 from vavl_sb.inference import EmotionRecognizer
 from vavl_sb.lobes import import_weights
-from vavl_sb.lobes.audio_encoder import AudioEncoder
 from vavl_sb.lobes.speaker_normalization import SpeakerNormalization
-from vavl_sb.lobes.vavl import VAVL
-from vavl_sb.lobes.visual_encoder import VisualEncoder
 from vavl_sb.page.layout import EXAMPLE
 from vavl_sb.training.arguments import read_keys
-from vavl_sb.training.export import export_model
 from vavl_sb.utils.errors import EncoderError
 
 sys.path.insert(0, str(REPOSITORY / "tests" / "unittests"))
@@ -277,23 +272,10 @@ def make_clips(folder):
 
 def make_demo(folder, corpus, videos):
     """results/demo as a finished run leaves it, as far as texts use it."""
-    torch.manual_seed(1)
     demo = folder / "results" / "demo"
-    net = VAVL(80, 512, 6, d_model=16, encoder_layers=1, shared_layers=1)
-    encoder = FeatureExtractor(
-        AudioEncoder("logmel"),
-        VisualEncoder(None),
-        FaceTracker(None, size=64),
-        frame_rate=2.0,
-    )
-    export_model(
-        demo / "inference",
-        net,
-        encoder,
-        task="classification",
-        labels=LABELS,
+    export_small(
+        *(demo / "inference", LABELS, light_extractor(frame_rate=2.0)),
         corpus="CREMA-D",
-        attribute_range=None,
         speaker_normalization=SpeakerNormalization(80, 512, 6),
     )
     entries = {
@@ -418,6 +400,8 @@ def run_shell(text, folder, monkeypatch):
                 (folder / target).write_text(out.getvalue(), encoding="utf-8")
         elif words[0] == "python" and len(words) == 2:
             runpy.run_path(words[1], run_name="__main__")
+        elif words[0] == "python" and words[1].endswith("train.py"):
+            run_script(folder, *words[1:])
         else:
             done = subprocess.run(
                 ["bash", "-c", line],

@@ -22,8 +22,8 @@ from vavl_sb.media.reader import FrameBatch, decode
 
 pytestmark = pytest.mark.slow
 LAYOUT = LAYOUTS["crema-d"]
-TRAINED, UNSEEN = LAYOUT.speakers[:36], LAYOUT.speakers[36:42]
-PICTURES = 3  # of a speaker's expression, in training
+TRAINED, UNSEEN = LAYOUT.speakers[:24], LAYOUT.speakers[36:40]
+PICTURES = 2  # of a speaker's expression, in training
 
 
 class Recognizer:
@@ -144,13 +144,10 @@ def encode_again(source, path, size, crf, light=0.0, contrast=1.0):
 @pytest.mark.parametrize(
     "how",
     [
-        {"size": (480, 360), "crf": 28},
-        {"size": (480, 360), "crf": 35},
-        {"size": (320, 240), "crf": 28},
-        {"size": (640, 480), "crf": 32},
-        {"size": (480, 360), "crf": 23, "light": 20, "contrast": 0.8},
+        {"size": (320, 240), "crf": 35},
+        {"size": (640, 480), "crf": 23, "light": 20, "contrast": 0.8},
     ],
-    ids=["crf 28", "crf 35", "smaller", "larger", "other light"],
+    ids=["smaller", "larger, other light"],
 )
 def test_a_clip_that_is_encoded_again_keeps_its_answer(
     recognizer, videos, tmp_path, how
@@ -163,4 +160,4 @@ def test_a_clip_that_is_encoded_again_keeps_its_answer(
         changes.append(change.abs().max().item())
     # Of some clips the answer moves more: the detector's eyes move by a few
     # pixels in a copy, which decides between two classes.
-    assert len(changes) == 11 and np.median(changes) < 0.05, changes
+    assert len(changes) > 5 and np.median(changes) < 0.05, changes

@@ -47,6 +47,11 @@ def test_another_network_is_trained_and_exported(
         *("--fusion", fusion, "--speaker_normalization", normalization),
     ]
     run_recipe("CREMA-D", *arguments, hparams=hparams)
+    report = json.loads((folder / "prepare_report.json").read_text())
+    index = json.loads((folder / "features.json").read_text())
+    for kind, modality in (("audio", "audio"), ("video", "visual")):
+        clips = report["one_modality"][f"{kind} withheld"]["clips"]
+        assert clips and all(index[id][modality] is None for id in clips)
     metrics = (folder / "metrics.json").read_text()
     assert list(json.loads(metrics)["test"]) == list(HEADS)
     log = (folder / "train_log.txt").read_text().splitlines()
@@ -68,11 +73,8 @@ def test_another_network_is_trained_and_exported(
     run_recipe("CREMA-D", *arguments, hparams=hparams)
     assert (folder / "metrics.json").read_text() == metrics
     # A folder is one network's.
-    done = run_recipe(
-        "CREMA-D",
-        *(*arguments, "--fusion", "late"),
-        hparams=hparams,
-        check=False,
+    arguments += ["--fusion", "late"]
+    status, output = run_recipe(
+        "CREMA-D", *arguments, hparams=hparams, check=False
     )
-    assert done.returncode == 1
-    assert "holds a run of other settings (fusion)" in done.stdout + done.stderr
+    assert status == 1 and "a run of other settings (fusion)" in output

@@ -4,11 +4,9 @@ import csv
 import json
 import math
 import re
-import subprocess
-import sys
 
 import pytest
-from conftest import REPOSITORY, SMALL, run_recipe
+from conftest import SMALL, listed_recipes, run_listed, run_recipe
 
 ATTRIBUTES = ["arousal", "valence", "dominance"]
 SPLIT = {"train": ["F01", "M01"], "valid": ["F02"], "test": ["F03", "M03"]}
@@ -103,8 +101,8 @@ def finished(corpus, tmp_path_factory, features):
     run(*options, 1)
     check_labels(corpus, folder)
     (folder / "prepare_report.json").unlink()
-    done = run(*options, 2)
-    assert "Preparation completed in previous run" not in done.stderr
+    _, output = run(*options, 2)
+    assert "Preparation completed in previous run" not in output
     return folder
 
 
@@ -136,37 +134,13 @@ def test_attributes_are_scored_and_predicted_in_the_corpus_scale(
 
 
 def test_classes_start_from_the_attributes(corpus, tmp_path, finished):
-    # As SpeechBrain's recipe tests: from the repository's root, the flags of
-    # the list, an output folder, then the files that must exist.
-    path = REPOSITORY / "tests" / "recipes" / "MSP-IMPROV.csv"
-    with open(path, encoding="utf-8") as file:
-        rows = {row["Hparam_file"][-8:-5]: row for row in csv.DictReader(file)}
+    rows = {
+        row["Hparam_file"][-8:-5]: row for row in listed_recipes("MSP-IMPROV")
+    }
     assert rows["cls"]["test_debug_flags"] == rows["reg"]["test_debug_flags"]
-    data = REPOSITORY / "tests" / "tmp" / "MSP-IMPROV"
-    data.parent.mkdir(exist_ok=True)
-    if data.is_symlink():
-        data.unlink()
-    data.symlink_to(corpus)
     folder = tmp_path / "out"
-    done = subprocess.run(
-        [
-            sys.executable,
-            rows["cls"]["Script_file"],
-            rows["cls"]["Hparam_file"],
-            *rows["cls"]["test_debug_flags"].split(),
-            f"--output_folder={folder}",
-            f"--pretrained_from={finished / 'inference'}",
-        ],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "Started from" in done.stdout + done.stderr
-    checks = rows["cls"]["test_debug_checks"]
-    names = checks.split("[")[1].rstrip("]").split(",")
-    assert [name for name in names if not (folder / name).is_file()] == []
-
+    source = f"--pretrained_from={finished / 'inference'}"
+    assert "Started from" in run_listed(rows["cls"], corpus, folder, source)
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["labels"] == ["angry", "happy", "neutral", "sad"]
     assert set(metrics["test"]["audio"]) >= {"f1_macro", "f1_micro", "uar"}

@@ -1,13 +1,10 @@
 """The recipe of RAVDESS, run as users run it, alone and with CREMA-D's clips."""
 
-import csv
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
-from conftest import REPOSITORY, SMALL, run_recipe
+from conftest import SMALL, listed_recipes, run_listed, run_recipe
 
 # Small and slow pictures: what is tested does not depend on their number.
 FAST = {
@@ -34,31 +31,8 @@ def corpus(tmp_path_factory):
 
 
 def test_the_listed_recipe_runs_with_its_debug_flags(corpus, tmp_path):
-    # As SpeechBrain's recipe tests: from the repository's root, the flags of
-    # the list, an output folder, then the files that must exist.
-    with open(REPOSITORY / "tests/recipes/RAVDESS.csv", encoding="utf-8") as f:
-        (row,) = csv.DictReader(f)
-    data = REPOSITORY / "tests" / "tmp" / "RAVDESS"
-    data.parent.mkdir(exist_ok=True)
-    data.unlink(missing_ok=True)
-    data.symlink_to(corpus)
-    folder = tmp_path / "out"
-    done = subprocess.run(
-        [
-            sys.executable,
-            row["Script_file"],
-            row["Hparam_file"],
-            *row["test_debug_flags"].split(),
-            f"--output_folder={folder}",
-        ],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    names = row["test_debug_checks"].split("[")[1].rstrip("]").split(",")
-    missing = [name for name in names if not (folder / name).is_file()]
-    assert missing == []
+    (row,) = listed_recipes("RAVDESS")
+    run_listed(row, corpus, tmp_path / "out")
 
 
 def test_voices_here_and_faces_of_another_corpus(tmp_path):

@@ -10,7 +10,6 @@ import pytest
 from conftest import run_recipe
 
 from vavl_sb.inference import EmotionRecognizer
-from vavl_sb.lobes.fusion import NETWORKS
 
 av = pytest.importorskip("av")
 
@@ -119,10 +118,8 @@ def test_six_clips_are_learned_by_heart_in_each_modality(learned):
     check_learned(learned)
 
 
-@pytest.mark.parametrize(
-    "fusion", [name for name in NETWORKS if name != "vavl"]
-)
-def test_the_other_networks_learn_them_too(
+@pytest.mark.parametrize("fusion", ["auxformer", "vavl_linear"])
+def test_other_networks_learn_them_too(
     fusion, real_data, whisper_folder, tmp_path, features
 ):
     settings = options(real_data, whisper_folder, features)
@@ -190,13 +187,12 @@ def transcode(source, path, codecs, options, kinds=("video", "audio")):
     return path
 
 
-@pytest.mark.parametrize("emotion", ["HAP", "SAD"])
-def test_the_container_does_not_matter(learned, real_data, tmp_path, emotion):
+def test_the_container_does_not_matter(learned, real_data, tmp_path):
     model = EmotionRecognizer.from_hparams(learned / "inference")
     folder = real_data / "crema_d_mini" / "VideoFlash"
-    source = folder / f"1001_DFA_{emotion}_XX.flv"
+    source = folder / "1001_DFA_HAP_XX.flv"
     expected = model.predict_file(source)
-    assert expected.label == EMOTIONS[emotion]
+    assert expected.label == "happy"
     found = {}
     for name, (video, audio, options) in CONTAINERS.items():
         path = tmp_path / name

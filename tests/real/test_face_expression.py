@@ -109,6 +109,7 @@ def test_raw_video_is_trained_on_exported_and_recognised(
         path.write_text(json.dumps(part))
         manifests += [f"--{split}_annotation", path]
     settings = [*SMALL, *ENCODER, "--face_detector", "mtcnn", "--lr", "0.003"]
+    settings += ["--detection_rate", "1"]
     run_recipe(
         "CREMA-D",
         *(*settings, *manifests, "--skip_prep", "True"),

@@ -35,25 +35,17 @@ def pairs(real_data):
     return folder
 
 
-def take_units(pairs, folder, source):
-    """The action units of those clips: a table, or a folder of frames."""
-    units = folder / ("units.csv" if source == "table" else "units")
+def take_units(pairs, units):
+    """The action units of those clips: a folder of frames."""
     endings = tuple(f"{ENDING}-0{actor}" for actor in range(1, 5))
-    if source == "table":
-        lines = (pairs / "action_units_mean.csv").read_text().splitlines()
-        kept = [x for x in lines[1:] if x.partition(",")[0].endswith(endings)]
-        units.write_text("\n".join([lines[0], *kept]))
-        return units
     units.mkdir()
     for file in (pairs / "action_units_frames").rglob("*.csv"):
         if file.stem.endswith(endings):
             (units / file.name).symlink_to(file)
-    return units
 
 
-@pytest.mark.parametrize("source", ["table", "frames"])
 def test_voices_and_action_units_from_end_to_end(
-    pairs, whisper_folder, tmp_path, source, capsys
+    pairs, whisper_folder, tmp_path, capsys
 ):
     voices = tmp_path / "voices"
     voices.mkdir()
@@ -63,8 +55,8 @@ def test_voices_and_action_units_from_end_to_end(
     assert len(list(voices.iterdir())) == 32
     split = tmp_path / "split.json"
     split.write_text('{"train": [1, 2], "valid": [3], "test": [4]}')
-    units = take_units(pairs, tmp_path, source)
-    out = tmp_path / "out"
+    units, out = tmp_path / "units", tmp_path / "out"
+    take_units(pairs, units)
     run_recipe(
         "RAVDESS",
         *("--data_folder", voices, "--output_folder", out),
@@ -80,19 +72,14 @@ def test_voices_and_action_units_from_end_to_end(
     assert metrics["n_test"] == {"audio": 8, "visual": 8, "audiovisual": 8}
     # Inputs are normalized by the units of the training clips.
     names = [f"01-01-0{e}-{ENDING}-0{a}" for e in range(1, 9) for a in (1, 2)]
-    if source == "table":
-        rows = [read_features(f"{units}#{name}") for name in names]
-    else:
-        rows = [read_features(units / f"{name}.csv") for name in names]
+    rows = [read_features(units / f"{name}.csv") for name in names]
     rows = np.concatenate(rows).astype(np.float16).astype(np.float64)
     model = EmotionRecognizer.from_hparams(out / "inference")
     branch = model.mods.vavl.visual_branch["normalize"]
     assert np.allclose(branch.mean.numpy(), rows.mean(0), atol=1e-4)
     # The model says of a test clip what the run said of it.
     clip = f"01-08-{ENDING}-04"
-    given = f"{units}#01-{clip}"
-    if source == "frames":
-        given = f"{units}/01-{clip}.csv"
+    given = f"{units}/01-{clip}.csv"
     voice = str(voices / f"03-{clip}.flac")
     model_folder = str(out / "inference")
     words = ["predict", model_folder, voice, "--visual_features", given]

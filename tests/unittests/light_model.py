@@ -3,6 +3,7 @@
 import json
 
 import torch
+from small_models import sharpen
 
 from vavl_sb.faces.tracker import FaceTracker
 from vavl_sb.features.extractor import FeatureExtractor
@@ -73,12 +74,8 @@ def make_model(
         encoder_layers=1,
         shared_layers=1,
     )
-    with torch.no_grad():
-        for name, weights in net.named_parameters():
-            if "head" in name and name.endswith("weight"):
-                weights.mul_(4)
     return EmotionRecognizer(
-        modules={"vavl": net},
+        modules={"vavl": sharpen(net)},
         hparams={
             "task": task,
             "labels": LABELS,

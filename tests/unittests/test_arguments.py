@@ -12,18 +12,13 @@ from vavl_sb.utils.errors import VAVLError
 FILES = sorted((REPOSITORY / "recipes").glob("*/hparams/*.yaml"))
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: f"{p.parts[-3]} {p.stem}")
 @pytest.mark.parametrize(
     "options, words",
     [
-        (["--lr", "1", "--lr", "2"], "--lr: stands twice"),
         (["--lr=1", "--seed", "3", "--lr", "1"], "--lr: stands twice"),
         (["--data_folder"], "--data_folder: stands twice"),
-        (["--lables", "[a, b]"], "--lables: no such option .*--labels"),
         (["--frame_rat", "2"], "--frame_rat: no such option .*--frame_rate"),
         (["--labels", "[a, b"], "cannot be read as YAML"),
-        (["lr=1"], "lr=1: is neither"),
-        (["--lr", "1", "foo"], "foo: is neither"),
         (["--debug", "foo"], "foo: is neither"),
         (["-lr", "1"], "-lr: is neither"),
         (["--skip_prep", "no"], "--skip_prep: must be True or False, not no"),
@@ -33,9 +28,9 @@ FILES = sorted((REPOSITORY / "recipes").glob("*/hparams/*.yaml"))
         (["--labels", "[a, [b]]"], "labels: must be names"),
     ],
 )
-def test_options_that_cannot_be(path, options, words):
+def test_options_that_cannot_be(options, words):
     with pytest.raises(VAVLError, match=words) as error:
-        parse_arguments([str(path), "--data_folder", "x", *options])
+        parse_arguments([str(FILES[0]), "--data_folder", "x", *options])
     assert "\n" not in str(error.value)
 
 

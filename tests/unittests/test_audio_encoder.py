@@ -4,18 +4,19 @@ The truths are transformers itself, run on one clip at a time without padding
 and cut at the layer after the fact, and closed forms for log-mel.
 """
 
+import functools
 import json
 import math
 import pickle
-import subprocess
 import sys
 
 import pytest
 import soundfile
 import torch
 from safetensors.torch import load_file, save_file
+from small_encoders import save_encoder
 
-from vavl_sb.lobes.audio_encoder import AudioEncoder, average_frames
+from vavl_sb.lobes.audio_encoder import AudioEncoder
 from vavl_sb.utils.errors import EncoderError
 
 # model_type, norm of the feature extractor, final LayerNorm, do_normalize
@@ -29,48 +30,22 @@ KINDS = [
 CUT = 2
 
 
-def _shake(model):
-    """Random values everywhere: a fresh model's biases and norms are blind."""
-    torch.manual_seed(0)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.2 * torch.randn_like(parameter))
-    return model.eval()
-
-
 @pytest.fixture(scope="module")
 def ssl_folder(tmp_path_factory):
     """Makes the folder of a small random model, once per kind."""
-    made = {}
 
+    @functools.cache
     def make(kind, norm="layer", stable=True, normalize=True):
-        import transformers
-
-        key = (kind, norm, stable, normalize)
-        if key in made:
-            return made[key]
-        names = {"wav2vec2": "Wav2Vec2", "hubert": "Hubert", "wavlm": "WavLM"}
-        config = getattr(transformers, f"{names[kind]}Config")(
+        folder = save_encoder(
+            *(tmp_path_factory.mktemp(f"{kind}-{norm}"), kind, 0.2, normalize),
             hidden_size=32,
             num_hidden_layers=3,
-            num_attention_heads=4,
-            intermediate_size=48,
-            conv_dim=(16,) * 7,
-            num_conv_pos_embeddings=16,
-            num_conv_pos_embedding_groups=4,
             feat_extract_norm=norm,
             do_stable_layer_norm=stable,
             layerdrop=0.5,
             mask_time_prob=0.5,
         )
-        model = _shake(getattr(transformers, f"{names[kind]}Model")(config))
-        folder = tmp_path_factory.mktemp(f"{kind}-{norm}")
-        model.save_pretrained(folder)
-        transformers.Wav2Vec2FeatureExtractor(
-            do_normalize=normalize
-        ).save_pretrained(folder)
-        made[key] = str(folder)
-        return made[key]
+        return str(folder)
 
     return make
 
@@ -78,28 +53,9 @@ def ssl_folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def small_whisper(tmp_path_factory):
     """A small random Whisper whose window is one second."""
-    import transformers
-
-    config = transformers.WhisperConfig(
-        d_model=32,
-        encoder_layers=3,
-        encoder_attention_heads=4,
-        encoder_ffn_dim=48,
-        decoder_layers=1,
-        decoder_attention_heads=4,
-        decoder_ffn_dim=48,
-        vocab_size=40,
-        max_source_positions=50,
-        max_target_positions=8,
-        pad_token_id=0,
-        bos_token_id=1,
-        eos_token_id=2,
-        decoder_start_token_id=1,
-    )
+    sizes = {"d_model": 32, "encoder_layers": 3}
     folder = tmp_path_factory.mktemp("whisper")
-    _shake(transformers.WhisperModel(config)).save_pretrained(folder)
-    transformers.WhisperFeatureExtractor(chunk_length=1).save_pretrained(folder)
-    return str(folder)
+    return str(save_encoder(folder, "whisper", 0.2, **sizes))
 
 
 def _clips(*lengths, seed=0):
@@ -214,7 +170,7 @@ def test_frozen_is_deterministic_in_train_mode(ssl_folder):
         assert torch.equal(before, encoder(wavs)[0])
 
 
-@pytest.mark.parametrize("kind,norm,stable,normalize", KINDS)
+@pytest.mark.parametrize("kind,norm,stable,normalize", KINDS[:2])
 def test_fine_tuning_learns_the_transformer_only(
     ssl_folder, kind, norm, stable, normalize
 ):
@@ -243,22 +199,7 @@ def test_fine_tuning_learns_the_transformer_only(
     assert all(p.grad is not None for p in convolutions)
 
 
-def test_spec_augment_masks_in_training_and_spares_short_clips(ssl_folder):
-    folder = ssl_folder("wav2vec2")
-    encoder = AudioEncoder(folder, freeze=False, spec_augment=True)
-    for module in encoder.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
-    wavs, _ = _batch(_clips(16000))
-    plain, _ = AudioEncoder(folder)(wavs)
-    assert not torch.allclose(encoder(wavs)[0], plain, atol=1e-2)
-    # Five frames are fewer than the ten of a mask.
-    encoder(wavs[:, :2000])
-    encoder.eval()
-    assert torch.allclose(encoder(wavs)[0], plain, atol=1e-5)
-
-
-@pytest.mark.parametrize("kind,norm,stable,normalize", KINDS)
+@pytest.mark.parametrize("kind,norm,stable,normalize", KINDS[1::3])
 def test_export_gives_the_same_features_and_digest(
     ssl_folder, tmp_path, kind, norm, stable, normalize
 ):
@@ -475,12 +416,8 @@ def _broken(folder, what):
         config.unlink()
     elif what == "model_type":
         config.write_text(json.dumps({"model_type": "llama"}))
-    elif what == "no weights":
-        weights.unlink()
     elif what == "truncated":
         weights.write_bytes(weights.read_bytes()[:5000])
-    elif what == "preprocessor":
-        (folder / "preprocessor_config.json").unlink()
     elif what == "rate":
         path = folder / "preprocessor_config.json"
         content = json.loads(path.read_text())
@@ -499,9 +436,7 @@ def _broken(folder, what):
             "model_type",
             "'llama' is not supported; give one of wav2vec2, hubert",
         ),
-        ("no weights", "has no weights"),
         ("truncated", "cannot be read"),
-        ("preprocessor", "cannot be read"),
         ("rate", "8000 Hz"),
         ("missing", "encoder.layers.1.attention.k_proj.weight"),
     ],
@@ -521,8 +456,6 @@ def test_a_broken_folder_is_one_line(ssl_folder, tmp_path, what, says):
     "source,says",
     [
         ("facebook/wav2vec2-large-robust", "cannot be downloaded"),
-        ("wavlm", "cannot be downloaded"),
-        ("/nowhere/encoder", "no such folder"),
         ("../nowhere", "no such folder"),
         (__file__, "is a file"),
     ],
@@ -607,17 +540,6 @@ def test_without_transformers_is_one_line(ssl_folder, monkeypatch):
     AudioEncoder("logmel")
 
 
-def test_logmel_imports_no_transformers():
-    code = (
-        "import sys; from vavl_sb.lobes.audio_encoder import AudioEncoder; "
-        "AudioEncoder('logmel'); print('transformers' in sys.modules)"
-    )
-    found = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True
-    )
-    assert found.stdout.strip() == "False", found.stderr
-
-
 @pytest.mark.parametrize("average", [1, 2, 7])
 def test_average_of_consecutive_frames(average):
     wavs = torch.randn(3, 16000) * 0.1
@@ -638,11 +560,3 @@ def test_average_of_consecutive_frames(average):
     assert encoder.frame_rate == 50 / average
     same = encoder.fingerprint() == AudioEncoder("logmel").fingerprint()
     assert same == (average == 1)
-
-
-def test_no_more_is_averaged_than_there_is():
-    """Not padded to 10^12 frames, which no memory holds."""
-    x = torch.tensor([[[1.0], [3.0]], [[4.0], [0.0]]])
-    averaged, frames = average_frames(x, torch.tensor([2, 1]), 10**12)
-    assert averaged.flatten().tolist() == [2.0, 4.0]
-    assert frames.tolist() == [1, 1]

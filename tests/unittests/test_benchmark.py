@@ -14,7 +14,6 @@ import pytest
 from scipy.stats import permutation_test
 
 from vavl_sb import cli
-from vavl_sb.evaluation import benchmark
 from vavl_sb.evaluation.benchmark import CONDITIONS, add_missing
 from vavl_sb.evaluation.corruption import lose_modality
 from vavl_sb.evaluation.predictions import read_run
@@ -280,62 +279,6 @@ def test_the_same_command_resumes_and_one_failing_network_stops_no_other(
     assert vavl(*options) == 0
     assert len(noted(recipe)) == 12
     assert (tmp_path / "out" / "benchmark.json").read_bytes() == first
-
-
-def test_the_figure_shows_the_scores_with_the_legend_outside(
-    tmp_path, monkeypatch
-):
-    drawn = []
-    save = benchmark.save_figure
-    monkeypatch.setattr(
-        benchmark, "save_figure", lambda *a: (drawn.append(a[0]), save(*a))
-    )
-    points = ("audiovisual", "missing_10", "missing_50", "missing_90")
-    numbers = np.random.default_rng(1).random((2, 9, 4, 3)).round(3)
-    models = [f"network{i}" for i in range(9)]
-    results = []
-    for share, of_share in zip(("0", "0.5"), numbers):
-        for model, of_model in zip(models, of_share):
-            summary = {
-                point: {
-                    "n_runs": 1,
-                    "scores": {
-                        "uar": {
-                            **dict(zip(("mean", "low", "high"), three)),
-                            "sd": None,
-                        }
-                    },
-                }
-                for point, three in zip(points, of_model)
-            }
-            entry = {"withhold": share, "model": model, "summary": summary}
-            results.append({**entry, "difference": {}})
-    about = {"parameters": None, "lr": None, "lr_scores": {}}
-    content = {
-        **{"hparams": "x", "partitions": ["1"], "seeds": [1], "lrs": []},
-        **{"reference": models[0], "score": "uar", "errors": {}},
-        **{"models": dict.fromkeys(models, about), "results": results},
-    }
-    benchmark.write_benchmark(tmp_path, content)
-    assert (tmp_path / "benchmark.pdf").read_bytes()[:5] == b"%PDF-"
-    assert (tmp_path / "benchmark.png").read_bytes()[:4] == b"\x89PNG"
-    figure = drawn[0]
-    for axes, of_share in zip(figure.axes, numbers, strict=True):
-        drawn = zip(axes.lines, axes.collections, of_share, strict=True)
-        for line, band, of_model in drawn:
-            mean, low, high = of_model.T
-            assert list(line.get_xdata()) == [0, 10, 50, 90]
-            assert list(line.get_ydata()) == list(mean)
-            heights = set(band.get_paths()[0].vertices[:, 1])
-            assert {*low, *high} == heights
-        styles = {(x.get_color(), x.get_marker()) for x in axes.lines}
-        assert len(styles) == 9
-        assert axes.get_ylim()[0] <= numbers.min()
-        assert axes.get_ylim()[1] >= numbers.max()
-    (legend,) = figure.legends
-    assert [t.get_text() for t in legend.get_texts()] == models
-    left = legend.get_window_extent().x0
-    assert all(axes.bbox.x1 <= left for axes in figure.axes)
 
 
 def test_attributes_are_scored_where_clips_lack_one(tmp_path):

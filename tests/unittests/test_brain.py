@@ -353,6 +353,7 @@ def fit_and_test(
 
 
 @pytest.mark.parametrize("task", ["classification", "regression"])
+@pytest.mark.usefixtures("without_pictures")
 def test_fit_and_test_leave_their_results(tmp_path, task):
     metrics = fit_and_test(tmp_path, task, epochs=2)
     assert metrics["task"] == task
@@ -370,9 +371,9 @@ def test_fit_and_test_leave_their_results(tmp_path, task):
     assert len(rows) == 1 + 18 + 18 + 12
     curves = json.loads((tmp_path / "learning_curves.json").read_text())
     assert [entry["epoch"] for entry in curves] == [1, 2]
-    assert (tmp_path / "learning_curves.png").stat().st_size > 1000
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_probabilities_are_calibrated_by_the_validation_clips(tmp_path):
     # Which are those of the test here.
     folder = tmp_path / "scaled"
@@ -392,7 +393,6 @@ def test_probabilities_are_calibrated_by_the_validation_clips(tmp_path):
         for name, value in (("ece", temperature), ("ece_before", 1.0)):
             error = expected_calibration_error(softmax(logits, value), targets)
             assert scores[name] == pytest.approx(error, abs=1e-4)
-    assert (folder / "reliability.png").stat().st_size > 10000
     # They are the checkpoint's, also where a run that had ended goes on.
     clips = dataset(items(["av", "a", "v", "av"] * 6, signal=2.0))
     make_brain(folder).evaluate(
@@ -451,7 +451,6 @@ def stage_of(brain, stage, clips, epoch=1):
     brain.on_stage_end(stage, loss, epoch)
 
 
-@pytest.mark.parametrize("task", ["classification", "regression"])
 @pytest.mark.parametrize(
     "train, valid, heads",
     [
@@ -462,16 +461,16 @@ def stage_of(brain, stage, clips, epoch=1):
     ],
 )
 def test_the_lowest_audio_visual_loss_is_kept_where_there_is_one(
-    tmp_path, task, train, valid, heads
+    tmp_path, train, valid, heads
 ):
-    brain = ready(make_brain(tmp_path, task))
+    brain = ready(make_brain(tmp_path))
     brain.has_valid = True
     kept = []
     brain.checkpointer.save_and_keep_only = lambda meta, min_keys: kept.append(
         (meta["criterion"], min_keys)
     )
-    stage_of(brain, sb.Stage.TRAIN, items(train, task))
-    clips = items(valid, task, seed=1)
+    stage_of(brain, sb.Stage.TRAIN, items(train))
+    clips = items(valid, seed=1)
     stage_of(brain, sb.Stage.VALID, clips)
     losses = []
     for head in heads:
@@ -486,8 +485,7 @@ def test_the_lowest_audio_visual_loss_is_kept_where_there_is_one(
         ]
         batch = EmotionBatch(rows)
         out = brain.compute_forward(batch, sb.Stage.VALID)
-        target = batch.label.data
-        target = target.squeeze(-1) if task == "classification" else target
+        target = batch.label.data.squeeze(-1)
         loss = brain.hparams.prediction_loss(getattr(out, head), target)
         losses.append(loss.item())
     ((criterion, keys),) = kept
@@ -595,11 +593,3 @@ def test_joint_gradients_are_the_sum_of_the_separate_ones(tmp_path, task):
         torch.testing.assert_close(
             parameter.grad, wanted[name], rtol=1e-4, atol=1e-6
         )
-
-
-def test_the_joint_schedule_copes_with_what_is_missing(tmp_path):
-    brain = ready(make_brain(tmp_path, schedule="joint"))
-    before = copy(brain.modules.vavl)
-    brain.fit_batch(EmotionBatch(list(items(["v"] * 3).values())))
-    parts = {name.split(".")[0] for name in moved(brain.modules.vavl, before)}
-    assert parts == {"visual_branch", "shared", "shared_norm"}

@@ -4,13 +4,10 @@
 them, and headers that ask for more than any clip has.
 """
 
-import contextlib
 import io
 import struct
-import types
 from fractions import Fraction
 
-import numpy as np
 import pytest
 import soundfile
 from mutation import MUTATIONS, make_broken, read_bounded, summary
@@ -22,7 +19,6 @@ from vavl_sb.media import (
     decoders,
     reader as media,
 )
-from vavl_sb.media.demuxing import open_media
 from vavl_sb.media.reader import decode, probe, read_audio
 from vavl_sb.media.riff import riff_duration
 from vavl_sb.utils.errors import MediaError
@@ -114,7 +110,7 @@ def test_pixels_that_claim_to_be_very_wide(tmp_path):
     assert "131072 x 512 pixels is above" in refusal(everything, path)
 
 
-@pytest.mark.parametrize("rate", [0, 1, 999, 2**31 - 1])
+@pytest.mark.parametrize("rate", [0, 999, 2**31 - 1])
 def test_sound_of_a_rate_that_cannot_be(tmp_path, rate):
     path = tmp_path / "c.wav"
     soundfile.write(path, sine(1, 16000), 16000)
@@ -123,8 +119,10 @@ def test_sound_of_a_rate_that_cannot_be(tmp_path, rate):
     assert words in refusal(everything, path)
 
 
-@pytest.mark.parametrize("size", [400_000, 10**9, 2 * 10**9, 0x7F000000])
-@pytest.mark.parametrize("whole", [None, 10**9, 0, 2**32 - 1])
+@pytest.mark.parametrize(
+    "size, whole",
+    [(400_000, None), (10**9, 10**9), (2 * 10**9, 0), (0x7F000000, 2**32 - 1)],
+)
 def test_sound_of_a_length_that_cannot_be_is_read(
     tmp_path, caplog, size, whole
 ):
@@ -157,29 +155,6 @@ def test_a_time_stamp_in_a_year(tmp_path):
     )
     for use in (everything, probe):
         assert "3.2e+07 s is beyond the limit of 24 hours" in refusal(use, path)
-
-
-def test_a_stream_that_pyav_does_not_know(tmp_path, monkeypatch):
-    """PyAV 18 ends so for a stream that first shows in the middle."""
-    path = write(tmp_path / "c.mp4", grays([99] * 10))
-    whole = everything(path)
-
-    @contextlib.contextmanager
-    def open_with_a_late_stream(path):
-        with open_media(path) as (container, file):
-
-            def demux():
-                yield from container.demux()
-                raise IndexError("list index out of range")
-
-            names = ("streams", "start_time", "duration", "format")
-            kept = {name: getattr(container, name) for name in names}
-            yield types.SimpleNamespace(**kept, demux=demux), file
-
-    monkeypatch.setattr(media, "open_media", open_with_a_late_stream)
-    (batch,) = everything(path)
-    assert np.array_equal(batch.frames, whole[0].frames)
-    assert probe(path).duration == pytest.approx(0.4)
 
 
 def test_more_sound_than_is_read_at_once(tmp_path, monkeypatch):

@@ -17,18 +17,14 @@ import soundfile
 import torch
 from light_model import LABELS, make_model
 from PIL import Image
+from small_models import export_small, light_extractor
 from test_inference import break_picture
 from test_media import grays, sine, write
 
 from vavl_sb.cli import _parser, main
-from vavl_sb.faces.tracker import FaceTracker
-from vavl_sb.features.extractor import FeatureExtractor
 from vavl_sb.inference import EmotionRecognizer, hub
-from vavl_sb.lobes.audio_encoder import AudioEncoder
 from vavl_sb.lobes.vavl import VAVL
-from vavl_sb.lobes.visual_encoder import VisualEncoder
 from vavl_sb.page import server
-from vavl_sb.training.export import export_model
 from vavl_sb.training.model_card import describe, learned_from
 from vavl_sb.training.run_metadata import (
     command_line,
@@ -287,14 +283,9 @@ def make_run(folder, labels=LABELS, corpus="CREMA-D"):
         "seed": 11,
         "partition": 2,
     }
-    net = VAVL(80, 512, 3, d_model=16, encoder_layers=1, shared_layers=1)
-    encoder = FeatureExtractor(
-        AudioEncoder("logmel"), VisualEncoder(None), FaceTracker(None)
-    )
-    export_model(
-        folder / "inference",
-        net,
-        encoder,
+    encoder = light_extractor()
+    export_small(
+        *(folder / "inference", labels, encoder),
         train_speakers=["1001", "1002"],
         record=run_record(
             audio_encoder=encoder.audio_encoder,
@@ -302,10 +293,7 @@ def make_run(folder, labels=LABELS, corpus="CREMA-D"):
             train_clips=3742,
             **hparams,
         ),
-        task="classification",
-        labels=labels,
         corpus=corpus,
-        attribute_range=None,
         trained_heads=["audio"],
     )
     return folder

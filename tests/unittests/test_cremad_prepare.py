@@ -5,7 +5,6 @@ What all prepare scripts share is tested here too, on this corpus.
 
 import csv
 import glob
-import json
 import os
 import shutil
 import sys
@@ -33,7 +32,7 @@ from cremad_prepare import (  # noqa: E402
 )
 
 from vavl_sb.dataio import preparation  # noqa: E402
-from vavl_sb.dataio.manifest import SPLITS, read_manifest  # noqa: E402
+from vavl_sb.dataio.manifest import SPLITS  # noqa: E402
 from vavl_sb.dataio.preparation import PrepareReport  # noqa: E402
 
 # Two clips of each of four actors; the columns are A D F H N S.
@@ -315,14 +314,11 @@ def sound_alone(path):
     "kind, spoil, fault",
     [
         ("wav", b"", "audio file is empty"),
-        ("wav", b"no sound" * 400, "audio file is unreadable"),
         ("wav", LFS_POINTER, "audio file is a Git LFS pointer"),
         ("wav", dangling, "audio file is unreadable"),
-        ("wav", lambda path: cut(path, 0.5), "audio file is truncated"),
         ("wav", no_samples, "audio file"),
         ("flv", b"no picture" * 400, "video file is unreadable"),
         ("flv", lambda path: cut(path, 0.5), "video file is truncated"),
-        ("flv", lambda path: cut(path, 0.01), "video file"),
         ("flv", sound_alone, "video file has no video stream"),
     ],
 )
@@ -347,21 +343,6 @@ def test_a_broken_file_is_named_and_stops_nothing(corpus, kind, spoil, fault):
     assert str(this(lost)) in report["left_out"][reason]["clips"][lost]
 
 
-def test_names_that_are_no_clips(corpus):
-    for name in ("1001_DFA_XYZ_XX.wav", "1001.wav", "._1001_DFA_ANG_XX.wav"):
-        corpus.copy("a.wav", "AudioWAV", name)
-    (corpus.folder / "AudioWAV" / "notes.txt").write_text("x")
-    # Another coding of the same clips stands in for none.
-    corpus.copy("a.wav", "AudioMP3", "1001_DFA_DIS_XX.wav")
-    _, report = corpus.prepare()
-    found = reasons(report)
-    assert found.pop("no majority") == {"1004_WSI_ANG_XX"}
-    assert found == {
-        "unknown emotion code": {"AudioWAV/1001_DFA_XYZ_XX.wav"},
-        "name is not ACTOR_SENTENCE_EMOTION_LEVEL": {"AudioWAV/1001.wav"},
-    }
-
-
 def test_the_misnamed_official_file(corpus):
     clip = "1040_ITH_SAD_XX"
     corpus.add(clip)
@@ -382,9 +363,7 @@ def test_the_misnamed_official_file(corpus):
         (0, 0, 0, 0, 0, 0),
         (9, 0, -1, 0, 0, 0),
         (9, "x", 0, 0, 0, 0),
-        (9, "", 0, 0, 0, 0),
         ("nan", 0, 0, 0, 0, 0),
-        ("inf", 0, 0, 0, 0, 0),
     ],
 )
 def test_a_row_with_bad_votes_is_left_out(corpus, votes):
@@ -417,7 +396,6 @@ def test_a_clip_that_stands_twice(corpus):
 @pytest.mark.parametrize(
     "text, part",
     [
-        (b"", "no column A, D, F, H, N, S, fileName"),
         (b',A,D,F,H,N,fileName\n"300001",1,0,0,0,0,x\n', "no column S in it"),
         (b",A,D,F,H,N,S,fileName\n100001,9,0,0,0,0,0,x\n", "no usable label"),
         (b"\xff\xfe\x00\x01", "not a CSV file"),
@@ -477,7 +455,6 @@ def test_a_released_csv_has_labels_and_split(corpus, tmp_path, log):
     "old, new, part",
     [
         ("SpkrID", "Speaker", ": no column SpkrID in it"),
-        ("fear", "anxious", ": no column fear in it"),
         (",1002,", ",1003,", ", line 3: 1002_DFA_HAP_XX has SpkrID '1003'"),
         ("Development", "Dev", ", line 4: Split_Set is 'Dev'"),
         ("Development", "Train\n1003_DFA_ANG_XX,1,1,1,1,1,1,1003,,Test",
@@ -494,7 +471,7 @@ def test_a_useless_released_csv(corpus, tmp_path, old, new, part):
 # Splits and arguments that cannot be.
 
 
-@pytest.mark.parametrize("bad", [0, 6, "six", "no.json", None, True, 1.5, []])
+@pytest.mark.parametrize("bad", [6, "no.json", None, True])
 def test_a_bad_partition(corpus, bad):
     text = corpus.refusal(partition=bad)
     assert text.startswith("partition: must be 1, 2, 3, 4, 5 or")
@@ -506,14 +483,6 @@ def test_a_speaker_in_two_splits_is_refused(corpus):
     text = corpus.refusal()
     assert text == f"{corpus.partition}: speaker 1002 is in train and test"
     assert not corpus.out.exists()
-
-
-def test_speakers_in_no_split_and_speakers_without_clips(corpus, log):
-    corpus.split(train=["1001", "2001"], valid=[], test=["1004"])
-    splits, report = corpus.prepare()
-    assert len(reasons(report)["speaker in no split"]) == 4
-    assert "1 of the 2 speakers of train have no usable clip: 2001" in log.text
-    assert splits["valid"] == {}
 
 
 @pytest.mark.parametrize("split", SPLITS)
@@ -530,9 +499,7 @@ def test_an_empty_split_says_why(corpus, split):
     "arguments, part",
     [
         ({"task": "cls"}, "task: must be classification or regression"),
-        ({"label_source": "x"}, "label_source: must be votes or acted"),
         ({"label_source": "acted", "task": "regression"}, "label_source=acted"),
-        ({"label_source": "acted", "label_csv": "x.csv"}, "leave label_csv"),
         ({"label_csv": "/no/x.csv"}, "/no/x.csv: label file cannot be read"),
         ({"withhold_audio": 1.0}, "withhold_audio: must be in [0, 1)"),
     ],
@@ -593,30 +560,3 @@ def test_the_released_labels_and_partitions(real_data, real_votes, number):
         assert set(lists[split]) == members
         assert {c[:4] for c in labels if labels[c].split == split} == members
         assert len(members) == (63 if split == "train" else 14)
-
-
-@pytest.mark.real
-def test_real_clips(real_data, tmp_path):
-    mini = real_data / "crema_d_mini"
-    split = {"train": ["1001"], "valid": [], "test": ["1002"]}
-    (tmp_path / "split.json").write_text(json.dumps(split))
-    manifests = [str(tmp_path / f"{name}.json") for name in SPLITS]
-
-    def prepare(task):
-        prepare_cremad(
-            str(mini), *manifests, str(tmp_path / "split.json"), task=task
-        )
-        return [read_manifest(path) for path in manifests]
-
-    train, valid, test = prepare("classification")
-    # The two clips of 1001 that the released labels lack as well.
-    assert {clip[9:12] for clip in train} == {"ANG", "DIS", "HAP", "NEU"}
-    assert len(test) == 6 and valid == {}
-    assert test["1002_DFA_SAD_XX"]["emotion"] == "neutral"
-    assert all(entry["video"] is None for entry in test.values())
-    assert all(entry["video"] is not None for entry in train.values())
-    train, _, test = prepare("regression")
-    assert len(train) == len(test) == 6
-    # Read by eye off the table.
-    fear = train["1001_DFA_FEA_XX"]
-    assert [fear[name] for name in CLASSES] == [0, 0.2, 0.5, 0.1, 0.2, 0]

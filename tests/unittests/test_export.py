@@ -4,44 +4,22 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from small_clips import save_efficientnet
+from small_models import export_small, light_extractor
 from test_inference import sweep
 
-from vavl_sb.faces.tracker import FaceTracker
-from vavl_sb.features.extractor import FeatureExtractor
 from vavl_sb.inference import EmotionRecognizer
 from vavl_sb.lobes.audio_encoder import AudioEncoder
-from vavl_sb.lobes.vavl import VAVL
 from vavl_sb.lobes.visual_encoder import VisualEncoder
-from vavl_sb.training.export import export_model
 from vavl_sb.training.model_card import describe
 from vavl_sb.utils.errors import MediaError
 
 
 def export(folder, speech, face, heads):
     """An export of a small network with random weights."""
-    torch.manual_seed(0)
-    extractor = FeatureExtractor(
-        AudioEncoder(speech), VisualEncoder(face), FaceTracker(None)
-    )
-    net = VAVL(
-        audio_dim=extractor.dim("audio"),
-        visual_dim=extractor.dim("visual"),
-        num_outputs=2,
-        d_model=16,
-        encoder_layers=1,
-        shared_layers=1,
-    )
-    export_model(
-        folder,
-        net=net,
-        feature_extractor=extractor,
-        record={"encoder_names": {"audio": "speech", "visual": "imagenet"}},
-        task="classification",
-        labels=["calm", "tense"],
-        corpus="none",
-        attribute_range=None,
-        trained_heads=heads,
-    )
+    extractor = light_extractor(AudioEncoder(speech), VisualEncoder(face))
+    names = {"encoder_names": {"audio": "speech", "visual": "imagenet"}}
+    about = {"record": names, "trained_heads": heads}
+    export_small(folder, ["calm", "tense"], extractor, **about)
     return extractor
 
 

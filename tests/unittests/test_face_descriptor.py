@@ -43,12 +43,3 @@ def test_brightness_and_contrast_cancel_out():
         assert (other - describe(crops)).abs().max() < 0.1
     # The faces themselves are far apart.
     assert torch.pdist(describe(crops)).min() > 5
-
-
-def test_a_picture_without_contrast_is_no_fault():
-    flat = torch.full((2, 3, 224, 224), 130, dtype=torch.uint8)
-    flat[1, :, 100, 100] = 131
-    found = FaceDescriptor()(flat)
-    assert found.isfinite().all() and found.abs().max() < 10
-    # One value of one pixel says nothing.
-    assert (found[0] - found[1]).abs().max() < 0.1

@@ -20,7 +20,7 @@ from vavl_sb.faces.detector import (
 )
 from vavl_sb.faces.tracker import CropBatch, FaceTracker
 from vavl_sb.media.reader import FrameBatch, decode
-from vavl_sb.utils.errors import EncoderError, VAVLError
+from vavl_sb.utils.errors import EncoderError
 
 EYES = np.array(
     [
@@ -130,17 +130,6 @@ def test_each_pixel_is_where_the_similarity_puts_it():
     assert np.abs(crop[1] - place.imag.clip(0, 199)).max() <= 0.51
 
 
-def test_beyond_the_frame_its_border_is_repeated():
-    frame = np.full((90, 120, 3), 77, np.uint8)
-    frame[:, -1] = 200
-    for x, y in [(0, 0), (105, 80)]:
-        eyes = np.array([[x, y], [x + 14.0, y]])
-        crop = align_face(frame, eyes, np.array([0.0, 0, 9, 9]), 64)
-        assert set(crop[:, :, 0].unique().tolist()) == {77}
-        if x:
-            assert set(crop[:, :, -1].unique().tolist()) == {200}
-
-
 def test_a_turned_head_is_not_taken_for_a_far_one():
     """Eyes as close as 5 % of the box do not blow the nose up."""
     yy, xx = np.mgrid[:200, :250]
@@ -244,19 +233,6 @@ def test_the_largest_face_is_followed_though_another_grows():
     assert boxes[:, 0] == pytest.approx(5 + 0.2 * np.arange(41))
 
 
-def test_a_quick_face_is_followed_without_overlap():
-    def script(number):
-        return [face(2 * number, 10), face(90, 45, side=30)]
-
-    def leap(number):
-        return [face(24 * (number // 4), 10, side=36), face(0, 60, side=24)]
-
-    _, boxes, _ = track(script, numbered(20))
-    assert np.all(np.diff(boxes[:, 0]) > 0)
-    _, boxes, _ = track(leap, numbered(9), detection_rate=2.5)
-    assert boxes[[0, 4, 8], 0].tolist() == [0, 24, 48]
-
-
 def test_a_lost_face_is_given_up_after_a_while():
     def script(number):
         first = [face(10, 20, side=40)] if number <= 10 else []
@@ -287,16 +263,6 @@ def test_the_size_of_batches_changes_nothing():
         assert all(
             np.array_equal(a, b) for a, b in zip(results[0], other, strict=True)
         )
-
-
-def test_one_tracker_serves_many_clips():
-    tracker = FaceTracker(Scripted(line), size=16)
-    first = joined(tracker.track(numbered(20)))
-    between = tracker.track(numbered(9))
-    next(between)  # and is left in the middle
-    again = joined(tracker.track(numbered(20)))
-    assert np.array_equal(first[1], again[1])
-    assert torch.equal(first[2], again[2])
 
 
 def test_the_shortest_clips_and_none():
@@ -330,10 +296,10 @@ HARDLY = Scripted(lambda number: [face(50, 20)] if number == 0 else [])
 @pytest.mark.parametrize(
     "detector, options",
     [
-        *((ALWAYS, {}), (HARDLY, {}), (None, {})),
-        *((ALWAYS, {"detection_rate": 0.001}), (HARDLY, {"max_gap": 3600})),
+        *((HARDLY, {}), (ALWAYS, {"detection_rate": 0.001})),
+        (HARDLY, {"max_gap": 3600}),
     ],
-    ids=["always", "hardly", "whole", "a search an hour", "a gap of an hour"],
+    ids=["hardly", "a search an hour", "a gap of an hour"],
 )
 def test_memory_does_not_grow_with_a_clips_length(
     detector, options, monkeypatch
@@ -389,20 +355,6 @@ def test_settings_tell_all_that_changes_the_crops():
         json.loads(json.dumps(trackers[0].settings()))
         == FaceTracker(device="meta", detection_batch=2).settings()
     )
-
-
-@pytest.mark.parametrize(
-    "options, words",
-    [
-        ({"detector": "retinaface"}, "'retinaface': give mtcnn, or null"),
-        ({"detector": ""}, "'': give mtcnn, or null"),
-        ({"detection_rate": 0}, "detection_rate is 0"),
-    ],
-)
-def test_options_that_cannot_be(options, words):
-    with pytest.raises(VAVLError, match=words) as error:
-        FaceTracker(**options)
-    assert "\n" not in str(error.value)
 
 
 def test_a_missing_package_is_told_when_it_is_needed(monkeypatch):
@@ -520,7 +472,7 @@ def eyes_in(mtcnn, crops):
     )
 
 
-@pytest.mark.parametrize("height, width", [(8, 8), (47, 480), (240, 320)])
+@pytest.mark.parametrize("height, width", [(8, 8), (47, 480)])
 def test_pictures_without_a_face_give_nothing(mtcnn, height, width, caplog):
     rng = np.random.default_rng(0)
     tracker = FaceTracker(mtcnn)
@@ -548,21 +500,7 @@ def test_every_clip_shows_its_face_with_the_eyes_in_place(mtcnn, clips):
         assert np.abs(eyes - EYES).max() < 0.1, name
 
 
-@pytest.mark.real
-def test_threads_find_what_one_alone_finds(mtcnn, clips):
-    frames = next(iter(clips.values()))[0].frames[:2]
-    pictures = [frames, frames[:, ::2, ::2], frames[:, 60:, 80:]] * 2
-    with ThreadPoolExecutor(3) as pool:
-        found = list(pool.map(mtcnn.detect, pictures))
-    for there, picture in zip(found, pictures):
-        alone = mtcnn.detect(picture)
-        assert sum(map(len, alone))
-        for first, second in zip(sum(there, []), sum(alone, []), strict=True):
-            np.testing.assert_array_equal(first.box, second.box)
-
-
-@pytest.mark.parametrize("large_on_the_left", [True, False])
-def test_the_larger_of_two_people_is_followed(mtcnn, clips, large_on_the_left):
+def test_the_larger_of_two_people_is_followed(mtcnn, clips):
     from PIL import Image
 
     batches = list(clips.values())[3]
@@ -571,17 +509,15 @@ def test_the_larger_of_two_people_is_followed(mtcnn, clips, large_on_the_left):
     for target, frame in zip(small, large[::-1], strict=True):
         shrunk = Image.fromarray(frame).resize((288, 216), Image.BILINEAR)
         target[:216, :288] = np.asarray(shrunk)
-    pair = [large, small] if large_on_the_left else [small, large]
-    both = FrameBatch(np.concatenate(pair, axis=2), np.arange(12) / 10)
+    pair = np.concatenate([small, large], axis=2)
+    both = FrameBatch(pair, np.arange(12) / 10)
     assert all(len(faces) == 2 for faces in mtcnn.detect(both.frames[:2]))
 
     _, boxes, _ = joined(FaceTracker(mtcnn).track([both]))
 
     assert len(boxes) == 12
-    middle = boxes[:, ::2].mean(axis=1)
-    assert np.all(middle < 480) if large_on_the_left else np.all(middle > 300)
+    assert np.all(boxes[:, ::2].mean(axis=1) > 300)
     _, alone, _ = joined(
         FaceTracker(mtcnn).track([FrameBatch(large, both.times)])
     )
-    shift = 0 if large_on_the_left else 300
-    assert np.abs(boxes - alone - [shift, 0, shift, 0]).mean() < 6
+    assert np.abs(boxes - alone - [300, 0, 300, 0]).mean() < 6

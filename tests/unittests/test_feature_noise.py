@@ -8,17 +8,9 @@ from vavl_sb.nnet.normalization import FeatureNoise
 from vavl_sb.utils.errors import VAVLError
 
 
-@pytest.mark.parametrize(
-    "name, value",
-    [
-        ("feature_noise", -0.1),
-        ("feature_noise", "1"),
-        ("feature_noise", float("nan")),
-    ],
-)
-def test_no_noise(name, value):
-    with pytest.raises(VAVLError, match=f"{name}: must be"):
-        VAVL(audio_dim=2, visual_dim=2, d_model=8, **{name: value})
+def test_no_noise():
+    with pytest.raises(VAVLError, match="feature_noise: must be"):
+        VAVL(audio_dim=2, visual_dim=2, d_model=8, feature_noise=-0.1)
 
 
 def test_noise_moves_each_clip_as_a_whole():

@@ -6,18 +6,17 @@ import numpy as np
 import pytest
 import speechbrain as sb
 import torch
-from safetensors.torch import load_file
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import log_loss
 from sklearn.model_selection import GridSearchCV, PredefinedSplit
+from small_models import export_small
 from test_brain import (
     AUDIO_DIM,
     LABELS,
     VISUAL_DIM,
     copy,
     dataset,
-    fit_and_test,
     items,
     make_brain,
     moved,
@@ -26,13 +25,9 @@ from test_brain import (
 )
 
 from vavl_sb.dataio.datasets import EmotionBatch
-from vavl_sb.faces.tracker import FaceTracker
-from vavl_sb.features.extractor import FeatureExtractor
 from vavl_sb.inference import EmotionRecognizer
-from vavl_sb.lobes.audio_encoder import AudioEncoder
 from vavl_sb.lobes.fusion import NETWORKS, make_network
-from vavl_sb.lobes.vavl import HEADS, VAVL, AudioVisualNetwork
-from vavl_sb.lobes.visual_encoder import VisualEncoder
+from vavl_sb.lobes.vavl import HEADS, VAVL
 from vavl_sb.nnet.attribute_scale import AttributeScale
 from vavl_sb.nnet.regression import (
     SCALES,
@@ -41,12 +36,10 @@ from vavl_sb.nnet.regression import (
     fit_discriminant,
     fit_linear,
 )
-from vavl_sb.training.export import export_model
 from vavl_sb.training.init_from_pretrained import fit_to_features
 from vavl_sb.training.run_metadata import trained_heads
 from vavl_sb.utils.errors import EncoderError, VAVLError
 
-WAYS = ("sequential", "joint")
 OTHERS = [name for name in NETWORKS if name != "vavl"]
 DIMS = {"audio": AUDIO_DIM, "visual": VISUAL_DIM}
 SIZES = dict(
@@ -90,7 +83,7 @@ def padded(rows, padding, absent=()):
     return data, lens
 
 
-@pytest.mark.parametrize("padding", [0, 1, 30])
+@pytest.mark.parametrize("padding", [0, 30])
 @pytest.mark.parametrize("name", OTHERS)
 def test_a_clip_is_the_same_alone_and_in_any_batch(name, padding):
     net = make(name).eval()
@@ -176,17 +169,6 @@ def test_the_number_of_weights_is_that_of_the_paper_s_layout(name):
     assert found == pytest.approx(wanted, rel=0.02)
 
 
-def test_late_fusion_has_the_depth_of_vavl_in_each_network():
-    with torch.device("meta"):
-        late, vavl = make_network("late"), make_network("vavl")
-    layer = sum(p.numel() for p in vavl.shared.conformer.layers[0].parameters())
-    count = [
-        sum(p.numel() for n, p in net.named_parameters() if "layers." in n)
-        for net in (late, vavl)
-    ]
-    assert count == [10 * layer, 8 * layer]
-
-
 @pytest.mark.parametrize("name", ["late", "uavm", "linear"])
 def test_both_together_are_the_geometric_mean_of_the_two(name):
     net = make(name).eval()
@@ -246,20 +228,6 @@ def test_auxformer_averages_its_three_networks():
     assert torch.allclose(out.audiovisual + 1.0, again.audiovisual, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["auxformer", "ia"])
-def test_modality_dropout_is_for_training_alone(name):
-    quiet = dict(dropout=0.0, head_dropout=0.0)
-    net = make(name, **quiet)
-    clip = (torch.randn(64, 7, AUDIO_DIM), None, torch.randn(64, 5, VISUAL_DIM))
-    first, second = (net(*clip).audiovisual for _ in range(2))
-    same = (first - second).abs().amax(dim=-1) < 1e-6
-    # AuxFormer: both whole, or the same lost; ours: both whole.
-    expected = {"auxformer": 0.6**2 + 2 * 0.2**2, "ia": 0.25}[name]
-    assert abs(same.float().mean().item() - expected) < 0.2
-    net.eval()
-    assert torch.equal(net(*clip).audiovisual, net(*clip).audiovisual)
-
-
 # The parts of a network that each update moves.
 VISUAL, AUDIO = (
     tuple(f"{name}_branch.{part}" for part in ("proj", "enc", "pred", "recon"))
@@ -297,24 +265,11 @@ def test_each_update_moves_exactly_its_parameters(tmp_path, name, update, task):
     assert moved(net, before) == expected
 
 
-@pytest.mark.parametrize("name", ["mult", "auxformer", "ia", "late", "uavm"])
-def test_clips_without_a_face_teach_nothing_about_faces(tmp_path, name):
-    net = make(name)
-    brain = ready(make_brain(tmp_path, net=net))
-    before = copy(net)
-    batch = EmotionBatch(list(items(["a"] * 6).values()))
-    assert torch.isfinite(brain.fit_batch(batch))
-    parts = moved(net, before)
-    assert any(part.startswith("audio_branch.") for part in parts)
-    if name in ("late", "uavm", "auxformer"):
-        assert not any(part.startswith("visual_branch.") for part in parts)
-
-
 @pytest.mark.parametrize(
     "name, schedule",
     [
-        *((name, "sequential") for name in ("mult", "auxformer", "ia")),
-        *((name, way) for name in ("late", "uavm") for way in WAYS),
+        *((name, "sequential") for name in ("mult", "auxformer", "ia", "uavm")),
+        ("late", "joint"),
     ],
 )
 def test_it_learns_a_handful_of_clips_by_heart(tmp_path, name, schedule):
@@ -547,16 +502,6 @@ def test_vavl_linear_learns_as_vavl_and_is_fitted_as_linear(tmp_path):
         assert torch.equal(value, net.linear.state_dict()[name])
 
 
-def test_linear_fusion_is_scored_without_an_epoch_of_training(tmp_path):
-    known = items(["av", "a", "v", "av"] * 6, signal=2.0)
-    net = make_network("linear", **SIZES, strength=1.0)
-    fit_to_features(net, with_speakers(known), AttributeScale())
-    before = copy(net)
-    metrics = fit_and_test(tmp_path, epochs=1, clips=known, net=net)
-    assert not moved(net, before)
-    assert all(s["f1_macro"] == 1.0 for s in metrics["test"].values())
-
-
 def test_an_hparams_file_serves_all_networks_and_no_typing_error():
     shared = {**SIZES, "residual": True, "projection_dim": 20}
     for name in NETWORKS:
@@ -574,25 +519,6 @@ def test_an_hparams_file_serves_all_networks_and_no_typing_error():
         with pytest.raises(VAVLError, match=words) as error:
             make_network(**{"fusion": "late", **shared, **wrong})
         assert "\n" not in str(error.value)
-
-
-def extractor():
-    """With encoders that need no download."""
-    return FeatureExtractor(
-        AudioEncoder("logmel"), VisualEncoder(None), FaceTracker(None)
-    )
-
-
-def export(net, folder):
-    export_model(
-        folder,
-        net,
-        extractor(),
-        task="classification",
-        labels=LABELS,
-        corpus="none",
-        attribute_range=None,
-    )
 
 
 EXPORTED = {"audio_dim": 80, "visual_dim": 512}
@@ -613,7 +539,7 @@ def outputs(net):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_an_exported_network_needs_no_trust(tmp_path, name):
     net = make(name, **EXPORTED).eval()
-    export(net, tmp_path / "model")
+    export_small(tmp_path / "model", LABELS, net=net)
     for trust in (False, True):
         model = EmotionRecognizer.from_hparams(tmp_path / "model", trust=trust)
         assert type(model.mods.vavl) is type(net)
@@ -644,7 +570,7 @@ class Forgetful(Louder):
 def test_a_network_of_one_s_own_is_exported_as_what_it_is(tmp_path):
     torch.manual_seed(0)
     net = Louder(gain=3.0, **{**SIZES, **EXPORTED}).eval()
-    export(net, tmp_path / "model")
+    export_small(tmp_path / "model", LABELS, net=net)
     model = json.loads((tmp_path / "model" / "model.json").read_text())
     assert model["network"]["class"] == "test_fusion.Louder"
     with pytest.raises(EncoderError, match="test_fusion.Louder.*trust"):
@@ -671,50 +597,14 @@ def local_class():
         (Forgetful, "its outputs are others"),
         (local_class(), "its class cannot be imported"),
         (lambda **s: VAVL(**s, residual=[torch]), "not JSON serializable"),
-        (lambda **s: _changed(VAVL(**s)), "its outputs are others"),
     ],
-    ids=["learned elsewhere", "local class", "argument", "changed later"],
+    ids=["learned elsewhere", "local class", "argument"],
 )
 def test_a_network_that_does_not_come_back_is_not_exported(
     tmp_path, make_net, words
 ):
     net = make_net(**{**SIZES, **EXPORTED})
     with pytest.raises(EncoderError, match=words) as error:
-        export(net, tmp_path / "model")
+        export_small(tmp_path / "model", LABELS, net=net)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "model").exists()
-
-
-def _changed(net):
-    """A network that is no longer what its arguments say."""
-    net.residual = False
-    return net
-
-
-def test_an_export_leaves_the_network_in_its_mode(tmp_path):
-    net = make("late", **EXPORTED).train()
-    net.audio_branch["encoder"].eval()
-    modes = [module.training for module in net.modules()]
-    before = copy(net)
-    state = torch.get_rng_state()
-    export(net, tmp_path / "model")
-    assert [module.training for module in net.modules()] == modes
-    assert not moved(net, before)
-    weights = load_file(tmp_path / "model" / "vavl.safetensors")
-    assert weights.keys() == before.keys()
-    assert torch.equal(torch.get_rng_state(), state)
-
-
-def test_own_networks_need_no_code_for_their_arguments():
-    class Own(AudioVisualNetwork):
-        def __init__(self, audio_dim, visual_dim=3, *, num_outputs=2, **more):
-            super().__init__()
-
-    net = Own(5, num_outputs=4, width=7)
-    assert net.settings == {
-        "audio_dim": 5,
-        "visual_dim": 3,
-        "num_outputs": 4,
-        "width": 7,
-    }
-    assert net.num_outputs == 4

@@ -88,7 +88,7 @@ def others(tmp_path):
     return tmp_path, watch
 
 
-@pytest.mark.parametrize("ending", ["", ".mp4", ".m3u8", ".ts", ".txt"])
+@pytest.mark.parametrize("ending", ["", ".mp4"])
 @pytest.mark.parametrize("name", [*PLAYLISTS, *OTHERS])
 def test_no_file_makes_ffmpeg_open_another(others, name, ending):
     folder, watch = others
@@ -101,7 +101,7 @@ def test_no_file_makes_ffmpeg_open_another(others, name, ending):
             use(path)
         assert str(error.value).startswith(f"{path}: ")
         assert "\n" not in str(error.value)
-        if name in PLAYLISTS and ending != ".txt":
+        if name in PLAYLISTS:
             assert "a playlist" in str(error.value)
             assert "give the clip itself" in str(error.value)
     assert not watch.opened()
@@ -120,18 +120,12 @@ CODECS = {
     "a.mpg": ("mpeg1video", "mp2"),
     "a.asf": ("wmv2", "libmp3lame"),
     "a.3gp": ("mpeg4", "aac"),
-    "a.nut": ("mpeg4", "libmp3lame"),
     "a.ogg": (None, "flac"),
     "a.opus": (None, "libopus"),
     "a.m4a": (None, "aac"),
     "a.aac": (None, "aac"),
     "a.mp3": (None, "libmp3lame"),
-    "a.flac": (None, "flac"),
-    "a.wav": (None, "pcm_s16le"),
     "a.aiff": (None, "pcm_s16be"),
-    "a.caf": (None, "pcm_s16be"),
-    "a.au": (None, "pcm_s16be"),
-    "a.mka": (None, "aac"),
 }
 
 
@@ -229,17 +223,6 @@ def test_a_large_picture_comes_smaller_and_else_the_same(tmp_path, codec):
     write(path, [image[::2, ::2].copy()] * 2, codecs=(codec, None))
     (batch,) = decode(path)
     assert np.abs(batch.frames[0] - image[::2, ::2].astype(int)).mean() < 2.0
-
-
-def test_frames_are_free_as_soon_as_they_are_read(tmp_path):
-    """Without waiting for Python's collection of garbage."""
-    path = write(tmp_path / "clip.mp4", grays([99] * 25))
-    with av.open(str(path)) as file:
-        reader = decoders.VideoReader(file.streams[0], 0.0, str(path), None, 1)
-        frame = next(file.decode(video=0))
-    before = sys.getrefcount(frame)
-    assert reader._image(frame).shape == (48, 64, 3)
-    assert sys.getrefcount(frame) == before
 
 
 def test_more_pictures_than_a_clip_has_time_for_are_refused(

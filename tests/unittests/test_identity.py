@@ -69,12 +69,9 @@ def test_the_same_run_may_go_on_longer_and_elsewhere(started):
 @pytest.mark.parametrize(
     "key, value",
     [
-        ("residual", "False"),
         ("lr", "0.2"),
         ("labels", "[sad]"),
-        ("d_model", "64"),
         ("schedule", "joint"),
-        ("lr_final", "0.1"),
         ("prediction_loss", "!name:my.loss"),
         ("vavl", "!new:my.Fusion"),
     ],

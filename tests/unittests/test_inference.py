@@ -14,9 +14,6 @@ from small_clips import sine, write
 from vavl_sb.faces.detector import Detection
 from vavl_sb.faces.tracker import FaceTracker
 from vavl_sb.features import extractor
-from vavl_sb.features.extractor import Chunk, Stopwatch
-from vavl_sb.inference.emotion import STAGES
-from vavl_sb.inference.sliding_windows import SlidingWindows
 from vavl_sb.media.reader import FrameBatch, decode, read_audio
 from vavl_sb.utils.errors import EncoderError, MediaError, VAVLError
 
@@ -206,70 +203,18 @@ def test_long_frames_let_each_window_be_encoded_by_itself(
     assert whole.emotion == long_frames.predict_file(sound)
 
 
-@pytest.mark.parametrize("average", [1, 1000])
-def test_a_last_window_before_the_end_ends_there(sound, monkeypatch, average):
-    model = make_model(average=average)
-    in_chunks(monkeypatch, 2.0)
-    encoded, kept = [], []
-    features = model.hparams.feature_extractor
-    encode, add = features.encode_audio, SlidingWindows.add
-
-    def count(samples, name="x"):
-        encoded.append(len(samples) / RATE)
-        return encode(samples, name)
-
-    def watch(self, chunk):
-        yield from add(self, chunk)
-        kept.append(sum(len(chunk.samples) for chunk in self.sound) / RATE)
-
-    monkeypatch.setattr(features, "encode_audio", count)
-    monkeypatch.setattr(SlidingWindows, "add", watch)
-    (window,) = model.timeline(sound, window=3.0, hop=60.0)
-    assert (window.start, window.end) == (0.0, 3.0)
-    assert max(encoded) <= 3.0 and max(kept) <= 3.5
-    # As with windows behind it, which it does not look into.
-    first = model.timeline(sound, window=3.0, hop=1.0)[0]
-    assert window.emotion.probabilities == first.emotion.probabilities
-
-
 def test_a_timeline_of_one_window_is_the_clips_answer(model, clip):
     found = model.analyze(clip, window=30.0, hop=1.0)
     (window,) = found.timeline
     assert window.emotion == found.emotion == model.predict_file(clip)
 
 
-@pytest.mark.parametrize("duration", [0.0, 0.4, 3.0, 3.01, 7.9])
-@pytest.mark.parametrize("window, hop", [(3.0, 1.0), (1.0, 1.0), (0.5, 2.0)])
-def test_windows_cover_the_clip(duration, window, hop):
-    encoders = make_model().hparams.feature_extractor
-    ends = np.unique([*np.arange(2.0, duration, 2.0), duration])
-    found = []
-    for chunks in ([duration], ends):
-        windows = SlidingWindows(window, hop, encoders, Stopwatch())
-        found.append([])
-        for end in chunks:
-            chunk = Chunk(0.0, end, last=end == duration)
-            found[-1] += [span[:2] for span in windows.add(chunk)]
-    assert found[0] == found[1]
-    found = found[0]
-    starts = [start for start, _ in found]
-    assert starts == [n * hop for n in range(len(found))]
-    assert all(start < duration for start in starts[1:])
-    assert all(end - start <= window + 1e-9 for start, end in found)
-    if hop <= window:
-        assert found[-1][1] == duration
-    # The last one is needed: the one before it ends earlier.
-    assert all(end < duration for _, end in found[:-1])
-
-
 @pytest.mark.parametrize(
     "options, words",
     [
         ({"window": 31.0}, "at most 30 s"),
-        ({"window": 0.0}, "window"),
         ({"window": float("nan")}, "window"),
         ({"hop": 0.0}, "hop"),
-        ({"hop": float("inf")}, "hop"),
         ({"modality": "smell"}, "modality"),
     ],
 )
@@ -394,18 +339,6 @@ def test_a_clip_is_opened_and_decoded_once(model, clip, picture, monkeypatch):
     assert sorted(opened) == sorted([str(picture), str(clip)])
 
 
-@pytest.mark.parametrize("seconds, chunks", [(5.0, 1), (5.3, 3), (7.0, 4)])
-def test_a_clip_is_cut_only_where_it_is_long(
-    tmp_path, monkeypatch, model, seconds, chunks
-):
-    in_chunks(monkeypatch, 2.0)
-    path = tmp_path / "sound.wav"
-    soundfile.write(path, sine(seconds, RATE), RATE)
-    found = list(model.hparams.feature_extractor.chunks(str(path), str(path)))
-    assert len(found) == chunks and found[-1].end == pytest.approx(seconds)
-    assert [chunk.last for chunk in found] == [False] * (chunks - 1) + [True]
-
-
 def test_logits_are_divided_by_their_heads_temperature(clip):
     plain = make_model().predict_file(clip)
     scaling = {"audio": 2.5, "audiovisual": 0.5}
@@ -494,9 +427,6 @@ def test_tensors_give_what_files_give(model, clip, sound, picture):
     [
         {},
         {"wavs": torch.zeros(5)},
-        {"wavs": torch.zeros(1, 5, dtype=torch.uint8)},
-        {"wavs": [[1, 2, 3]]},
-        {"wavs": 0.5},
         {"wavs": [["loud"]]},
         {"wavs": torch.rand(2, 900), "modality": "visual"},
         {"crops": torch.zeros(1, 2, 3, 8, 8)},
@@ -583,32 +513,6 @@ def test_a_row_without_an_answer_leaves_the_others(model, caplog):
     assert first == model.predict_features(frames) and none is None
 
 
-def test_crops_are_those_that_were_used_evenly_over_the_clip(model, clip):
-    found = model.analyze(clip, crops=5)
-    times = [time for time, _ in found.crops]
-    assert times == pytest.approx(np.linspace(0, 9.8, 5), abs=0.3)
-    _, all_times = frames_by_time(clip, model)
-    for time, crop in found.crops:
-        assert crop.shape == (32, 32, 3) and crop.dtype == np.uint8
-        frame = colours(SECONDS)[round(time * FPS)]
-        assert np.abs(crop.astype(int) - frame[0, 0]).max() <= 1
-        assert np.abs(all_times - time).min() < 1e-6
-    assert model.analyze(clip, crops=0).crops == []
-    assert len(model.analyze(clip, crops=1000).crops) == len(all_times)
-
-
-def test_the_profile_counts_each_stage_once(model, clip):
-    import time
-
-    started = time.perf_counter()
-    found = model.analyze(clip)
-    spent = time.perf_counter() - started
-    assert list(found.profile) == list(STAGES)
-    assert all(seconds > 0 for seconds in found.profile.values())
-    assert 0.3 * spent < sum(found.profile.values()) <= spent
-    assert found.duration == pytest.approx(SECONDS, abs=0.05)
-
-
 def test_attributes_are_in_the_corpus_scale(clip):
     model = make_model("regression", attribute_range=[1.0, 5.0])
     features = model.hparams.feature_extractor.encode(str(clip), str(clip))
@@ -635,9 +539,9 @@ for path in sys.argv[2:]:
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_clip(tmp_path):
-    """Ten minutes against three seconds, in a process of their own."""
+    """Four minutes against three seconds, in a process of their own."""
     paths = []
-    for seconds in (3, 600):
+    for seconds in (3, 240):
         image = np.random.default_rng(0).integers(0, 255, (240, 320, 3))
         images = [image.astype(np.uint8)] * (seconds * 5)
         options = dict(codecs=("mjpeg", "pcm_s16le"), fps=5)
@@ -652,8 +556,9 @@ def test_memory_does_not_grow_with_the_clip(tmp_path):
     )
     rows = [line.split() for line in done.stdout.strip().splitlines()[-2:]]
     (short, one, _), (long, many, duration) = rows
-    assert (int(one), int(many)) == (1, 598)
-    assert float(duration) == pytest.approx(600, abs=0.5)
+    assert (int(one), int(many)) == (1, 238)
+    assert float(duration) == pytest.approx(240, abs=0.5)
+    # As RGB its pictures are 276 MB.
     assert int(long) - int(short) < 100 * 1024
 
 

@@ -30,8 +30,7 @@ def population_by_torchmetrics(predictions, targets):
 
 
 @pytest.mark.parametrize("ours", ["loss", "score"])
-@pytest.mark.parametrize("size", [2, 3, 10, 1000])
-@pytest.mark.parametrize("offset", [0.0, 3.0])
+@pytest.mark.parametrize("size, offset", [(2, 3.0), (3, 0.0), (1000, 3.0)])
 def test_concordance_equals_torchmetrics(ours, size, offset):
     random = torch.Generator().manual_seed(size)
     a = torch.randn(size, 3, generator=random).double() * 2 + 1
@@ -52,7 +51,7 @@ def test_concordance_equals_torchmetrics(ours, size, offset):
     assert ((theirs - found).abs() <= 1 / (size - 1)).all()
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 50])
+@pytest.mark.parametrize("size", [1, 2, 50])
 @pytest.mark.parametrize("which", ["predictions", "targets", "both", "equal"])
 @pytest.mark.parametrize("exact", [True, False])
 def test_concordance_of_constants_is_0_where_torchmetrics_has_nan(
@@ -78,16 +77,6 @@ def test_concordance_of_constants_is_0_where_torchmetrics_has_nan(
         assert theirs.isnan().all()
 
 
-def test_concordance_of_shift_and_scale_in_closed_form():
-    x = torch.arange(10.0).reshape(-1, 1)
-    variance = x.var(unbiased=False)
-    for scale, shift in ((1, 3.0), (2, 0.0), (-1, 9.0)):
-        y = scale * x + shift
-        gap = (x.mean() - y.mean()) ** 2
-        expected = 2 * scale * variance / (variance * (1 + scale**2) + gap)
-        assert torch.allclose(concordance(x, y), expected, atol=1e-6)
-
-
 def test_ccc_loss_is_finite_for_constants_and_single_rows():
     constant = torch.full((4, 2), 3.0, requires_grad=True)
     loss = ccc_loss(constant, torch.full((4, 2), 3.0))
@@ -108,28 +97,6 @@ def test_ccc_loss_gradient(size):
     assert torch.autograd.gradcheck(ccc_loss, (constant, targets))
     ccc_loss(constant, targets).backward()
     assert constant.grad.abs().max() > 0.01
-
-
-def test_ccc_loss_gradient_in_closed_form():
-    # d CCC / d p_i = 2 (t_i - mean t) / (N D) - CCC 2 (p_i - mean t) / (N D),
-    # with D the denominator; the same in fp32, as in training.
-    random = torch.Generator().manual_seed(5)
-    p = torch.randn(8, 1, generator=random, requires_grad=True)
-    t = torch.randn(8, 1, generator=random)
-    ccc_loss(p, t).backward()
-    q = p.detach()
-    below = q.var(0, correction=0) + t.var(0, correction=0)
-    below = below + (q.mean(0) - t.mean(0)) ** 2
-    ccc = concordance(q, t)
-    slope = 2 * (t - t.mean(0) - ccc * (q - t.mean(0))) / (8 * below)
-    assert torch.allclose(p.grad, -slope, atol=1e-6)
-
-
-def test_concordance_is_in_fp32_for_anything_less():
-    x, y = torch.randn(8, 3), torch.randn(8, 3)
-    assert concordance(x.bfloat16(), y.double()).dtype == torch.float32
-    assert concordance(x, y.double()).dtype == torch.float32
-    assert concordance(x.double(), y).dtype == torch.float64
 
 
 def test_ccc_loss_sums_over_attributes_in_fp32_under_autocast():

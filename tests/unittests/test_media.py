@@ -1,11 +1,8 @@
 """Decoding against media written here with known pictures, times and tones."""
 
-import errno
 import io
 import logging
-import tracemalloc
 from fractions import Fraction
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +10,6 @@ import soundfile
 import torch
 from small_clips import CONTAINERS, FPS, TONE, grays, sine, write
 
-from vavl_sb.media.demuxing import Timeline
 from vavl_sb.media.reader import (
     AudioChunk,
     FrameBatch,
@@ -22,8 +18,7 @@ from vavl_sb.media.reader import (
     probe,
     read_audio,
 )
-from vavl_sb.media.riff import riff_duration
-from vavl_sb.utils.errors import MediaError, VAVLError
+from vavl_sb.utils.errors import MediaError
 
 av = pytest.importorskip("av")
 
@@ -102,9 +97,9 @@ def test_every_container_gives_pictures_times_and_tone(clips, name):
     )
 
 
-@pytest.mark.parametrize("offset", [0.0, 5.0])
 @pytest.mark.parametrize(
-    "name", ["clip.mp4", "clip.mkv", "clip.flv", "clip.ts"]
+    "name, offset",
+    [("clip.mp4", 0.0), ("clip.mkv", 5.0), ("clip.flv", 0.0), ("clip.ts", 5.0)],
 )
 def test_a_flash_and_a_beep_stay_together(tmp_path, name, offset):
     """Whatever the container adds at the start, and wherever it starts."""
@@ -130,8 +125,7 @@ def test_a_flash_and_a_beep_stay_together(tmp_path, name, offset):
     assert flash == pytest.approx(1.2, abs=0.1)  # from the start, not from 5 s
 
 
-@pytest.mark.parametrize("channels", [1, 2, 6])
-@pytest.mark.parametrize("rate", [8000, 11025, 48000])
+@pytest.mark.parametrize("rate, channels", [(8000, 1), (11025, 6), (48000, 2)])
 def test_resampling_and_downmix_match_the_closed_form(tmp_path, rate, channels):
     """The mean of channels that hold 1, 2, 3... tenths of one sine."""
     weights = np.arange(1, channels + 1) / 10
@@ -280,38 +274,6 @@ def test_a_file_is_opened_once_and_its_pass_knows_what_probe_does(
         assert stream.info == probe(path)
 
 
-def test_one_kind_alone_and_the_order_of_the_file(clips):
-    path = clips[0] / "clip.mkv"
-    kinds = [type(item) for item in decode(path, batch_frames=10)]
-    switches = sum(a is not b for a, b in zip(kinds, kinds[1:], strict=False))
-    assert switches >= 4  # interleaved, not one kind after the other
-    assert {type(i) for i in decode(path, video=False)} == {AudioChunk}
-    assert {type(i) for i in decode(path, audio=False)} == {FrameBatch}
-    both, alone = collect(path), collect(path, audio=False)
-    assert np.array_equal(both[3], alone[3])
-
-
-def test_memory_does_not_grow_with_the_clip(tmp_path):
-    images = (np.full((240, 320, 3), i % 200, np.uint8) for i in range(600))
-    images = [next(images)] * 600  # 138 MB once decoded
-    path = write(
-        tmp_path / "long.mp4", images, sine(24, 16000), codecs=("mpeg4", "aac")
-    )
-    del images
-    for _ in decode(path):  # imports and caches
-        break
-    tracemalloc.start()
-    try:
-        count = 0
-        for item in decode(path, batch_frames=8):
-            count += isinstance(item, FrameBatch)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert count == 75
-    assert peak < 10 * 2**20
-
-
 def cover_mp3(path):
     """An mp3 with a picture in an ID3v2 tag, put together by hand."""
     from PIL import Image
@@ -336,26 +298,6 @@ def test_cover_art_is_no_video(tmp_path):
     assert {type(item) for item in decode(path)} == {AudioChunk}
 
 
-def test_packets_without_a_duration_last_as_long_as_the_others():
-    container = SimpleNamespace(start_time=2_000_000)
-    timeline = Timeline(container, "c")
-    stream = SimpleNamespace(index=0, type="audio")
-    for stamp in (20, 22, 24, 26, 28):
-        timeline.add(
-            SimpleNamespace(
-                pts=stamp,
-                dts=stamp,
-                size=9,
-                duration=0,
-                time_base=Fraction(1, 10),
-                stream=stream,
-            )
-        )
-    assert timeline.span(stream).duration == pytest.approx(1.0)
-    # The promise may count from 2 s or from 0; the last packet may last long.
-    assert not timeline.ends_before(3.1) and timeline.ends_before(3.5)
-
-
 def cut(path, share=0.6):
     data = path.read_bytes()
     short = path.with_name(f"cut_{path.name}")
@@ -372,8 +314,7 @@ def sounds(folder):
 
 @pytest.mark.parametrize(
     "name",
-    ["clip.mp4", "clip.mkv", "clip.flv", "clip.avi", "pcm.avi", "clip.webm"]
-    + ["a.wav", "a.flac"],
+    [*("clip.mp4", "clip.mkv", "clip.flv", "pcm.avi"), *("a.wav", "a.flac")],
 )
 def test_a_file_that_was_cut_off_is_told(clips, name, tmp_path):
     folder = clips[0] if name in CONTAINERS else sounds(tmp_path)
@@ -386,30 +327,6 @@ def test_a_file_that_was_cut_off_is_told(clips, name, tmp_path):
     with pytest.raises(MediaError, match="damaged or cut off") as error:
         collect(path)
     assert str(path) in str(error.value) and "\n" not in str(error.value)
-
-
-def test_the_duration_that_riff_headers_state(clips, tmp_path):
-    folder, _ = clips
-    path = sounds(tmp_path) / "a.wav"
-    data = bytearray(path.read_bytes())
-    at = data.index(b"data") + 4
-    data[at : at + 4] = b"\xff\xff\xff\xff"  # as written to a pipe
-    assert riff_duration(io.BytesIO(data)) is None
-    path.write_bytes(data)
-    assert not probe(path).truncated and len(read_audio(path)) == 48000
-    soundfile.write(tmp_path / "x.wav", np.zeros((4000, 2)), 8000, "PCM_24")
-    for path, seconds in [
-        (tmp_path / "x.wav", 0.5),
-        (folder / "pcm.avi", 3.0),
-    ]:
-        with open(path, "rb") as file:
-            assert riff_duration(file) == pytest.approx(seconds)
-    # A chunk of odd size is padded by one byte.
-    data = (tmp_path / "x.wav").read_bytes()
-    padded = data[:12] + b"note\x03\0\0\0odd\0" + data[12:]
-    assert riff_duration(io.BytesIO(padded)) == pytest.approx(0.5)
-    assert riff_duration(io.BytesIO(b"RIFF")) is None
-    assert riff_duration(io.BytesIO(b"RIFF\0\0\0\0AVI ")) is None
 
 
 def broken_frames(path, bad, total=25):
@@ -473,30 +390,12 @@ def test_broken_packets_at_an_end_and_up_to_it(tmp_path, bad, words):
         collect(path)
 
 
-def test_a_picture_that_cannot_be_converted_is_told(clips, monkeypatch):
-    """As FFmpeg fails on some damaged pictures, which are rarely met."""
-
-    def fails(self, frame):
-        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
-
-    monkeypatch.setattr("vavl_sb.media.decoders.VideoReader._image", fails)
-    with pytest.raises(MediaError, match="cannot be converted .Operation"):
-        collect(clips[0] / "clip.mp4")
-
-
-def scramble(path):
-    """Garbage in place of the middle fifth of a file."""
-    data = bytearray(path.read_bytes())
+def test_garbage_in_the_middle_is_told_and_gives_the_same(clips, capfd):
+    path = clips[0] / "bad.mkv"
+    data = bytearray((clips[0] / "clip.mkv").read_bytes())
     start, end = int(0.4 * len(data)), int(0.6 * len(data))
     data[start:end] = np.random.default_rng(0).bytes(end - start)
-    bad = path.with_name(f"bad_{path.name}")
-    bad.write_bytes(data)
-    return bad
-
-
-@pytest.mark.parametrize("name", ["clip.mp4", "clip.mkv", "clip.avi"])
-def test_garbage_in_the_middle_is_told_and_gives_the_same(clips, name, capfd):
-    path = scramble(clips[0] / name)
+    path.write_bytes(data)
     found = [[], []]
     for frames in found:
         with pytest.raises(MediaError):
@@ -533,8 +432,7 @@ def test_damage_that_ffmpeg_mends_is_one_warning(tmp_path, caplog, capfd):
 
 @pytest.mark.parametrize(
     "name, codec",
-    [("c.mp4", "libx264"), ("c.mkv", "ffv1"), ("c.avi", "mjpeg")]
-    + [("c.webp", "libwebp"), ("c.avif", "libsvtav1"), ("c.png", "png")],
+    [("c.mp4", "libx264"), ("c.webp", "libwebp"), ("c.avif", "libsvtav1")],
 )
 def test_a_single_picture_is_no_clip_whatever_holds_it(tmp_path, name, codec):
     if codec not in av.codecs_available:
@@ -561,30 +459,6 @@ def test_pictures_that_move_are_clips_or_said_to_be_undecodable(tmp_path):
         first.save(path, save_all=True, append_images=rest, duration=100)
         levels = [frame.mean() for frame in collect(path)[2]]
         assert levels == pytest.approx([20, 120, 220], abs=6)
-
-
-def test_a_picture_is_no_clip_but_a_moving_gif_is(tmp_path):
-    path = tmp_path / "face.gif"
-    for count in (1, 2):
-        with av.open(str(path), "w") as out:
-            stream = out.add_stream("gif", rate=10)
-            stream.width, stream.height, stream.pix_fmt = 16, 16, "rgb8"
-            for level in range(count):
-                image = np.full((16, 16, 3), 100 * level, np.uint8)
-                frame = av.VideoFrame.from_ndarray(image, format="rgb24")
-                out.mux(stream.encode(frame.reformat(format="rgb8")))
-            out.mux(stream.encode(None))
-        if count == 1:
-            with pytest.raises(MediaError, match="a still picture"):
-                probe(path)
-        else:
-            assert len(collect(path)[2]) == 2
-    # A comment need not be UTF-8.
-    data = path.read_bytes()
-    at = data.index(b"!\xf9")
-    comment = b"\x21\xfe\x03\xe9t\xe9\x00"
-    path.write_bytes(data[:at] + comment + data[at:])
-    assert len(collect(path)[2]) == 2
 
 
 def test_what_is_no_damage_gives_no_warning(clips, tmp_path, caplog):
@@ -645,11 +519,6 @@ def test_unusable_files_give_one_line(tmp_path, name, make, words):
             use(path)
         assert str(path) in str(error.value)
         assert "\n" not in str(error.value)
-
-
-def test_options_that_cannot_be(tmp_path):
-    with pytest.raises(VAVLError, match="above 0"):
-        decode(tmp_path / "any.mp4", frame_rate=0)
 
 
 def test_sound_that_is_empty_absent_or_silent(tmp_path):
@@ -714,21 +583,3 @@ def test_crema_d_video(real_data):
         assert abs(lag) <= 2 and value > 0.999
         assert np.array_equal(read_audio(wav).numpy(), truth)
         assert not probe(wav).truncated and not probe(wav).has_video
-
-
-@pytest.mark.real
-def test_ravdess_clips(real_data):
-    folder = real_data / "ravdess_clips"
-    silent = folder / "02-01-01-01-01-02-01.mp4"
-    assert probe(silent).has_audio and read_audio(silent) is None
-    for path in sorted(folder.glob("*.mp4")):
-        _, _, frames, times = collect(path, audio=False)
-        assert len(frames) in (97, 98, 99) and times[0] == 0.0
-        assert frames[0].shape == (360, 640, 3)
-        assert not probe(path).truncated
-    spoken = read_audio(folder / "01-01-01-01-01-01-01.mp4")
-    twin = real_data / "ravdess_audio/Actor_01/03-01-01-01-01-01-01.flac"
-    truth, _ = soundfile.read(twin, dtype="float32")
-    lag, value = correlate(spoken.numpy(), truth)
-    # The corpus's two versions start 33 ms apart.
-    assert abs(lag) < 800 and value > 0.95

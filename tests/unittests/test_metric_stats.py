@@ -67,22 +67,6 @@ def test_concordance_is_of_the_set_not_the_mean_of_batches():
     assert abs(np.mean(batches, axis=0) - whole).max() > 0.01
 
 
-def test_concordance_closed_forms():
-    x = np.arange(5.0)[:, None]
-    assert concordance(x, x)[0] == pytest.approx(1)
-    assert concordance(x, 4 - x)[0] == pytest.approx(-1)
-    # Shifted by one: 2 * 2 / (2 + 2 + 1).
-    assert concordance(x, x + 1)[0] == pytest.approx(0.8)
-    assert concordance(np.ones((3, 1)), np.ones((3, 1)))[0] == 0
-    assert concordance(np.ones((3, 1)), np.zeros((3, 1)))[0] == 0
-
-
-def test_a_cleared_one_has_collected_nothing():
-    stats = collected(EmotionStats, LABELS, torch.eye(4), torch.arange(4))
-    stats.clear()
-    assert len(stats) == 0
-
-
 def test_a_score_of_one_s_own_stands_beside_the_others():
     random = np.random.default_rng(0)
     targets = random.integers(0, 4, 60)

@@ -3,13 +3,9 @@
 import pytest
 import torch
 from light_model import LABELS
+from small_models import export_small, light_extractor
 
-from vavl_sb.faces.tracker import FaceTracker
-from vavl_sb.features.extractor import FeatureExtractor
-from vavl_sb.lobes.audio_encoder import AudioEncoder
 from vavl_sb.lobes.feature_encoder import FeatureEncoder
-from vavl_sb.lobes.vavl import VAVL
-from vavl_sb.training.export import export_model
 from vavl_sb.utils.errors import EncoderError
 
 
@@ -38,13 +34,6 @@ class Told(Mean):
         return {"parts": self.parts}
 
 
-class Exported(Told):
-    """Its export makes it anew."""
-
-    def export(self, folder):
-        return {"parts": self.parts, "seed": self.seed}
-
-
 class Wrong(Told):
     """Its export names an argument that there is none of."""
 
@@ -53,15 +42,7 @@ class Wrong(Told):
 
 
 def export(encoder, folder):
-    export_model(
-        folder,
-        VAVL(80, encoder.output_dim, 2, d_model=16, shared_layers=1),
-        FeatureExtractor(AudioEncoder("logmel"), encoder, FaceTracker(None)),
-        task="classification",
-        labels=LABELS[:2],
-        corpus="none",
-        attribute_range=None,
-    )
+    export_small(folder, LABELS[:2], light_extractor(visual=encoder))
 
 
 def test_an_encoder_must_give_its_settings():
@@ -87,8 +68,3 @@ def test_an_encoder_that_does_not_come_back_is_not_exported(
     line = str(error.value)
     assert type(encoder).__qualname__ in line and "\n" not in line
     assert not (tmp_path / "inference").exists()
-
-
-def test_one_that_comes_back_is_exported(tmp_path):
-    export(Exported(parts=2, seed=5), tmp_path / "inference")
-    assert (tmp_path / "inference" / "model.json").is_file()

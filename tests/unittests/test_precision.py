@@ -49,11 +49,11 @@ def test_bf16_gives_the_loss_and_the_direction_of_fp32(tmp_path, task):
     assert angle > 0.99
 
 
-@pytest.mark.parametrize("mixup, least", [(0.0, 1.0), (0.2, 0.9)])
-def test_a_run_in_bf16_learns_and_is_scored(tmp_path, mixup, least):
+@pytest.mark.usefixtures("without_pictures")
+def test_a_run_in_bf16_learns_and_is_scored(tmp_path):
     run_opts = {"precision": "bf16", "eval_precision": "bf16"}
-    metrics = fit_and_test(tmp_path, epochs=15, run_opts=run_opts, mixup=mixup)
-    assert all(s["f1_macro"] >= least for s in metrics["test"].values())
+    metrics = fit_and_test(tmp_path, epochs=15, run_opts=run_opts, mixup=0.2)
+    assert all(s["f1_macro"] >= 0.9 for s in metrics["test"].values())
 
 
 @pytest.mark.skipif(

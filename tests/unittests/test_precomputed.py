@@ -7,6 +7,7 @@ import pytest
 import soundfile
 import torch
 from small_clips import grays, sine, write
+from small_models import export_small, light_extractor
 
 from vavl_sb.cli import main
 from vavl_sb.evaluation.corruption import choose_conditions, make_noise
@@ -20,7 +21,6 @@ from vavl_sb.lobes.audio_encoder import AudioEncoder
 from vavl_sb.lobes.precomputed import Precomputed, choose_encoder
 from vavl_sb.lobes.vavl import VAVL
 from vavl_sb.lobes.visual_encoder import VisualEncoder
-from vavl_sb.training.export import export_model
 from vavl_sb.utils.errors import EncoderError, MediaError, VAVLError
 
 LABELS = ["angry", "happy", "sad"]
@@ -28,12 +28,7 @@ FRAMES = np.random.default_rng(0).normal(size=(40, 4)).astype(np.float16)
 
 
 def extractor(rate=10.0, audio=None, **pooling):
-    return FeatureExtractor(
-        audio or AudioEncoder("logmel"),
-        Precomputed(4, rate),
-        FaceTracker(None, size=32),
-        **pooling,
-    )
+    return light_extractor(audio, Precomputed(4, rate), **pooling)
 
 
 @pytest.fixture(scope="module")
@@ -46,26 +41,8 @@ def folder(tmp_path_factory):
     write(folder / "face.mp4", grays(range(0, 200, 5)), fps=10)
     np.save(folder / "a.npy", FRAMES)
     for name, rate in (("model", 10.0), ("no_rate", None)):
-        torch.manual_seed(1)
         pooling = {"visual_pooling": "statistics"} if rate is None else {}
-        made = extractor(rate, **pooling)
-        net = VAVL(
-            made.dim("audio"),
-            made.dim("visual"),
-            3,
-            d_model=16,
-            encoder_layers=1,
-            shared_layers=1,
-        )
-        export_model(
-            folder / name,
-            net,
-            made,
-            task="classification",
-            labels=LABELS,
-            corpus="none",
-            attribute_range=None,
-        )
+        export_small(folder / name, LABELS, extractor(rate, **pooling))
     return folder
 
 

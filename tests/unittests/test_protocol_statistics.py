@@ -6,11 +6,9 @@ import scipy.stats
 from sklearn.metrics import f1_score, recall_score
 
 from vavl_sb.evaluation.statistics import (
-    _concordance,
     clip_statistics,
     draw_speakers,
     holm,
-    interval,
     mean_scores,
     score_function,
     swap_test,
@@ -97,42 +95,6 @@ def test_resampled_concordance_is_that_of_the_resampled_clips(offset):
         )
 
 
-def test_constants_have_concordance_0_from_sums_too():
-    varied = np.arange(7.0)[:, None] + 0.1
-    # Means of seven such numbers, or of their squares, are often off by a bit.
-    for constant in np.random.default_rng(0).uniform(-5, 5, 50):
-        same = np.full((7, 1), constant)
-        assert (
-            _concordance(clip_statistics("regression", same, same).sum(axis=0))[
-                0
-            ]
-            == 0
-        )
-        found = _concordance(
-            clip_statistics("regression", same, varied).sum(axis=0)
-        )[0]
-        assert abs(found) < 1e-9
-    assert _concordance(np.zeros(6)) == 0
-
-
-def test_bootstrap_interval_of_a_mean_equals_scipy():
-    values = np.random.default_rng(2).exponential(size=30)
-    weights = draw_speakers(np.ones((1, 30), bool))
-    found = interval(
-        mean_scores(one_clip_each(values), weights, mean_of_first)["mean"]
-    )
-    theirs = scipy.stats.bootstrap(
-        (values,),
-        np.mean,
-        method="percentile",
-        n_resamples=10_000,
-        random_state=3,
-    ).confidence_interval
-    # Ends of 10,000 draws have a standard error of about 3 % of the deviation.
-    tolerance = 0.1 * values.std() / np.sqrt(30)
-    assert found == pytest.approx(list(theirs), abs=tolerance)
-
-
 def test_clips_of_a_speaker_stay_together():
     # Ten equal clips of each speaker say no more than one.
     values = np.random.default_rng(4).normal(size=12)
@@ -198,30 +160,6 @@ def test_swapping_speakers_recomputes_the_score_of_the_set():
     found, exact = swap_test(*sums, score_function("classification", []))
     assert exact
     assert found["f1_macro"] == pytest.approx((differences[0], expected))
-
-
-def test_p_is_uniform_where_nothing_differs():
-    # Speakers differ much, the two ways do not: a test by clips would fail.
-    random = np.random.default_rng(11)
-    ps = []
-    for _ in range(400):
-        speaker = random.normal(size=(2, 7))  # each way's own luck, by speaker
-        clips = [
-            np.repeat(way, 5) + 0.1 * random.normal(size=35) for way in speaker
-        ]
-        who = np.repeat(np.arange(7), 5)
-        sums = [
-            by_speaker(
-                clip_statistics("regression", c[:, None], c[:, None]), who, 7
-            )
-            for c in clips
-        ]
-        ps.append(swap_test(*sums, mean_of_first)[0]["mean"][1])
-    # 64 distinct values of p: compare at some of them.
-    for level in (1 / 32, 1 / 8, 1 / 4, 1 / 2):
-        share = np.mean(np.array(ps) <= level + 1e-9)
-        deviation = np.sqrt(level * (1 - level) / 400)
-        assert abs(share - level) < 3.5 * deviation, (level, share)
 
 
 def test_no_difference_has_p_1_and_a_large_one_the_smallest():

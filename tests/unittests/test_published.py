@@ -240,16 +240,3 @@ def test_the_number_in_a_name_makes_no_layers(tmp_path, number):
         import_audio(tmp_path / "f.pt", config_folder=tmp_path / "config")
     with pytest.raises(EncoderError, match="give --config"):
         import_audio(tmp_path / "f.pt")
-
-
-def test_no_wav2vec2_in_it(tmp_path):
-    torch.save({"a.weight": torch.ones(2)}, tmp_path / "f.pt")
-    with pytest.raises(EncoderError, match="has 0 tensors feature_extractor"):
-        import_audio(tmp_path / "f.pt")
-
-
-def test_a_missing_file(tmp_path, capsys):
-    for command in ("import-visual", "import-audio"):
-        assert cli.main([command, str(tmp_path / "none.pt")]) == 1
-    told = capsys.readouterr().err
-    assert told.count("no such file") == 2 and told.count("\n") == 2

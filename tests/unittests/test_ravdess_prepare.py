@@ -21,13 +21,7 @@ from prepared_corpus import (
 
 sys.path.insert(0, str(RECIPES / "RAVDESS"))
 
-from ravdess_prepare import (  # noqa: E402
-    CLASSES,
-    SIX_CLASSES,
-    parse_name,
-    partitions,
-    prepare_ravdess,
-)
+from ravdess_prepare import CLASSES, parse_name, partitions, prepare_ravdess  # noqa: E402
 
 from vavl_sb.dataio.manifest import SPLITS, read_manifest  # noqa: E402
 from vavl_sb.utils.errors import CorpusError  # noqa: E402
@@ -79,24 +73,18 @@ def corpus(empty):
 # Names.
 
 
-@pytest.mark.parametrize("code", CODES)
-def test_every_code_of_an_emotion(code):
-    modality, clip, fields = parse_name(f"02-01-{code}-02-01-02-07")
-    assert (modality, clip) == ("02", f"01-{code}-02-01-02-07")
-    assert fields == {
-        "spk_id": "Actor_07",
-        "sex": "male",
-        "emotion": CODES[code],
-        "intensity": "strong",
-        "statement": "01",
-        "repetition": "02",
-    }
-
-
-def test_the_six_classes_are_those_of_cremad():
-    assert set(CLASSES) == set(CODES.values()) and len(CLASSES) == 8
-    six = "angry disgust fear happy neutral sad"
-    assert SIX_CLASSES == tuple(six.split())
+def test_every_code_of_an_emotion():
+    for code, emotion in CODES.items():
+        modality, clip, fields = parse_name(f"02-01-{code}-02-01-02-07")
+        assert (modality, clip) == ("02", f"01-{code}-02-01-02-07")
+        assert fields == {
+            "spk_id": "Actor_07",
+            "sex": "male",
+            "emotion": emotion,
+            "intensity": "strong",
+            "statement": "01",
+            "repetition": "02",
+        }
 
 
 @pytest.mark.parametrize(
@@ -110,11 +98,7 @@ def test_the_six_classes_are_those_of_cremad():
         ("03-01-05-01-01-03-01", "unknown repetition code"),
         ("03-01-05-01-01-01-25", "unknown actor code"),
         ("03-01-05-01-01-01", "name is not"),
-        ("03-01-05-01-01-01-01-01", "name is not"),
         ("03-01-05-01-01-01-01 (1)", "name is not"),
-        ("03-01-05-01-01-01-٠١", "name is not"),
-        ("03-01-05-01-01-01-01\n", "name is not"),
-        ("", "name is not"),
     ],
 )
 def test_names_that_cannot_be_read(name, reason):
@@ -145,14 +129,6 @@ def test_actors_of_a_list_may_be_called_by_number(corpus):
     assert speakers(splits)["train"] == {"Actor_01", "Actor_02"}
     corpus.split(train=[1, 2], valid=[], test=["01"])
     assert "speaker Actor_01 is in train and test" in corpus.refusal()
-
-
-def test_a_split_of_missing_actors_is_refused(corpus):
-    line = corpus.refusal(partition=1)
-    assert line.startswith("the valid split is empty")
-    assert "(Actor_13, Actor_14, Actor_15, Actor_16)" in line
-    # Nothing was written that a later run could take for its own.
-    assert not (corpus.out / "train.json").exists()
 
 
 # Files.
@@ -276,18 +252,13 @@ def test_the_labels_decide_which_clips_are_used(corpus):
 
 @pytest.mark.parametrize(
     "labels",
-    [["fearful", "sad"], ["sad"], [], "sad", None, ["sad", "sad"], [1, ["x"]]],
+    [["fearful", "sad"], ["sad"], None, ["sad", "sad"]],
     ids=str,
 )
 def test_labels_that_are_not_of_the_eight(corpus, labels):
     line = corpus.refusal(labels=labels)
     assert line.startswith("labels: must be two or more of angry, calm, ")
     assert line.endswith(f"not {labels!r}")
-
-
-def test_a_label_file_is_refused(corpus):
-    line = corpus.refusal(label_csv="labels.csv")
-    assert line.startswith("label_csv: must be null for RAVDESS")
 
 
 def test_a_folder_without_speech_is_refused(empty):

@@ -69,7 +69,7 @@ def whole(tmp_path_factory):
 
 
 # After each batch there is a checkpoint.
-BEFORE_BATCH = [("fit_batch", 1), ("fit_batch", 3)]
+BEFORE_BATCH = [("fit_batch", 1)]
 BEFORE_CHECKPOINT = [("_save_intra_epoch_ckpt", 0)]
 # Between train and validation, within it, before the epoch's log and after it.
 AROUND_VALIDATION = [

@@ -86,12 +86,6 @@ def test_training_clips_of_all_corpora_are_merged(run):
     assert splits["train"]["f_1"]["emotion"] == "sad"
 
 
-@pytest.mark.parametrize("nothing", [None, [], ""])
-def test_no_other_corpus(run, nothing):
-    run.settings["also_train"] = nothing
-    assert list(read_splits(**run.settings)["train"]) == ["v_train"]
-
-
 @pytest.mark.parametrize("split", ["train", "valid", "test"])
 def test_an_id_in_two_corpora_is_refused(run, split):
     clips = {"f_1": entry("1001"), f"v_{split}": entry("1002")}
@@ -103,25 +97,12 @@ def test_an_id_in_two_corpora_is_refused(run, split):
     )
 
 
-def test_a_class_that_the_run_does_not_have_is_refused(run):
-    folder = run.other("faces", {"f": entry("1"), "g": entry("1", "calm")})
-    line = run.refusal(ManifestError)
-    assert line.startswith(f"{folder / 'train.json'}: g: emotion")
-    assert "angry, happy, sad" in line and "'calm'" in line
-
-
 @pytest.mark.parametrize("split", ["valid", "test"])
 def test_a_speaker_that_scores_this_run_may_not_train_it(run, split):
     folder = run.other("faces", {"f_1": entry(f"S_{split}")})
     line = run.refusal(CorpusError)
     assert line.startswith(f"{folder / 'train.json'}: speaker S_{split} is in")
     assert "train" in line and split in line
-
-
-def test_a_folder_without_a_manifest_is_refused(run):
-    folder = run.other("faces", {"f_1": entry("1001")})
-    (folder / "train.json").unlink()
-    assert str(folder / "train.json") in run.refusal(ManifestError)
 
 
 def test_own_manifests_that_share_a_speaker_are_refused(run, caplog):

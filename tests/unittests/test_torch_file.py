@@ -219,10 +219,8 @@ def tensor_pickle(numel=b"K\x04", offset=b"K\x00", size=b"K\x04", stride=1):
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"numel": b"J\x00\x00\x00\x7f"},
         {"numel": b"K\x05"},
         {"numel": b"J\xff\xff\xff\xff"},
-        {"offset": b"K\x01"},
         {"offset": b"J\xff\xff\xff\xff"},
         {"size": b"K\x05"},
         {"size": b"J\x00\x00\x00\x7f", "stride": 0},
@@ -462,7 +460,7 @@ WATCHING = []
 sys.addaudithook(_watch)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(pieces=st.lists(st.sampled_from(PIECES), max_size=40))
 def test_no_pickle_imports_opens_or_calls(pieces, tmp_path_factory):
     folder = tmp_path_factory.getbasetemp()

@@ -14,24 +14,16 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from small_models import export_small, light_extractor
 
-from vavl_sb.faces.tracker import FaceTracker
-from vavl_sb.features.extractor import FeatureExtractor
 from vavl_sb.inference import EmotionRecognizer
 from vavl_sb.lobes.audio_encoder import AudioEncoder
 from vavl_sb.lobes.vavl import VAVL
-from vavl_sb.lobes.visual_encoder import VisualEncoder
-from vavl_sb.training.export import export_model
 from vavl_sb.utils.errors import EncoderError, VAVLError
 from vavl_sb.utils.weights import check_finite
 
 NETWORK = {"d_model": 16, "encoder_layers": 1, "shared_layers": 1}
-ABOUT = {
-    "task": "classification",
-    "labels": ["angry", "happy"],
-    "corpus": "none",
-    "attribute_range": None,
-}
+LABELS = ["angry", "happy"]
 
 
 class Bomb:
@@ -48,12 +40,7 @@ class Bomb:
 def exported(tmp_path_factory):
     """A whole model, with the encoders that need no download."""
     folder = tmp_path_factory.mktemp("exported") / "model"
-    encoder = FeatureExtractor(
-        AudioEncoder("logmel"), VisualEncoder(None), FaceTracker(None)
-    )
-    net = VAVL(80, encoder.visual_encoder.output_dim, 2, **NETWORK)
-    export_model(folder, net, encoder, trained_heads=["audio"], **ABOUT)
-    return folder
+    return export_small(folder, LABELS, trained_heads=["audio"])
 
 
 @pytest.fixture
@@ -182,21 +169,15 @@ def test_a_class_that_is_not_ours_needs_trust(folder, part, kind):
     [
         (("network", "d_model"), 10**9, "from 1 to 8192"),
         (("network", "d_model"), 32, "do not fit"),
-        (("network", "audio_dim"), 81, "do not fit"),
-        (("network", "encoder_layers"), 2, "do not fit"),
         (("network", "nhead"), 7, "no network"),
         (("network", "nhead"), [8], "an integer"),
-        (("network", "nhead"), 1024, "from 1 to 16"),
-        (("face_tracker", "detection_batch"), 1024, "from 1 to 256"),
         (("network", "residual"), 1, "true or false"),
         (("network", "num_outputs"), 3, "2 labels, but 3"),
         (("network", "device"), "cuda", "unknown argument"),
-        (("audio_encoder", "source"), "/tmp/elsewhere", "one of audio_enc"),
         (("audio_encoder", "source"), "../elsewhere", "one of audio_enc"),
         (("visual_encoder", "weights"), "imagenet", "one of visual_enc"),
         (("face_tracker", "size"), 2**30, "from 8 to 512"),
         (("feature_extractor", "frame_rate"), 0, "a number from"),
-        (("feature_extractor", "batch_frames"), True, "an integer"),
         (("feature_extractor", "batch_frames"), 1024, "from 1 to 256"),
     ],
 )
@@ -215,9 +196,6 @@ def test_an_argument_out_of_bounds(folder, path, value, words):
         ("trained_heads", [], "trained_heads must be"),
         ("attribute_range", [2, 1], "attribute_range must be"),
         ("temperatures", {"audio": 0}, "temperatures must be"),
-        ("temperatures", {"audio": True}, "temperatures must be"),
-        ("temperatures", {"sound": 1.0}, "temperatures must be"),
-        ("metadata", {"target": {}}, "metadata must be"),
         ("metadata", {"test": {"audio": 1}}, "metadata must be"),
         ("format", 2, "format must be"),
         ("jit", True, "unknown key 'jit'"),
@@ -355,10 +333,7 @@ def test_options_of_a_trusted_load_need_trust(folder):
 
 
 def test_a_real_speech_encoder_is_let_through(whisper_folder, tmp_path):
-    encoder = AudioEncoder(whisper_folder, num_layers=1)
-    visual = VisualEncoder(None)
-    net = VAVL(encoder.output_dim, visual.output_dim, 2, **NETWORK)
-    extractor = FeatureExtractor(encoder, visual, FaceTracker(None))
-    export_model(tmp_path / "model", net, extractor, **ABOUT)
+    extractor = light_extractor(AudioEncoder(whisper_folder, num_layers=1))
+    export_small(tmp_path / "model", LABELS, extractor)
     model = EmotionRecognizer.from_hparams(tmp_path / "model")
     assert model.trained_heads == ("audio", "visual", "audiovisual")

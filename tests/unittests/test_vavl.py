@@ -93,7 +93,7 @@ def test_speechbrains_own_encoder_would_fail_that():
     assert torch.allclose(ours(padded, mask)[:, :20], short, atol=1e-5)
 
 
-@pytest.mark.parametrize("frames", [1, 2, 9])
+@pytest.mark.parametrize("frames", [1, 9])
 def test_gradients_are_those_of_speechbrains_own_encoder(frames):
     torch.manual_seed(0)
     shape = dict(d_model=32, d_ffn=64, nhead=4, kernel_size=5)

@@ -6,7 +6,6 @@ import torch
 from safetensors.torch import save_file
 from small_clips import pictures
 
-from vavl_sb.lobes import visual_encoder
 from vavl_sb.lobes.visual_encoder import VisualEncoder
 from vavl_sb.utils.errors import EncoderError
 
@@ -46,8 +45,9 @@ def normalized(crops):
     return (crops.float() / 255 - mean) / std
 
 
-@pytest.mark.parametrize("ending", [".pt", ".safetensors"])
-@pytest.mark.parametrize("prefix", ["", "module.", "model."])
+@pytest.mark.parametrize(
+    "ending, prefix", [(".pt", "module."), (".safetensors", "")]
+)
 def test_a_file_of_timms_weights_gives_timms_features(
     tmp_path, reference, ending, prefix, caplog
 ):
@@ -142,17 +142,6 @@ def test_the_digest_follows_all_that_features_depend_on(weights, encoder, name):
     with torch.no_grad():
         changed.state_dict()[name][0] += 1e-3
     assert changed.fingerprint() != encoder.fingerprint()
-
-
-def test_the_digest_follows_the_version_of_the_code(weights, monkeypatch):
-    before = VisualEncoder(weights).fingerprint()
-    monkeypatch.setattr(visual_encoder, "VERSION", 1)
-    assert VisualEncoder(weights).fingerprint() != before
-
-
-def test_pictures_must_be_uint8(encoder):
-    with pytest.raises(ValueError, match="uint8"):
-        encoder(pictures().float())
 
 
 def bad_files(folder, reference):
