@@ -50,7 +50,7 @@ from vavl_sb.training.init_from_pretrained import (
 )
 from vavl_sb.training.run_fingerprint import claim_folder, read_settings
 from vavl_sb.training.run_metadata import run_record, trained_heads
-from vavl_sb.training.speakers import SpeakerDraws
+from vavl_sb.training.speakers import SpeakerSamples
 from vavl_sb.utils.corpora import corpus_name
 from vavl_sb.utils.errors import exit_on_error
 from vavl_sb.utils.lock import hold_folder
@@ -358,11 +358,11 @@ def main(arguments):
         hparams["checkpointer"].add_recoverable(
             "audio_encoder", hparams["audio_encoder"]
         )
-    draws = None
+    samples = None
     if hparams["speaker_normalizer"] is not None:
         normalizer = hparams["speaker_normalizer"]
         hparams["modules"]["speaker_normalizer"] = normalizer
-        draws = SpeakerDraws(normalizer, hparams["seed"])
+        samples = SpeakerSamples(normalizer, hparams["seed"])
     corpus = corpus_name(hparams["corpus"], hparams["data_folder"])
     brain = VAVLBrain(
         modules=hparams["modules"],
@@ -374,7 +374,7 @@ def main(arguments):
         train_logger=hparams["train_logger"],
         temperature_scaling=hparams["temperature_scaling"],
         title=f"{type(hparams['vavl']).__name__}, trained on {corpus}",
-        speaker_draws=draws,
+        speaker_samples=samples,
     )
     # Checkpoints there are of this run, and not of one with other settings
     claim_folder(
@@ -401,9 +401,11 @@ def main(arguments):
         )
 
     # What is fitted, and not trained
-    if draws is not None:
-        draws.fit(datasets["train"], datasets["valid"])
-    fit_to_features(hparams["vavl"], datasets["train"], hparams["scale"], draws)
+    if samples is not None:
+        samples.fit(datasets["train"])
+    fit_to_features(
+        hparams["vavl"], datasets["train"], hparams["scale"], samples
+    )
     if not hparams["vavl"].updates:
         hparams["epoch_counter"].limit = 1
 

@@ -4,6 +4,7 @@ from the shell."""
 import json
 import math
 import shutil
+from fnmatch import fnmatch
 
 import numpy as np
 import pytest
@@ -28,15 +29,18 @@ from vavl_sb.inference import (
     emotion as emotion_module,
     loading,
 )
+from vavl_sb.inference.hub import FILES
+from vavl_sb.inference.speakers import estimate_speaker
 from vavl_sb.lobes.audio_encoder import AudioEncoder
 from vavl_sb.lobes.speaker_normalization import (
     SpeakerNormalization,
     SpeakerStatistics,
+    make_speaker_normalization,
 )
 from vavl_sb.lobes.vavl import VAVL
 from vavl_sb.lobes.visual_encoder import VisualEncoder
 from vavl_sb.training.export import export_model
-from vavl_sb.training.speakers import SpeakerDraws
+from vavl_sb.training.speakers import SpeakerSamples
 from vavl_sb.utils.errors import EncoderError, MediaError, VAVLError
 
 DIM = 6
@@ -73,7 +77,7 @@ def apply(normalization, x, clips):
 
 def test_the_variances_of_simulated_speakers_are_found():
     x, emotions, names = simulated(400, 30)
-    found = fitted(x, emotions, names)
+    found = fitted(x, emotions, names, iterative=True)
     assert found.audio_between.numpy() == pytest.approx(4.0, rel=0.2)
     # Within a speaker, noise and the emotions of which each is a third.
     expected = 1 + 1.5**2 * np.var(np.eye(3, DIM), axis=0)
@@ -152,6 +156,14 @@ def test_statistics_do_not_depend_on_the_order_of_the_clips():
     assert torch.equal(first.variance, again.variance)
 
 
+def test_one_clip_of_each_speaker_does_not_shrink_features_to_nothing():
+    x, emotions, _ = simulated(1, 30)
+    norm = fitted(x, emotions, range(30))
+    new = torch.randn(4, DIM)
+    moved = apply(norm, new, x[:5])
+    assert moved.std() > 0.3 * new.std()
+
+
 # Training
 
 
@@ -181,20 +193,20 @@ def dataset(x, emotions, names):
 
 
 @pytest.fixture(scope="module")
-def draws():
+def samples():
     x, emotions, names = simulated(4, 30)
-    found = SpeakerDraws(SpeakerNormalization(DIM, 1, 3), seed=1)
-    found.fit(dataset(x, emotions, names), None)
+    found = SpeakerSamples(SpeakerNormalization(DIM, 1, 3), seed=1)
+    found.fit(dataset(x, emotions, names))
     return found
 
 
-def test_a_draw_is_of_other_clips_of_the_same_speaker(draws):
+def test_a_draw_is_of_other_clips_of_the_same_speaker(samples):
     sizes = []
     for epoch in range(20):
-        for clip, speaker in draws.speakers.items():
-            drawn = draws.draw(clip, epoch)
+        for clip, speaker in samples.speakers.items():
+            drawn = samples.sample(clip, epoch)
             assert clip not in drawn and len({*drawn}) == len(drawn)
-            assert {draws.speakers[other] for other in drawn} <= {speaker}
+            assert {samples.speakers[other] for other in drawn} <= {speaker}
             sizes.append(len(drawn))
     # Of 2,400 draws; the numbers between are from 1 to 28, small ones more.
     for size, share in ((0, 0.25), (29, 0.25)):
@@ -205,39 +217,34 @@ def test_a_draw_is_of_other_clips_of_the_same_speaker(draws):
     assert {*between} == {*range(1, 29)} and np.median(between) < 9
 
 
-def test_a_draw_is_the_same_again_and_another_in_another_epoch(draws):
+def test_a_draw_is_the_same_again_and_another_in_another_epoch(samples):
     x, emotions, names = simulated(4, 30)
-    again = SpeakerDraws(SpeakerNormalization(DIM, 1, 3), seed=1)
-    again.fit(dataset(x, emotions, names), None)
-    clips = list(draws.speakers)
-    first = [draws.draw(clip, 1) for clip in clips]
-    assert [again.draw(clip, 1) for clip in clips] == first
-    assert [draws.draw(clip, 2) for clip in clips] != first
+    again = SpeakerSamples(SpeakerNormalization(DIM, 1, 3), seed=1)
+    again.fit(dataset(x, emotions, names))
+    clips = list(samples.speakers)
+    first = [samples.sample(clip, 1) for clip in clips]
+    assert [again.sample(clip, 1) for clip in clips] == first
+    assert [samples.sample(clip, 2) for clip in clips] != first
 
 
-def test_a_batch_is_normalized_clip_by_clip_and_padded_with_zeros(draws):
+def test_a_batch_is_normalized_clip_by_clip_and_padded_with_zeros(samples):
     x, emotions, names = simulated(4, 30)
     items = [dataset(x, emotions, names)[i] for i in range(0, 120, 7)]
     items[0]["audio"] = items[0]["audio"][:2]  # Shorter than the others.
     items[1]["audio"] = items[1]["audio"][:0]  # No sound.
-    batch = draws.normalize_batch(EmotionBatch(items), epoch=3)
+    batch = samples.normalize_batch(EmotionBatch(items), epoch=3)
     for row, item in enumerate(items):
-        drawn = draws.draw(item["id"], 3)
+        drawn = samples.sample(item["id"], 3)
         others = x[[int(clip[4:]) for clip in drawn]]
         expected = torch.zeros(3, DIM)
         frames = item["audio"]
-        expected[: len(frames)] = apply(draws.normalization, frames, others)
+        expected[: len(frames)] = apply(samples.normalization, frames, others)
         assert torch.allclose(batch.audio.data[row], expected, atol=1e-4)
 
 
-def test_speech_that_is_encoded_anew_cannot_be_normalized():
-    class Raw(list):
-        data = {"a": {"spk_id": "1"}}
-
-    samples, label = torch.zeros(9), torch.tensor([0])
-    raw = Raw([{"id": "a", "audio": samples, "label": label}])
+def test_a_speech_encoder_that_learns_cannot_be_normalized():
     with pytest.raises(VAVLError, match="freeze_audio_encoder"):
-        SpeakerDraws(SpeakerNormalization(DIM, 1, 3), 1).fit(raw, None)
+        make_speaker_normalization("speaker", 4, 4, 3, frozen=False)
 
 
 # Inference
@@ -324,6 +331,7 @@ def test_a_speaker_comes_back_from_a_file_as_it_was(tmp_path):
     assert again.clips == 7
     for head, values in model.outputs(new, speaker).items():
         assert torch.equal(values, model.outputs(new, again)[head])
+    assert path.stat().st_mode & 0o777 == 0o600
     text = path.read_text()
     assert json.loads(text).keys() == {"model", "clips", "audio", "visual"}
 
@@ -360,6 +368,11 @@ def test_a_speaker_of_another_model_is_refused(tmp_path):
         '{"model": "a", "clips": 1, "audio": {"count": 1, "mean": ["1"],'
         ' "variance": [1]}}',
         "[" * 100000,
+        '{"model": "a", "clips": 1, "audio": {"count": 2, "mean": [1],'
+        ' "variance": [1]}}',
+        '{"model": "a", "clips": 1, "audio": {"count": 1, "mean": [1'
+        + "0" * 400
+        + '], "variance": [1]}}',
     ],
 )
 def test_a_file_that_is_no_speaker_is_refused_in_one_line(tmp_path, damage):
@@ -370,6 +383,56 @@ def test_a_file_that_is_no_speaker_is_refused_in_one_line(tmp_path, damage):
     assert "\n" not in error.value.text
     with pytest.raises(VAVLError, match="cannot be read"):
         Speaker.load(tmp_path / "nobody.speaker.json")
+
+
+def test_few_emotions_in_an_enrolment_count_as_few_clips():
+    model = recognizer(iterative=True)
+    norm = model.mods.speaker_normalizer
+    with torch.no_grad():
+        norm.audio_slopes.zero_()
+    clips = [ClipFeatures(audio=c.audio) for c in features(6)]
+    labels = torch.tensor([0, 0, 0, 0, 1, 1])
+    for said, expected in ((labels, 6 * 8 / 15 / (2 / 3)), (0 * labels, 0)):
+        predictions = torch.eye(3)[said]
+        pooled = [model.hparams.feature_extractor.pool(clip) for clip in clips]
+        speaker = estimate_speaker(
+            "m", norm, pooled, lambda speaker, p=predictions: p, classes=True
+        )
+        count = speaker.statistics["audio"].count
+        assert count.item() == pytest.approx(expected, abs=1e-5)
+
+
+def test_attributes_have_no_diversity_and_are_iterated_all_the_same():
+    model = recognizer(iterative=True, task="regression")
+    speaker = model.enrol_features(features(6))
+    assert speaker.statistics["audio"].count == 6
+    plain = recognizer(task="regression").enrol_features(features(6))
+    moved = speaker.statistics["audio"].mean - plain.statistics["audio"].mean
+    assert moved.abs().max() > 1e-3
+
+
+def test_what_no_head_reads_is_not_kept_of_a_person():
+    model = recognizer()
+    model.hparams.trained_heads = ["audio"]
+    speaker = model.enrol_features(features(6))
+    assert set(speaker.statistics) == {"audio"}
+    faces = [
+        ClipFeatures(visual=c.visual)
+        for c in features(6)
+        if c.visual is not None
+    ]
+    with pytest.raises(MediaError, match="none of the clips"):
+        model.enrol_features(faces)
+
+
+def test_a_block_of_clips_has_the_outputs_of_each_alone(monkeypatch):
+    model, clips = recognizer(), features(7)
+    whole = model.batch_outputs(clips)
+    monkeypatch.setattr(emotion_module, "BLOCK", 2)
+    for one, other in zip(whole, model.batch_outputs(clips)):
+        assert one.keys() == other.keys()
+        for head in one:
+            assert torch.allclose(one[head], other[head], atol=1e-5)
 
 
 # From a folder, and from the shell
@@ -429,7 +492,7 @@ def test_an_export_brings_the_speakers_back(exported):
             assert torch.equal(again[name], values)
         speaker = model.enrol(clips[1:])
         known = model.predict_file(clips[0], speaker=speaker)
-        assert known.used[-1] == "4 clips of the speaker"
+        assert known.used[-1] == "statistics of 4 clips of the speaker"
         unknown = model.predict_file(clips[0])
         assert known.probabilities != unknown.probabilities
         found.append((known.probabilities, unknown.probabilities))
@@ -452,8 +515,37 @@ def test_an_export_with_another_size_is_refused_before_it_takes_memory(
         wrong = {**part, **change}
         model["speaker_normalization"]["arguments"] = wrong
         (folder / "model.json").write_text(json.dumps(model))
-        with pytest.raises(EncoderError, match="do not fit|unknown argument"):
+        with pytest.raises(
+            EncoderError, match="do not fit|unknown argument|3 labels"
+        ):
             EmotionRecognizer.from_hparams(folder)
+
+
+def test_the_hub_gets_every_file_of_an_export(exported):
+    folder = exported / "with"
+    files = {p.relative_to(folder).as_posix() for p in folder.rglob("*.*")}
+    sent = {f for f in files if any(fnmatch(f, pattern) for pattern in FILES)}
+    assert "speaker_normalization.safetensors" in sent and sent == files
+
+
+def test_a_clip_that_cannot_be_used_does_not_lose_the_others(exported, capsys):
+    clips, bad = exported / "clips", exported / "bad.wav"
+    bad.write_bytes(b"nothing")
+    model = EmotionRecognizer.from_hparams(exported / "with")
+    speaker = model.enrol([clips / "0.wav", {"path": bad}, clips / "1.wav"])
+    assert speaker.clips == 2 and len(speaker.left_out) == 1
+    # A lone path is a clip, not one for each letter.
+    assert model.enrol(str(clips / "0.wav")).clips == 1
+    path = exported / "some.speaker.json"
+    words = ("enrol", exported / "with", clips, bad, "-o", path)
+    assert said(capsys, *words)[0] == 1 and path.exists()
+    status, out, _ = said(
+        *(capsys, "predict", exported / "with", bad, "--speaker", "clips"),
+        "--json",
+    )
+    assert status == 1 and "error" in json.loads(out)[0]
+    with pytest.raises(VAVLError, match="must be a Speaker"):
+        model.predict_file(clips / "0.wav", speaker=3)
 
 
 def said(capsys, *arguments):
@@ -480,7 +572,7 @@ def test_the_shell_enrols_and_predicts(exported, tmp_path, capsys):
         *(capsys, "predict", model, long, "--json", "--speaker", "self")
     )
     alone, known = json.loads(out)[0], json.loads(known)[0]
-    assert known["used"][-1] == "7 clips of the speaker"
+    assert known["used"][-1] == "statistics of 7 clips of the speaker"
     assert alone["probabilities"] != known["probabilities"]
 
 
@@ -509,7 +601,7 @@ def test_a_warning_says_that_an_enrolment_is_of_one_emotion(caplog):
             if isinstance(head, torch.nn.Linear) and head.out_features == 3:
                 head.bias.copy_(torch.tensor([0.0, 99.0, 0.0]))
     model.enrol_features(clips)
-    assert "takes 100 % of the enrolment for happy" in caplog.text
+    assert "predicts happy for most clips of the enrolment" in caplog.text
 
 
 # Evaluation
@@ -522,20 +614,23 @@ def test_no_clip_is_scored_that_was_enrolled(monkeypatch):
         for i in range(24)
     }
     given = dict(zip(entries, clips))
-    name_of = {id(clip): name for name, clip in given.items()}
-    enrolled, faults = [], []
+    name_of = {id(clip.audio): name for name, clip in given.items()}
+    enrolled, faults, stage = [], [], []
     enrol = emotion_module.EmotionRecognizer.enrol_features
     outputs = emotion_module.EmotionRecognizer.batch_outputs
 
     def spy_enrol(self, parts, warn=True):
-        enrolled[:] = [name_of[id(part)] for part in parts]
+        enrolled[:] = [name_of[id(part.audio)] for part in parts]
         speakers = {entries[name]["spk_id"] for name in enrolled}
         faults.extend([] if len(speakers) == 1 else ["two speakers"])
-        return enrol(self, parts, warn)
+        stage[:] = []
+        speaker = enrol(self, parts, warn)
+        stage[:] = ["test"]
+        return speaker
 
     def spy_outputs(self, parts, speaker=None):
-        names = {name_of[id(part)] for part in parts}
-        if speaker is not None and len(enrolled) < 12:
+        names = {name_of[id(part.audio)] for part in parts}
+        if speaker is not None and len(enrolled) < 12 and "test" in stage:
             faults.extend(names & {*enrolled})
         return outputs(self, parts, speaker)
 
@@ -557,12 +652,16 @@ def test_no_clip_is_scored_that_was_enrolled(monkeypatch):
     ]
     score = rows["0"]["scores"]["audio"]["f1_micro"]
     assert score == pytest.approx(np.mean(right))
+    assert rows["0"]["without"] == rows["0"]["scores"]
+    # All clips are scored, with and without.
+    assert rows["all"]["without"]["audio"] == rows["0"]["scores"]["audio"]
+    assert rows["one emotion"]["without"]["audio"]["n"] == 2 * 2 * 8
     found = {"task": "classification", "enrolment": list(rows.values())}
     table = "\n".join(enrolment_lines(found))
     assert "transductive" in table and "3 clips" in table
 
 
-@pytest.mark.parametrize("text", ["", "1,1", "many", "-1", "1.5", "9999999"])
+@pytest.mark.parametrize("text", ["", "1,01", "many", "-1", "1.5", "9999999"])
 def test_numbers_that_cannot_be_are_refused(text, tmp_path, capsys):
     status, _, errors = said(
         *(capsys, "evaluate", tmp_path, tmp_path / "t.json", "--enrol", text)
@@ -575,7 +674,7 @@ def test_a_clip_without_anything_is_no_enrolment():
         recognizer().enrol_features([])
 
 
-def test_training_and_validation_see_normalized_clips_and_a_test_does_not(
+def test_training_sees_normalized_clips_and_what_is_scored_does_not(
     tmp_path,
 ):
     brain = ready(make_brain(tmp_path))
@@ -593,13 +692,13 @@ def test_training_and_validation_see_normalized_clips_and_a_test_does_not(
         seen.append(bool(batch.audio.data.any()))
         return type(brain).compute_forward(brain, batch, stage, update)
 
-    brain.speaker_draws, brain.compute_forward = Draws(), look
+    brain.speaker_samples, brain.compute_forward = Draws(), look
     brain.fit_batch(batch)
-    # One draw for the three updates, that of the epoch.
+    # One sample for the three updates, that of the epoch.
     assert (asked, seen) == ([2], [False] * 3)
-    for stage, epoch in ((sb.Stage.VALID, [0]), (sb.Stage.TEST, [])):
+    for stage in (sb.Stage.VALID, sb.Stage.TEST):
         asked.clear(), seen.clear()
         brain.on_stage_start(stage)
         batch = EmotionBatch(list(items(["av"] * 3).values()))
         brain.evaluate_batch(batch, stage)
-        assert (asked, seen) == (epoch, [not epoch])
+        assert (asked, seen) == ([], [True])

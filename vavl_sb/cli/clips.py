@@ -4,7 +4,13 @@ import argparse
 import functools
 import io
 
-from vavl_sb.cli.model import add_model, clip_files, load_model, write_csv
+from vavl_sb.cli.model import (
+    add_model,
+    clip_files,
+    load_model,
+    probe_folder,
+    write_csv,
+)
 from vavl_sb.utils.errors import MediaError, VAVLError, say_error
 from vavl_sb.utils.files import say_json, write_atomically
 from vavl_sb.utils.text import say
@@ -21,9 +27,18 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "clips",
         metavar="CLIP",
-        nargs="+",
+        nargs="*",
         help="clips of one speaker, without labels, or folders of them",
     )
+    for modality, words in (("audio", "sound"), ("visual", "picture")):
+        parser.add_argument(
+            f"--{modality}_features",
+            metavar="FILE",
+            action="append",
+            default=[],
+            help=f"features in place of a clip's {words}, once for each clip "
+            "in their order, or without clips",
+        )
     parser.add_argument(
         "-o",
         "--output",
@@ -88,17 +103,31 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 
 def run_enrol(options: argparse.Namespace) -> int:
-    """Writes what clips tell of their speaker."""
+    """Writes what clips tell of their speaker; gives 1 where some clip could
+    not be used."""
     if not options.output.endswith(SPEAKER):
         raise VAVLError(f"--output: {options.output} must end in {SPEAKER}")
-    speaker = load_model(options).enrol(clip_files(options.clips))
+    columns = {
+        "path": clip_files(options.clips),
+        "audio_features": options.audio_features,
+        "visual_features": options.visual_features,
+    }
+    columns = {name: values for name, values in columns.items() if values}
+    if len({*map(len, columns.values())}) != 1:
+        raise VAVLError(
+            "give clips, or features, or as many features as clips (see vavl "
+            "enrol --help)"
+        )
+    probe_folder(options.output)
+    clips = [dict(zip(columns, row)) for row in zip(*columns.values())]
+    speaker = load_model(options).enrol(clips)
     speaker.save(options.output)
     say(
         f"{options.output}: {speaker.clips} clips of a speaker "
         f"({' and '.join(speaker.statistics)}), for vavl predict --speaker. It "
         "says how a person sounds or looks: delete it as you would a clip."
     )
-    return 0
+    return 1 if speaker.left_out else 0
 
 
 def run_embed(options: argparse.Namespace) -> int:

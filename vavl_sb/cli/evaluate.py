@@ -1,10 +1,9 @@
 """`vavl evaluate`: score a model where information is missing or partial."""
 
 import argparse
-import os
 from pathlib import Path
 
-from vavl_sb.cli.model import add_model, load_model
+from vavl_sb.cli.model import add_model, load_model, probe_folder
 from vavl_sb.utils.errors import VAVLError
 from vavl_sb.utils.text import say
 
@@ -54,9 +53,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--draws",
         type=int,
-        default=5,
-        help="enrolments of each number, for each speaker (default: "
-        "%(default)s)",
+        help="enrolments of each number, for each speaker (default: 5)",
     )
     parser.add_argument(
         "--seed",
@@ -84,7 +81,6 @@ def run(options: argparse.Namespace) -> int:
         read_clips,
         write_report,
     )
-    from vavl_sb.utils.files import write_atomically
 
     # Wrong options are refused before the long work.
     conditions = choose_conditions(options.conditions)
@@ -92,8 +88,11 @@ def run(options: argparse.Namespace) -> int:
         raise VAVLError("--noise: needs the condition noise; add --conditions")
     noise = make_noise(options.seed, options.noise)
     sizes = read_sizes(options.enrol) if options.enrol is not None else []
-    if options.draws < 1:
-        raise VAVLError(f"--draws: must be at least 1, not {options.draws}")
+    if options.draws is not None and not sizes:
+        raise VAVLError("--draws: needs --enrol")
+    draws = 5 if options.draws is None else options.draws
+    if draws < 1:
+        raise VAVLError(f"--draws: must be at least 1, not {draws}")
     model = load_model(options)
     if sizes:
         model.refuse_speaker()
@@ -102,9 +101,7 @@ def run(options: argparse.Namespace) -> int:
     speakers = {entry["spk_id"] for entry in clips.values()}
     known = set((model.about or {}).get("train_speakers") or ())
     # So is a folder that cannot be written.
-    probe = Path(options.output) / f".{os.getpid()}.probe"
-    write_atomically(probe, b"")
-    probe.unlink()
+    probe_folder(Path(options.output) / "robustness.json")
     test = RobustnessTest(model, conditions, options.seed, noise)
     test.features = {} if sizes else None
     test.run(clips)
@@ -124,9 +121,12 @@ def run(options: argparse.Namespace) -> int:
     if sizes:
         curve = EnrolmentTest(
             *(model, clips, test.features or {}, sizes),
-            *(options.draws, options.seed),
+            *(draws, options.seed),
         )
-        about = ("model", "manifest", "seed", "task", "title", "target")
+        about = (
+            *("model", "manifest", "seed", "task", "title", "target"),
+            "speakers_in_training",
+        )
         found = {key: result[key] for key in about}
         found["enrolment"] = curve.run()
         lines += ["", *write_enrolment(options.output, found)]

@@ -4,6 +4,7 @@ and `import-visual`; and what all commands that take a model have."""
 import argparse
 import csv
 import io
+import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -89,6 +90,14 @@ def add_model(parser: argparse.ArgumentParser, loads: bool = True) -> None:
     )
     if loads:
         parser.add_argument("--trust", action="store_true", help=TRUST)
+
+
+def probe_folder(path: str | Path) -> None:
+    """Refuses, in one line and before the long work, to write a file where it
+    cannot be written."""
+    probe = Path(path).parent / f".{os.getpid()}.probe"
+    write_atomically(probe, b"")
+    probe.unlink()
 
 
 def load_model(options: argparse.Namespace) -> "EmotionRecognizer":

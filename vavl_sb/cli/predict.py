@@ -5,7 +5,7 @@ import dataclasses
 from pathlib import Path
 
 from vavl_sb.cli.model import add_model, clip_files, load_model, write_csv
-from vavl_sb.utils.errors import VAVLError, say_error
+from vavl_sb.utils.errors import MediaError, VAVLError, say_error
 from vavl_sb.utils.files import say_json
 from vavl_sb.utils.text import say
 
@@ -99,7 +99,7 @@ def run(options: argparse.Namespace) -> int:
             raise VAVLError(f"--{name}: is for one clip; give one at a time")
     model = load_model(options)
     if options.speaker == "clips":
-        options.speaker = model.enrol(clips)
+        options.speaker = _enrol(model, clips, options)
     elif options.speaker not in (None, "self"):
         options.speaker = model.read_speaker(options.speaker)
     results: list[dict] = []
@@ -113,6 +113,23 @@ def run(options: argparse.Namespace) -> int:
     elif model.about is not None:
         say(learned_from(model.about))
     return 1 if any("error" in result for result in results) else 0
+
+
+def _enrol(model, clips, options):
+    """The speaker of all clips; None where none of them can be used, which is
+    then told of each."""
+    given = {name: getattr(options, name) for name in FEATURES}
+    given["audio_path"] = options.audio
+    model.refuse_speaker()
+    try:
+        return model.enrol(
+            [
+                {"path": clip if options.clips else None, **given}
+                for clip in clips
+            ]
+        )
+    except MediaError:
+        return None
 
 
 def _predict_all(model, clips, options, results):

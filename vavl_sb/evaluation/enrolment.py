@@ -6,6 +6,7 @@ corpora have every emotion of everybody equally often, which flatters such a
 method; so it is also scored on enrolments of one emotion or two.
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from vavl_sb.evaluation.predictions import Predictions
+from vavl_sb.evaluation.robustness import seen_in_training
 from vavl_sb.features.extractor import ClipFeatures
 from vavl_sb.lobes.vavl import HEADS
 from vavl_sb.training.plots import (
@@ -49,19 +51,20 @@ def read_sizes(text: str) -> list[str]:
 
     Example
     -------
-    >>> read_sizes("0,5,all")
+    >>> read_sizes("all,5,0")
     ['0', '5', 'all']
     """
-    sizes = [size.strip() for size in text.split(",") if size.strip()]
-    for size in sizes:
-        if size != ALL and not (size.isdecimal() and int(size) <= 10**6):
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    for word in words:
+        if word != ALL and not re.fullmatch("[0-9]{1,6}", word):
             raise VAVLError(
-                f"--enrol: must be numbers of clips, or all, with commas "
-                f"between them, not {size}"
+                "--enrol: must be numbers of clips, or all, with commas "
+                f"between them, not {word}"
             )
-    if not sizes or len({*sizes}) < len(sizes):
+    sizes = sorted({int(word) for word in words if word != ALL})
+    if len(sizes) + (ALL in words) < max(len(words), 1):
         raise VAVLError(f"--enrol: names none, or one twice, in {text!r}")
-    return sizes
+    return [*map(str, sizes), *([ALL] if ALL in words else [])]
 
 
 class EnrolmentTest:
@@ -108,9 +111,13 @@ class EnrolmentTest:
             For each condition ``enrolment`` (its name), ``clips`` (their mean
             number), ``draws``, ``speakers`` (how many have clips enough),
             ``transductive`` (whether the scored clips were among those
-            enrolled) and ``scores`` (head to those of
-            :meth:`vavl_sb.evaluation.predictions.Predictions.score_of`).
+            enrolled), ``scores`` (head to those of
+            :meth:`vavl_sb.evaluation.predictions.Predictions.score_of`) and
+            ``without``, the same of the same clips without any enrolment.
         """
+        clips = [*self.features]
+        parts = [self.features[clip] for clip in clips]
+        self.unknown = dict(zip(clips, self.model.batch_outputs(parts)))
         conditions = [(size, size) for size in self.sizes]
         if {*self.sizes} - {"0", ALL}:
             conditions += [(kind, str(SKEWED)) for kind in self._skewed()]
@@ -127,8 +134,9 @@ class EnrolmentTest:
 
     def _condition(self, kind, size):
         """Scores of one condition."""
-        hparams, counts, scored = self.model.hparams, [], set()
-        found = Predictions(hparams.task, hparams.labels)
+        counts, scored = [], set()
+        task = self.model.hparams.task, self.model.hparams.labels
+        found, without = Predictions(*task), Predictions(*task)
         draws = 1 if size in ("0", ALL) else self.draws
         for speaker, clips in self.speakers.items():
             for draw in range(draws):
@@ -147,7 +155,9 @@ class EnrolmentTest:
                 parts = [self.features[clip] for clip in tested]
                 outputs = self.model.batch_outputs(parts, known)
                 for clip, said in zip(tested, outputs):
-                    found.add(f"{clip} {draw}", said, self.entries[clip])
+                    name, entry = f"{clip} {draw}", self.entries[clip]
+                    found.add(name, said, entry)
+                    without.add(name, self.unknown[clip], entry)
         return {
             "enrolment": kind,
             "clips": float(np.mean(counts)) if counts else 0.0,
@@ -155,6 +165,7 @@ class EnrolmentTest:
             "speakers": len(scored),
             "transductive": size == ALL,
             "scores": found.scores(HEADS),
+            "without": without.scores(HEADS),
         }
 
     def _draw(self, kind, size, speaker, draw):
@@ -218,22 +229,27 @@ def enrolment_lines(result: dict) -> list[str]:
             name = "all clips, the scored ones too (transductive)"
         elif not row["enrolment"].isdecimal():
             name = f"{name} ({row['clips']:.1f} clips)"
-        cells = [_cell(row["scores"].get(head), key) for head in heads]
+        cells = [_cell(row, head, key) for head in heads]
         rows.append([name, row["speakers"], row["draws"], *cells])
     title = (
         f"Knowing the speaker by other clips, without labels: {SCORE_NAMES[key]} of "
-        "the rest of the clips, with the 95 % interval over speakers"
+        "the rest of the clips, with the 95 % interval over speakers, and the "
+        "difference to the same clips without it"
     )
     columns = ["known of the speaker", "speakers", "draws", *heads]
-    return [title, *table(columns, rows)]
+    seen = seen_in_training(result.get("speakers_in_training") or [])
+    return [*seen, title, *table(columns, rows)]
 
 
-def _cell(score, key):
-    """A score with its interval."""
+def _cell(row, head, key):
+    """A score with its interval, and what enrolment has changed."""
+    score = row["scores"].get(head)
     if score is None:
         return "-"
     ends = score["interval"]
     words = "" if ends is None else f" [{ends[0]:.2f}, {ends[1]:.2f}]"
+    if row["enrolment"] != "0":
+        words += f" {score[key] - row['without'][head][key]:+.3f}"
     return f"{score[key]:.3f}{words}"
 
 
@@ -279,11 +295,10 @@ def _draw_curve(result, path):
                 where = places + shift  # Intervals side by side
                 axes.plot(where, values, "o", color=colour, markersize=4)
                 axes.vlines(where, low, high, color=colour, alpha=0.4)
-                none = result["enrolment"][0]
-                if none["enrolment"] == "0" and head in none["scores"]:
-                    axes.axhline(
-                        none["scores"][head][key], color=colour, linestyle=":"
-                    )
+                without = [
+                    row["without"].get(head, {key: np.nan})[key] for row in rows
+                ]
+                axes.plot(where, without, "_", color=colour, markersize=14)
         axes.set_xticks(places, names)
     panels[0].set_xlabel("other clips of the speaker, without labels")
     panels[0].set_ylabel(SCORE_NAMES[key])
@@ -293,7 +308,10 @@ def _draw_curve(result, path):
         )
         panels[1].set_xlim(-0.5, len(skewed) - 0.5)
         panels[1].sharey(panels[0])
-        drawn["no clip"] = {"color": "dimgray", "linestyle": ":"}
+        drawn["the same clips\nwithout any"] = {
+            **{"color": "dimgray", "linestyle": "", "marker": "_"},
+            "markersize": 14,
+        }
     if sized and sized[-1]["transductive"]:
         drawn["all: the scored\nclips too"] = {
             **{"color": "dimgray", "marker": "o", "linestyle": ""},

@@ -329,7 +329,7 @@ def report_lines(result: dict) -> list:
         f"{counts['used']} of {counts['in_manifest']} clips used, "
         f"{counts['with_both']} of them with sound and a face; "
         f"{len(counts['failed'])} files or parts of clips failed",
-        *_seen(result.get("speakers_in_training") or []),
+        *seen_in_training(result.get("speakers_in_training") or []),
         "",
         "As they are",
         *score_table(metrics),
@@ -341,7 +341,7 @@ def report_lines(result: dict) -> list:
     return lines
 
 
-def _seen(speakers):
+def seen_in_training(speakers: list[str]) -> list[str]:
     """A line where the model was trained on speakers that it is scored on."""
     if not speakers:
         return []

@@ -64,6 +64,7 @@ logger = get_logger(__name__)
 
 STAGES = ("decode", "faces", "audio encoder", "visual encoder", "heads")
 WORDS = {"audio": "sound", "visual": "picture"}
+BLOCK = 32  # Clips that go through the network together
 
 
 class EmotionRecognizer(Pretrained):
@@ -304,17 +305,11 @@ class EmotionRecognizer(Pretrained):
             In one line: what is wrong with the clip or with the arguments.
         """
         check_modality(modality)
-        references = {"audio": audio_features, "visual": visual_features}
-        given = self._read_features(references)
-        video = None if path is None else str(path)
-        wav = video if audio_path is None else str(audio_path)
-        for file in filter(None, (video, wav)):
-            check_file(file)
-        # What is given as features is not looked for in the clip.
-        wav = None if given.audio is not None else wav
-        video = None if given.visual is not None else video
+        wav, video, given = self._sources(
+            *(path, audio_path, audio_features, visual_features)
+        )
         name = str(path or audio_path or visual_features or audio_features)
-        known = self._known_speaker(speaker, wav, video)
+        known = self._known_speaker(speaker, (wav, video, given))
         options = (modality, window, hop, crops, known)
         try:
             found, has = self._one_pass(wav, video, given, *options)
@@ -325,8 +320,31 @@ class EmotionRecognizer(Pretrained):
         if found.emotion is None:
             raise MediaError(f"{name}: {self._why_none(modality, has)}")
         if known is not None and found.emotion.used is not None:
-            found.emotion.used.append(f"{known.clips} clips of the speaker")
+            head = found.emotion.modality
+            read = MODALITIES if head == "audiovisual" else (head,)
+            if {*read} & {*known.statistics}:
+                said = f"statistics of {known.clips} clips of the speaker"
+                found.emotion.used.append(said)
         return found
+
+    def _sources(
+        self,
+        path=None,
+        audio_path=None,
+        audio_features=None,
+        visual_features=None,
+    ):
+        """Files of sound and picture, and what is given as features."""
+        references = {"audio": audio_features, "visual": visual_features}
+        given = self._read_features(references)
+        video = None if path is None else str(path)
+        wav = video if audio_path is None else str(audio_path)
+        for file in filter(None, (video, wav)):
+            check_file(file)
+        # What is given as features is not looked for in the clip.
+        wav = None if given.audio is not None else wav
+        video = None if given.visual is not None else video
+        return wav, video, given
 
     def _read_features(self, references):
         """ClipFeatures of what is given in files, by modality."""
@@ -613,15 +631,18 @@ class EmotionRecognizer(Pretrained):
         return f"{type(self.mods.vavl).__name__}, trained on {corpus}"
 
     @undisturbed
-    def enrol(self, clips: Sequence[str | Path]) -> Speaker:
+    def enrol(self, clips: Sequence[str | Path | dict]) -> Speaker:
         """What clips tell of their speaker; they need no labels.
 
         Arguments
         ---------
-        clips : sequence of str or Path
+        clips : sequence of str, Path or dict
             Clips of one speaker, of any emotion: the more the better, and five
-            at least to be of use. One that cannot be used is left out with a
-            warning. Of a clip of more than 30 s every chunk of 6 s counts.
+            at least to be of use. A dict has arguments of
+            :meth:`predict_file`: ``path``, ``audio_path``, ``audio_features``
+            and ``visual_features``. A clip that cannot be used is left out
+            with a warning. Of a clip of more than 30 s every chunk of 6 s
+            counts. The features of all clips are held in memory.
 
         Returns
         -------
@@ -636,20 +657,48 @@ class EmotionRecognizer(Pretrained):
             speaker normalization.
         """
         self.refuse_speaker()
-        found, extractor = [], self.hparams.feature_extractor
-        for clip in map(str, clips):
+        if isinstance(clips, (str, Path, dict)):
+            clips = [clips]
+        found, left_out = [], []
+        for clip in clips:
+            given = clip if isinstance(clip, dict) else {"path": clip}
             try:
-                check_file(clip)
-                parts = [c.features for c in extractor.chunks(clip, clip)]
-                parts = [part for part in parts if _modalities(part)]
+                parts = self._parts(*self._sources(**given))
                 if not parts:
-                    raise MediaError(
-                        f"{clip}: {why_no_head('auto', set(), ())}"
-                    )
+                    reason = why_no_head("auto", set(), ())
+                    raise MediaError(f"{clip}: {reason}")
                 found += parts
             except (MediaError, EncoderError) as error:
                 logger.warning("%s; left out of the enrolment", error)
-        return self.enrol_features(found)
+                left_out.append(error.text)
+        speaker = self.enrol_features(found)
+        speaker.left_out = left_out
+        return speaker
+
+    def _parts(self, wav, video, given, windows=False):
+        """Features of a clip's chunks, or of its windows of 3 s; of one stream
+        where the other one is broken."""
+        extractor = self.hparams.feature_extractor
+
+        def read(wav, video, given):
+            chunks = extractor.chunks(wav, video, Stopwatch(), None, given)
+            if windows:
+                cut = SlidingWindows(3.0, 3.0, extractor, Stopwatch())
+                parts = [f for chunk in chunks for *_, f in cut.add(chunk)]
+            else:
+                parts = [chunk.features for chunk in chunks]
+            return [part for part in parts if _modalities(part)]
+
+        try:
+            return read(wav, video, given)
+        except (MediaError, EncoderError):
+            found = []
+            for one in ((wav, None), (None, video)):
+                with contextlib.suppress(MediaError, EncoderError):
+                    found += read(*one, given)
+            if not found:
+                raise
+            return found
 
     @torch.no_grad()
     def enrol_features(
@@ -657,27 +706,43 @@ class EmotionRecognizer(Pretrained):
     ) -> Speaker:
         """As :meth:`enrol`, from clips' features, not pooled yet.
 
-        ``warn``: whether to say where they are nearly all of one emotion.
+        ``warn``: whether to say where they show few emotions.
         """
         self.refuse_speaker()
-        if not clips:
-            raise MediaError("enrol: none of the clips can be used")
+        # What no head reads would tell of the person, and be of no use.
+        read = {m: self._reads(m) for m in MODALITIES}
+        clips = [
+            ClipFeatures(
+                audio=clip.audio if read["audio"] else None,
+                visual=clip.visual if read["visual"] else None,
+            )
+            for clip in clips
+        ]
         classes = self.hparams.task == "classification"
-        pooled = [self.hparams.feature_extractor.pool(clip) for clip in clips]
 
-        def targets_of(speaker):
+        def predict(speaker):
             found = self.batch_outputs(clips, speaker)
-            values = torch.stack([best_head(one) for one in found if one])
+            values = torch.stack([best_head(outputs) for outputs in found])
             return torch.softmax(values, dim=-1) if classes else values
 
+        outputs = self.batch_outputs(clips)
+        clips = [clip for clip, said in zip(clips, outputs) if said]
+        if not clips:
+            raise MediaError("enrol: none of the clips can be used")
+
+        normalization = self.mods.speaker_normalizer
+        pooled = [self.hparams.feature_extractor.pool(clip) for clip in clips]
         speaker = estimate_speaker(
-            self.fingerprint, self.mods.speaker_normalizer, pooled, targets_of
+            self.fingerprint, normalization, pooled, predict, classes
         )
-        if warn and classes and len(clips) > 2:
-            means = targets_of(None).mean(dim=0).tolist()
-            warning = one_sided(dict(zip(self.hparams.labels, means)))
-            if warning:
-                logger.warning("enrol: %s", warning)
+        if warn and classes:
+            labels = predict(speaker).argmax(dim=-1)
+            usual = normalization.audio_target_mean
+            if not usual.any():  # No training clip had sound.
+                usual = normalization.visual_target_mean
+            line = one_sided(labels, usual, self.hparams.labels)
+            if line:
+                logger.warning("enrol: %s", line)
         return speaker
 
     def read_speaker(self, path: str | Path) -> Speaker:
@@ -704,13 +769,19 @@ class EmotionRecognizer(Pretrained):
                 "speaker out"
             )
 
-    def _known_speaker(self, speaker, wav=None, video=None):
-        """The Speaker that an argument names, of this very model."""
+    def _known_speaker(self, speaker, sources=None):
+        """The Speaker that an argument names, of this very model; ``sources``
+        are those of the clip at hand."""
         if speaker is None:
             return None
         self.refuse_speaker()
         if speaker == "self":
-            return self._speaker_of_windows(wav, video)
+            return self._speaker_of_windows(sources)
+        if not isinstance(speaker, (Speaker, str, Path)):
+            raise VAVLError(
+                "speaker: must be a Speaker from enrol(), the path of its "
+                f"file, or self, not {speaker!r:.40}"
+            )
         known, name = speaker, "speaker"
         if not isinstance(speaker, Speaker):
             known, name = Speaker.load(speaker), str(speaker)
@@ -720,22 +791,16 @@ class EmotionRecognizer(Pretrained):
                 "again with this one"
             )
         for modality, found in known.statistics.items():
-            if found.mean.shape[1] != self.mods.speaker_normalizer.dim(
-                modality
-            ):
+            dim = self.mods.speaker_normalizer.dim(modality)
+            if found.mean.shape[1] != dim:
                 raise VAVLError(f"{name}: does not fit the model; enrol again")
         return known
 
-    def _speaker_of_windows(self, wav, video):
+    def _speaker_of_windows(self, sources):
         """The speaker of a long clip, by its own windows of 3 s."""
-        if wav is None and video is None:
+        if sources is None:
             raise VAVLError("speaker: self needs a clip; enrol others instead")
-        extractor = self.hparams.feature_extractor
-        windows = SlidingWindows(3.0, 3.0, extractor, Stopwatch())
-        found = []
-        for chunk in extractor.chunks(wav, video):
-            found += [features for _, _, features in windows.add(chunk)]
-        found = [part for part in found if _modalities(part)]
+        found = self._parts(*sources, windows=True)
         if len(found) < 2:
             logger.warning("speaker: the clip is too short to tell of itself")
             return None
@@ -768,7 +833,12 @@ class EmotionRecognizer(Pretrained):
     def batch_outputs(
         self, clips: Sequence[ClipFeatures], speaker: Speaker | None = None
     ) -> list[dict[str, torch.Tensor]]:
-        """The same for several clips of one speaker in one pass."""
+        """The same for several clips of one speaker, a block at a time."""
+        blocks = [clips[i : i + BLOCK] for i in range(0, len(clips), BLOCK)]
+        return [one for b in blocks for one in self._block_outputs(b, speaker)]
+
+    def _block_outputs(self, clips, speaker):
+        """What :meth:`batch_outputs` gives, in one pass."""
         out = self._forward(clips, speaker)
         if out is None:
             return [{} for _ in clips]
@@ -848,7 +918,8 @@ class EmotionRecognizer(Pretrained):
             frames, lens = frames.to(self.device), lens.to(self.device)
             if speaker is not None and name in speaker.statistics:
                 known = speaker.statistics[name].to(self.device)
-                frames = self.mods.speaker_normalizer(name, frames, known)
+                normalize = self.mods.speaker_normalizer
+                frames = normalize(name, frames, known, lens)
             inputs[name], inputs[f"{name}_lens"] = frames, lens
         with self.inference_ctx:
             return self.mods.vavl(**inputs) if inputs else None

@@ -19,6 +19,7 @@ FILES = [
     "README.md",
     "vavl.safetensors",
     "visual_encoder.safetensors",
+    "speaker_normalization.safetensors",
     "audio_encoder/*config.json",
     "audio_encoder/*.safetensors",
 ]

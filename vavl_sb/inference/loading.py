@@ -147,6 +147,15 @@ def _speaker_normalization(model, folder):
     _check_sizes(kind, settings, folder / SPEAKERS)
     normalization = kind(**settings)
     load_weights(normalization, folder / SPEAKERS)
+    for name, values in normalization.named_buffers():
+        least = values.min() if values.numel() else torch.tensor(1.0)
+        if ("within" in name and least <= 0) or (
+            "between" in name and least < 0
+        ):
+            raise EncoderError(
+                f"{folder / SPEAKERS}: {name} is no variance; export the "
+                "model again"
+            )
     return normalization
 
 

@@ -18,16 +18,18 @@ from vavl_sb.utils.errors import VAVLError
 
 # What `speaker_normalization` in the YAML may be.
 MODES = ("none", "speaker", "iterative")
-# A deviation is drawn to that of the training speakers by so many clips.
+# The training speakers' variance weighs as much as so many clips.
 PRIOR_CLIPS = 10
-# Likewise the emotions in a speaker's clips to those of the corpus.
+# So do the corpus's emotions in the estimate of a speaker's.
 PRIOR_EMOTIONS = 8
 # Between-speaker variance at least, in within-speaker variances: with few
 # training speakers its estimate may be 0 by chance.
 LEAST_BETWEEN = 0.01
+# Within-speaker variance at least, in variances of the corpus.
+LEAST_WITHIN = 1e-4
 
 
-@dataclass
+@dataclass(eq=False)
 class SpeakerStatistics:
     """What clips tell of their speakers, in one modality, for B speakers.
 
@@ -101,7 +103,7 @@ class SpeakerNormalization(nn.Module):
     num_outputs : int
         Number of classes or attributes.
     iterative : bool
-        Whether enrolment takes out of m what the clips' emotions put in: see
+        Whether enrolment corrects for the emotions in the clips: see
         :meth:`without_emotion`.
 
     Example
@@ -134,7 +136,7 @@ class SpeakerNormalization(nn.Module):
                 ("mean", (dim,)),
                 ("between", (dim,)),
                 ("within", (dim,)),
-                ("slopes", (num_outputs, dim)),
+                *((("slopes", (num_outputs, dim)),) if iterative else ()),
                 ("target_mean", (num_outputs,)),
             ):
                 value = torch.ones if name == "within" else torch.zeros
@@ -173,23 +175,28 @@ class SpeakerNormalization(nn.Module):
             zeros = values.new_zeros(len(names), values.shape[1])
             return zeros.index_add(0, row, values) / counts
 
-        apart, varied = x - means(x)[row], targets - means(targets)[row]
-        freedom = max(len(x) - len(names), 1)
-        within = (apart.square().sum(dim=0) / freedom).clamp(min=1e-12)
-        between = torch.zeros_like(within)
-        if len(names) > 1:
-            # The means of n clips also differ by the w / n of chance.
-            chance = within * (1 / counts).mean()
-            between = means(x).var(dim=0) - chance
+        centered, total = x - means(x)[row], x.var(dim=0, correction=0)
+        freedom = len(x) - len(names)
+        within, between = total, torch.zeros_like(total)
+        if freedom > 0:
+            within = centered.square().sum(dim=0) / freedom
+        within = torch.maximum(within, LEAST_WITHIN * total).clamp(min=1e-12)
+        if freedom > 0 and len(names) > 1:
+            # Means of n clips differ by w / n even if the speakers do not.
+            sampling = within * (1 / counts).mean()
+            between = means(x).var(dim=0) - sampling
             between = between.clamp(min=LEAST_BETWEEN * within)
-        slopes = torch.linalg.lstsq(varied, apart, driver="gelsd").solution
-        for name, value in (
-            ("mean", x.mean(dim=0)),
-            ("between", between),
-            ("within", within),
-            ("slopes", slopes),
-            ("target_mean", targets.mean(dim=0)),
-        ):
+        values = {
+            "mean": x.mean(dim=0),
+            "between": between,
+            "within": within,
+            "target_mean": targets.mean(dim=0),
+        }
+        if self.iterative:
+            varied = targets - means(targets)[row]
+            least_squares = torch.linalg.lstsq(varied, centered, driver="gelsd")
+            values["slopes"] = least_squares.solution
+        for name, value in values.items():
             self.get_buffer(f"{modality}_{name}").copy_(value)
 
     def without_emotion(
@@ -198,14 +205,15 @@ class SpeakerNormalization(nn.Module):
         statistics: SpeakerStatistics,
         targets: torch.Tensor,
     ) -> SpeakerStatistics:
-        """Takes out of a speaker's mean what the emotions in the clips put in.
+        """Subtracts the average effect of the clips' emotions from the mean.
 
         Iterative feature normalization takes its statistics from those clips
-        that the model holds to be neutral. Here all clips count, less what
-        their probable emotions do on average; so clips of one emotion do not
-        pass for the speaker's rest. What the model says of n clips counts half
-        at the most, n / (2 n + 8), since it is most wrong for the speakers that
-        are farthest from the average.
+        that the model predicts to be neutral. Here all clips count, and the
+        mean effect of their predicted emotions, by least squares over the
+        training clips, is subtracted; so a speaker's five happy clips do not
+        make happy the speaker's average. The predictions for n clips have the
+        weight n / (2 n + 8), at most a half, since they are least reliable for
+        speakers far from the average.
 
         Arguments
         ---------
@@ -214,8 +222,8 @@ class SpeakerNormalization(nn.Module):
         statistics : SpeakerStatistics
             Of B speakers.
         targets : torch.Tensor
-            Means over the clips of class probabilities or attributes, shape
-            (B, num_outputs).
+            Predicted class probabilities or attributes, means over the clips,
+            shape (B, num_outputs).
 
         Returns
         -------
@@ -224,13 +232,17 @@ class SpeakerNormalization(nn.Module):
         slopes = self.get_buffer(f"{modality}_slopes")
         usual = self.get_buffer(f"{modality}_target_mean")
         count = statistics.count.unsqueeze(1)
-        believed = count / (2 * count + PRIOR_EMOTIONS)
-        moved = (believed * (targets.to(slopes) - usual)) @ slopes
-        mean = statistics.mean - moved
+        weight = count / (2 * count + PRIOR_EMOTIONS)
+        effect = (weight * (targets.to(slopes) - usual)) @ slopes
+        mean = statistics.mean - effect
         return SpeakerStatistics(statistics.count, mean, statistics.variance)
 
     def forward(
-        self, modality: str, x: torch.Tensor, statistics: SpeakerStatistics
+        self,
+        modality: str,
+        x: torch.Tensor,
+        statistics: SpeakerStatistics,
+        lens: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Normalizes each clip by its speaker.
 
@@ -241,31 +253,45 @@ class SpeakerNormalization(nn.Module):
         x : torch.Tensor
             Features, shape (B, T, D).
         statistics : SpeakerStatistics
-            Of each clip's speaker, B of them.
+            Of each clip's speaker, B of them, or one for all.
+        lens : torch.Tensor
+            Relative lengths, shape (B,); None: every clip fills its row.
 
         Returns
         -------
         torch.Tensor
-            Shape (B, T, D).
+            Shape (B, T, D), 0 past a clip's end.
         """
         mu = self.get_buffer(f"{modality}_mean")
         between = self.get_buffer(f"{modality}_between")
         within = self.get_buffer(f"{modality}_within")
         count = statistics.count.unsqueeze(1)
-        known = count * between / (count * between + within)
-        mean = mu + known * (statistics.mean - mu)
+        share = count * between / (count * between + within)
+        mean = mu + share * (statistics.mean - mu)
         squares = statistics.variance + (statistics.mean - mean).square()
         variance = count * squares + PRIOR_CLIPS * within
         variance = variance / (count + PRIOR_CLIPS)
         scale = (within / variance).sqrt()
         moved = (x - mean.unsqueeze(1)) * scale.unsqueeze(1) + mu
-        return torch.where(count.unsqueeze(2) > 0, moved.to(x.dtype), x)
+        moved = torch.where(count.unsqueeze(2) > 0, moved.to(x.dtype), x)
+        if lens is None:
+            return moved
+        frame = torch.arange(x.shape[1], device=x.device)
+        ends = (lens * x.shape[1]).round().unsqueeze(1)
+        return moved.masked_fill((frame >= ends).unsqueeze(2), 0.0)
 
 
 def make_speaker_normalization(
-    mode: str, audio_dim: int, visual_dim: int, num_outputs: int
+    mode: str,
+    audio_dim: int,
+    visual_dim: int,
+    num_outputs: int,
+    frozen: bool = True,
 ) -> SpeakerNormalization | None:
     """What ``speaker_normalization`` in the YAML asks for; None for "none".
+
+    VAVLError where the speech encoder is not ``frozen``: features that change
+    have no statistics.
 
     Example
     -------
@@ -281,6 +307,11 @@ def make_speaker_normalization(
         )
     if mode == "none":
         return None
+    if not frozen:
+        raise VAVLError(
+            "speaker_normalization: is of features that do not change; set "
+            "freeze_audio_encoder to True, or speaker_normalization to none"
+        )
     return SpeakerNormalization(
         audio_dim, visual_dim, num_outputs, iterative=mode == "iterative"
     )

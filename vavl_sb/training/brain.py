@@ -30,7 +30,7 @@ from vavl_sb.training.distributed import (
     sum_gradients,
 )
 from vavl_sb.training.logs import LossMeters
-from vavl_sb.training.speakers import SpeakerDraws
+from vavl_sb.training.speakers import SpeakerSamples
 from vavl_sb.utils import distributed as processes
 from vavl_sb.utils.errors import VAVLError
 from vavl_sb.utils.logger import get_logger
@@ -53,7 +53,7 @@ class EmotionBrain(sb.Brain):
         Calibrates each head of classes by the validation clips.
     title : str
         Of the pictures: model and corpus.
-    speaker_draws : vavl_sb.training.speakers.SpeakerDraws
+    speaker_samples : vavl_sb.training.speakers.SpeakerSamples
         By which :meth:`normalize_speakers` goes; None for none.
 
     Attributes
@@ -75,7 +75,7 @@ class EmotionBrain(sb.Brain):
         train_logger: TrainLogger | None = None,
         temperature_scaling: bool = True,
         title: str = "",
-        speaker_draws: SpeakerDraws | None = None,
+        speaker_samples: SpeakerSamples | None = None,
         **kwargs,
     ):
         super().__init__(*args, **kwargs)
@@ -93,27 +93,17 @@ class EmotionBrain(sb.Brain):
         self.stats = {}
         self.has_valid = False
         self.temperature_scaling, self.temperatures = temperature_scaling, {}
-        self.title, self.speaker_draws = title, speaker_draws
+        self.title, self.speaker_samples = title, speaker_samples
         self.meters = LossMeters(output_folder)
         if self.checkpointer is not None:
             self.checkpointer.add_recoverable("loss_meters", self.meters)
 
     def normalize_speakers(self, batch: PaddedBatch, epoch: int) -> PaddedBatch:
-        """Normalizes each clip by other clips of its speaker, drawn for an
-        epoch; without speaker normalization the batch stays as it is."""
-        if self.speaker_draws is None:
+        """Normalizes each training clip by other clips of its speaker, sampled
+        for an epoch; without speaker normalization nothing changes."""
+        if self.speaker_samples is None:
             return batch
-        return self.speaker_draws.normalize_batch(batch, epoch)
-
-    def evaluate_batch(
-        self, batch: PaddedBatch, stage: sb.Stage
-    ) -> torch.Tensor:
-        """Validation has one draw for all epochs, so that these can be
-        compared; a test has no other clip of a speaker. See the base class."""
-        batch = batch.to(self.device, non_blocking=True)
-        if stage == sb.Stage.VALID:
-            batch = self.normalize_speakers(batch, epoch=0)
-        return super().evaluate_batch(batch, stage)
+        return self.speaker_samples.normalize_batch(batch, epoch)
 
     def take_step(
         self, loss: torch.Tensor | None, batch: PaddedBatch, update: str

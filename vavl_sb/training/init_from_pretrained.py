@@ -13,7 +13,7 @@ from vavl_sb.lobes.vavl import MODALITIES, AudioVisualNetwork
 from vavl_sb.nnet.attribute_scale import AttributeScale
 from vavl_sb.nnet.masking import masked_statistics
 from vavl_sb.training.model_file import MODEL, read_model
-from vavl_sb.training.speakers import SpeakerDraws
+from vavl_sb.training.speakers import SpeakerSamples
 from vavl_sb.utils.errors import EncoderError, VAVLError
 from vavl_sb.utils.logger import get_logger
 from vavl_sb.utils.weights import load_tensors
@@ -74,7 +74,7 @@ def fit_to_features(
     net: AudioVisualNetwork,
     train_set: DynamicItemDataset,
     scale: AttributeScale,
-    speaker_draws: SpeakerDraws | None = None,
+    speaker_samples: SpeakerSamples | None = None,
 ) -> None:
     """Calls a network's ``fit_statistics``, if it has one, for each modality.
 
@@ -88,14 +88,14 @@ def fit_to_features(
         Training clips.
     scale : AttributeScale
         Between the corpus's scale and the network's.
-    speaker_draws : SpeakerDraws
+    speaker_samples : SpeakerSamples
         Normalizes each clip by its speaker first; None for none.
     """
     if hasattr(net, "fit_statistics"):
-        run_on_main(_fit_to_features, [net, train_set, scale, speaker_draws])
+        run_on_main(_fit_to_features, [net, train_set, scale, speaker_samples])
 
 
-def _fit_to_features(net, train_set, scale, speaker_draws):
+def _fit_to_features(net, train_set, scale, speaker_samples):
     """What :func:`fit_to_features` does, in the main process."""
     found = {modality: ([], [], []) for modality in MODALITIES}
     for item in train_set:
@@ -114,9 +114,9 @@ def _fit_to_features(net, train_set, scale, speaker_draws):
                     "fitted to features"
                 )
             frames = frames.unsqueeze(0)
-            if speaker_draws is not None:
+            if speaker_samples is not None:
                 named = (modality, frames, [item["id"]])
-                frames = speaker_draws.normalize(*named, epoch=0)
+                frames = speaker_samples.normalize(*named, epoch=0)
             padding = torch.zeros(frames.shape[:2], dtype=torch.bool)
             statistics = masked_statistics(frames, padding)
             speaker = train_set.data[item["id"]]["spk_id"]

@@ -270,12 +270,14 @@ def check_parts(model: dict, path: str | Path) -> None:
                     f"{path}: {key} of {part} must be {words}, not "
                     f"{repr(value)[:60]}; export the model again"
                 )
-    labels, outputs = model["labels"], model["network"]["arguments"]
-    if len(labels) != outputs.get("num_outputs"):
-        raise EncoderError(
-            f"{path}: {len(labels)} labels, but "
-            f"{outputs.get('num_outputs')} outputs; export the model again"
-        )
+    labels = model["labels"]
+    for part in ("network", *(p for p in OPTIONAL_PARTS if p in model)):
+        outputs = model[part]["arguments"].get("num_outputs")
+        if len(labels) != outputs:
+            raise EncoderError(
+                f"{path}: {len(labels)} labels, but {outputs} outputs; export "
+                "the model again"
+            )
 
 
 def find_class(name: str) -> type:

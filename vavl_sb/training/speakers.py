@@ -1,5 +1,5 @@
-"""Training with speaker normalization: each clip meets other clips of its
-speaker, as many as chance wants."""
+"""Training with speaker normalization: each clip is normalized by a random
+number of other clips of its speaker."""
 
 import math
 
@@ -13,103 +13,76 @@ from vavl_sb.lobes.speaker_normalization import (
     SpeakerStatistics,
 )
 from vavl_sb.lobes.vavl import MODALITIES
-from vavl_sb.utils.errors import VAVLError
 from vavl_sb.utils.logger import get_logger
 from vavl_sb.utils.seeding import clip_generator
 
 logger = get_logger(__name__)
 
-# Of the draws, so many have no other clip, and as many have all of them.
+# Shares of the samples that have no other clip, and all of them.
 EXTREMES = 0.25
 
 
-class SpeakerDraws:
-    """What other clips of each clip's speaker tell, drawn anew every epoch.
+class SpeakerSamples:
+    """Random samples of the other training clips of each clip's speaker.
 
-    A quarter of the draws has no clip, a quarter has all other clips of the
+    A quarter of the samples is empty, a quarter has all other clips of the
     speaker, and the rest a number between, of which each doubling is as likely
-    as the next; so the network learns to do with whatever is there. A draw
-    depends on the seed, the epoch and the clip alone.
+    as the next; so the network learns to do with any number. A sample depends
+    on the seed, the epoch and the clip alone.
 
     Arguments
     ---------
     normalization : SpeakerNormalization
-        Which :meth:`fit` fills.
+        Which :meth:`fit` fits.
     seed : int
-        Of the draws.
+        Of the samples.
     """
 
     def __init__(self, normalization: SpeakerNormalization, seed: int):
         self.normalization, self.seed = normalization, seed
         self.clips: dict[str, list] = {}  # speaker to ids
         self.speakers: dict[str, str] = {}  # id to speaker
-        # Modality to the places of ids in a table of time means.
-        self.places: dict[str, dict] = {m: {} for m in MODALITIES}
+        # Modality to the rows of ids in a table of time means.
+        self.rows: dict[str, dict] = {m: {} for m in MODALITIES}
         self.means: dict[str, torch.Tensor] = {}
-        self.targets: dict[str, torch.Tensor] = {}
 
-    def fit(
-        self,
-        train_set: DynamicItemDataset,
-        valid_set: DynamicItemDataset | None,
-    ) -> None:
-        """Reads the clips, and fits the normalization to those of training.
-
-        Arguments
-        ---------
-        train_set, valid_set : DynamicItemDataset
-            From :func:`vavl_sb.dataio.datasets.emotion_datasets`.
-        """
+    def fit(self, train_set: DynamicItemDataset) -> None:
+        """Reads the training clips, and fits the normalization to them."""
         tables: dict[str, list] = {m: [] for m in MODALITIES}
-        for dataset in filter(None, (train_set, valid_set)):
-            for item in dataset:
-                self._read(item, dataset.data[item["id"]]["spk_id"], tables)
-        for modality, rows in tables.items():
-            if rows:
-                self.means[modality] = torch.stack(rows)
-        run_on_main(self._fit, [list(train_set.data)])
+        targets = {}
+        for item in train_set:
+            clip, label = item["id"], item["label"]
+            if not label.is_floating_point():
+                classes = self.normalization.settings["num_outputs"]
+                label = torch.nn.functional.one_hot(label.squeeze(-1), classes)
+            targets[clip] = label.float()
+            self.speakers[clip] = train_set.data[clip]["spk_id"]
+            self.clips.setdefault(self.speakers[clip], []).append(clip)
+            for modality, table in tables.items():
+                if len(item[modality]):
+                    self.rows[modality][clip] = len(table)
+                    table.append(item[modality].float().mean(dim=0))
+        self.means = {m: torch.stack(t) for m, t in tables.items() if t}
+        if len(self.clips) in (1, len(self.speakers)):
+            logger.warning(
+                "speaker_normalization: one training speaker, or one clip of "
+                "each, does not tell how speakers differ; no mean is moved"
+            )
+        run_on_main(self._fit, [targets])
 
-    def _read(self, item, speaker, tables):
-        """Notes one clip."""
-        clip, label = item["id"], item["label"]
-        if not label.is_floating_point():
-            classes = self.normalization.settings["num_outputs"]
-            label = torch.nn.functional.one_hot(label.squeeze(-1), classes)
-        self.targets[clip] = label.float()
-        self.speakers[clip] = speaker
-        self.clips.setdefault(speaker, []).append(clip)
-        for modality, rows in tables.items():
-            frames = item[modality]
-            if frames.ndim == 1:
-                raise VAVLError(
-                    "speaker_normalization: is of features; set "
-                    "freeze_audio_encoder to True, or speaker_normalization "
-                    "to none"
-                )
-            if len(frames):
-                self.places[modality][clip] = len(rows)
-                rows.append(frames.float().mean(dim=0))
-
-    def _fit(self, train_clips):
+    def _fit(self, targets):
         """Fits the normalization, in the main process."""
-        for modality, places in self.places.items():
-            clips = [clip for clip in train_clips if clip in places]
-            if not clips:
-                continue
-            rows = [places[clip] for clip in clips]
-            targets = torch.stack([self.targets[clip] for clip in clips])
-            speakers = [self.speakers[clip] for clip in clips]
-            if len(set(speakers)) == 1:
-                logger.warning(
-                    "speaker_normalization: one training speaker does not "
-                    "tell how speakers differ; no speaker's mean is moved"
-                )
+        for modality, means in self.means.items():
+            clips = list(self.rows[modality])
             self.normalization.fit(
-                modality, self.means[modality][rows], targets, speakers
+                modality,
+                means,
+                torch.stack([targets[clip] for clip in clips]),
+                [self.speakers[clip] for clip in clips],
             )
 
-    def draw(self, clip: str, epoch: int) -> list[str]:
-        """Other clips of a clip's speaker, as many as chance wants."""
+    def sample(self, clip: str, epoch: int) -> list[str]:
+        """Ids of a random number of other clips of a clip's speaker."""
         others = [c for c in self.clips[self.speakers[clip]] if c != clip]
         random = clip_generator(clip, self.seed, f"speaker, epoch {epoch}")
         kind = random.random()
@@ -121,58 +94,16 @@ class SpeakerDraws:
         places = random.permutation(len(others))[:count]
         return [others[place] for place in places]
 
-    def statistics(
-        self, modality: str, clips: list[str], epoch: int
-    ) -> SpeakerStatistics:
-        """What the draw tells of each clip's speaker.
-
-        Arguments
-        ---------
-        modality : str
-            "audio" or "visual".
-        clips : list of str
-            B ids.
-        epoch : int
-            Whose draw it is.
-
-        Returns
-        -------
-        SpeakerStatistics
-            Of B speakers.
-        """
-        found: list[SpeakerStatistics | None] = []
-        places = self.places[modality]
-        for clip in clips:
-            drawn = [c for c in self.draw(clip, epoch) if c in places]
-            if not drawn:
-                found.append(None)
-                continue
-            rows = self.means[modality][[places[c] for c in drawn]]
-            one = SpeakerStatistics(
-                torch.tensor([float(len(drawn))]),
-                rows.mean(dim=0, keepdim=True),
-                rows.var(dim=0, correction=0, keepdim=True),
-            )
-            if self.normalization.iterative:
-                targets = torch.stack([self.targets[c] for c in drawn])
-                one = self._without_emotion(modality, one, targets)
-            found.append(one)
-        return SpeakerStatistics.stack(found, self.normalization.dim(modality))
-
-    def _without_emotion(self, modality, statistics, targets):
-        """What enrolment does, by what the clips are known to be."""
-        device = self.normalization.get_buffer("audio_mean").device
-        return self.normalization.without_emotion(
-            modality,
-            statistics.to(device),
-            targets.mean(dim=0, keepdim=True).to(device),
-        ).to("cpu")
-
     @torch.no_grad()
     def normalize(
-        self, modality: str, frames: torch.Tensor, clips: list[str], epoch: int
+        self,
+        modality: str,
+        frames: torch.Tensor,
+        clips: list[str],
+        epoch: int,
+        lens: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """A batch of features, each normalized by its speaker's draw.
+        """Normalizes a batch of features by an epoch's samples.
 
         Arguments
         ---------
@@ -183,25 +114,43 @@ class SpeakerDraws:
         clips : list of str
             B ids.
         epoch : int
-            Whose draw it is.
+            Whose samples they are.
+        lens : torch.Tensor
+            Relative lengths, shape (B,); None: every clip fills its row.
 
         Returns
         -------
         torch.Tensor
-            Shape (B, T, D).
+            Shape (B, T, D), 0 past a clip's end.
         """
-        device = self.normalization.get_buffer("audio_mean").device
-        statistics = self.statistics(modality, clips, epoch).to(device)
-        moved = self.normalization(modality, frames.to(device), statistics)
+        found: list[SpeakerStatistics | None] = []
+        rows = self.rows[modality]
+        for clip in clips:
+            sample = [c for c in self.sample(clip, epoch) if c in rows]
+            if not sample:
+                found.append(None)
+                continue
+            means = self.means[modality][[rows[c] for c in sample]]
+            found.append(
+                SpeakerStatistics(
+                    torch.tensor([float(len(sample))]),
+                    means.mean(dim=0, keepdim=True),
+                    means.var(dim=0, correction=0, keepdim=True),
+                )
+            )
+        device = self.normalization.audio_mean.device
+        dim = self.normalization.dim(modality)
+        statistics = SpeakerStatistics.stack(found, dim).to(device)
+        lens = None if lens is None else lens.to(device)
+        moved = self.normalization(
+            modality, frames.to(device), statistics, lens
+        )
         return moved.to(frames.device)
 
     def normalize_batch(self, batch: PaddedBatch, epoch: int) -> PaddedBatch:
-        """A batch whose ``audio`` and ``visual`` are replaced; padding is 0."""
+        """A batch whose ``audio`` and ``visual`` are normalized."""
         for modality in MODALITIES:
             frames, lens = getattr(batch, modality)
-            moved = self.normalize(modality, frames, list(batch.id), epoch)
-            place = torch.arange(frames.shape[1], device=frames.device)
-            ends = (lens * frames.shape[1]).round().unsqueeze(1)
-            moved = moved.masked_fill((place >= ends).unsqueeze(2), 0.0)
-            setattr(batch, modality, PaddedData(moved, lens))
+            named = (modality, frames, list(batch.id), epoch, lens)
+            setattr(batch, modality, PaddedData(self.normalize(*named), lens))
         return batch
