@@ -4,6 +4,7 @@ They are scored on test clips that have both modalities, one, or in part only
 one, and can be trained on clips that lack one.
 """
 
+import itertools
 import os
 import re
 from collections.abc import Callable
@@ -41,8 +42,7 @@ from vavl_sb.training.plots import (
     plain,
     save_figure,
 )
-from vavl_sb.training.predictions import STATS
-from vavl_sb.training.report import table
+from vavl_sb.training.report import STATS, table
 from vavl_sb.utils.errors import VAVLError
 from vavl_sb.utils.files import read_json
 from vavl_sb.utils.seeding import shuffled
@@ -304,7 +304,6 @@ def add_missing(result: RunResult, seed: int) -> RunResult:
 
 def _compare(results, found, reference):
     """Adds each network's difference to the reference, by condition."""
-    families = {}
     for entry in results:
         key, other = (
             (entry["withhold"], name) for name in (entry["model"], reference)
@@ -316,11 +315,8 @@ def _compare(results, found, reference):
             continue
         compared = compare_runs(found[key], found[other], names)
         entry["difference"] = compared["modalities"]
-        for part in entry["difference"].values():
-            for name, test in part["scores"].items():
-                families.setdefault(name, []).append(test)
-    for tests in families.values():
-        add_holm(tests)
+    parts = [entry["difference"].values() for entry in results]
+    add_holm(itertools.chain(*parts))
 
 
 def write_benchmark(folder: str | Path, content: dict) -> list:

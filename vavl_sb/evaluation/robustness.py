@@ -30,8 +30,7 @@ from vavl_sb.training.plots import (
     plain,
     save_figure,
 )
-from vavl_sb.training.predictions import STATS, predictions_csv
-from vavl_sb.training.report import score_table, table
+from vavl_sb.training.report import STATS, predictions_csv, score_table, table
 from vavl_sb.utils.errors import ManifestError, MediaError
 from vavl_sb.utils.files import write_atomically, write_json, write_lines
 from vavl_sb.utils.logger import get_logger
