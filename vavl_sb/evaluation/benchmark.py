@@ -36,10 +36,10 @@ from vavl_sb.evaluation.robustness import OTHER
 from vavl_sb.lobes.fusion import NETWORKS, find_network
 from vavl_sb.lobes.vavl import HEADS
 from vavl_sb.training.plots import (
-    FORMATS,
     emotion_colours,
     make_figure,
     plain,
+    remove_figure,
     save_figure,
 )
 from vavl_sb.training.report import STATS, table
@@ -420,8 +420,7 @@ def _draw(content, path):
         if points.keys() <= entry["summary"].keys():
             panels.setdefault(entry["withhold"], []).append(entry)
     if not panels:
-        for end in FORMATS:  # Of an earlier benchmark.
-            path.with_suffix(end).unlink(missing_ok=True)
+        remove_figure(path)  # Of an earlier benchmark.
         return
     width = 3.4 * len(panels) + 1.6
     figure, grid = make_figure(width, 3.2, len(panels))

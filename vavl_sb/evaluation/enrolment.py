@@ -17,16 +17,16 @@ from vavl_sb.evaluation.predictions import Predictions
 from vavl_sb.features.extractor import ClipFeatures
 from vavl_sb.lobes.vavl import HEADS
 from vavl_sb.training.plots import (
-    FORMATS,
     HEAD_COLOURS,
+    INTERVAL,
     SCORE_NAMES,
     legend_beside,
     make_figure,
     plain,
+    remove_figure,
     save_figure,
 )
-from vavl_sb.training.predictions import STATS
-from vavl_sb.training.report import table
+from vavl_sb.training.report import STATS, table
 from vavl_sb.utils.errors import VAVLError
 from vavl_sb.utils.files import write_json, write_lines
 from vavl_sb.utils.seeding import clip_generator
@@ -41,11 +41,7 @@ CALM = ("calm", "neutral")
 
 def read_sizes(text: str) -> list[str]:
     """Numbers of enrolment clips, with commas between them, or "all".
-
-    Raises
-    ------
-    VAVLError
-        In one line: one of them is no such number.
+    VAVLError, in one line: one of them is no such number.
 
     Example
     -------
@@ -65,22 +61,12 @@ def read_sizes(text: str) -> list[str]:
 
 
 class EnrolmentTest:
-    """Scores a model by how much it knows of the speaker.
+    """Scores a model, trained with speaker normalization, by how much it knows
+    of the speaker.
 
-    Arguments
-    ---------
-    model : vavl_sb.inference.emotion.EmotionRecognizer
-        Trained with speaker normalization.
-    entries : dict
-        Clip id to its entry in the manifest, with ``spk_id`` and the label.
-    features : dict
-        Clip id to ClipFeatures, not pooled yet.
-    sizes : sequence of str
-        From :func:`read_sizes`.
-    draws : int
-        Enrolments of each size, drawn for each speaker.
-    seed : int
-        Of the draws.
+    ``entries`` are those of the manifest, ``features`` ClipFeatures that are
+    not pooled yet, both by clip id; ``sizes`` are from :func:`read_sizes`, and
+    of each size ``draws`` enrolments are drawn for each speaker.
     """
 
     def __init__(
@@ -102,14 +88,11 @@ class EnrolmentTest:
     def run(self) -> list[dict]:
         """Enrols and scores.
 
-        Returns
-        -------
-        list of dict
-            For each condition ``enrolment`` (its name), ``clips`` (their mean
-            number), ``draws``, ``speakers`` (how many have clips enough),
-            ``transductive`` (whether the scored clips were among those
-            enrolled) and ``scores`` (head to those of
-            :meth:`vavl_sb.evaluation.predictions.Predictions.score_of`).
+        Gives for each condition ``enrolment`` (its name), ``clips`` (their mean
+        number), ``draws``, ``speakers`` (how many have clips enough),
+        ``transductive`` (whether the scored clips were among those enrolled)
+        and ``scores`` (head to those of
+        :meth:`vavl_sb.evaluation.predictions.Predictions.score_of`).
         """
         conditions = [(size, size) for size in self.sizes]
         if {*self.sizes} - {"0", ALL}:
@@ -180,24 +163,14 @@ class EnrolmentTest:
 def write_enrolment(folder: str | Path, result: dict) -> list[str]:
     """Writes ``enrolment.json``, ``.txt`` and the figure, and gives the lines.
 
-    Arguments
-    ---------
-    folder : str or Path
-        Where to write.
-    result : dict
-        ``task``, ``title`` (model and corpus) and ``enrolment``, from
-        :meth:`EnrolmentTest.run`.
-
-    Returns
-    -------
-    list of str
+    ``result`` has ``task``, ``title`` (model and corpus) and ``enrolment``,
+    from :meth:`EnrolmentTest.run`.
     """
     folder = Path(folder)
     lines = enrolment_lines(result)
     write_json(folder / "enrolment.json", result)
     write_lines(folder / "enrolment.txt", lines)
-    for end in FORMATS:  # Of an earlier test.
-        (folder / f"enrolment{end}").unlink(missing_ok=True)
+    remove_figure(folder / "enrolment")  # Of an earlier test.
     _draw_curve(result, folder / "enrolment")
     return lines
 
@@ -299,10 +272,6 @@ def _draw_curve(result, path):
             **{"color": "dimgray", "marker": "o", "linestyle": ""},
             "markerfacecolor": "white",
         }
-    drawn["95 % interval,\nby speaker"] = {
-        **{"color": "dimgray", "linewidth": 8, "alpha": 0.3},
-        "solid_capstyle": "butt",
-    }
-    legend_beside(figure, drawn)
+    legend_beside(figure, drawn | INTERVAL)
     figure.suptitle(plain(result["title"], 90), fontsize=10)
     save_figure(figure, path)

@@ -27,16 +27,11 @@ ONE_SIDED = 0.8  # A larger share of one emotion is worth a warning
 class Speaker:
     """Statistics of a speaker's clips, for one model.
 
-    Arguments
-    ---------
-    model : str
-        Fingerprint of the model whose features they are of.
-    clips : int
-        How many clips they are of.
-    statistics : dict
-        "audio" and "visual", as far as the clips have them, to
-        :class:`vavl_sb.lobes.speaker_normalization.SpeakerStatistics` of one
-        speaker.
+    ``model`` is the fingerprint of the model whose features they are of,
+    ``clips`` their number, and ``statistics`` maps "audio" and "visual", as far
+    as the clips have them, to
+    :class:`vavl_sb.lobes.speaker_normalization.SpeakerStatistics` of one
+    speaker.
     """
 
     model: str
@@ -61,13 +56,8 @@ class Speaker:
 
     @classmethod
     def load(cls, path: str | Path) -> "Speaker":
-        """Reads what :meth:`save` has written.
-
-        Raises
-        ------
-        VAVLError
-            In one line: it is no such file.
-        """
+        """Reads what :meth:`save` has written. VAVLError, in one line: it is no
+        such file."""
         try:
             with open(path, "rb") as file:
                 text = file.read(MAX_FILE + 1)
@@ -141,23 +131,12 @@ def estimate_speaker(
     clips: Sequence[ClipFeatures],
     targets_of: Callable[[Speaker], torch.Tensor],
 ) -> Speaker:
-    """A speaker's statistics; of an iterative model, in rounds.
+    """A speaker's statistics, from clips pooled as the network reads them, each
+    with at least one modality; of an iterative model, in rounds.
 
-    Arguments
-    ---------
-    model : str
-        Fingerprint of the model.
-    normalization : SpeakerNormalization
-        The model's.
-    clips : sequence of ClipFeatures
-        Pooled as the network reads them; each has at least one modality.
-    targets_of : callable
-        What the model says of the clips, once a speaker is known:
-        probabilities of classes, or attributes, shape (n, num_outputs).
-
-    Returns
-    -------
-    Speaker
+    ``model`` is the model's fingerprint. ``targets_of`` gives what the model
+    says of the clips, once a speaker is known: probabilities of classes, or
+    attributes, (n, num_outputs).
     """
     device = normalization.get_buffer("audio_mean").device
     plain = Speaker(
@@ -191,16 +170,8 @@ def best_head(outputs: dict[str, torch.Tensor]) -> torch.Tensor:
 
 
 def one_sided(shares: dict[str, float]) -> str | None:
-    """A warning where the clips of an enrolment nearly all say the same.
-
-    Arguments
-    ---------
-    shares : dict
-        Class to the mean of its probabilities over the clips.
-
-    Returns
-    -------
-    str or None
+    """A warning where the clips of an enrolment nearly all say the same, by the
+    mean probability of each class; else None.
 
     Example
     -------

@@ -31,14 +31,9 @@ LEAST_BETWEEN = 0.01
 class SpeakerStatistics:
     """What clips tell of their speakers, in one modality, for B speakers.
 
-    Arguments
-    ---------
-    count : torch.Tensor
-        Clips, float, shape (B,); 0 where nothing is known.
-    mean : torch.Tensor
-        Mean over the clips of their features' time mean, shape (B, D).
-    variance : torch.Tensor
-        Variance over the clips, divided by their number, shape (B, D).
+    ``count`` of clips, float (B,), 0 where nothing is known; ``mean`` (B, D)
+    over the clips of their features' time mean; and ``variance`` (B, D) over
+    the clips, divided by their number.
     """
 
     count: torch.Tensor
@@ -153,16 +148,9 @@ class SpeakerNormalization(nn.Module):
     ) -> None:
         """Learns how training speakers differ, and how one speaker's clips do.
 
-        Arguments
-        ---------
-        modality : str
-            "audio" or "visual".
-        x : torch.Tensor
-            Time means of the N clips' features, shape (N, D).
-        targets : torch.Tensor
-            Classes as one-hot vectors, or attributes, shape (N, num_outputs).
-        speakers : sequence of str
-            Who speaks in each clip.
+        Of the N clips: ``x`` (N, D) are time means of their features of "audio"
+        or "visual", targets (N, num_outputs) classes as one-hot vectors or
+        attributes, and ``speakers`` who speaks in each.
         """
         x, targets = x.detach().double().cpu(), targets.double().cpu()
         names = sorted(set(speakers))
@@ -205,21 +193,8 @@ class SpeakerNormalization(nn.Module):
         their probable emotions do on average; so clips of one emotion do not
         pass for the speaker's rest. What the model says of n clips counts half
         at the most, n / (2 n + 8), since it is most wrong for the speakers that
-        are farthest from the average.
-
-        Arguments
-        ---------
-        modality : str
-            "audio" or "visual".
-        statistics : SpeakerStatistics
-            Of B speakers.
-        targets : torch.Tensor
-            Means over the clips of class probabilities or attributes, shape
-            (B, num_outputs).
-
-        Returns
-        -------
-        SpeakerStatistics
+        are farthest from the average. Of B speakers; targets (B, num_outputs)
+        are means over the clips of class probabilities or attributes.
         """
         slopes = self.get_buffer(f"{modality}_slopes")
         usual = self.get_buffer(f"{modality}_target_mean")
@@ -232,22 +207,8 @@ class SpeakerNormalization(nn.Module):
     def forward(
         self, modality: str, x: torch.Tensor, statistics: SpeakerStatistics
     ) -> torch.Tensor:
-        """Normalizes each clip by its speaker.
-
-        Arguments
-        ---------
-        modality : str
-            "audio" or "visual".
-        x : torch.Tensor
-            Features, shape (B, T, D).
-        statistics : SpeakerStatistics
-            Of each clip's speaker, B of them.
-
-        Returns
-        -------
-        torch.Tensor
-            Shape (B, T, D).
-        """
+        """Normalizes each clip's features (B, T, D) by the statistics of its
+        speaker, B of them."""
         mu = self.get_buffer(f"{modality}_mean")
         between = self.get_buffer(f"{modality}_between")
         within = self.get_buffer(f"{modality}_within")

@@ -29,14 +29,8 @@ class SpeakerDraws:
     A quarter of the draws has no clip, a quarter has all other clips of the
     speaker, and the rest a number between, of which each doubling is as likely
     as the next; so the network learns to do with whatever is there. A draw
-    depends on the seed, the epoch and the clip alone.
-
-    Arguments
-    ---------
-    normalization : SpeakerNormalization
-        Which :meth:`fit` fills.
-    seed : int
-        Of the draws.
+    depends on the seed, the epoch and the clip alone. :meth:`fit` fills the
+    normalization.
     """
 
     def __init__(self, normalization: SpeakerNormalization, seed: int):
@@ -53,13 +47,8 @@ class SpeakerDraws:
         train_set: DynamicItemDataset,
         valid_set: DynamicItemDataset | None,
     ) -> None:
-        """Reads the clips, and fits the normalization to those of training.
-
-        Arguments
-        ---------
-        train_set, valid_set : DynamicItemDataset
-            From :func:`vavl_sb.dataio.datasets.emotion_datasets`.
-        """
+        """Reads the clips, of :func:`vavl_sb.dataio.datasets.emotion_datasets`,
+        and fits the normalization to those of training."""
         tables: dict[str, list] = {m: [] for m in MODALITIES}
         for dataset in filter(None, (train_set, valid_set)):
             for item in dataset:
@@ -124,22 +113,7 @@ class SpeakerDraws:
     def statistics(
         self, modality: str, clips: list[str], epoch: int
     ) -> SpeakerStatistics:
-        """What the draw tells of each clip's speaker.
-
-        Arguments
-        ---------
-        modality : str
-            "audio" or "visual".
-        clips : list of str
-            B ids.
-        epoch : int
-            Whose draw it is.
-
-        Returns
-        -------
-        SpeakerStatistics
-            Of B speakers.
-        """
+        """What an epoch's draw tells of the speakers of B clips, by their ids."""
         found: list[SpeakerStatistics | None] = []
         places = self.places[modality]
         for clip in clips:
@@ -172,24 +146,8 @@ class SpeakerDraws:
     def normalize(
         self, modality: str, frames: torch.Tensor, clips: list[str], epoch: int
     ) -> torch.Tensor:
-        """A batch of features, each normalized by its speaker's draw.
-
-        Arguments
-        ---------
-        modality : str
-            "audio" or "visual".
-        frames : torch.Tensor
-            Shape (B, T, D).
-        clips : list of str
-            B ids.
-        epoch : int
-            Whose draw it is.
-
-        Returns
-        -------
-        torch.Tensor
-            Shape (B, T, D).
-        """
+        """A batch of features (B, T, D) of B clips, each normalized by its
+        speaker's draw in an epoch."""
         device = self.normalization.get_buffer("audio_mean").device
         statistics = self.statistics(modality, clips, epoch).to(device)
         moved = self.normalization(modality, frames.to(device), statistics)
