@@ -23,7 +23,7 @@ from vavl_sb.evaluation.robustness import (
 )
 from vavl_sb.inference import EmotionRecognizer
 from vavl_sb.lobes.vavl import VAVL
-from vavl_sb.training.predictions import read_predictions
+from vavl_sb.training.report import read_predictions
 
 CLASSES = ["angry", "happy", "neutral"]
 ATTRIBUTES = ["valence", "arousal"]

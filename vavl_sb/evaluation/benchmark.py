@@ -4,6 +4,7 @@ They are scored on test clips that have both modalities, one, or in part only
 one, and can be trained on clips that lack one.
 """
 
+import itertools
 import os
 import re
 from collections.abc import Callable
@@ -35,14 +36,13 @@ from vavl_sb.evaluation.robustness import OTHER
 from vavl_sb.lobes.fusion import NETWORKS, find_network
 from vavl_sb.lobes.vavl import HEADS
 from vavl_sb.training.plots import (
-    FORMATS,
     emotion_colours,
     make_figure,
     plain,
+    remove_figure,
     save_figure,
 )
-from vavl_sb.training.predictions import STATS
-from vavl_sb.training.report import table
+from vavl_sb.training.report import STATS, table
 from vavl_sb.utils.errors import VAVLError
 from vavl_sb.utils.files import read_json
 from vavl_sb.utils.seeding import shuffled
@@ -304,7 +304,6 @@ def add_missing(result: RunResult, seed: int) -> RunResult:
 
 def _compare(results, found, reference):
     """Adds each network's difference to the reference, by condition."""
-    families = {}
     for entry in results:
         key, other = (
             (entry["withhold"], name) for name in (entry["model"], reference)
@@ -316,11 +315,8 @@ def _compare(results, found, reference):
             continue
         compared = compare_runs(found[key], found[other], names)
         entry["difference"] = compared["modalities"]
-        for part in entry["difference"].values():
-            for name, test in part["scores"].items():
-                families.setdefault(name, []).append(test)
-    for tests in families.values():
-        add_holm(tests)
+    parts = [entry["difference"].values() for entry in results]
+    add_holm(itertools.chain(*parts))
 
 
 def write_benchmark(folder: str | Path, content: dict) -> list:
@@ -424,8 +420,7 @@ def _draw(content, path):
         if points.keys() <= entry["summary"].keys():
             panels.setdefault(entry["withhold"], []).append(entry)
     if not panels:
-        for end in FORMATS:  # Of an earlier benchmark.
-            path.with_suffix(end).unlink(missing_ok=True)
+        remove_figure(path)  # Of an earlier benchmark.
         return
     width = 3.4 * len(panels) + 1.6
     figure, grid = make_figure(width, 3.2, len(panels))

@@ -4,6 +4,8 @@ A protocol's folder holds protocol.json, which names its runs. Each result here
 is written as JSON and as a Markdown table.
 """
 
+import itertools
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -205,10 +207,7 @@ def compare_runs(one: dict, other: dict, names: str) -> dict:
             modalities[head] = _compare_head(having, score)
     if not modalities:
         raise VAVLError(f"{names}: have no test clip in common")
-    # For each score, the modalities are one family of tests.
-    families = [part["scores"] for part in modalities.values()]
-    for name in families[0]:
-        add_holm([scores[name] for scores in families])
+    add_holm(modalities.values())
     return {
         "runs": [list(key) for key in common],
         "only_first": [list(key) for key in one if key not in other],
@@ -267,10 +266,16 @@ def _compare_head(pairs, score):
     }
 
 
-def add_holm(tests: list) -> None:
-    """Adds ``p_holm`` to the tests of one family."""
-    for test, p in zip(tests, holm([test["p"] for test in tests])):
-        test["p_holm"] = p
+def add_holm(compared: Iterable[dict]) -> None:
+    """Adds ``p_holm`` to the tests of what was compared, such as modalities: for
+    each score, they are one family."""
+    families: dict[str, list] = {}
+    for part in compared:
+        for name, test in part["scores"].items():
+            families.setdefault(name, []).append(test)
+    for tests in families.values():
+        for test, p in zip(tests, holm([test["p"] for test in tests])):
+            test["p_holm"] = p
 
 
 def write_comparison(content: dict, folder: str | Path) -> list:
@@ -319,7 +324,7 @@ def write_ablation(
     full network (second), with ``p_holm`` over all variants and modalities, or
     to ``problem``.
     """
-    found, families, rows = {}, {}, []
+    found, rows = {}, []
     lines = ["PARTIAL: some runs did not finish.", ""] if partial else []
     for name in variants:
         try:
@@ -327,11 +332,8 @@ def write_ablation(
         except VAVLError as error:
             found[name] = {"problem": error.text, "modalities": {}}
             lines += [f"{name}: {error.text}", ""]
-        for part in found[name]["modalities"].values():
-            for key, test in part["scores"].items():
-                families.setdefault(key, []).append(test)
-    for tests in families.values():
-        add_holm(tests)
+    parts = [content["modalities"].values() for content in found.values()]
+    add_holm(itertools.chain(*parts))
     for name, content in found.items():
         for head, part in content["modalities"].items():
             key, test = next(iter(part["scores"].items()))

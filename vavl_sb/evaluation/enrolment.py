@@ -19,7 +19,6 @@ from vavl_sb.evaluation.robustness import seen_in_training
 from vavl_sb.features.extractor import ClipFeatures
 from vavl_sb.lobes.vavl import HEADS
 from vavl_sb.training.plots import (
-    FORMATS,
     HEAD_COLOURS,
     SCORE_NAMES,
     legend_beside,
@@ -207,8 +206,6 @@ def write_enrolment(folder: str | Path, result: dict) -> list[str]:
     lines = enrolment_lines(result)
     write_json(folder / "enrolment.json", result)
     write_lines(folder / "enrolment.txt", lines)
-    for end in FORMATS:  # Of an earlier test.
-        (folder / f"enrolment{end}").unlink(missing_ok=True)
     _draw_curve(result, folder / "enrolment")
     return lines
 

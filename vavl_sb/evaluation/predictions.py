@@ -17,7 +17,7 @@ from vavl_sb.evaluation.statistics import (
     speaker_sums,
 )
 from vavl_sb.lobes.vavl import HEADS
-from vavl_sb.training.predictions import STATS, read_predictions
+from vavl_sb.training.report import STATS, read_predictions
 from vavl_sb.utils.errors import VAVLError
 from vavl_sb.utils.files import read_json
 from vavl_sb.utils.metrics import ConcordanceStats, EmotionStats, emotion_scores

@@ -17,7 +17,7 @@ from pathlib import Path
 from vavl_sb.evaluation.comparison import write_ablation, write_summary
 from vavl_sb.evaluation.predictions import read_run
 from vavl_sb.training.arguments import parse_arguments
-from vavl_sb.training.predictions import STATS
+from vavl_sb.training.report import STATS
 from vavl_sb.utils.errors import VAVLError
 from vavl_sb.utils.files import read_json, write_json
 from vavl_sb.utils.lock import take_lock

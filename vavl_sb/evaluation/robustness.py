@@ -22,16 +22,16 @@ from vavl_sb.features.cache import FEATURE_FIELD, MEDIA_FIELD, find_source
 from vavl_sb.features.extractor import ClipFeatures
 from vavl_sb.lobes.vavl import HEADS
 from vavl_sb.training.plots import (
-    FORMATS,
     HEAD_COLOURS,
+    INTERVAL,
     SCORE_NAMES,
     legend_beside,
     make_figure,
     plain,
+    remove_figure,
     save_figure,
 )
-from vavl_sb.training.predictions import STATS, predictions_csv
-from vavl_sb.training.report import score_table, table
+from vavl_sb.training.report import STATS, predictions_csv, score_table, table
 from vavl_sb.utils.errors import ManifestError, MediaError
 from vavl_sb.utils.files import write_atomically, write_json, write_lines
 from vavl_sb.utils.logger import get_logger
@@ -307,8 +307,7 @@ def write_report(
     write_json(folder / "robustness.json", result)
     write_lines(folder / "robustness.txt", lines)
     write_atomically(folder / "predictions_clean.csv", rows)
-    for end in FORMATS:  # Of an earlier test.
-        (folder / f"robustness{end}").unlink(missing_ok=True)
+    remove_figure(folder / "robustness")  # Of an earlier test.
     if result["conditions"]:
         _draw(result, folder / "robustness")
     return lines
@@ -423,10 +422,6 @@ def _draw(result, path):
         axes.set_visible(bool(axes.get_title()))
     drawn["input as it was"] = {"color": "dimgray", "linestyle": "--"}
     drawn["chance"] = {"color": "dimgray", "linestyle": ":"}
-    drawn["95 % interval,\nby speaker"] = {
-        **{"color": "dimgray", "linewidth": 8, "alpha": 0.3},
-        "solid_capstyle": "butt",
-    }
-    legend_beside(figure, drawn)
+    legend_beside(figure, drawn | INTERVAL)
     figure.suptitle(plain(result["title"], 90), fontsize=10)
     save_figure(figure, path)

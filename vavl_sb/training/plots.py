@@ -36,6 +36,13 @@ SCORE_NAMES = {
     "ccc_mean": "mean CCC",
 }
 FORMATS = (".png", ".pdf", ".svg")
+# What a legend says of the bands around lines of scores.
+INTERVAL = {
+    "95 % interval,\nby speaker": {
+        **{"color": "dimgray", "linewidth": 8, "alpha": 0.3},
+        "solid_capstyle": "butt",
+    }
+}
 
 
 def emotion_colours(names: Sequence[str]) -> dict[str, str]:
@@ -249,6 +256,12 @@ def save_figure(figure: Any, path: str | Path) -> None:
             figure.savefig(buffer, format=end[1:], dpi=200, metadata=metadata)
         name = f"{path.name}{end}" if several else path.name
         write_atomically(path.with_name(name), buffer.getvalue())
+
+
+def remove_figure(path: str | Path) -> None:
+    """Removes what :func:`save_figure` has written, in all formats."""
+    for end in FORMATS:
+        Path(f"{path}{end}").unlink(missing_ok=True)
 
 
 def emotion_over_time(

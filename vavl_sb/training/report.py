@@ -1,13 +1,16 @@
 """What a run leaves behind: scores, predictions, pictures and a table."""
 
+import csv
+import io
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from vavl_sb.dataio.preparation import read_target
+from vavl_sb.lobes.vavl import HEADS
 from vavl_sb.training import plots
 from vavl_sb.training.calibration import calibrate, calibration_scores
-from vavl_sb.training.predictions import predictions_csv
 from vavl_sb.utils.files import (
     read_json,
     write_atomically,
@@ -15,9 +18,15 @@ from vavl_sb.utils.files import (
     write_lines,
 )
 from vavl_sb.utils.logger import get_logger
+from vavl_sb.utils.metrics import ConcordanceStats, EmotionStats
 from vavl_sb.utils.text import markdown
 
 logger = get_logger(__name__)
+
+STATS: dict[str, type[EmotionStats] | type[ConcordanceStats]] = {
+    "classification": EmotionStats,
+    "regression": ConcordanceStats,
+}
 
 
 def scores(stats: dict) -> dict:
@@ -82,6 +91,84 @@ def write_test_report(
     message = "Test scores (in %s)" + "\n%s" * len(lines)
     logger.info(message, folder / "metrics.json", *lines)
     return metrics
+
+
+def predictions_csv(task: str, labels: list, stats: dict) -> bytes:
+    """Predictions as CSV: a row for each clip and head, sorted.
+
+    Of each head's ``EmotionStats`` or ``ConcordanceStats``. Columns ``id,
+    modality``, then for classes ``label, prediction`` and ``prob_<class>``, for
+    attributes ``label_<name>`` and ``prediction_<name>``; numbers with seven
+    digits.
+    """
+    if task == "classification":
+        columns = ["label", "prediction", *(f"prob_{c}" for c in labels)]
+    else:
+        columns = [f"{k}_{a}" for k in ("label", "prediction") for a in labels]
+    rows = []
+    for head, collected in stats.items():
+        if len(collected) == 0:
+            continue
+        for clip, output, target in zip(collected.ids, *collected.stacked()):
+            if task == "classification":
+                words = [labels[int(target)], labels[int(output.argmax())]]
+                shares = np.exp(output - output.max())
+                numbers = shares / shares.sum()
+            else:
+                words, numbers = [], [*target, *output]
+            digits = [f"{float(number):.7g}" for number in numbers]
+            rows.append([clip, head, *words, *digits])
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["id", "modality", *columns])
+    writer.writerows(sorted(rows))
+    # A clip named after a file may have what is no UTF-8 in its name.
+    return text.getvalue().encode("utf-8", "backslashreplace")
+
+
+def read_predictions(path: str | Path, task: str, labels: list) -> dict:
+    """Reads what :func:`predictions_csv` makes.
+
+    Head to ``EmotionStats``, whose predictions are 1 for the predicted class
+    and 0 elsewhere, or ``ConcordanceStats``; heads without a clip are not in
+    it. OSError, KeyError or ValueError where the file is missing, lacks a
+    column, or has an unknown head or label.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "predictions_test.csv"
+    >>> _ = path.write_text(
+    ...     "id,modality,label,prediction\\na,audio,sad,sad\\nb,audio,sad,angry"
+    ... )
+    >>> found = read_predictions(path, "classification", ["angry", "sad"])
+    >>> found["audio"].ids, found["audio"].summarize("uar")
+    (['a', 'b'], 0.5)
+    """
+    with open(path, encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    by_head = {head: [] for head in HEADS}
+    for row in rows:
+        by_head[row["modality"]].append(row)
+    stats = {}
+    for head, rows in by_head.items():
+        if not rows:
+            continue
+        if task == "classification":
+            targets, predictions = (
+                torch.tensor([labels.index(row[key]) for row in rows])
+                for key in ("label", "prediction")
+            )
+            predictions = torch.eye(len(labels))[predictions]
+        else:
+            targets, predictions = (
+                torch.tensor(
+                    [[float(row[f"{k}_{a}"]) for a in labels] for row in rows]
+                )
+                for k in ("label", "prediction")
+            )
+        stats[head] = STATS[task](labels)
+        stats[head].append([row["id"] for row in rows], predictions, targets)
+    return stats
 
 
 def score_table(metrics: dict) -> list[str]:
