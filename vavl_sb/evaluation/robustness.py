@@ -22,13 +22,14 @@ from vavl_sb.features.cache import FEATURE_FIELD, MEDIA_FIELD, find_source
 from vavl_sb.features.extractor import ClipFeatures
 from vavl_sb.lobes.vavl import HEADS
 from vavl_sb.training.plots import (
+    BAND,
     FORMATS,
     HEAD_COLOURS,
     SCORE_NAMES,
-    legend_beside,
+    add_legend,
     make_figure,
-    plain,
     save_figure,
+    set_title,
 )
 from vavl_sb.training.predictions import STATS, predictions_csv
 from vavl_sb.training.report import score_table, table
@@ -115,7 +116,7 @@ class RobustnessTest:
             all(find_source(entry, modality) for modality in MEDIA_FIELD)
             for entry in entries.values()
         )
-        for clip in tqdm(sorted(entries), desc="clips", dynamic_ncols=True):
+        for clip in tqdm(sorted(entries), desc="clips", disable=None):
             self._one_clip(clip, entries[clip])
         if not self.clean.clips():
             reason = next(iter(self.failed.values()), "all are silent")
@@ -423,10 +424,7 @@ def _draw(result, path):
         axes.set_visible(bool(axes.get_title()))
     drawn["input as it was"] = {"color": "dimgray", "linestyle": "--"}
     drawn["chance"] = {"color": "dimgray", "linestyle": ":"}
-    drawn["95 % interval,\nby speaker"] = {
-        **{"color": "dimgray", "linewidth": 8, "alpha": 0.3},
-        "solid_capstyle": "butt",
-    }
-    legend_beside(figure, drawn)
-    figure.suptitle(plain(result["title"], 90), fontsize=10)
+    drawn["95 % interval,\nby speaker"] = BAND
+    add_legend(figure, drawn)
+    set_title(figure, result["title"])
     save_figure(figure, path)
