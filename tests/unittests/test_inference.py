@@ -14,6 +14,7 @@ from small_clips import sine, write
 from vavl_sb.faces.detector import Detection
 from vavl_sb.faces.tracker import FaceTracker
 from vavl_sb.features import extractor
+from vavl_sb.lobes.precomputed import Precomputed
 from vavl_sb.media.reader import FrameBatch, decode, read_audio
 from vavl_sb.utils.errors import EncoderError, MediaError, VAVLError
 
@@ -354,6 +355,28 @@ def test_logits_are_divided_by_their_heads_temperature(clip):
     one, other = (m.per_modality["audio"] for m in (plain, scaled))
     same = pytest.approx(one["probabilities"], abs=0.01)
     assert other["probabilities"] != same
+
+
+def test_what_no_head_has_learned_from_is_not_looked_at(
+    clip, sound, monkeypatch, caplog
+):
+    model = make_model(trained_heads=["audio"])
+    expected = model.predict_file(sound)
+
+    def look(*arguments):
+        raise AssertionError("a face was looked for")
+
+    monkeypatch.setattr(model.hparams.feature_extractor, "encode_faces", look)
+    found = model.predict_file(clip)
+    assert found.modality == "audio" and found.label == expected.label
+    assert len(found.used) == 1
+    (line,) = found.left_out
+    assert line.startswith("video of") and line.endswith("not read")
+    # An export has no encoder in its place: nothing asks for features.
+    model.hparams.feature_extractor.visual_encoder = Precomputed(7)
+    assert model.predict_file(clip) == found and caplog.messages == []
+    with pytest.raises(MediaError, match="visual head was never trained"):
+        model.predict_file(clip, "visual")
 
 
 def test_heads_that_never_learned_do_not_answer(clip, sound, picture):
