@@ -15,6 +15,7 @@ class Model:
     """Answers at once, never, or with its own end."""
 
     hparams = SimpleNamespace()
+    trained_heads = ("audio", "visual", "audiovisual")
 
     def __init__(self):
         # What draws is there, as from the second clip on.

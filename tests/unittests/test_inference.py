@@ -14,6 +14,7 @@ from small_clips import sine, write
 from vavl_sb.faces.detector import Detection
 from vavl_sb.faces.tracker import FaceTracker
 from vavl_sb.features import extractor
+from vavl_sb.lobes.precomputed import Precomputed
 from vavl_sb.media.reader import FrameBatch, decode, read_audio
 from vavl_sb.utils.errors import EncoderError, MediaError, VAVLError
 
@@ -356,6 +357,28 @@ def test_logits_are_divided_by_their_heads_temperature(clip):
     assert other["probabilities"] != same
 
 
+def test_what_no_head_has_learned_from_is_not_looked_at(
+    clip, sound, monkeypatch, caplog
+):
+    model = make_model(trained_heads=["audio"])
+    expected = model.predict_file(sound)
+
+    def look(*arguments):
+        raise AssertionError("a face was looked for")
+
+    monkeypatch.setattr(model.hparams.feature_extractor, "encode_faces", look)
+    found = model.predict_file(clip)
+    assert found.modality == "audio" and found.label == expected.label
+    assert len(found.used) == 1
+    (line,) = found.left_out
+    assert line.startswith("video of") and line.endswith("not read")
+    # An export has no encoder in its place: nothing asks for features.
+    model.hparams.feature_extractor.visual_encoder = Precomputed(7)
+    assert model.predict_file(clip) == found and caplog.messages == []
+    with pytest.raises(MediaError, match="visual head was never trained"):
+        model.predict_file(clip, "visual")
+
+
 def test_heads_that_never_learned_do_not_answer(clip, sound, picture):
     model = make_model(trained_heads=["audio"])
     answer = model.predict_file(clip)
@@ -525,7 +548,7 @@ def test_attributes_are_in_the_corpus_scale(clip):
 LONG = """
 import sys
 from pathlib import Path
-sys.path.insert(0, sys.argv[1])
+sys.path[:0] = [sys.argv[1], str(Path(sys.argv[1]).parent)]
 from light_model import make_model
 model = make_model()
 for path in sys.argv[2:]:

@@ -173,6 +173,22 @@ def test_the_sound_track_that_is_not_silent_is_used(tmp_path, read, spoken):
     assert np.array_equal(read_audio(path).numpy(), samples)
 
 
+@pytest.mark.parametrize("level, used", [(-80, 1), (-66, 1), (-45, 0)])
+def test_a_track_of_noise_alone_is_not_used(tmp_path, read, level, used):
+    """A microphone that is open, beside a voice of -29 dB."""
+    noise = np.random.default_rng(1).standard_normal(3 * RATE)
+    noise = (noise * 10 ** (level / 20)).astype(np.float32)
+    path = mux(tmp_path / "c.mkv", [noise, voice()])
+    samples, _, _, info = read(path)
+    assert np.abs(samples - [noise, voice()][used]).max() < 1e-4
+    assert f"stream {used} " in info.used["audio"]
+    assert len(info.left_out) == 1
+    # One sentence in a long silence counts as much as speech throughout.
+    late = np.concatenate([np.zeros(9 * RATE, np.float32), voice(1)])
+    path = mux(tmp_path / "c.mkv", [late, np.tile(voice(), 4)[: 10 * RATE]])
+    assert "stream 0 " in read(path)[3].used["audio"]
+
+
 def test_several_tracks_that_are_all_silent(tmp_path, read):
     silent = np.zeros(RATE, np.float32)
     path = mux(tmp_path / "c.mkv", [silent, silent])

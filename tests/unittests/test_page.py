@@ -88,6 +88,9 @@ def test_a_head_that_is_ignored_or_has_no_answer_says_so():
     found = columns(answers_html(answer))
     assert "no answer" in found["visual"][1]
     assert "no answer" not in found["audio"][1]
+    found = columns(answers_html(answer, trained=["audio", "visual"]))
+    assert "no answer" in found["visual"][1]
+    assert "not trained" in found["audiovisual"][1]
 
 
 def test_bars_of_attributes_follow_the_scale_of_the_corpus():
@@ -144,10 +147,11 @@ def test_the_timeline_has_a_point_a_window_and_gaps():
     nan = float("nan")
     np.testing.assert_allclose(values["calm"], [0.1, 0.1, nan, 0.3, 0.3])
     np.testing.assert_allclose(values["<b>loud"], [0.9, 0.9, nan, 0.7, 0.7])
-    (axes,) = emotion_over_time(timeline, title="a.mp4: VAVL").axes
+    figure = emotion_over_time(timeline, title="a.mp4: VAVL")
+    (axes,) = figure.axes
     assert axes.get_xlim() == (0.0, 5.0)
     assert axes.get_ylim() == (0.0, 1.0)
-    assert axes.get_title() == "a.mp4: VAVL"
+    assert figure.get_suptitle() == "a.mp4: VAVL"
     assert axes.get_ylabel() == "probability"
     drawn = {line.get_label(): line for line in axes.lines}
     np.testing.assert_allclose(drawn["calm"].get_ydata(), values["calm"])

@@ -1,5 +1,6 @@
 """What figures show, read from matplotlib's own objects and from the files."""
 
+import logging
 import re
 
 import numpy as np
@@ -11,6 +12,7 @@ from sklearn.metrics import f1_score
 from vavl_sb.evaluation import robustness
 from vavl_sb.evaluation.predictions import Predictions
 from vavl_sb.training import plots
+from vavl_sb.utils.metrics import EmotionStats
 
 LABELS = ["angry", "disgust", "fear", "happy", "neutral", "sad"]
 
@@ -30,13 +32,22 @@ def legend_texts(figure):
 
 
 def outside(figure):
-    """Whether the legend covers no panel."""
+    """Whether legend and title cover no panel, nor each other, and all is
+    within the figure."""
     figure.canvas.draw()
-    box = figure.legends[0].get_window_extent()
-    return not any(
-        box.overlaps(axes.get_window_extent())
-        for axes in figure.axes
-        if axes.get_visible()
+    panels = [a.get_tightbbox() for a in figure.axes if a.get_visible()]
+    parts = [legend.get_window_extent() for legend in figure.legends]
+    parts += [figure._suptitle.get_window_extent()] * bool(figure._suptitle)
+    covered = [
+        one
+        for number, one in enumerate(parts)
+        if any(one.overlaps(o) for o in (*panels, *parts[number + 1 :]))
+    ]
+    whole = figure.bbox.padded(1)
+    return not covered and all(
+        whole.contains(*end)
+        for b in (*parts, *panels)
+        for end in (b.min, b.max)
     )
 
 
@@ -180,6 +191,56 @@ def test_a_figure_is_written_for_papers_too(tmp_path):
     figure, _ = plots.make_figure(2, 2)
     plots.save_figure(figure, tmp_path / "one.svg")
     assert len(list(tmp_path.iterdir())) == 4
+
+
+TITLES = {
+    1: "VAVLLinear, trained on a corpus with a long name, recorded in 2026",
+    3: "VAVL, trained on CREMA-D",
+}
+
+
+@pytest.mark.parametrize("heads", TITLES)
+def test_a_reliability_diagram_says_what_its_curves_are(drawn, heads):
+    torch.manual_seed(0)
+    stats = {}
+    for head in ("audio", "visual", "audiovisual")[:heads]:
+        stats[head] = EmotionStats(LABELS)
+        targets = torch.arange(120) % 6
+        logits = torch.randn(120, 6) + 2 * torch.eye(6)[targets]
+        stats[head].append([str(i) for i in range(120)], logits, targets)
+    plots.reliability_diagram(stats, {"audio": 2.0}, "x", TITLES[heads])
+    (figure,) = drawn
+    assert len(figure.axes) == heads and outside(figure)
+    assert " ".join(figure.get_suptitle().split("\n")) == TITLES[heads]
+    assert len(legend_texts(figure)) == 3
+    _, before, after = figure.axes[0].lines
+    logits, targets = stats["audio"].stacked()
+    # Of the clips in the last bin: how sure, and how many are right.
+    for line, temperature in ((before, 1.0), (after, 2.0)):
+        sure = torch.from_numpy(logits / temperature).softmax(1)
+        most, best = sure.max(1)
+        rows = (most * 10).ceil() == (most.max() * 10).ceil()
+        right = (best == torch.from_numpy(targets))[rows].double().mean()
+        expected = [most[rows].mean(), right]
+        np.testing.assert_allclose(line.get_xydata()[-1], expected, atol=1e-6)
+    assert "at temperature 2.00" in figure.axes[0].get_title()
+
+
+def test_a_confusion_matrix_has_room_for_long_names(drawn):
+    counts = np.eye(8, dtype=int) * 400 + 7
+    names = [*LABELS, "surprised", "a class of a long name"]
+    plots.confusion(counts, names, "VAVL\naudio, 3000 clips", "x")
+    (figure,) = drawn
+    assert figure.get_suptitle() == "VAVL\naudio, 3000 clips"
+    assert outside(figure)
+    panel, bar = (axes.get_window_extent() for axes in figure.axes)
+    assert panel.height == pytest.approx(bar.height, rel=0.01)
+
+
+def test_a_figure_is_no_news_for_a_log(tmp_path, caplog):
+    with caplog.at_level(logging.DEBUG):
+        plots.learning_curves(entries(), tmp_path / "curves", "VAVL")
+    assert caplog.messages == []
 
 
 def random_predictions(speakers=6, clips=20):

@@ -36,6 +36,8 @@ from vavl_sb.evaluation.robustness import OTHER
 from vavl_sb.lobes.fusion import NETWORKS, find_network
 from vavl_sb.lobes.vavl import HEADS
 from vavl_sb.training.plots import (
+    INTERVAL,
+    add_legend,
     emotion_colours,
     make_figure,
     plain,
@@ -440,9 +442,9 @@ def _draw(content, path):
             )
             x = list(points.values())
             axes.fill_between(x, low, high, color=colour, alpha=0.1, lw=0)
-            (lines[entry["model"]],) = axes.plot(
-                *(x, mean), marker=marker, color=colour, markersize=5
-            )
+            style = {"marker": marker, "color": colour, "markersize": 5}
+            axes.plot(x, mean, **style)
+            lines[plain(entry["model"])] = style
         if len(panels) > 1:
             title = f"{100 * float(share):g} % of training clips lack one"
             axes.set_title(title, fontsize=9)
@@ -453,6 +455,6 @@ def _draw(content, path):
     for axes in grid:
         axes.set_ylim(min(e[0] for e in ends), max(e[1] for e in ends))
     grid[0].set_ylabel(score_title(content["score"]))
-    names = [plain(name) for name in lines]
-    figure.legend(lines.values(), names, loc="outside right center", fontsize=8)
+    lines |= INTERVAL
+    add_legend(figure, lines)
     save_figure(figure, path)

@@ -20,14 +20,14 @@ from vavl_sb.features.extractor import ClipFeatures
 from vavl_sb.lobes.vavl import HEADS
 from vavl_sb.training.plots import (
     HEAD_COLOURS,
+    INTERVAL,
     SCORE_NAMES,
-    legend_beside,
+    add_legend,
     make_figure,
-    plain,
     save_figure,
+    set_title,
 )
-from vavl_sb.training.predictions import STATS
-from vavl_sb.training.report import table
+from vavl_sb.training.report import STATS, table
 from vavl_sb.utils.errors import VAVLError
 from vavl_sb.utils.files import write_json, write_lines
 from vavl_sb.utils.seeding import clip_generator
@@ -314,10 +314,6 @@ def _draw_curve(result, path):
             **{"color": "dimgray", "marker": "o", "linestyle": ""},
             "markerfacecolor": "white",
         }
-    drawn["95 % interval,\nby speaker"] = {
-        **{"color": "dimgray", "linewidth": 8, "alpha": 0.3},
-        "solid_capstyle": "butt",
-    }
-    legend_beside(figure, drawn)
-    figure.suptitle(plain(result["title"], 90), fontsize=10)
+    add_legend(figure, drawn | INTERVAL)
+    set_title(figure, result["title"])
     save_figure(figure, path)

@@ -25,11 +25,11 @@ from vavl_sb.training.plots import (
     HEAD_COLOURS,
     INTERVAL,
     SCORE_NAMES,
-    legend_beside,
+    add_legend,
     make_figure,
-    plain,
     remove_figure,
     save_figure,
+    set_title,
 )
 from vavl_sb.training.report import STATS, predictions_csv, score_table, table
 from vavl_sb.utils.errors import ManifestError, MediaError
@@ -115,7 +115,7 @@ class RobustnessTest:
             all(find_source(entry, modality) for modality in MEDIA_FIELD)
             for entry in entries.values()
         )
-        for clip in tqdm(sorted(entries), desc="clips", dynamic_ncols=True):
+        for clip in tqdm(sorted(entries), desc="clips", disable=None):
             self._one_clip(clip, entries[clip])
         if not self.clean.clips():
             reason = next(iter(self.failed.values()), "all are silent")
@@ -422,6 +422,6 @@ def _draw(result, path):
         axes.set_visible(bool(axes.get_title()))
     drawn["input as it was"] = {"color": "dimgray", "linestyle": "--"}
     drawn["chance"] = {"color": "dimgray", "linestyle": ":"}
-    legend_beside(figure, drawn | INTERVAL)
-    figure.suptitle(plain(result["title"], 90), fontsize=10)
+    add_legend(figure, drawn | INTERVAL)
+    set_title(figure, result["title"])
     save_figure(figure, path)

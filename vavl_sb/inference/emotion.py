@@ -341,9 +341,12 @@ class EmotionRecognizer(Pretrained):
         wav = video if audio_path is None else str(audio_path)
         for file in filter(None, (video, wav)):
             check_file(file)
-        # What is given as features is not looked for in the clip.
-        wav = None if given.audio is not None else wav
-        video = None if given.visual is not None else video
+        # What is given as features is not looked for in the clip, nor is what
+        # no head reads.
+        if given.audio is not None or not self._reads("audio"):
+            wav = None
+        if given.visual is not None or not self._reads("visual"):
+            video = None
         return wav, video, given
 
     def _read_features(self, references):

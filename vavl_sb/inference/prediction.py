@@ -212,7 +212,19 @@ def why_no_head(modality: str, has: set[str], trained: tuple) -> str:
     >>> why_no_head("audio", set(), HEADS)
     'neither sound nor a face was found in it'
     """
+    head = " and ".join(sorted(has)) if modality == "auto" else modality
+    never = (
+        f"the model's {head} head was never trained, so it cannot answer "
+        f"(trained: {', '.join(trained)}); take another model or modality"
+    )
+    if modality != "auto" and modality not in trained:
+        return never
     if not has:
+        if len(trained) == 1 and trained[0] in WORDS:
+            return (
+                f"no {WORDS[trained[0]]} was found in it, and the model's other "
+                "heads were never trained"
+            )
         return "neither sound nor a face was found in it"
     several = {"auto": has, "audiovisual": set(MODALITIES)}
     needed = several.get(modality, {modality})
@@ -222,8 +234,4 @@ def why_no_head(modality: str, has: set[str], trained: tuple) -> str:
             f"no {' and no '.join(missing)} was found in it, so the "
             f"{modality} head cannot answer; use modality auto"
         )
-    head = modality if modality != "auto" else " and ".join(sorted(has))
-    return (
-        f"the model's {head} head was never trained, so it cannot answer "
-        f"(trained: {', '.join(trained)}); take another model or modality"
-    )
+    return never

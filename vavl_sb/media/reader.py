@@ -16,7 +16,7 @@ sound at most.
 
 Nothing that a file has is lost without a word. :class:`MediaInfo` lists what is
 used and what is left out, and one warning says the latter. Of several sound
-tracks the first is used that is not silent, of several pictures FFmpeg's choice
+tracks the first is used that has more than noise, of several pictures FFmpeg's choice
 or the caller's.
 
 An end clearly before the duration that the header states, or more damage than
@@ -84,6 +84,10 @@ SAMPLE_RATE = 16000
 # RAVDESS: peaks of -35 dBFS or more). The range, not the peak, so that an
 # offset is no sound.
 SILENCE_RANGE = 2e-4
+
+# Decibels by which a sound track, at its loudest second, is so far below
+# another of the file that there is but noise on it.
+MUCH_QUIETER = 35.0
 
 # Seconds of sound that are held at once, where a clip is read whole: 230 MB.
 MAX_WHOLE = 3600.0
@@ -239,13 +243,17 @@ def decode_stream(
 
 
 def _with_sound(path, numbers):
-    """The first of several sound tracks that is not silent."""
+    """The first of several sound tracks that is not much quieter than others,
+    which is one that nobody spoke into."""
+    powers = dict.fromkeys(numbers, 0.0)
     for number in numbers:
         with contextlib.suppress(MediaError):  # Of one that is used, it counts.
-            chunks = decode_stream(path, number)
-            if not all(is_silent(chunk.samples) for chunk in chunks):
-                return number
-    return numbers[0]
+            for chunk in decode_stream(path, number):
+                if not is_silent(chunk.samples):
+                    power = float(np.square(chunk.samples).mean())
+                    powers[number] = max(powers[number], power)
+    least = max(powers.values()) * 10 ** (-MUCH_QUIETER / 10)
+    return next(n for n in numbers if powers[n] >= least)
 
 
 def _choose(container, path, info, choose, wanted):

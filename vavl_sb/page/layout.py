@@ -7,7 +7,7 @@ import io
 import json
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -307,7 +307,7 @@ def results(model: Any, path: str, modality: str) -> tuple:
         f"{name} {seconds:.2f} s" for name, seconds in analysis.profile.items()
     )
     return (
-        answers_html(analysis.emotion, limits, modality),
+        answers_html(analysis.emotion, limits, modality, model.trained_heads),
         timeline_json(analysis.timeline, limits),
         crops_html(analysis.crops),
         downloads_html(analysis, Path(path).name)
@@ -450,7 +450,10 @@ def _values(emotion: Any) -> dict:
 
 
 def answers_html(
-    emotion: Any, limits: list | None = None, modality: str = "auto"
+    emotion: Any,
+    limits: list | None = None,
+    modality: str = "auto",
+    trained: Sequence[str] = tuple(TITLES),
 ) -> str:
     """The three heads' answers side by side, as HTML.
 
@@ -464,12 +467,16 @@ def answers_html(
     modality : str
         What was asked for. A head that reads what was to be ignored shows no
         answer, also where ``emotion`` has one.
+    trained : sequence of str
+        Heads that have learned.
     """
     columns = []
     for name, title in TITLES.items():
         answer = emotion.per_modality.get(name)
         if modality not in ("auto", name):
             body = '<div class="label">ignored</div>'
+        elif name not in trained:
+            body = '<div class="label">not trained</div>'
         elif answer is None:
             body = '<div class="label">no answer</div>'
         else:

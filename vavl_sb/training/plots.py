@@ -1,7 +1,9 @@
 """Pictures of a run. matplotlib is imported only when one is drawn."""
 
 import io
+import logging
 import math
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -71,12 +73,12 @@ def confusion(
     figure, axes = make_figure(5.2, 4.6)
     labels = [plain(name) for name in labels]
     shares = counts / counts.sum(axis=1, keepdims=True).clip(min=1)
-    image = axes.imshow(shares, vmin=0, vmax=1, cmap="Blues")
+    image = axes.imshow(shares, vmin=0, vmax=1, cmap="Blues", aspect="auto")
     axes.set_xticks(range(len(labels)), labels, rotation=35, ha="right")
     axes.set_yticks(range(len(labels)), labels)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
-    axes.set_title(title, fontsize=10)
+    set_title(figure, title)
     axes.grid(visible=False)
     for row in range(len(labels)):
         for column in range(len(labels)):
@@ -84,6 +86,7 @@ def confusion(
             axes.text(
                 *(column, row, int(counts[row, column])),
                 **{"ha": "center", "va": "center"},
+                fontsize=9 if len(labels) < 9 else 7,
                 color="white" if dark else "black",
             )
     figure.colorbar(image, label="share of the true class")
@@ -102,38 +105,39 @@ def reliability_diagram(
     ``stats`` are ``EmotionStats`` by head; heads without clips are left out.
     """
     stats = {head: c for head, c in stats.items() if len(c)}
-    figure, panels = make_figure(2.9 * len(stats) + 0.3, 3.7, len(stats))
+    figure, panels = make_figure(2.9 * len(stats) + 0.3, 4.0, len(stats))
     panels = np.ravel(panels).tolist()
+    before = {"color": "#7F7F7F", "ls": "--"}
     for axes, (head, collected) in zip(panels, stats.items()):
         axes.plot([0, 1], [0, 1], color="black", linewidth=0.8, zorder=0)
         logits, targets = collected.stacked()
-        temperature = temperatures.get(head, 1.0)
-        for value, name, style, color in (
-            (1.0, "as trained", "--", "#7F7F7F"),
-            (
-                temperature,
-                f"temperature {temperature:.2f}",
-                "-",
-                HEAD_COLOURS[head],
-            ),
-        ):
+        temperature, errors = temperatures.get(head, 1.0), []
+        after = {"color": HEAD_COLOURS[head], "ls": "-"}
+        for value, style in ((1.0, before), (temperature, after)):
             sure = softmax(logits, value)
-            error = expected_calibration_error(sure, targets)
+            errors.append(expected_calibration_error(sure, targets))
             share, *means = reliability(sure, targets, bins=10)
             kept = share > 0
-            label = f"{name}: ECE {error:.3f}"
-            axes.plot(
-                *(mean[kept] for mean in means), style, color=color, label=label
-            )
+            axes.plot(*(mean[kept] for mean in means), **style)
             # A point's area is the share of the clips that it stands for.
-            axes.scatter(*means, s=240 * share, color=color)
+            axes.scatter(*means, s=240 * share, color=style["color"])
         limits = (-0.03, 1.03)
-        axes.set(xlim=limits, ylim=limits, aspect="equal")
-        axes.set_title(f"{head}, {len(collected)} test clips", fontsize=10)
+        axes.set(xlim=limits, ylim=limits)
+        axes.set_title(
+            f"{head}, {len(collected)} test clips\n"
+            f"ECE {errors[0]:.3f}; at temperature {temperature:.2f}: "
+            f"{errors[1]:.3f}",
+            fontsize=8,
+        )
         axes.set_xlabel("confidence")
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), fontsize=8)
     panels[0].set_ylabel("share that is right")
-    figure.suptitle(plain(title, 90), fontsize=10)
+    lines: dict[str, dict] = {
+        "as trained": before,
+        "with temperature": {"color": "dimgray"},
+        "as it should be": {"color": "black", "lw": 0.8},
+    }
+    add_legend(figure, lines, "outside lower center", ncols=len(stats))
+    set_title(figure, title)
     save_figure(figure, path)
 
 
@@ -191,17 +195,33 @@ def learning_curves(
     if chosen is not None:
         name = f"epoch {chosen['epoch']}, kept"
         lines[name] = {"color": "black", "lw": 0.8, "ls": ":"}
-    legend_beside(figure, lines)
-    figure.suptitle(plain(title, 90), fontsize=10)
+    add_legend(figure, lines)
+    set_title(figure, title)
     save_figure(figure, path)
 
 
-def legend_beside(figure: Any, lines: dict[str, dict]) -> None:
-    """A legend right of all panels: label to the style of its line."""
+def add_legend(
+    figure: Any,
+    lines: dict[str, dict],
+    place: str = "outside right center",
+    ncols: int = 1,
+) -> None:
+    """A legend outside of all panels: label to the style of its line."""
     from matplotlib.lines import Line2D
 
     handles = [Line2D([], [], label=k, **style) for k, style in lines.items()]
-    figure.legend(handles=handles, loc="outside right upper", fontsize=8)
+    figure.legend(handles=handles, loc=place, ncols=ncols, fontsize=8)
+
+
+def set_title(figure: Any, title: str) -> None:
+    """A title above all panels, in as many lines as it needs."""
+    width = int(12 * figure.get_figwidth())
+    lines = [
+        part
+        for line in title.splitlines()
+        for part in textwrap.wrap(plain(line, 120), width)
+    ]
+    figure.suptitle("\n".join(lines), fontsize=10)
 
 
 def plain(text: str, most: int = 40) -> str:
@@ -227,8 +247,10 @@ def make_figure(
     ``Figure.subplots`` gives it. Width and height are in inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    figure = Figure(figsize=(width, height), layout="constrained")
+    engine = ConstrainedLayoutEngine(w_pad=0.08)  # Between panels too.
+    figure = Figure(figsize=(width, height), layout=engine)
     FigureCanvasAgg(figure)
     panels = figure.subplots(rows, columns)
     for axes in np.ravel(panels):
@@ -245,6 +267,8 @@ def save_figure(figure: Any, path: str | Path) -> None:
     """
     from matplotlib import rc_context
 
+    for name in ("matplotlib", "fontTools"):  # A run's log has other news.
+        logging.getLogger(name).setLevel(logging.WARNING)
     path = Path(path)
     several = path.suffix not in FORMATS
     for end in FORMATS if several else (path.suffix,):
@@ -281,7 +305,7 @@ def emotion_over_time(
         axes.plot(times, line, ".-", markersize=4, linewidth=1.5, **style)
     axes.set_xlim(0, max((w.end for w in timeline), default=1.0) or 1.0)
     axes.set_ylim(*value_range(values, limits))
-    axes.set_title(plain(title, 90), fontsize=9)
+    set_title(figure, title)
     axes.set_xlabel("time (s)")
     axes.set_ylabel(value_name(timeline))
     if values:
