@@ -8,6 +8,7 @@ not grow with the clip.
 
 import contextlib
 import functools
+import itertools
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -636,20 +637,46 @@ class EmotionRecognizer(Pretrained):
             speaker normalization.
         """
         self.refuse_speaker()
-        found, extractor = [], self.hparams.feature_extractor
-        for clip in map(str, clips):
+        found = []
+        for clip in clips:
             try:
-                check_file(clip)
-                parts = [c.features for c in extractor.chunks(clip, clip)]
-                parts = [part for part in parts if _modalities(part)]
-                if not parts:
-                    raise MediaError(
-                        f"{clip}: {why_no_head('auto', set(), ())}"
-                    )
-                found += parts
+                found += self.clip_features(clip)
             except (MediaError, EncoderError) as error:
                 logger.warning("%s; left out of the enrolment", error)
         return self.enrol_features(found)
+
+    @undisturbed
+    def clip_features(
+        self, clip: str | Path, most: int | None = None
+    ) -> list[ClipFeatures]:
+        """Features of a clip, as :meth:`enrol_features` takes them.
+
+        Arguments
+        ---------
+        clip : str or Path
+            Any container with sound, picture or both.
+        most : int
+            Of a clip of more than 30 s, read so many chunks of 6 s and no
+            more.
+
+        Returns
+        -------
+        list of ClipFeatures
+            Of the whole clip, or of each chunk; one at least.
+
+        Raises
+        ------
+        MediaError, EncoderError
+            In one line: the clip cannot be used.
+        """
+        clip = str(clip)
+        check_file(clip)
+        chunks = self.hparams.feature_extractor.chunks(clip, clip)
+        parts = [c.features for c in itertools.islice(chunks, most)]
+        parts = [part for part in parts if _modalities(part)]
+        if not parts:
+            raise MediaError(f"{clip}: {why_no_head('auto', set(), ())}")
+        return parts
 
     @torch.no_grad()
     def enrol_features(
