@@ -456,7 +456,9 @@ def results(
     stages = ", ".join(
         f"{name} {seconds:.2f} s" for name, seconds in analysis.profile.items()
     )
-    note = f"<p>With {_clips(len(others))}.</p>" if others else ""
+    note = ""
+    if others:
+        note = f'<p class="vavl-with">With {_clips(len(others))}.</p>'
     return (
         answers_html(analysis.emotion, limits, modality) + note,
         timeline_json(analysis.timeline, limits),
