@@ -10,11 +10,13 @@ import sys
 import time
 
 import pytest
+import torch
 from test_evaluate import make_model
 from test_page_requests import Server
 
 from synthetic import generate_corpus
 from vavl_sb.inference import EmotionRecognizer
+from vavl_sb.lobes.speaker_normalization import SpeakerNormalization
 from vavl_sb.training.plots import emotion_curves
 
 pytestmark = [
@@ -30,7 +32,14 @@ PATIENCE = 180  # Seconds; a busy machine takes long to import Gradio.
 
 @pytest.fixture(scope="module")
 def model_folder(tmp_path_factory):
-    return make_model(tmp_path_factory.mktemp("model"))
+    torch.manual_seed(2)
+    normalization = SpeakerNormalization(80, 512, 6)
+    for modality, dim in (("audio", 80), ("visual", 512)):
+        speakers, x = list("abc") * 4, torch.randn(12, dim)
+        normalization.fit(modality, x, torch.eye(6).repeat(2, 1), speakers)
+    return make_model(
+        tmp_path_factory.mktemp("model"), speaker_normalization=normalization
+    )
 
 
 @pytest.fixture(scope="module")
@@ -39,19 +48,23 @@ def model(model_folder):
 
 
 @pytest.fixture(scope="module")
-def clip(tmp_path_factory):
-    """A drawn and voiced clip, sound and picture in one file."""
+def clips(tmp_path_factory):
+    """Drawn and voiced clips of a speaker, sound and picture in one file."""
     folder = tmp_path_factory.mktemp("corpus") / "CREMA-D"
     generate_corpus(
         folder,
         speakers=1,
-        clips_per_speaker=1,
+        clips_per_speaker=4,
         size=(96, 72),
         num_workers=1,
         progress=False,
     )
-    (path,) = (folder / "VideoFlash").glob("*.flv")
-    return path
+    return sorted((folder / "VideoFlash").glob("*.flv"))
+
+
+@pytest.fixture(scope="module")
+def clip(clips):
+    return clips[0]
 
 
 def wait_for(condition):
@@ -123,6 +136,11 @@ class Visit:
         wait_for(lambda: self.all("#file input[type=file]"))[0].send_keys(
             str(path)
         )
+
+    def add(self, *paths):
+        """Chooses other clips of the person, all at once."""
+        (field,) = self.all("#add input[type=file], #add ~ input, input#add")
+        field.send_keys("\n".join(map(str, paths)))
 
     def press(self, name):
         """Presses a switch."""
@@ -269,6 +287,32 @@ def test_switches_ignore_sound_or_face(visit, model, clip):
     visit.press("no-face")
     (line,) = wait_for(visit.toasts)
     assert "not both" in line and visit.answers() == {}
+
+
+def test_other_clips_of_the_person_count_until_they_are_removed(
+    visit, model, clips, tmp_path
+):
+    first, *others = clips
+    visit.upload(first)
+    check_answers(visit, model.predict_file(first))
+    bad = tmp_path / "bad.mp4"
+    bad.write_text("no clip")
+    speaker = model.enrol(others)
+    for _ in range(2):  # The same can be chosen again.
+        visit.add(*others[:2], bad, *others[2:])
+        wait_for(lambda: "With 3 other clips" in visit.all("#answers")[0].text)
+        (line,) = visit.toasts()
+        assert "bad.mp4: not a media file" in line
+        visit.all(".toast-close")[0].click()
+        wait_for(lambda: not visit.toasts())
+        check_answers(visit, model.predict_file(first, speaker=speaker))
+        assert "this person: 3" in visit.all("#known")[0].text
+        # Their media are gone.
+        assert [p.name for p in visit.server.clips()] == [first.name]
+        visit.all("#remove")[0].click()
+        wait_for(lambda: "this person: 0" in visit.all("#known")[0].text)
+        wait_for(lambda: visit.answers() and not visit.all(".vavl-with"))
+        check_answers(visit, model.predict_file(first))
 
 
 def test_a_visitor_who_leaves_takes_the_clip_along(visit, clip):

@@ -70,7 +70,9 @@ def write(path, entries):
     return path
 
 
-def make_model(folder, task="classification", labels=CLASSES, limits=None):
+def make_model(
+    folder, task="classification", labels=CLASSES, limits=None, **more
+):
     """An exported model with random weights."""
     torch.manual_seed(1)
     net = VAVL(

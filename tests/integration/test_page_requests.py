@@ -22,7 +22,7 @@ MAX_BYTES = 1_500_000  # Above what is kept in memory.
 MAX_SECONDS = 5
 SERVE = f"""
 import page_models, vavl_sb.page.server as server
-server.serve(page_models.Model, PORT, {MAX_BYTES / 1e6}, {MAX_SECONDS},
+server.serve(page_models.ModelOfSpeakers, PORT, {MAX_BYTES / 1e6}, {MAX_SECONDS},
     lambda line: print(line, flush=True))
 """
 FORM = "Content-Type: multipart/form-data; boundary=B"
@@ -113,15 +113,33 @@ class Server:
 
     def join(self, visitor, path):
         """Asks about a clip as the page does."""
-        file = {"path": path, "meta": {"_type": "gradio.FileData"}}
-        data = {"fn_index": 0, "session_hash": visitor}
-        data["data"] = [file, False, False]
+        return self.question(visitor, "file", file_data(path), False, False)
+
+    def question(self, visitor, part, *values):
+        """Asks what follows first on a part of the page."""
+        config = json.loads(self.ask("GET /config")[1])
+        (key,) = (
+            row["id"]
+            for row in config["components"]
+            if row["props"].get("elem_id") == part
+        )
+        data = {"session_hash": visitor, "data": values, "trigger_id": key}
+        data["fn_index"] = min(
+            row["id"]
+            for row in config["dependencies"]
+            if key in [target for target, _ in row["targets"]]
+        )
         return self.post("queue/join", data)
 
     def events(self, visitor):
         """All that comes of it, once it is done."""
         route = f"GET /gradio_api/queue/data?session_hash={visitor}"
         return self.ask(route)[1]
+
+
+def file_data(path):
+    """An upload as the page names it."""
+    return {"path": path, "meta": {"_type": "gradio.FileData"}}
 
 
 def form(*contents, field="files", name="clip.mp4", end=b"--B--\r\n"):
@@ -450,3 +468,45 @@ def test_no_other_file_is_analysed(empty, tmp_path):
     told = empty.events("thief")
     assert not answers(told) and '"success":false' in told
     assert (tmp_path / "private").exists()
+
+
+def test_other_clips_of_a_person_are_deleted_and_count_for_their_visitor(
+    empty, tmp_path
+):
+    def uploaded(*contents):
+        found = [empty.upload(content=content)[1] for content in contents]
+        return [path for text in found for path in json.loads(text)]
+
+    def asked(visitor, part, *values):
+        assert empty.question(visitor, part, *values)[0] == 200
+        return empty.events(visitor)
+
+    (clip,) = uploaded(b"happy")
+    assert answers(asked("anna", "file", file_data(clip), False, False))
+    # A long name of each of as many as one may choose at once.
+    files = [
+        {**file_data(path), "orig_name": "x" * 99, "url": "y" * 400}
+        for path in uploaded(b"bad", b"endless", *[b"word"] * 31)
+    ]
+    (tmp_path / "private").write_text("private")
+    files.insert(0, file_data(uploaded(b"one")[0]))
+    told = asked("anna", "add", files)
+    assert set(re.findall(r"this person</b>: (\d+)", told)) == set(
+        map(str, range(1, 31))
+    )
+    lines = re.findall(r'"log":"(.*?)"', told)
+    assert [line.split(": ")[1][:9] for line in lines] == [
+        *("not a med", "took more", "left out;", "left out;"),
+    ]
+    assert [str(path) for path in empty.clips()] == [clip]
+    found = answers(asked("anna", "no-sound", False, False))
+    assert found == {"one" + "_word" * 29}
+    # Whoever is not anna has none of it; nor has who asks for another file.
+    told = asked("thief", "add", [file_data(str(tmp_path / "private"))])
+    assert "this person</b>: 1" not in told
+    assert (tmp_path / "private").exists()
+    (other,) = uploaded(b"sad")
+    told = asked("thief", "file", file_data(other), False, False)
+    assert answers(told) == {"sad"}
+    asked("anna", "remove")
+    assert answers(asked("anna", "no-sound", False, False)) == {"happy"}

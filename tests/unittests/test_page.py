@@ -21,6 +21,7 @@ from light_model import make_model, write_model_file
 from matplotlib.colors import to_hex
 from PIL import Image
 from test_media import sine, write
+from test_speaker_normalization import recognizer
 
 from vavl_sb.cli import main
 from vavl_sb.inference.emotion import Emotion
@@ -33,6 +34,7 @@ from vavl_sb.page.layout import (
     build_page,
     crops_html,
     downloads_html,
+    learn,
     model_html,
     results,
     timeline_json,
@@ -42,6 +44,7 @@ from vavl_sb.training.model_card import describe
 from vavl_sb.training.plots import emotion_curves, emotion_over_time
 from vavl_sb.utils.errors import VAVLError
 
+PCM = (None, "pcm_s16le")
 PRECOMPUTED = {"class": "Precomputed", "arguments": {"dim": 3}}
 
 
@@ -335,6 +338,131 @@ def test_switches_ask_the_head_that_is_left_about_the_same_clip(tmp_path):
         page.same_clip("anna", True, True)
     assert page.new_clip("anna", None, False, False) == Page.EMPTY
     assert list(tmp_path.iterdir()) == []
+
+
+def page_of_speakers(folder, model=None):
+    """The same for a model with speaker normalization."""
+    model = model or page_models.ModelOfSpeakers()
+    page = page_of(model, folder)
+    page.learn = partial(learn, model)
+    return page
+
+
+def add(page, visitor, *clips):
+    """Adds uploads of such content; gives the lines about those of no use."""
+    files = [(io.BytesIO(c.encode()), len(c), f"{c[:9]}.wav") for c in clips]
+    paths = [page.clips.keep(*file) for file in files]
+    found = list(page.add(visitor, paths))
+    assert not any(Path(path).exists() for path in paths)
+    return [line for line in found if line is not None]
+
+
+def told(page, visitor):
+    """The label that the page shows to a visitor, and with how many clips."""
+    answers = page.same_clip(visitor, False, False)[0]
+    (label,) = re.findall(r'"label">([^<]+)<', columns(answers)["audio"][1])
+    return label, *map(int, re.findall(r"With (\d+) other clip", answers))
+
+
+def test_other_clips_of_the_person_count_until_they_are_removed(tmp_path):
+    page = page_of_speakers(tmp_path)
+    for visitor in ("anna", "ben"):
+        clip = page.clips.keep(io.BytesIO(visitor.encode()), 9, "a.mp4")
+        page.new_clip(visitor, clip, False, False)
+    assert add(page, "anna", "one") == []
+    assert told(page, "anna") == ("one", 1)
+    (line,) = add(page, "anna", "two", "bad", "three")
+    # One of no use does not lose the others, and its name is the visitor's.
+    assert line == "bad.wav: not a media file"
+    assert page.known("anna") == 3
+    assert told(page, "anna") == ("one_two_three", 3)
+    # Nobody else's answers change, and nothing but the clip at hand lies there.
+    assert told(page, "ben") == ("ben",) and page.known("ben") == 0
+    assert len(list(tmp_path.rglob("*.*"))) == 2
+    page.new_clip("anna", page.clips.held("ben"), False, False)
+    assert told(page, "anna") == ("one_two_three", 3)
+    page.forget("anna")
+    assert told(page, "anna") == ("ben",) and page.known("anna") == 0
+
+
+def test_what_other_clips_told_is_gone_with_the_visitor(tmp_path):
+    page = page_of_speakers(tmp_path)
+    add(page, "anna", "one", "two")
+    paths = [page.clips.keep(io.BytesIO(b"word"), 4, "a.wav") for _ in range(3)]
+    adding = page.add("anna", paths)
+    next(adding)
+    page.leave("anna")  # In the midst of it.
+    assert list(adding) == [] and list(tmp_path.iterdir()) == []
+    assert page.known("anna") == 0 and page._others == {}
+    # Whose leaving nobody has noticed makes room.
+    for visitor in "abcde":
+        add(page, visitor, "word")
+    assert [page.known(visitor) for visitor in "abcde"] == [0, 1, 1, 1, 1]
+
+
+def test_thirty_other_clips_are_used_and_no_file_from_elsewhere(tmp_path):
+    page = page_of_speakers(tmp_path / "held")
+    (tmp_path / "held").mkdir()
+    lines = add(page, "anna", *[f"{n}" for n in range(32)])
+    assert [line.split(":")[0] for line in lines] == ["30.wav", "31.wav"]
+    assert page.known("anna") == 30
+    private = tmp_path / "private.wav"
+    private.write_text("private")
+    (line,) = page.add("ben", [str(private)])
+    assert line.startswith("private.wav: ") and "not there" in line
+    assert str(tmp_path) not in line
+    assert page.known("ben") == 0 and private.exists()
+
+
+def test_the_page_answers_as_the_shell_does_with_an_enrolment(tmp_path):
+    """Asked of a real recognizer: truth is what ``enrol`` gives."""
+    model = recognizer()
+    sounds = [sine(2, 16000, frequency) for frequency in (300, 900, 2000)]
+    files = [
+        write(tmp_path / f"{n}.wav", sound=sound, codecs=PCM)
+        for n, sound in enumerate(sounds)
+    ]
+    (tmp_path / "held").mkdir()
+    page = page_of_speakers(tmp_path / "held", model)
+    clip, *others = (
+        page.clips.keep(io.BytesIO(f.read_bytes()), f.stat().st_size, f.name)
+        for f in files
+    )
+    page.new_clip("anna", clip, False, False)
+    assert list(page.add("anna", others)) == [None, None]
+    truth = model.predict_file(files[0], speaker=model.enrol(files[1:]))
+    plain = model.predict_file(files[0])
+    assert truth.probabilities != pytest.approx(plain.probabilities, abs=0.02)
+    body = columns(page.same_clip("anna", False, False)[0])["audio"][1]
+    shown = {n: float(p) for n, p in re.findall(r"(\w+) <b>([\d.]+)<", body)}
+    assert shown == pytest.approx(truth.probabilities, abs=0.005)
+
+
+def test_of_a_long_clip_of_the_person_the_first_30_s_are_read(tmp_path):
+    model = recognizer()
+    long = write(tmp_path / "long.wav", sound=sine(50, 16000), codecs=PCM)
+    cut = write(tmp_path / "cut.wav", sound=sine(30, 16000), codecs=PCM)
+    frames = [len(part.audio) for part in learn(model, str(long))]
+    (whole,) = learn(model, str(cut))
+    assert len(frames) == 5 and sum(frames) == pytest.approx(
+        len(whole.audio), abs=5
+    )
+    assert len(model.clip_features(long)) == 9
+
+
+def test_only_a_model_with_speaker_normalization_takes_other_clips(tmp_path):
+    pytest.importorskip("gradio")
+    clips = Clips(tmp_path, max_bytes=99)
+    for features, there in ((None, False), (print, True)):
+        page = build_page(None, clips, 1, learn=features)
+        names = {part.elem_id for part in page.blocks.values()}
+        assert ({"known", "add", "remove"} <= names) == there
+    for kind, speakers in (
+        (page_models.Model, False),
+        (page_models.ModelOfSpeakers, True),
+    ):
+        with Worker(kind, page_models.label, seconds=9) as worker:
+            assert worker.speakers is speakers
 
 
 def test_a_clip_that_had_to_make_room_is_told_of(tmp_path):

@@ -8,6 +8,7 @@ not grow with the clip.
 
 import contextlib
 import functools
+import itertools
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -664,13 +665,8 @@ class EmotionRecognizer(Pretrained):
             clips = [clips]
         found, left_out = [], []
         for clip in clips:
-            given = clip if isinstance(clip, dict) else {"path": clip}
             try:
-                parts = self._parts(*self._sources(**given))
-                if not parts:
-                    reason = why_no_head("auto", set(), ())
-                    raise MediaError(f"{clip}: {reason}")
-                found += parts
+                found += self.clip_features(clip)
             except (MediaError, EncoderError) as error:
                 logger.warning("%s; left out of the enrolment", error)
                 left_out.append(error.text)
@@ -678,13 +674,14 @@ class EmotionRecognizer(Pretrained):
         speaker.left_out = left_out
         return speaker
 
-    def _parts(self, wav, video, given, windows=False):
-        """Features of a clip's chunks, or of its windows of 3 s; of one stream
-        where the other one is broken."""
+    def _parts(self, wav, video, given, windows=False, most=None):
+        """Features of a clip's chunks, ``most`` of them, or of its windows of
+        3 s; of one stream where the other one is broken."""
         extractor = self.hparams.feature_extractor
 
         def read(wav, video, given):
             chunks = extractor.chunks(wav, video, Stopwatch(), None, given)
+            chunks = itertools.islice(chunks, most)
             if windows:
                 cut = SlidingWindows(3.0, 3.0, extractor, Stopwatch())
                 parts = [f for chunk in chunks for *_, f in cut.add(chunk)]
@@ -702,6 +699,37 @@ class EmotionRecognizer(Pretrained):
             if not found:
                 raise
             return found
+
+    @undisturbed
+    def clip_features(
+        self, clip: str | Path | dict, most: int | None = None
+    ) -> list[ClipFeatures]:
+        """Features of a clip, as :meth:`enrol_features` takes them.
+
+        Arguments
+        ---------
+        clip : str, Path or dict
+            As of :meth:`enrol`.
+        most : int
+            Of a clip of more than 30 s, read so many chunks of 6 s and no
+            more.
+
+        Returns
+        -------
+        list of ClipFeatures
+            Of the whole clip, or of each chunk; one at least.
+
+        Raises
+        ------
+        MediaError, EncoderError
+            In one line: the clip cannot be used.
+        """
+        given = clip if isinstance(clip, dict) else {"path": clip}
+        parts = self._parts(*self._sources(**given), most=most)
+        if not parts:
+            name = next(filter(None, given.values()), "clip")
+            raise MediaError(f"{name}: {why_no_head('auto', set(), ())}")
+        return parts
 
     @torch.no_grad()
     def enrol_features(

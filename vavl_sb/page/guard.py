@@ -42,8 +42,9 @@ ROUTES = {
     ),
     "POST": re.compile(f"{UPLOAD}|/gradio_api/(queue/join|cancel|reset)"),
 }
-# Bytes of a question to the queue, and of what stands around an upload.
-SMALL = 16 * 1024
+# Bytes of a question to the queue, which may name as many uploads as may lie
+# there, and of what stands around an upload.
+SMALL = 64 * 1024
 # Seconds that a request's body may take to arrive.
 PATIENCE = 300
 # Clips of the largest size that may lie there, uploads at a time, clips at all.
@@ -130,13 +131,23 @@ class Clips:
 
         VAVLError unless it is a file in the folder.
         """
-        found = Path(path).resolve()
-        if self.folder not in found.parents or not found.is_file():
-            raise VAVLError(GONE)
+        found = self.find(path)
         with self._lock:
             if self._held.get(visitor) != found:
                 self.drop(visitor)
             self._held[visitor] = found
+
+    def find(self, path: str) -> Path:
+        """An upload's path; VAVLError unless it is a file in the folder."""
+        found = Path(path).resolve()
+        if self.folder not in found.parents or not found.is_file():
+            raise VAVLError(GONE)
+        return found
+
+    def delete(self, path: str) -> None:
+        """Deletes an upload, if it is still there."""
+        with contextlib.suppress(VAVLError):
+            self._delete(self.find(path))
 
     def held(self, visitor: str) -> str | None:
         """Path of the clip that a visitor has; None if there is none.

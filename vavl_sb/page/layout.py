@@ -7,7 +7,8 @@ import io
 import json
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -30,6 +31,13 @@ The clip stays on this computer, and is deleted when you choose another or close
 the page. The answer is a guess from voice and face about how an emotion is
 **shown**; it does not tell what a person feels.
 """
+OTHERS = """\
+Without labels, of any emotion; five or more help. Remove them before another
+person's turn. Only features are kept, which say how a person sounds or looks;
+they are gone when you close the page.
+"""
+# Clips of a person, at most; of a long one, chunks of 6 s; and visitors.
+MOST, CHUNKS, PEOPLE = 30, 5, 4
 # Drawn and voiced by a program, as the demo's corpus.
 EXAMPLE = Path(__file__).with_name("example.mp4")
 # The network's heads, in the words of the page.
@@ -55,7 +63,7 @@ STYLE = """
 .vavl-player { width: 100%; max-height: 220px; border-radius: 8px; }
 #timeline .js-plotly-plot { position: relative; }
 #timeline .modebar-container { display: none; }
-#model { padding: 0; }
+#model, #known { padding: 0; }
 .vavl-cursor { position: absolute; width: 1px; background: #333;
     pointer-events: none; }
 """
@@ -78,6 +86,23 @@ document.addEventListener("timeupdate", (event) => {
     line.style.top = `${yaxis._offset}px`;
     line.style.height = `${yaxis._length}px`;
 }, true);
+// The server takes one file a request. Gradio would send those that are chosen
+// together as one.
+const send = window.fetch;
+window.fetch = async (url, options) => {
+    const form = options && options.body;
+    const files = form instanceof FormData ? form.getAll("files") : [];
+    if (files.length < 2) return send(url, options);
+    const paths = [];
+    for (const file of files) {
+        const body = new FormData();
+        body.append("files", file);
+        const answer = await send(url, {...options, body});
+        if (!answer.ok) return answer;
+        paths.push(...await answer.json());
+    }
+    return new Response(JSON.stringify(paths));
+};
 </script>
 """
 NOTHING_YET = "<p>Choose or record a clip, or take the example.</p>"
@@ -89,20 +114,28 @@ WAITING = 20
 
 
 def build_page(
-    ask: Callable, clips: Clips, max_mb: float, about: dict | None = None
+    ask: Callable,
+    clips: Clips,
+    max_mb: float,
+    about: dict | None = None,
+    learn: Callable | None = None,
 ) -> Any:
     """Puts the page together.
 
     Arguments
     ---------
     ask : callable
-        From a clip's path and a modality to what :func:`results` gives.
+        From a clip's path, a modality and what is known of the person to what
+        :func:`results` gives.
     clips : Clips
         Where the visitors' clips are held.
     max_mb : float
         Upload limit that the page tells, in MB.
     about : dict
         What the model is (:func:`vavl_sb.training.model_card.describe`).
+    learn : callable
+        From a clip's path to what :func:`learn` gives; None for a model
+        without speaker normalization.
 
     Returns
     -------
@@ -131,6 +164,7 @@ def build_page(
                         )
                         for what in ("sound", "face")
                     ]
+                others = None if learn is None else _others(gr)
             with gr.Column(scale=5, min_width=300):
                 # The answers first: they are what people came for.
                 answers = gr.HTML(NOTHING_YET, elem_id="answers")
@@ -139,8 +173,8 @@ def build_page(
                 texts = [gr.HTML(elem_id=x) for x in ("crops", "stages")]
         gr.Markdown(ABOUT)
         shown = [answers, player, timeline, *texts]
-        inputs = sources, example, switches
-        _connect(gr, page, inputs, shown, Page(ask, clips))
+        inputs = sources, example, switches, others
+        _connect(gr, page, inputs, shown, Page(ask, clips, learn))
     # Gradio deletes what is in this set and has grown old.
     page.temp_file_sets.append(clips.kept)
     page.queue(max_size=WAITING)
@@ -173,11 +207,32 @@ def _sources(gr, max_mb: float) -> list:
     return [file, camera, microphone]
 
 
+def _others(gr) -> tuple:
+    """Where other clips of the person are added and removed."""
+    known = gr.HTML(known_html(0), elem_id="known")
+    with gr.Row():
+        add = gr.UploadButton(
+            "Add clips",
+            file_count="multiple",
+            elem_id="add",
+            size="sm",
+            min_width=120,
+        )
+        remove = gr.Button(
+            "Remove all",
+            interactive=False,
+            elem_id="remove",
+            size="sm",
+            min_width=120,
+        )
+    return add, remove, known
+
+
 def _connect(gr, page, inputs, shown, work) -> None:
     """Says what follows on what."""
     from gradio.components.plot import PlotData
 
-    sources, example, switches = inputs
+    sources, example, switches, others = inputs
     # The model answers one visitor after the other.
     common = {
         "outputs": shown,
@@ -211,7 +266,22 @@ def _connect(gr, page, inputs, shown, work) -> None:
         yield from answer(work.example, request, no_sound, no_face)
 
     def on_leaving(request: gr.Request):
-        work.clips.drop(request.session_hash)
+        work.leave(request.session_hash)
+
+    def on_others(uploads, request: gr.Request):
+        visitor = request.session_hash
+        paths = [upload["path"] for upload in uploads or ()]
+        for line in work.add(visitor, paths):
+            if line is not None:
+                gr.Warning(html.escape(line), duration=None)
+            yield status(work.known(visitor))
+
+    def on_remove(request: gr.Request):
+        work.forget(request.session_hash)
+        return status(0)
+
+    def status(count):
+        return known_html(count), gr.Button(interactive=count > 0)
 
     for source in sources:
         # Gradio checks that it was uploaded here, and hands it over as it is:
@@ -220,6 +290,19 @@ def _connect(gr, page, inputs, shown, work) -> None:
     for switch in switches:
         switch.input(on_switch, switches, **common)
     example.click(on_example, switches, **common)
+    if others is not None:
+        add, remove, known = others
+        told = {
+            "outputs": [known, remove],
+            "show_progress_on": known,
+            "api_visibility": "private",
+        }
+        queue = {k: v for k, v in common.items() if k.startswith("concurrency")}
+        for event in (
+            add.upload(on_others, add, preprocess=False, **told, **queue),
+            remove.click(on_remove, **told),
+        ):
+            event.then(on_switch, switches, **common)
     page.unload(on_leaving)
 
 
@@ -229,8 +312,12 @@ class Page:
     # Of answers, player, timeline, crops and times.
     EMPTY = (NOTHING_YET, "", None, "", "")
 
-    def __init__(self, ask: Callable, clips: Clips):
-        self.ask, self.clips = ask, clips
+    def __init__(
+        self, ask: Callable, clips: Clips, learn: Callable | None = None
+    ):
+        self.ask, self.clips, self.learn = ask, clips, learn
+        # What other clips told of a visitor's person, clip by clip.
+        self._others: dict[str, list[list]] = {}
 
     def new_clip(
         self, visitor: str, path: str | None, no_sound: bool, no_face: bool
@@ -263,14 +350,14 @@ class Page:
                 "nothing is left to go by: ignore sound or face, not both"
             )
         modality = "visual" if no_sound else "audio" if no_face else "auto"
+        others = self._others.get(visitor, [])
         try:
-            found = self.ask(path, modality)
+            found = self.ask(path, modality, list(others))
         except VAVLError as error:
             # With another switch it may do; without any it is of no use.
             if modality == "auto" or isinstance(error, Ended):
                 self.clips.drop(visitor)
-            line = error.text.replace(path, Path(path).name)
-            raise VAVLError(line) from error
+            raise VAVLError(_line(error, path)) from error
         # The browser plays what it can; a container that it does not know is
         # no reason to refuse the clip.
         player = (
@@ -278,11 +365,69 @@ class Page:
             f'src="/gradio_api/file={quote(os.fsencode(path))}"></video>'
             f"<p>{_text(Path(path).name)}</p>"
         )
-        answers, *others = found
-        return (answers, player, *others)
+        answers, *more = found
+        return (answers, player, *more)
+
+    def add(self, visitor: str, paths: Sequence[str]) -> Iterator[str | None]:
+        """Learns from other clips of the person, and deletes them.
+
+        Of four visitors at a time something is known: the oldest makes room.
+
+        Yields
+        ------
+        str or None
+            For each clip: None, or the line that says why it cannot be used.
+        """
+        others = self._others.setdefault(visitor, [])
+        for oldest in list(self._others)[:-PEOPLE]:
+            self.forget(oldest)
+        try:
+            for path in paths:
+                if self._others.get(visitor) is not others:
+                    break  # All were removed, or the visitor has left.
+                yield self._add(others, path)
+        finally:
+            for path in paths:
+                self.clips.delete(path)
+
+    def _add(self, others: list[list], path: str) -> str | None:
+        """Learns from one clip; gives the line of one that is of no use."""
+        try:
+            found = str(self.clips.find(path))
+            if len(others) >= MOST:
+                raise VAVLError(
+                    f"{found}: left out; {MOST} clips are as many as are used"
+                )
+            others.append(self.learn(found))
+        except VAVLError as error:
+            line, name = _line(error, path), Path(path).name
+            return line if line.startswith(name) else f"{name}: {line}"
+        finally:
+            self.clips.delete(path)
+        return None
+
+    def known(self, visitor: str) -> int:
+        """Of how many other clips something is known."""
+        return len(self._others.get(visitor, ()))
+
+    def forget(self, visitor: str) -> None:
+        """Forgets what other clips told."""
+        self._others.pop(visitor, None)
+
+    def leave(self, visitor: str) -> None:
+        """Forgets and deletes all that a visitor brought."""
+        self.forget(visitor)
+        self.clips.drop(visitor)
 
 
-def results(model: Any, path: str, modality: str) -> tuple:
+def _line(error: VAVLError, path: str) -> str:
+    """An error's line, with a clip's name as its visitor knows it."""
+    return error.text.replace(path, Path(path).name)
+
+
+def results(
+    model: Any, path: str, modality: str, others: Sequence[list] = ()
+) -> tuple:
     """What the page shows of a clip, without its player.
 
     Arguments
@@ -293,6 +438,8 @@ def results(model: Any, path: str, modality: str) -> tuple:
         The clip.
     modality : str
         Of ``EmotionRecognizer.analyze``.
+    others : sequence of list
+        What :func:`learn` gave for other clips of the person.
 
     Returns
     -------
@@ -302,17 +449,59 @@ def results(model: Any, path: str, modality: str) -> tuple:
     """
     limits = getattr(model.hparams, "attribute_range", None)
     crops = 0 if modality == "audio" else 8
-    analysis = model.analyze(path, modality=modality, crops=crops)
+    more = {}
+    if others:
+        more["speaker"] = model.enrol_features(list(chain(*others)))
+    analysis = model.analyze(path, modality=modality, crops=crops, **more)
     stages = ", ".join(
         f"{name} {seconds:.2f} s" for name, seconds in analysis.profile.items()
     )
+    note = ""
+    if others:
+        note = f'<p class="vavl-with">With {_clips(len(others))}.</p>'
     return (
-        answers_html(analysis.emotion, limits, modality, model.trained_heads),
+        answers_html(analysis.emotion, limits, modality, model.trained_heads)
+        + note,
         timeline_json(analysis.timeline, limits),
         crops_html(analysis.crops),
         downloads_html(analysis, Path(path).name)
         + f"<p>Clip of {analysis.duration:.1f} s: {_text(stages)}.</p>",
     )
+
+
+def learn(model: Any, path: str) -> list:
+    """What another clip of a person tells.
+
+    Arguments
+    ---------
+    model : vavl_sb.inference.emotion.EmotionRecognizer
+        One with speaker normalization.
+    path : str
+        The clip; of one of more than 30 s the first 30 s count.
+
+    Returns
+    -------
+    list of vavl_sb.features.extractor.ClipFeatures
+        For ``enrol_features``.
+    """
+    return model.clip_features(path, most=CHUNKS)
+
+
+def known_html(count: int) -> str:
+    """How many other clips of the person are known, and what for.
+
+    Arguments
+    ---------
+    count : int
+        Clips.
+    """
+    body = f"<p><b>Other clips of this person</b>: {count}</p>"
+    return f'<div class="vavl-model">{body}<p>{OTHERS}</p></div>'
+
+
+def _clips(count: int) -> str:
+    """So many clips, in words."""
+    return f"{count} other clip{'s' if count != 1 else ''} of this person"
 
 
 def model_html(about: dict) -> str:

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 
 from vavl_sb.page.guard import Clips, Guard
-from vavl_sb.page.layout import HEAD, STYLE, build_page, results
+from vavl_sb.page.layout import HEAD, STYLE, build_page, learn, results
 from vavl_sb.page.worker import Worker
 from vavl_sb.utils.errors import VAVLError
 from vavl_sb.utils.text import say
@@ -45,13 +45,18 @@ def serve(
             raise VAVLError(
                 f"the page needs Gradio ({error}): pip install 'vavl_sb[demo]'"
             ) from None
-        with Worker(load_model, results, max_seconds) as worker:
+        with Worker(load_model, _work, max_seconds) as worker:
             page = _launch(worker, folder, port, max_mb)
             try:
                 announce(f"vavl demo: http://{HOST}:{port} (Ctrl+C stops it)")
                 threading.Event().wait()
             finally:
                 page.close(verbose=False)
+
+
+def _work(model, path, function, *arguments):
+    """What a function of the page's gives for a clip."""
+    return function(model, path, *arguments)
 
 
 def _check_port(port: int) -> None:
@@ -121,7 +126,15 @@ def _launch(worker, folder, port, max_mb):
     from starlette.middleware import Middleware
 
     clips = Clips(folder, int(max_mb * MB))
-    page = build_page(worker.ask, clips, max_mb, worker.about)
+
+    def ask(path, *arguments):
+        return worker.ask(path, results, *arguments)
+
+    def ask_features(path):
+        return worker.ask(path, learn)
+
+    features = ask_features if worker.speakers else None
+    page = build_page(ask, clips, max_mb, worker.about, features)
     page.launch(
         server_name=HOST,
         server_port=port,

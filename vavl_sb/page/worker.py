@@ -25,7 +25,8 @@ class Worker:
     ``load_model`` gives the model and ``work``, from the model and the
     arguments of :meth:`ask`, an answer, within so many seconds; both are sent
     to the process, and so must be picklable. ``about`` is the model's own, if
-    it has one. VAVLError: the model cannot be loaded.
+    it has one; ``speakers``, whether it was trained with speaker normalization.
+    VAVLError: the model cannot be loaded.
     """
 
     def __init__(self, load_model: Callable, work: Callable, seconds: float):
@@ -92,7 +93,7 @@ class Worker:
     def _wait_for_model(self):
         """Waits until the model is loaded, and tells what it is."""
         try:
-            self.about = self._receive()
+            self.about, self.speakers = self._receive()
         except (EOFError, OSError):
             raise VAVLError("the model's process ended at loading") from None
         self._ready = True
@@ -118,8 +119,9 @@ def _run(pipe, load_model, work):
 
 
 def _about(model):
-    """What a model says of itself."""
-    return getattr(model, "about", None)
+    """What a model says of itself, and whether it can do with a speaker."""
+    modules = getattr(model, "mods", ())
+    return getattr(model, "about", None), "speaker_normalizer" in modules
 
 
 def _answer(pipe, function, *arguments, told=None):
