@@ -525,7 +525,7 @@ def test_attributes_are_in_the_corpus_scale(clip):
 LONG = """
 import sys
 from pathlib import Path
-sys.path.insert(0, sys.argv[1])
+sys.path[:0] = [sys.argv[1], str(Path(sys.argv[1]).parent)]
 from light_model import make_model
 model = make_model()
 for path in sys.argv[2:]:
