@@ -1,7 +1,5 @@
 """Training in bf16 and with --compile gives what fp32 and eager give."""
 
-import shutil
-
 import pytest
 import torch
 from test_brain import copy, fit_and_test, items, make_brain, network, ready
@@ -54,31 +52,6 @@ def test_a_run_in_bf16_learns_and_is_scored(tmp_path):
     run_opts = {"precision": "bf16", "eval_precision": "bf16"}
     metrics = fit_and_test(tmp_path, epochs=15, run_opts=run_opts, mixup=0.2)
     assert all(s["f1_macro"] >= 0.9 for s in metrics["test"].values())
-
-
-@pytest.mark.skipif(
-    not (shutil.which("c++") or shutil.which("g++")),
-    reason="torch.compile needs a C++ compiler",
-)
-def test_a_compiled_conformer_gives_what_an_eager_one_gives():
-    torch.manual_seed(0)
-    shape = dict(d_model=8, nhead=2, d_ffn=8, kernel_size=3, dropout=0.0)
-    eager, compiled = (MaskedConformerEncoder(1, **shape) for _ in range(2))
-    compiled.load_state_dict(eager.state_dict())
-    torch._dynamo.reset()
-    compiled.compile(dynamic=True)
-    for lengths in ([7, 4], [12, 5, 9]):
-        x = torch.randn(len(lengths), max(lengths), 8)
-        padding = torch.arange(max(lengths)) >= torch.tensor(lengths)[:, None]
-        outputs, gradients = [], []
-        for encoder in (eager, compiled):
-            encoder.zero_grad()
-            out = encoder(x, padding).masked_fill(padding.unsqueeze(-1), 0.0)
-            out.square().sum().backward()
-            outputs.append(out)
-            gradients.append([p.grad for p in encoder.parameters()])
-        torch.testing.assert_close(*outputs, rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-4)
 
 
 def test_a_brain_compiles_its_conformers_and_learns_as_without(

@@ -138,8 +138,9 @@ sys.exit(os.waitstatus_to_exitcode(status))
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_forked_child_is_told_instead_of_hanging():
+    here = os.path.dirname(__file__)
     found = subprocess.run(
-        [sys.executable, "-c", FORKED, os.path.dirname(__file__)],
+        [sys.executable, "-c", FORKED, here, os.path.dirname(here)],
         capture_output=True,
         text=True,
         timeout=120,
