@@ -725,7 +725,8 @@ class EmotionRecognizer(Pretrained):
             In one line: the clip cannot be used.
         """
         given = clip if isinstance(clip, dict) else {"path": clip}
-        parts = self._parts(*self._sources(**given), most=most)
+        wav, video, features = self._sources(**given)
+        parts = self._parts(wav, video, features, most=most)
         if not parts:
             name = next(filter(None, given.values()), "clip")
             raise MediaError(f"{name}: {why_no_head('auto', set(), ())}")

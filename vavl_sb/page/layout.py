@@ -398,6 +398,7 @@ class Page:
                 raise VAVLError(
                     f"{found}: left out; {MOST} clips are as many as are used"
                 )
+            assert self.learn is not None  # or nobody could add a clip
             others.append(self.learn(found))
         except VAVLError as error:
             line, name = _line(error, path), Path(path).name
