@@ -109,7 +109,7 @@ def regression_uar(run: Path, modality: str, cache: str) -> float:
     return float(balanced_accuracy_score(labels, search.predict(features)))
 
 
-def score(runs: list, folder: Path, cache: str) -> dict:
+def score(runs: list, folder: Path, cache: str, network: str = "VAVL") -> dict:
     """The networks and the regressions on all folds: name to fold to the UAR of
     each seed (of a regression: the only one).
 
@@ -119,11 +119,11 @@ def score(runs: list, folder: Path, cache: str) -> dict:
     heads = [h for h in HEADS if all(h in run["scores"] for run in runs)]
     if not heads:
         raise VAVLError(f"{folder}: no modality has test clips in all folds")
-    found = {f"VAVL, {head}": {} for head in heads}
+    found = {f"{network}, {head}": {} for head in heads}
     for run in runs:
         fold = run["partition"]
         for head in heads:
-            uars = found[f"VAVL, {head}"].setdefault(fold, [])
+            uars = found[f"{network}, {head}"].setdefault(fold, [])
             uars.append(run["scores"][head]["uar"])
             # The features are the same with any seed.
             if head != "audiovisual" and len(uars) == 1:
@@ -174,7 +174,8 @@ def main(words: list):
     content, _ = run_protocol(plan, say)
     if content["partial"]:
         raise VAVLError(f"{plan.folder}: a run failed, see above; run again")
-    found = score(content["runs"], Path(plan.folder), cache)
+    network = plan.overrides.get("fusion", "VAVL")
+    found = score(content["runs"], Path(plan.folder), cache, network)
     command = " ".join(["python crossval.py", *words])
     content = {"command": command, "folds": plan.partitions, "uar": found}
     write_json(f"{plan.folder}/crossval.json", content)

@@ -57,8 +57,9 @@ def write_run(run, cache, test_speakers, wrong):
     (run / "features.json").write_text(json.dumps(index))
 
 
+@pytest.mark.parametrize("fusion", [None, "my_fusion.Gated"])
 def test_networks_and_regression_are_scored_on_the_same_folds(
-    corpus, tmp_path, monkeypatch, capsys
+    corpus, tmp_path, monkeypatch, capsys, fusion
 ):
     out, plans = tmp_path / "out", []
 
@@ -84,8 +85,10 @@ def test_networks_and_regression_are_scored_on_the_same_folds(
     monkeypatch.chdir(tmp_path)
     words = [HPARAMS, "--data_folder", str(corpus), "--folds", "3"]
     words += ["--seeds", "1,3", "--jobs", "2", "--output_folder", str(out)]
+    words += ["--fusion", fusion] if fusion else []
     crossval.main([*words, "--lr", "0.1"])
     (plan,) = plans
+    assert plan.overrides.pop("fusion", None) == fusion
     assert plan.seeds == [1, 3] and plan.jobs == 2
     assert plan.overrides == {
         "data_folder": str(corpus),
@@ -99,7 +102,7 @@ def test_networks_and_regression_are_scored_on_the_same_folds(
         assert sorted(fold["train"] + fold["test"]) == everyone
     found = json.loads((out / "crossval.json").read_text())["uar"]
     assert found == {
-        "VAVL, audio": {
+        f"{fusion or 'VAVL'}, audio": {
             "fold1": pytest.approx([0.51, 0.53]),
             "fold2": pytest.approx([0.61, 0.63]),
             "fold3": pytest.approx([0.71, 0.73]),
@@ -114,7 +117,8 @@ def test_networks_and_regression_are_scored_on_the_same_folds(
     assert text in capsys.readouterr().out
     text = re.sub(" +", " ", text)
     # Over the seeds: means of 0.61 and 0.63.
-    assert "| VAVL, audio | 0.520 | 0.620 | 0.720 | 0.620 ± 0.014 |" in text
+    name = f"{fusion or 'VAVL'}, audio"
+    assert f"| {name} | 0.520 | 0.620 | 0.720 | 0.620 ± 0.014 |" in text
     assert "| 1.000 | 0.833 | 1.000 | 0.944 |" in text
 
 
