@@ -35,7 +35,7 @@ from vavl_sb.lobes.audio_encoder import AudioEncoder
 from vavl_sb.lobes.speaker_normalization import (
     SpeakerNormalization,
     SpeakerStatistics,
-    make_speaker_normalization,
+    make_normalizer,
 )
 from vavl_sb.lobes.vavl import VAVL
 from vavl_sb.lobes.visual_encoder import VisualEncoder
@@ -244,7 +244,7 @@ def test_a_batch_is_normalized_clip_by_clip_and_padded_with_zeros(samples):
 
 def test_a_speech_encoder_that_learns_cannot_be_normalized():
     with pytest.raises(VAVLError, match="freeze_audio_encoder"):
-        make_speaker_normalization("speaker", 4, 4, 3, frozen=False)
+        make_normalizer("speaker", 4, 4, 3, frozen=False)
 
 
 # Inference

@@ -281,7 +281,7 @@ class SpeakerNormalization(nn.Module):
         return moved.masked_fill((frame >= ends).unsqueeze(2), 0.0)
 
 
-def make_speaker_normalization(
+def make_normalizer(
     mode: str,
     audio_dim: int,
     visual_dim: int,
@@ -295,9 +295,9 @@ def make_speaker_normalization(
 
     Example
     -------
-    >>> make_speaker_normalization("none", 4, 4, 6) is None
+    >>> make_normalizer("none", 4, 4, 6) is None
     True
-    >>> make_speaker_normalization("iterative", 4, 4, 6).iterative
+    >>> make_normalizer("iterative", 4, 4, 6).iterative
     True
     """
     if mode not in MODES:
