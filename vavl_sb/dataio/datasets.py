@@ -39,11 +39,6 @@ logger = get_logger(__name__)
 class EmotionBatch(PaddedBatch):
     """SpeechBrain's ``PaddedBatch``, also where clips have no frames at all.
 
-    Arguments
-    ---------
-    examples : list of dict
-        Items of :func:`emotion_datasets`.
-
     Example
     -------
     >>> clips = [{"visual": torch.zeros(0, 2)}, {"visual": torch.ones(4, 2)}]
@@ -60,22 +55,9 @@ class EmotionBatch(PaddedBatch):
 def pad_frames(
     tensors: list[torch.Tensor], **options
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """SpeechBrain's ``batch_pad_right``, also where no clip has a frame.
-
-    Arguments
-    ---------
-    tensors : list of torch.Tensor
-        Shape (T, ...) each; T may be 0.
-    **options
-        For ``batch_pad_right``.
-
-    Returns
-    -------
-    padded : torch.Tensor
-        Shape (B, longest T but at least 1, ...).
-    lengths : torch.Tensor
-        Relative lengths, shape (B,).
-    """
+    """SpeechBrain's ``batch_pad_right``, also where no clip has a frame: of (T,
+    ...) each, padded (B, longest T but at least 1, ...) and relative lengths
+    (B,)."""
     if any(len(tensor) for tensor in tensors):
         return batch_pad_right(tensors, **options)
     frame = tensors[0].new_zeros(len(tensors), 1, *tensors[0].shape[1:])
@@ -148,16 +130,8 @@ def read_splits(
 
 
 def other_corpora(also_train: str | Sequence[str] | None) -> list[str]:
-    """The manifests of other corpora to train on.
-
-    Arguments
-    ---------
-    also_train : str, list or None
-        As in the YAML: one manifest or folder, several, or none.
-
-    Returns
-    -------
-    list of str
+    """The manifests of other corpora to train on, as the YAML has them: one
+    manifest or folder, several, or none.
 
     Example
     -------
@@ -196,17 +170,8 @@ def _read_other(path, task, labels, label_map):
 
 
 def _refuse_shared(path, more, splits):
-    """Refuses training clips that share an id, or a test speaker, with a run.
-
-    Arguments
-    ---------
-    path : str
-        The manifest that the clips are from.
-    more : dict
-        Clip id to entry: the clips.
-    splits : dict
-        "train", "valid" and "test" of the run.
-    """
+    """Refuses training clips of a manifest that share an id, or a test speaker,
+    with the run's splits."""
     for split, entries in splits.items():
         twice = sorted(set(more) & set(entries))
         if twice:
@@ -228,23 +193,10 @@ def read_entries(
     task: str,
     labels: Sequence[str],
 ) -> dict[str, dict]:
-    """Reads a manifest with real paths, checked for a task's labels.
+    """Reads a manifest, clip id to entry with real paths, checked for a task's
+    labels.
 
-    Arguments
-    ---------
-    path : str or Path
-        The manifest.
-    data_folder : str or Path
-        What ``{data_root}`` stands for; None leaves it as it is.
-    task : str
-        "classification" or "regression".
-    labels : list
-        Names of classes or attributes.
-
-    Returns
-    -------
-    dict
-        Clip id to entry.
+    ``data_folder`` is what ``{data_root}`` stands for; None leaves it as it is.
     """
     if task == "classification":
         return read_manifest(path, labels=labels, data_root=data_folder)

@@ -31,27 +31,13 @@ def load_parts(
 ) -> tuple[dict, dict]:
     """The modules of a model that nobody has to trust, and what it says.
 
-    Arguments
-    ---------
-    folder : str or Path
-        An exported model.
-    overrides : dict
-        Values in place of those in model.json, such as
-        ``{"feature_extractor": {"arguments": {"frame_rate": 5.0}}}``.
-
-    Returns
-    -------
-    modules : dict
-        ``vavl``, ``audio_encoder`` and ``visual_encoder``, and of a model that
-        was trained with it ``speaker_normalizer``.
-    hparams : dict
-        ``task``, ``labels``, ``corpus``, ``attribute_range``,
-        ``trained_heads``, ``temperatures`` and ``feature_extractor``.
-
-    Raises
-    ------
-    EncoderError
-        In one line: what is not let through, is missing, or does not fit.
+    Gives ``vavl``, ``audio_encoder`` and ``visual_encoder``, and of a model
+    that was trained with it ``speaker_normalizer``; and ``task``, ``labels``,
+    ``corpus``, ``attribute_range``, ``trained_heads``, ``temperatures`` and
+    ``feature_extractor``. Overrides are values in place of those in model.json,
+    such as ``{"feature_extractor": {"arguments": {"frame_rate": 5.0}}}``.
+    EncoderError, in one line: what is not let through, is missing, or does not
+    fit.
     """
     folder = Path(folder)
     model = _overridden(read_model(folder), overrides or {})

@@ -47,31 +47,10 @@ class AttributeScale:
         self.middle, self.half = (low + high) / 2, (high - low) / 2
 
     def to_network(self, values: Values) -> Values:
-        """From the corpus's scale.
-
-        Arguments
-        ---------
-        values : torch.Tensor or float
-            Any shape.
-
-        Returns
-        -------
-        torch.Tensor or float
-            Same shape.
-        """
+        """From the corpus's scale, in any shape."""
         return (values - self.middle) / self.half
 
     def to_corpus(self, values: Values) -> Values:
-        """To the corpus's scale; a prediction may lie outside of it.
-
-        Arguments
-        ---------
-        values : torch.Tensor or float
-            Any shape.
-
-        Returns
-        -------
-        torch.Tensor or float
-            Same shape.
-        """
+        """To the corpus's scale, in any shape; a prediction may lie outside of
+        it."""
         return values * self.half + self.middle

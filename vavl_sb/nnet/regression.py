@@ -85,28 +85,10 @@ def fit_discriminant(
 
     The covariance within the classes, which is how speakers differ as well, is
     shrunk towards a multiple of the identity; the logits are scaled. Both by
-    the lowest loss on held-out groups, of four folds.
-
-    Arguments
-    ---------
-    x : torch.Tensor
-        Standardized features, shape (N, D).
-    targets : torch.Tensor
-        Class indices, int64, shape (N,).
-    num_outputs : int
-        Classes.
-    groups : sequence of str
-        Such as each clip's speaker, N of them. With a single group,
-        :data:`DEFAULT_SHRINKAGE` and :data:`DEFAULT_SCALE`.
-
-    Returns
-    -------
-    weight : torch.Tensor
-        float64, shape (num_outputs, D).
-    bias : torch.Tensor
-        float64, shape (num_outputs,).
-    shrinkage, scale : float
-        What was chosen.
+    the lowest loss on held-out groups, of four folds; with a single group,
+    :data:`DEFAULT_SHRINKAGE` and :data:`DEFAULT_SCALE`. Arguments, weight and
+    bias as of :func:`fit_linear`; then the shrinkage and the scale that were
+    chosen.
 
     Example
     -------

@@ -120,26 +120,14 @@ def build_page(
     about: dict | None = None,
     learn: Callable | None = None,
 ) -> Any:
-    """Puts the page together.
+    """Puts the page together, as gradio.Blocks.
 
-    Arguments
-    ---------
-    ask : callable
-        From a clip's path, a modality and what is known of the person to what
-        :func:`results` gives.
-    clips : Clips
-        Where the visitors' clips are held.
-    max_mb : float
-        Upload limit that the page tells, in MB.
-    about : dict
-        What the model is (:func:`vavl_sb.training.model_card.describe`).
-    learn : callable
-        From a clip's path to what :func:`learn` gives; None for a model
-        without speaker normalization.
-
-    Returns
-    -------
-    gradio.Blocks
+    ``ask`` is from a clip's path, a modality and what is known of the person to
+    what :func:`results` gives; ``learn`` from a clip's path to what
+    :func:`learn` gives, None for a model without speaker normalization;
+    ``clips`` are where the visitors' clips are held, ``max_mb`` the upload
+    limit that the page tells, and ``about`` what the model is
+    (:func:`vavl_sb.training.model_card.describe`).
     """
     import gradio as gr
 
@@ -429,24 +417,12 @@ def _line(error: VAVLError, path: str) -> str:
 def results(
     model: Any, path: str, modality: str, others: Sequence[list] = ()
 ) -> tuple:
-    """What the page shows of a clip, without its player.
+    """What the page shows of a clip, without its player: answers (HTML),
+    timeline (a Plotly figure as JSON, or None), crops, and times with what can
+    be saved (HTML).
 
-    Arguments
-    ---------
-    model : vavl_sb.inference.emotion.EmotionRecognizer
-        What ``analyze`` is called of.
-    path : str
-        The clip.
-    modality : str
-        Of ``EmotionRecognizer.analyze``.
-    others : sequence of list
-        What :func:`learn` gave for other clips of the person.
-
-    Returns
-    -------
-    tuple
-        Answers (HTML), timeline (a Plotly figure as JSON, or None), crops, and
-        times with what can be saved (HTML).
+    ``model`` is an EmotionRecognizer, of which ``analyze`` is called;
+    ``others`` are what :func:`learn` gave for other clips of the person.
     """
     limits = getattr(model.hparams, "attribute_range", None)
     crops = 0 if modality == "audio" else 8
@@ -506,13 +482,8 @@ def _clips(count: int) -> str:
 
 
 def model_html(about: dict) -> str:
-    """What the model is, how well it did, and what it has learned from.
-
-    Arguments
-    ---------
-    about : dict
-        From :func:`vavl_sb.training.model_card.describe`.
-    """
+    """What the model is, how well it did, and what it has learned from; of
+    :func:`vavl_sb.training.model_card.describe`."""
     lines = [f"Model: <b>{_text(model_name(about['folder']))}</b>"]
     classes = about["task"] == "classification"
     name = "f1_macro" if classes else "ccc_mean"
@@ -547,14 +518,10 @@ def model_name(folder: str) -> str:
 
 
 def timeline_json(timeline: list, limits: list | None = None) -> str | None:
-    """The curves of a clip as a figure of Plotly, in JSON; None for no window.
+    """The curves of a clip's TimedEmotion objects as a figure of Plotly, in
+    JSON; None for no window.
 
-    Arguments
-    ---------
-    timeline : list of vavl_sb.inference.TimedEmotion
-        In order of time.
-    limits : list of float
-        Lowest and highest value of an attribute.
+    ``limits`` are the lowest and highest value of an attribute.
     """
     times, values = emotion_curves(timeline)
     if not values:
@@ -647,18 +614,10 @@ def answers_html(
 ) -> str:
     """The three heads' answers side by side, as HTML.
 
-    Arguments
-    ---------
-    emotion : vavl_sb.inference.emotion.Emotion
-        Of the whole clip.
-    limits : list of float
-        Lowest and highest value of an attribute, for the lengths of the bars;
-        None for 0 and 1.
-    modality : str
-        What was asked for. A head that reads what was to be ignored shows no
-        answer, also where ``emotion`` has one.
-    trained : sequence of str
-        Heads that have learned.
+    ``limits`` are the lowest and highest value of an attribute, for the lengths
+    of the bars; None for 0 and 1. A head that reads what was to be ignored, by
+    the modality that was asked for, shows no answer, also where ``emotion`` has
+    one; one that is not among the ``trained`` says so.
     """
     columns = []
     for name, title in TITLES.items():

@@ -108,26 +108,13 @@ class EmotionBrain(sb.Brain):
     def take_step(
         self, loss: torch.Tensor | None, batch: PaddedBatch, update: str
     ) -> torch.Tensor:
-        """Goes back through a loss and takes an optimizer's step.
+        """Goes back through a loss and takes an optimizer's step; gives the
+        loss, detached, on the CPU, 0 for None and NaN if it was skipped.
 
-        A loss or gradient that is not finite moves nothing: the update is
-        skipped, and its clips are named.
-
-        Arguments
-        ---------
-        loss : torch.Tensor
-            Scalar, the same in all processes
-            (:func:`vavl_sb.training.distributed.gather_rows`); None where no
-            clip has what the update needs.
-        batch : PaddedBatch
-            For its ids.
-        update : str
-            What the report calls it.
-
-        Returns
-        -------
-        torch.Tensor
-            The loss, detached, on the CPU; 0 for None, NaN if it was skipped.
+        The loss is a scalar, the same in all processes
+        (:func:`vavl_sb.training.distributed.gather_rows`), or None where no
+        clip has what the update needs. One that is not finite, or a gradient,
+        moves nothing: the update is skipped, and the batch's clips are named.
         """
         if loss is None:
             return torch.zeros(())
@@ -174,24 +161,11 @@ class EmotionBrain(sb.Brain):
     def encode_speech(
         self, samples: torch.Tensor, lens: torch.Tensor, learn: bool
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Features of a speech encoder that learns; cached ones pass.
+        """Features (B, T, D) and relative lengths (B,) of a speech encoder that
+        learns; cached ones pass.
 
-        Arguments
-        ---------
-        samples : torch.Tensor
-            16 kHz, shape (B, n); or cached features, where ``modules`` has no
-            ``audio_encoder``.
-        lens : torch.Tensor
-            Relative lengths, shape (B,); 0 for clips without sound.
-        learn : bool
-            False: without gradients and in eval mode.
-
-        Returns
-        -------
-        features : torch.Tensor
-            Shape (B, T, D).
-        lens : torch.Tensor
-            Relative lengths, shape (B,).
+        Of 16 kHz samples (B, n), 0 for clips without sound; not ``learn``,
+        without gradients and in eval mode.
         """
         if "audio_encoder" not in self.modules or not lens.any():
             return samples, lens
@@ -211,21 +185,9 @@ class EmotionBrain(sb.Brain):
     ) -> None:
         """Hands a head's predictions to its metric, ``stats[head]``.
 
-        Arguments
-        ---------
-        head : str
-            Which head.
-        batch : PaddedBatch
-            With ``id`` and ``label``.
-        rows : torch.Tensor
-            Which clips the head has something to say of, bool, shape (B,).
-        predictions : torch.Tensor
-            Those clips' alone, in the corpus's scale, shape (N, n).
-
-        Raises
-        ------
-        VAVLError
-            In one line that names the clips: a prediction is not finite.
+        ``rows`` says which clips the head has something to say of, bool (B,);
+        the predictions are those clips' alone, in the corpus's scale, (N, n).
+        VAVLError, in one line that names the clips: one is not finite.
         """
         ids = [id for id, kept in zip(batch.id, rows.tolist()) if kept]
         if ids:

@@ -32,26 +32,13 @@ def set_input_statistics(
     raw_audio: bool = False,
     pretrained_from: str | None = None,
 ) -> None:
-    """Sets the mean and deviation that a network normalizes its inputs by.
+    """Sets the mean and deviation that a network normalizes its inputs by, if
+    it does.
 
-    They are those of the training clips, or of the model that the run starts
-    from. Of several processes the main one sets them; the others get them with
-    all weights.
-
-    Arguments
-    ---------
-    net : AudioVisualNetwork
-        The network; one that does not normalize is left as it is.
-    train_set : DynamicItemDataset
-        Training clips.
-    index : str
-        JSON file that says where each clip's features are.
-    folder : str
-        The cache's folder.
-    raw_audio : bool
-        The audio encoder learns, so that its features have no statistics yet.
-    pretrained_from : str
-        An ``inference/`` folder, or None.
+    They are those of the training clips, whose features ``index`` and the
+    cache's ``folder`` have, or of the model that the run starts from. An audio
+    encoder that learns (``raw_audio``) has none yet. Of several processes the
+    main one sets them; the others get them with all weights.
     """
     features, carried = read_index(index), carried_modalities(pretrained_from)
 
@@ -76,20 +63,11 @@ def fit_to_features(
     scale: AttributeScale,
     speaker_samples: SpeakerSamples | None = None,
 ) -> None:
-    """Calls a network's ``fit_statistics``, if it has one, for each modality.
+    """Calls a network's ``fit_statistics``, if it has one, for each modality;
+    ``scale`` stands between the corpus's scale and the network's, and
+    ``speaker_samples`` normalizes each clip by its speaker first.
 
     As :func:`set_input_statistics`, in the main process.
-
-    Arguments
-    ---------
-    net : AudioVisualNetwork
-        The network.
-    train_set : DynamicItemDataset
-        Training clips.
-    scale : AttributeScale
-        Between the corpus's scale and the network's.
-    speaker_samples : SpeakerSamples
-        Normalizes each clip by its speaker first; None for none.
     """
     if hasattr(net, "fit_statistics"):
         run_on_main(_fit_to_features, [net, train_set, scale, speaker_samples])
@@ -135,23 +113,13 @@ def init_from_pretrained(
     feature_extractor: FeatureExtractor,
     splits: dict[str, dict],
 ) -> None:
-    """Loads branches and shared layers of a model; prediction heads stay new.
+    """Loads branches and shared layers of an ``inference/`` folder, of either
+    task; prediction heads stay new, and all where it is None.
 
     A modality that the model was never trained on stays new as well.
-
-    Arguments
-    ---------
-    source : str
-        An ``inference/`` folder, of either task; None leaves all new.
-        EncoderError where it holds no
-        model, or one of other encoders, another width or other shared layers.
-    net : AudioVisualNetwork
-        Whose tensors are filled.
-    feature_extractor : vavl_sb.features.extractor.FeatureExtractor
-        Must have the encoders that the model was trained on.
-    splits : dict
-        "valid" and "test" of this run, clip id to entry. CorpusError where the
-        model has learned from one of their speakers.
+    EncoderError where it holds no model, or one of other encoders, another
+    width or other shared layers. CorpusError where the model has learned from a
+    speaker of "valid" and "test" of this run.
     """
     if source is None:
         return

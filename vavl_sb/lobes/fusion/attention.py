@@ -12,10 +12,7 @@ from vavl_sb.nnet.masking import masked_mean
 class Convolutions(nn.Module):
     """Two convolutions over time of three frames each, exact under padding.
 
-    Arguments
-    ---------
-    *widths : int
-        Of the input, after the first, and after the second.
+    The widths are those of the input, after the first, and after the second.
 
     Example
     -------
@@ -35,15 +32,8 @@ class Convolutions(nn.Module):
     def forward(
         self, x: torch.Tensor, padding_mask: torch.Tensor
     ) -> torch.Tensor:
-        """Convolves frames (n, T, widths[0]) to (n, T, widths[-1]).
-
-        Arguments
-        ---------
-        x : torch.Tensor
-            Frames.
-        padding_mask : torch.Tensor
-            True where a frame is padding, shape (n, T).
-        """
+        """Convolves frames (n, T, widths[0]) to (n, T, widths[-1]); the mask
+        (n, T) is True where a frame is padding."""
         for convolution, norm in zip(self.convolutions, self.norms):
             # As zeros, which are what a clip that stands alone ends with.
             x = x.masked_fill(padding_mask.unsqueeze(-1), 0.0)
@@ -58,22 +48,12 @@ def attention_received(
     query_padding: torch.Tensor,
     key_padding: torch.Tensor,
 ) -> torch.Tensor:
-    """How much attention each key gets from all queries; 1 is the mean.
+    """How much attention each key (n, K, D) gets from all queries (n, Q, D),
+    (n, K); 1 is the mean.
 
     The paper adds the queries' attention up; here its mean is scaled by the
-    number of keys, so that a clip's lengths do not scale its frames.
-
-    Arguments
-    ---------
-    queries, keys : torch.Tensor
-        Shapes (n, Q, D) and (n, K, D).
-    query_padding, key_padding : torch.Tensor
-        True where there is none, shapes (n, Q) and (n, K).
-
-    Returns
-    -------
-    torch.Tensor
-        Shape (n, K).
+    number of keys, so that a clip's lengths do not scale its frames. Masks (n,
+    Q) and (n, K) are True where there is none.
 
     Example
     -------

@@ -29,36 +29,12 @@ class JointFusion(AudioVisualNetwork):
     updates = ("joint",)
 
     def fuse(self, audio: Frames, visual: Frames) -> torch.Tensor:
-        """Predicts from both.
-
-        Arguments
-        ---------
-        audio, visual : Frames
-            Normalized features of n clips.
-
-        Returns
-        -------
-        torch.Tensor
-            Shape (n, num_outputs).
-        """
+        """Predicts (n, num_outputs) from normalized features of n clips."""
         raise NotImplementedError
 
     def predict(self, head: str, inputs: dict[str, Frames]) -> torch.Tensor:
-        """What a head says.
-
-        Arguments
-        ---------
-        head : str
-            "audio", "visual" or "audiovisual".
-        inputs : dict
-            "audio" and "visual" to n clips' frames; zeros where the head
-            does without.
-
-        Returns
-        -------
-        torch.Tensor
-            Shape (n, num_outputs).
-        """
+        """What a head says, (n, num_outputs), of n clips' frames; zeros where
+        the head does without."""
         return self.fuse(**inputs)
 
     def forward(
@@ -70,18 +46,11 @@ class JointFusion(AudioVisualNetwork):
         freeze_backbone: bool = False,
         detach_pair: bool = False,
     ) -> VAVLOutput:
-        """Predicts from whatever the batch has.
+        """Predicts from whatever the batch has, as
+        :meth:`vavl_sb.lobes.vavl.VAVL.forward`.
 
-        Arguments
-        ---------
-        audio, audio_lens, visual, visual_lens : torch.Tensor
-            As of :meth:`vavl_sb.lobes.vavl.VAVL.forward`.
-        freeze_backbone, detach_pair : bool
-            Have no effect: there is no audio-visual head apart from the rest.
-
-        Returns
-        -------
-        VAVLOutput
+        ``freeze_backbone`` and ``detach_pair`` have no effect: there is no
+        audio-visual head apart from the rest.
         """
         rows = {
             "audio": PresentRows(audio, audio_lens),

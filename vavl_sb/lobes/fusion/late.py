@@ -37,20 +37,8 @@ class MeanOfHeads(AudioVisualNetwork):
     updates: tuple[str, ...] = ("visual", "audio")
 
     def predict(self, modality: str, rows: PresentRows) -> torch.Tensor:
-        """Predicts from one modality.
-
-        Arguments
-        ---------
-        modality : str
-            "audio" or "visual".
-        rows : PresentRows
-            The n clips that have it.
-
-        Returns
-        -------
-        torch.Tensor
-            Shape (n, num_outputs).
-        """
+        """Predicts, (n, num_outputs), from "audio" or "visual" of the n clips
+        that have it."""
         raise NotImplementedError
 
     def forward(
@@ -62,20 +50,11 @@ class MeanOfHeads(AudioVisualNetwork):
         freeze_backbone: bool = False,
         detach_pair: bool = False,
     ) -> VAVLOutput:
-        """Predicts from whatever the batch has.
+        """Predicts from whatever the batch has, as
+        :meth:`vavl_sb.lobes.vavl.VAVL.forward`.
 
-        Arguments
-        ---------
-        audio, audio_lens, visual, visual_lens : torch.Tensor
-            As of :meth:`vavl_sb.lobes.vavl.VAVL.forward`.
-        freeze_backbone : bool
-            Has no effect: there is no audio-visual head.
-        detach_pair : bool
-            Cut the mean off from the graph.
-
-        Returns
-        -------
-        VAVLOutput
+        ``freeze_backbone`` has no effect: there is no audio-visual head;
+        ``detach_pair`` cuts the mean off from the graph.
         """
         inputs = {
             "audio": PresentRows(audio, audio_lens),

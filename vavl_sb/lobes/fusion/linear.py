@@ -80,20 +80,13 @@ class LinearFusion(MeanOfHeads):
         targets: torch.Tensor,
         speakers: Sequence[str],
     ) -> None:
-        """Fits one modality's regression.
+        """Fits the regression of "audio" or "visual".
 
-        Arguments
-        ---------
-        modality : str
-            "audio" or "visual".
-        statistics : torch.Tensor
-            Of :func:`vavl_sb.nnet.masking.masked_statistics`, for the N
-            training clips that have the modality, shape (N, 2 D).
-        targets : torch.Tensor
-            Class indices, int64, shape (N,); or attributes in the network's
-            scale, float, shape (N, num_outputs).
-        speakers : sequence of str
-            Who speaks in each clip.
+        To the statistics (N, 2 D), of
+        :func:`vavl_sb.nnet.masking.masked_statistics`, of the N training clips
+        that have the modality; their targets are class indices, int64 (N,), or
+        attributes in the network's scale, float (N, num_outputs); ``speakers``
+        says who speaks in each.
         """
         branch = self.get_submodule(f"{modality}_branch")
         x = statistics.double()

@@ -13,16 +13,9 @@ from vavl_sb.lobes.vavl import MODALITIES, check_width
 
 
 class CrossTransformers(nn.Module):
-    """What a modality gets from another one: cross-modal layers, then its own.
-
-    Arguments
-    ---------
-    cross_layers, self_layers : int
-        Number of layers that attend to the other modality, and then of layers
-        of self-attention.
-    *layer
-        As of :class:`vavl_sb.lobes.fusion.transformer.TransformerLayer`.
-    """
+    """What a modality gets from another one: ``cross_layers`` that attend to
+    it, then ``self_layers`` of self-attention, each a
+    :class:`vavl_sb.lobes.fusion.transformer.TransformerLayer`."""
 
     def __init__(self, cross_layers: int, self_layers: int, *layer):
         super().__init__()
@@ -30,46 +23,21 @@ class CrossTransformers(nn.Module):
         self.memory = Transformer(self_layers, *layer)
 
     def forward(self, own: Frames, other: Frames) -> torch.Tensor:
-        """The last frame of what comes of it, shape (n, d_model).
-
-        Arguments
-        ---------
-        own, other : Frames
-            Projected frames.
-        """
+        """The last frame, (n, d_model), of what comes of projected frames."""
         x = self.cross(own.frames, other.padding_mask, source=other.frames)
         return last_frame(self.memory(x, own.padding_mask), own.padding_mask)
 
 
 def last_frame(x: torch.Tensor, padding_mask: torch.Tensor) -> torch.Tensor:
-    """The last valid frame of each clip.
-
-    Arguments
-    ---------
-    x : torch.Tensor
-        Shape (n, T, D).
-    padding_mask : torch.Tensor
-        True where a frame is padding, shape (n, T).
-
-    Returns
-    -------
-    torch.Tensor
-        Shape (n, D).
-    """
+    """The last valid frame, (n, D), of each clip of (n, T, D); the mask (n, T)
+    is True where a frame is padding."""
     last = (~padding_mask).sum(dim=1) - 1
     return x[torch.arange(len(x), device=x.device), last]
 
 
 class ResidualHead(nn.Module):
-    """A residual pair of linear layers, then a linear prediction.
-
-    Arguments
-    ---------
-    width, num_outputs : int
-        Of its input, and of its output.
-    dropout : float
-        Dropout rate between the two.
-    """
+    """A residual pair of linear layers with dropout between them, then a linear
+    prediction."""
 
     def __init__(self, width: int, num_outputs: int, dropout: float):
         super().__init__()

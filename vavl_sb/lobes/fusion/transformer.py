@@ -8,14 +8,8 @@ from vavl_sb.nnet.normalization import FeatureNoise, InputNormalization
 
 
 class TransformerLayer(nn.Module):
-    """Attention and a feed-forward module, each normalized before.
-
-    Arguments
-    ---------
-    d_model, nhead, d_ffn : int
-        Width, heads of attention, and width of the feed-forward module.
-    dropout : float
-        Dropout rate in all of it.
+    """Attention of ``nhead`` heads and a feed-forward module ``d_ffn`` wide,
+    each normalized before, with dropout in all of it.
 
     Example
     -------
@@ -43,21 +37,10 @@ class TransformerLayer(nn.Module):
     def forward(
         self, x: torch.Tensor, source: torch.Tensor, padding_mask: torch.Tensor
     ) -> torch.Tensor:
-        """Each frame of ``x`` attends to the frames of ``source``.
+        """Each frame of ``x`` (B, T, d_model) attends to the frames of
+        ``source`` (B, S, d_model); ``x`` itself for self-attention.
 
-        Arguments
-        ---------
-        x : torch.Tensor
-            Shape (B, T, d_model).
-        source : torch.Tensor
-            Shape (B, S, d_model); ``x`` itself for self-attention.
-        padding_mask : torch.Tensor
-            True where a frame of the source is padding, shape (B, S).
-
-        Returns
-        -------
-        torch.Tensor
-            Shape (B, T, d_model).
+        The mask (B, S) is True where a frame of the source is padding.
         """
         query = self.attention_norm(x)
         key = query if source is x else self.attention_norm(source)
@@ -69,15 +52,7 @@ class TransformerLayer(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Layers of a transformer, and a normalization at the end.
-
-    Arguments
-    ---------
-    num_layers : int
-        Number of layers.
-    *layer
-        As of :class:`TransformerLayer`.
-    """
+    """So many of :class:`TransformerLayer`, and a normalization at the end."""
 
     def __init__(self, num_layers: int, *layer):
         super().__init__()
@@ -92,22 +67,11 @@ class Transformer(nn.Module):
         padding_mask: torch.Tensor,
         source: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Encodes frames by themselves, or by those of another modality.
+        """Encodes frames (B, T, d_model) by themselves, or by those of another
+        modality, ``source`` (B, S, d_model), which every layer attends to.
 
-        Arguments
-        ---------
-        x : torch.Tensor
-            Shape (B, T, d_model).
-        padding_mask : torch.Tensor
-            True where a frame of what is attended to is padding.
-        source : torch.Tensor
-            What every layer attends to, shape (B, S, d_model); None: the
-            frames themselves.
-
-        Returns
-        -------
-        torch.Tensor
-            Shape (B, T, d_model); padded frames hold nothing of use.
+        The mask is True where a frame of what is attended to is padding; padded
+        frames hold nothing of use afterwards.
         """
         for layer in self.layers:
             x = layer(x, x if source is None else source, padding_mask)
@@ -117,20 +81,8 @@ class Transformer(nn.Module):
 def feature_layers(
     dim: int, d_model: int, feature_noise: float
 ) -> nn.ModuleDict:
-    """What stands between features and a transformer.
-
-    Arguments
-    ---------
-    dim, d_model : int
-        Size of a feature vector, and of a frame.
-    feature_noise : float
-        As of :class:`vavl_sb.lobes.vavl.VAVL`.
-
-    Returns
-    -------
-    nn.ModuleDict
-        ``normalize``, ``noise`` and ``projection``.
-    """
+    """What stands between features and a transformer: ``normalize``, ``noise``
+    and ``projection`` to ``d_model``."""
     return nn.ModuleDict(
         {
             "normalize": InputNormalization(dim),
@@ -141,38 +93,14 @@ def feature_layers(
 
 
 def normalized(branch: nn.ModuleDict, rows: PresentRows) -> torch.Tensor:
-    """Features as a network reads them: normalized, and in training noisy.
-
-    Arguments
-    ---------
-    branch : nn.ModuleDict
-        Of :func:`feature_layers`.
-    rows : PresentRows
-        n clips.
-
-    Returns
-    -------
-    torch.Tensor
-        Shape (n, T, dim).
-    """
+    """Features (n, T, dim) as a network reads them: normalized, and in training
+    noisy."""
     return branch["noise"](branch["normalize"](rows.features))
 
 
 def project(branch: nn.ModuleDict, features: torch.Tensor) -> torch.Tensor:
-    """Frames with their places in time, as sines and cosines.
-
-    Arguments
-    ---------
-    branch : nn.ModuleDict
-        Of :func:`feature_layers`.
-    features : torch.Tensor
-        Shape (n, T, dim).
-
-    Returns
-    -------
-    torch.Tensor
-        Shape (n, T, d_model).
-    """
+    """Frames (n, T, d_model) with their places in time, as sines and cosines,
+    of features (n, T, dim)."""
     x = branch["projection"](features)
     place = torch.arange(x.shape[1], device=x.device, dtype=torch.float32)
     half = torch.arange(0, x.shape[2], 2, device=x.device) / x.shape[2]
