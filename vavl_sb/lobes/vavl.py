@@ -125,8 +125,18 @@ def check_width(d_model: int, nhead: int) -> None:
 
 
 def mlp(sizes: list[int], dropout: float) -> nn.Sequential:
-    """Linear layers of such widths, with ReLU and dropout after the first, as
-    released.
+    """Linear layers, with ReLU and dropout after the first, as released.
+
+    Arguments
+    ---------
+    sizes : list
+        Widths, from input to output.
+    dropout : float
+        Dropout rate after the first layer.
+
+    Returns
+    -------
+    nn.Sequential
 
     Example
     -------
@@ -145,9 +155,28 @@ def input_branch(
     feature_noise: float = 0.0,
     **conformer,
 ) -> nn.ModuleDict:
-    """A modality's own way from features of ``dim`` numbers to encoded frames:
-    ``normalize``, ``noise``, ``projection`` (by way of ``projection_dim`` to
-    ``d_model``) and ``encoder``, of so many conformer layers."""
+    """A modality's own way from features to encoded frames.
+
+    Arguments
+    ---------
+    dim : int
+        Size of a feature vector.
+    d_model : int
+        Width of an encoded frame.
+    projection_dim : int
+        Width between the two frame-wise projections.
+    num_layers : int
+        Conformer layers.
+    feature_noise : float
+        As of :class:`VAVL`.
+    **conformer
+        For :class:`vavl_sb.lobes.conformer.MaskedConformerEncoder`.
+
+    Returns
+    -------
+    nn.ModuleDict
+        ``normalize``, ``noise``, ``projection`` and ``encoder``.
+    """
     return nn.ModuleDict(
         {
             "normalize": InputNormalization(dim),
@@ -162,8 +191,20 @@ def input_branch(
 
 
 def encode_frames(branch: nn.ModuleDict, rows: PresentRows) -> torch.Tensor:
-    """Sends the n clips that have a modality through its own layers: (n, T,
-    d_model)."""
+    """Sends the clips that have a modality through its own layers.
+
+    Arguments
+    ---------
+    branch : nn.ModuleDict
+        From :func:`input_branch`.
+    rows : PresentRows
+        n clips.
+
+    Returns
+    -------
+    torch.Tensor
+        Shape (n, T, d_model).
+    """
     features = branch["noise"](branch["normalize"](rows.features))
     return branch["encoder"](branch["projection"](features), rows.padding_mask)
 
@@ -327,11 +368,21 @@ class VAVL(AudioVisualNetwork):
     def encode(
         self, modality: str, x: torch.Tensor, padding_mask: torch.Tensor
     ) -> torch.Tensor:
-        """Representation r_m, (B, d_model), of clips that all have "audio" or
-        "visual".
+        """Representation of clips that all have the modality.
 
-        Of normalized features (B, T, feature size); the mask (B, T) is True
-        where a frame is padding.
+        Arguments
+        ---------
+        modality : str
+            "audio" or "visual".
+        x : torch.Tensor
+            Normalized features, shape (B, T, feature size).
+        padding_mask : torch.Tensor
+            True where a frame is padding, shape (B, T).
+
+        Returns
+        -------
+        torch.Tensor
+            r_m, shape (B, d_model).
         """
         branch = self.get_submodule(f"{modality}_branch")
         own = branch["encoder"](branch["projection"](x), padding_mask)
@@ -340,10 +391,19 @@ class VAVL(AudioVisualNetwork):
     def apply_shared(
         self, x: torch.Tensor, padding_mask: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Shared layers with the residual, h = LayerNorm(shared(x) + x), on
-        frames (B, T, d_model).
+        """Shared layers with the residual: h = LayerNorm(shared(x) + x).
 
-        The mask (B, T) is True where a frame is padding; None for none.
+        Arguments
+        ---------
+        x : torch.Tensor
+            Frames of one modality's encoder, shape (B, T, d_model).
+        padding_mask : torch.Tensor
+            True where a frame is padding, shape (B, T); None for none.
+
+        Returns
+        -------
+        torch.Tensor
+            Shape (B, T, d_model).
         """
         if self.shared is None:
             return self.shared_norm(x)

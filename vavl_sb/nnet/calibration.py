@@ -18,10 +18,20 @@ HIGHEST = 20.0  # Temperature; the lowest is one by it.
 def cross_entropy(
     logits: np.ndarray, targets: np.ndarray, temperature: float = 1.0
 ) -> float:
-    """Mean cross-entropy of logits (N, n), divided by a temperature, against
-    class indices (N,).
+    """Mean cross-entropy of logits that are divided by a temperature.
 
-    Above 1 it makes probabilities more alike, below 1 less.
+    Arguments
+    ---------
+    logits : np.ndarray
+        Shape (N, n).
+    targets : np.ndarray
+        Class indices, shape (N,).
+    temperature : float
+        Above 1 it makes probabilities more alike, below 1 less.
+
+    Returns
+    -------
+    float
 
     Example
     -------
@@ -34,13 +44,23 @@ def cross_entropy(
 
 
 def fit_temperature(logits: np.ndarray, targets: np.ndarray) -> float:
-    """The temperature with the lowest cross-entropy on some clips, which the
-    network has not learned from: of logits (N, n) and class indices (N,).
+    """The temperature with the lowest cross-entropy on some clips.
 
     A standard normal prior on its logarithm weighs as much as a clip or two:
     where a few clips are all recognised, no temperature is low enough for the
-    cross-entropy alone. It is 1, which changes nothing, where no other lowers
-    it.
+    cross-entropy alone.
+
+    Arguments
+    ---------
+    logits : np.ndarray
+        Shape (N, n), of clips that the network has not learned from.
+    targets : np.ndarray
+        Class indices, shape (N,).
+
+    Returns
+    -------
+    float
+        1, which changes nothing, where no other lowers the cross-entropy.
 
     Example
     -------
@@ -63,19 +83,43 @@ def fit_temperature(logits: np.ndarray, targets: np.ndarray) -> float:
 
 
 def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
-    """Probabilities of logits (N, n) that are divided by a temperature."""
+    """Probabilities of logits that are divided by a temperature.
+
+    Arguments
+    ---------
+    logits : np.ndarray
+        Shape (N, n).
+    temperature : float
+        From :func:`fit_temperature`.
+
+    Returns
+    -------
+    np.ndarray
+        Shape (N, n).
+    """
     return np.exp(log_softmax(np.asarray(logits) / temperature, axis=1))
 
 
 def reliability(
     probabilities: np.ndarray, targets: np.ndarray, bins: int = BINS
 ) -> np.ndarray:
-    """How often predictions are right, by how sure they are: shape (3, bins).
+    """How often predictions are right, by how sure they are.
 
-    For the clips whose highest probability, of (N, n), is in a bin (of equal
-    width, from 0 to 1): their share of all clips, the mean of that probability,
-    and the share of them that is right, by class indices (N,); NaN for the
-    latter two in an empty bin.
+    Arguments
+    ---------
+    probabilities : np.ndarray
+        Shape (N, n).
+    targets : np.ndarray
+        Class indices, shape (N,).
+    bins : int
+        Of equal width, from 0 to 1.
+
+    Returns
+    -------
+    np.ndarray
+        Shape (3, bins): for the clips whose highest probability is in a bin
+        their share of all clips, the mean of that probability, and the share
+        of them that is right; NaN for the latter two in an empty bin.
 
     Example
     -------
@@ -101,8 +145,16 @@ def expected_calibration_error(
 ) -> float:
     """How far from the truth the highest probability is, on average.
 
-    The distance of confidence and accuracy in each bin of :func:`reliability`,
-    weighted by the bin's share of the clips: 0 to 1.
+    Arguments
+    ---------
+    probabilities, targets, bins
+        As for :func:`reliability`.
+
+    Returns
+    -------
+    float
+        The distance of confidence and accuracy in each bin, weighted by the
+        bin's share of the clips: 0 to 1.
 
     Example
     -------

@@ -66,8 +66,14 @@ class PresentRows:
     """The rows of a batch that have a modality, and the way back.
 
     Rows without it are dropped before the encoder: they cost nothing and no
-    all-padding row ever meets a softmax. Of features (B, T, D), or None, and
-    relative lengths (B,): 0 for an absent row; None for all 1.
+    all-padding row ever meets a softmax.
+
+    Arguments
+    ---------
+    features : torch.Tensor
+        Shape (B, T, D), or None.
+    lens : torch.Tensor
+        Relative lengths, shape (B,); 0 for an absent row; None for all 1.
     """
 
     def __init__(
@@ -94,7 +100,18 @@ class PresentRows:
         self.padding_mask = ~length_to_mask(frames, longest).bool()
 
     def scatter(self, x: torch.Tensor) -> torch.Tensor:
-        """Puts rows (count, D) back to their places (B, D); absent rows are 0."""
+        """Puts rows back to their places; absent rows are 0.
+
+        Arguments
+        ---------
+        x : torch.Tensor
+            Shape (count, D).
+
+        Returns
+        -------
+        torch.Tensor
+            Shape (B, D).
+        """
         if self.all_present:
             return x
         assert self.present is not None  # there are rows

@@ -37,17 +37,33 @@ class InputNormalization(nn.Module):
     def set_statistics(
         self, mean: torch.Tensor, deviation: torch.Tensor
     ) -> None:
-        """Sets mean and deviation, (dim,) each.
+        """Sets the statistics.
 
-        What hardly varies in training is divided by no less than a tenth of the
-        median deviation.
+        Arguments
+        ---------
+        mean : torch.Tensor
+            Shape (dim,).
+        deviation : torch.Tensor
+            Shape (dim,). What hardly varies in training is divided by no less
+            than a tenth of the median deviation.
         """
         self.mean.copy_(mean)
         floor = 0.1 * deviation.median().item() or 1.0
         self.deviation.copy_(deviation.clamp(min=floor))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Normalizes (..., dim)."""
+        """Normalizes.
+
+        Arguments
+        ---------
+        x : torch.Tensor
+            Shape (..., dim).
+
+        Returns
+        -------
+        torch.Tensor
+            Same shape.
+        """
         return (x - self.mean) / self.deviation
 
 
@@ -85,8 +101,18 @@ class FeatureNoise(nn.Module):
         self.noise = float(noise)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Disturbs clips' standardized features (B, T, D); ``x`` itself where
-        there is nothing to do."""
+        """Disturbs clips.
+
+        Arguments
+        ---------
+        x : torch.Tensor
+            Standardized features, shape (B, T, D).
+
+        Returns
+        -------
+        torch.Tensor
+            Same shape; ``x`` itself where there is nothing to do.
+        """
         if not (self.training and self.noise):
             return x
         return x + self.noise * torch.randn_like(x[:, :1])
