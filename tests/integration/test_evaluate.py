@@ -88,6 +88,7 @@ def make_model(
         train_speakers=["1001", "1002"],
         task=task,
         attribute_range=limits,
+        **more,
     )
 
 
