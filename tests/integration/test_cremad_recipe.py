@@ -329,11 +329,8 @@ def test_a_stopped_run_leaves_no_process_and_goes_on(
             assert "Traceback" not in text
         # Ctrl-C goes to all processes of a terminal.
         send = os.killpg if number == signal.SIGINT else os.kill
-        # Python drops what is raised while a loader's workers are tidied up.
-        for _ in range(2):
-            if running.exitcode is None:
-                send(running.pid, number)
-                running.join(60)
+        send(running.pid, number)
+        running.join(120)
         assert running.exitcode == status, log.read_text()[-3000:]
         text = log.read_text()
         assert text.count("stopped; the same command goes on") == 1

@@ -12,7 +12,7 @@ import torch
 from vavl_sb.utils.errors import VAVLError, exit_on_error
 from vavl_sb.utils.files import write_folder
 from vavl_sb.utils.lock import hold_folder
-from vavl_sb.utils.signals import Terminated
+from vavl_sb.utils.signals import Terminated, sigterm_raises
 from vavl_sb.utils.weights import save_tensors
 
 
@@ -171,3 +171,23 @@ def test_weights_that_find_no_room_are_one_line(tmp_path):
             save_tensors({"a": torch.ones(1000)}, tmp_path / "weights")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_an_object_is_deleted_is_not_lost(number):
+    class Deleted:
+        def __del__(self):
+            signal.raise_signal(number)
+
+    before = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt) as stop, sigterm_raises():
+            one = Deleted()
+            del one  # Python drops what is raised here.
+            time.sleep(10)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert stop.type is (
+        Terminated if number == signal.SIGTERM else KeyboardInterrupt
+    )

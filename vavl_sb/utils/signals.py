@@ -1,8 +1,10 @@
 """SIGTERM as Ctrl-C: a run that is stopped tidies up and ends in one line."""
 
 import contextlib
+import functools
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 
@@ -31,11 +33,13 @@ def sigterm_raises() -> Iterator[None]:
     if "RANK" in os.environ or not in_main_thread:
         yield
         return
-    before = signal.signal(signal.SIGTERM, _raise)
+    before = signal.signal(signal.SIGTERM, _raise), sys.unraisablehook
+    sys.unraisablehook = functools.partial(_again, before[1])
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, before[0])
+        sys.unraisablehook = before[1]
 
 
 def exit_status(stop: KeyboardInterrupt) -> int:
@@ -47,3 +51,15 @@ def exit_status(stop: KeyboardInterrupt) -> int:
 def _raise(number, frame):
     """SIGTERM's handler."""
     raise Terminated
+
+
+def _again(hook, dropped):
+    """Sends a signal once more where Python has dropped its exception: one that
+    is raised while an object is deleted goes nowhere."""
+    if not issubclass(dropped.exc_type, KeyboardInterrupt):
+        hook(dropped)
+        return
+    terminated = issubclass(dropped.exc_type, Terminated)
+    number = signal.SIGTERM if terminated else signal.SIGINT
+    # From another thread, once this one has left the deletion.
+    threading.Timer(0.2, os.kill, (os.getpid(), number)).start()
