@@ -43,6 +43,7 @@ from vavl_sb.training.plots import (
     plain,
     remove_figure,
     save_figure,
+    set_title,
 )
 from vavl_sb.training.report import STATS, table
 from vavl_sb.utils.errors import VAVLError
@@ -415,7 +416,8 @@ def _row(entry, condition, content):
 
 def _draw(content, path):
     """Draws the score over the share of test clips that lack one modality: a
-    panel for each share of the training clips, a line for each network."""
+    panel for each share of the training clips, a line for each network. Below,
+    the paired differences to the reference with their intervals."""
     points = {"audiovisual": 0, **{f"missing_{p}": p for p in MISSING}}
     panels = {}
     for entry in content["results"]:
@@ -424,37 +426,63 @@ def _draw(content, path):
     if not panels:
         remove_figure(path)  # Of an earlier benchmark.
         return
-    width = 3.4 * len(panels) + 1.6
-    figure, grid = make_figure(width, 3.2, len(panels))
-    grid, lines = np.atleast_1d(grid), {}
-    models = list(content["models"])
-    colours = emotion_colours(models)
-    for axes, (share, entries) in zip(grid, panels.items()):
+    models, reference = list(content["models"]), content["reference"]
+    several = len(models) > 1
+    width, height = 3.4 * len(panels) + 1.6, 5.6 if several else 3.2
+    figure, grid = make_figure(width, height, len(panels), 1 + several)
+    grid, lines = np.reshape(grid, (1 + several, len(panels))), {}
+    colours, score = emotion_colours(models), content["score"]
+    for (axes, *below), (share, entries) in zip(grid.T, panels.items()):
         for entry in entries:
-            scores = [
-                entry["summary"][name]["scores"][content["score"]]
-                for name in points
-            ]
-            colour = colours[entry["model"]]
-            marker = MARKERS[models.index(entry["model"]) % len(MARKERS)]
+            model = entry["model"]
+            place = models.index(model)
+            style = {"color": colours[model], "markersize": 5}
+            style["marker"] = MARKERS[place % len(MARKERS)]
+            lines[plain(model)] = style
+            scores = [entry["summary"][n]["scores"][score] for n in points]
             mean, low, high = (
-                [s[key] for s in scores] for key in ("mean", "low", "high")
+                [one[key] for one in scores] for key in ("mean", "low", "high")
             )
-            x = list(points.values())
-            axes.fill_between(x, low, high, color=colour, alpha=0.1, lw=0)
-            style = {"marker": marker, "color": colour, "markersize": 5}
-            axes.plot(x, mean, **style)
-            lines[plain(entry["model"])] = style
+            axes.plot([*points.values()], mean, **style)
+            if model == reference:
+                axes.fill_between(
+                    *([*points.values()], low, high),
+                    **{"color": colours[model], "alpha": 0.15, "lw": 0},
+                )
+            for panel in below:
+                # Side by side, in the order of the legend.
+                shift = 0.7 * ((place + 0.5) / len(models) - 0.5)
+                _draw_differences(panel, entry, points, score, shift, style)
+        axes.set_xticks([*points.values()])
+        axes.set_xlabel("% of test clips that lack one modality")
         if len(panels) > 1:
             title = f"{100 * float(share):g} % of training clips lack one"
             axes.set_title(title, fontsize=9)
-        axes.set_xticks(x)
-        axes.set_xlabel("% of test clips that lack one modality")
-        axes.grid(alpha=0.3)
-    ends = [axes.get_ylim() for axes in grid]
-    for axes in grid:
-        axes.set_ylim(min(e[0] for e in ends), max(e[1] for e in ends))
-    grid[0].set_ylabel(score_title(content["score"]))
-    lines |= INTERVAL
-    add_legend(figure, lines)
+        for panel in below:
+            panel.axhline(0, color=colours[reference], linewidth=1)
+            panel.set_xticks(range(len(points)), [*points.values()])
+            panel.set_xlabel("% of test clips that lack one modality")
+    for row in grid:
+        ends = [axes.get_ylim() for axes in row]
+        for axes in row:
+            axes.set_ylim(min(e[0] for e in ends), max(e[1] for e in ends))
+    name = score_title(score)
+    grid[0][0].set_ylabel(name)
+    if several:
+        grid[1][0].set_ylabel(f"{name}, difference to {plain(reference)}")
+    add_legend(figure, lines | INTERVAL)
+    recipe = "/".join(Path(content["hparams"]).parts[-3::2])
+    seeds = ", ".join(map(str, content["seeds"]))
+    set_title(figure, f"{recipe}, seeds: {seeds}")
     save_figure(figure, path)
+
+
+def _draw_differences(axes, entry, points, score, shift, style):
+    """A network's paired differences to the reference, with intervals."""
+    for place, name in enumerate(points):
+        found = entry["difference"].get(name, {}).get("scores", {}).get(score)
+        if found is not None:
+            x = place + shift
+            axes.plot([x], [found["difference"]], linestyle="", **style)
+            ends = found["low"], found["high"]
+            axes.vlines(x, *ends, color=style["color"], linewidth=1.5)
