@@ -183,8 +183,7 @@ class VAVLBrain(EmotionBrain):
         """
         batch = batch.to(self.device, non_blocking=True)
         self.on_fit_batch_start(batch, True)
-        epoch = self.hparams.epoch_counter.current
-        batch = self.normalize_speakers(batch, epoch)
+        batch = self.normalize_speakers(batch)
         if hasattr(self.hparams, "augment"):
             batch = self.hparams.augment(batch)
         total, updates = torch.zeros(()), self.modules.vavl.updates

@@ -679,7 +679,7 @@ def test_training_sees_normalized_clips_and_what_is_scored_does_not(
 ):
     brain = ready(make_brain(tmp_path))
     batch = EmotionBatch(list(items(["av"] * 3).values()))
-    brain.hparams.epoch_counter.current = 2
+    brain.on_stage_start(sb.Stage.TRAIN, 2)
     asked, seen = [], []
 
     class Draws:

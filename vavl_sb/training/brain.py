@@ -93,17 +93,17 @@ class EmotionBrain(sb.Brain):
         self.stats = {}
         self.has_valid = False
         self.temperature_scaling, self.temperatures = temperature_scaling, {}
-        self.title, self.speaker_samples = title, speaker_samples
+        self.title, self.speaker_samples, self.epoch = title, speaker_samples, 0
         self.meters = LossMeters(output_folder)
         if self.checkpointer is not None:
             self.checkpointer.add_recoverable("loss_meters", self.meters)
 
-    def normalize_speakers(self, batch: PaddedBatch, epoch: int) -> PaddedBatch:
+    def normalize_speakers(self, batch: PaddedBatch) -> PaddedBatch:
         """Normalizes each training clip by other clips of its speaker, sampled
-        for an epoch; without speaker normalization nothing changes."""
+        anew every epoch; without speaker normalization nothing changes."""
         if self.speaker_samples is None:
             return batch
-        return self.speaker_samples.normalize_batch(batch, epoch)
+        return self.speaker_samples.normalize_batch(batch, self.epoch)
 
     def take_step(
         self, loss: torch.Tensor | None, batch: PaddedBatch, update: str
@@ -156,6 +156,7 @@ class EmotionBrain(sb.Brain):
 
     def on_stage_start(self, stage: sb.Stage, epoch: int | None = None) -> None:
         """Clears the stage's losses; see the base class."""
+        self.epoch = epoch or 0
         self.meters.start_epoch(epoch)
 
     def encode_speech(
