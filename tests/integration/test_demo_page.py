@@ -140,6 +140,9 @@ class Visit:
     def add(self, *paths):
         """Chooses other clips of the person, all at once."""
         (field,) = self.all("input[type=file][multiple]")
+        # The driver would add to those that were chosen before; a dialog
+        # begins anew.
+        self.chromium.execute_script("arguments[0].value = ''", field)
         field.send_keys("\n".join(map(str, paths)))
 
     def press(self, name):
