@@ -191,3 +191,13 @@ def test_a_signal_while_an_object_is_deleted_is_not_lost(number):
     assert stop.type is (
         Terminated if number == signal.SIGTERM else KeyboardInterrupt
     )
+
+
+def test_a_worker_that_is_stopped_as_it_is_forked_says_nothing(capfd):
+    with exit_on_error():
+        child = os.fork()
+        if child == 0:
+            signal.raise_signal(signal.SIGTERM)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 143
+    assert "stopped" not in "".join(capfd.readouterr())

@@ -8,6 +8,7 @@ and what to do. Programs print that line and exit with status 1; see
 
 import contextlib
 import errno
+import os
 import sys
 from collections.abc import Iterator
 
@@ -87,6 +88,7 @@ def exit_on_error() -> Iterator[None]:
     work on one run the first to fail writes the line; the others, which fail
     because that one is gone, end with status 1 and without a word.
     """
+    process = os.getpid()
     try:
         with sigterm_raises():
             yield
@@ -110,6 +112,9 @@ def exit_on_error() -> Iterator[None]:
             f"({error.strerror}); free space, then run the same command again"
         )
     except KeyboardInterrupt as stop:
+        if os.getpid() != process:
+            # A worker that is stopped as it is forked, with this stack.
+            os._exit(exit_status(stop))
         _exit(
             "the same command goes on from where it was",
             "stopped; ",
