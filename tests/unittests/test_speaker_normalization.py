@@ -161,7 +161,8 @@ def test_one_clip_of_each_speaker_does_not_shrink_features_to_nothing():
     norm = fitted(x, emotions, range(30))
     new = torch.randn(4, DIM)
     moved = apply(norm, new, x[:5])
-    assert moved.std() > 0.3 * new.std()
+    # Over the clips: their middle is the corpus's, whatever it is.
+    assert bool((moved.std(dim=0) > 0.2 * new.std(dim=0)).all())
 
 
 # Training
