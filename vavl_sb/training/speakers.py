@@ -131,13 +131,11 @@ class SpeakerSamples:
                 found.append(None)
                 continue
             means = self.means[modality][[rows[c] for c in sample]]
-            found.append(
-                SpeakerStatistics(
-                    torch.tensor([float(len(sample))]),
-                    means.mean(dim=0, keepdim=True),
-                    means.var(dim=0, correction=0, keepdim=True),
-                )
-            )
+            mean = means.mean(dim=0, keepdim=True)
+            # torch's var along the clips takes twice as long.
+            var = (means - mean).square().mean(dim=0, keepdim=True)
+            count = torch.tensor([float(len(sample))])
+            found.append(SpeakerStatistics(count, mean, var))
         device = self.normalization.audio_mean.device
         dim = self.normalization.dim(modality)
         statistics = SpeakerStatistics.stack(found, dim).to(device)
