@@ -124,7 +124,7 @@ def prepare_cremad(
         data_folder,
         (save_json_train, save_json_valid, save_json_test),
         media,
-        lambda name: parse_name(name)[0],
+        lambda name: parse_name(os.path.basename(name))[0],
         released_partitions(),
         read_labels,
         CLASSES,

@@ -128,7 +128,7 @@ def prepare_msp_improv(
         data_folder,
         (save_json_train, save_json_valid, save_json_test),
         media,
-        lambda name: parse_name(name)[0],
+        lambda name: parse_name(os.path.basename(name))[0],
         partitions(),
         partial(read, label_file, report),
         ATTRIBUTES if rated else CLASSES,

@@ -131,7 +131,7 @@ def prepare_ravdess(
         data_folder,
         (save_json_train, save_json_valid, save_json_test),
         media,
-        lambda name: parse_name(name)[1],
+        lambda name: parse_name(os.path.basename(name))[1],
         partitions(),
         read_labels,
         labels,

@@ -10,6 +10,7 @@ In an hparams file: ``prepare: !name:own_prepare.prepare_own``.
 
 import os
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -62,18 +63,11 @@ def prepare_own(
     """
     label_csv = label_csv or os.path.join(data_folder, TABLE)
     media, rows = _read_files(label_csv, task, labels)
-    names = {os.path.basename(clip): clip for clip in rows}
-
-    def clip_of(name):
-        if name not in names:
-            raise CorpusError("no clip of that name in the table")
-        return names[name]
-
     prepare_corpus(
         data_folder,
         (save_json_train, save_json_valid, save_json_test),
         media,
-        clip_of,
+        partial(find_clip, _by_name(rows)),
         partitions({row.spk_id for row in rows.values()}),
         rows.items,
         labels,
@@ -85,6 +79,42 @@ def prepare_own(
         labels=list(labels),
         **options,
     )
+
+
+def _by_name(clips):
+    """Clips by the last part of their path."""
+    found: dict = {}
+    for clip in clips:
+        found.setdefault(os.path.basename(clip), []).append(clip)
+    return found
+
+
+def find_clip(by_name: dict[str, list[str]], name: str) -> str:
+    """The clip that a file of features belongs to, by the end of their paths.
+
+    CorpusError unless it is exactly one.
+
+    Example
+    -------
+    >>> clips = {"01": ["ann/01", "bob/01"], "02": ["ann/02"]}
+    >>> find_clip(clips, "features/bob/01"), find_clip(clips, "02")
+    ('bob/01', 'ann/02')
+    """
+    found = []
+    for clip in by_name.get(os.path.basename(name), []):
+        if clip == name:
+            return clip
+        short, long = sorted((clip, name), key=len)
+        if f"/{long}".endswith(f"/{short}"):
+            found.append(clip)
+    if not found:
+        raise CorpusError("no clip of that name in the table")
+    if len(found) > 1:
+        raise CorpusError(
+            "several clips of that name in the table; put the features in "
+            "subfolders as the clips are"
+        )
+    return found[0]
 
 
 def partitions(speakers: Iterable[str]) -> dict:

@@ -57,9 +57,9 @@ def test_a_table_has_a_row_a_clip(tmp_path):
     rows = [[f"sub/{n}.wav", *row] for n, row in enumerate(FRAMES.tolist())]
     table = csv_of(tmp_path / "table.csv", rows, "file,x,y,z")
     found = find_features(table)
-    assert sorted(found) == ["0", "1", "2", "3", "4"]
+    assert sorted(found) == [f"sub/{n}" for n in range(5)]
     for n, frame in enumerate(FRAMES):
-        (reference,) = found[str(n)]
+        (reference,) = found[f"sub/{n}"]
         np.testing.assert_array_equal(read_features(reference), frame[None])
     save_file({"a": FRAMES, "b": FRAMES[:2]}, tmp_path / "all.safetensors")
     found = find_features(tmp_path / "all.safetensors")
@@ -79,9 +79,10 @@ def test_a_folder_has_a_file_a_clip(tmp_path):
     save_file({"x": FRAMES}, tmp_path / "deep" / "a.safetensors")
     found = find_features(tmp_path)
     assert {name: len(files) for name, files in found.items()} == {
-        "a": 2,
-        "b": 1,
-        "c": 1,
+        "a": 1,
+        "deep/a": 1,
+        "deep/b": 1,
+        "deep/c": 1,
     }
     # What most clips have: the file of another dimension is left out later.
     assert describe_features(tmp_path) == (3, None)

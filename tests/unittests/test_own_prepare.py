@@ -97,6 +97,25 @@ def test_attributes_are_columns_of_the_table(corpus, tmp_path):
     assert report["left_out"]["no number for an attribute"]["count"] == 2
 
 
+def test_features_go_to_the_clip_of_their_own_folder(corpus, tmp_path):
+    folder = tmp_path / "features"
+    own = ["ann/1", "bob/0", "cleo/0", "dan/0", "eve/0"]
+    for name in (*own, "dan/elsewhere", "deep/two", "1"):
+        path = folder / f"{name}.npy"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(path, np.ones((2, 3)))
+    splits, report = prepare(corpus, tmp_path, audio_features=str(folder))
+    entries = {**splits["train"], **splits["valid"], **splits["test"]}
+    # All have a clip 0 and a clip 1; ann's 0 must not get that of another.
+    with_sound = {k for k, e in entries.items() if e.get("audio_features")}
+    assert with_sound == {*own, "two"}
+    for clip in own:
+        path = entries[clip]["audio_features"]
+        assert path.endswith(f"features/{clip}.npy")
+    told = str(report)
+    assert "several clips of that name" in told and "dan/elsewhere" in told
+
+
 @pytest.mark.parametrize(
     "table, words",
     [

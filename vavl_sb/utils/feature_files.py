@@ -203,17 +203,18 @@ def find_features(path: str | Path) -> dict[str, list[str]]:
     That is a folder with a .npy, .safetensors or .csv a clip, at any depth,
     which bears the clip's name; or a table: a .csv with a row a clip, or a
     .safetensors with a tensor a clip. Gives name to references, absolute;
-    several where a clip stands there twice. MediaError, in one line: there are
-    none.
+    several where a clip stands there twice. Names have the subfolders, with /,
+    but no ending. MediaError, in one line: there are none.
     """
     path, found = os.path.abspath(path), {}
     if os.path.isdir(path):
         for file in sorted(Path(path).rglob("*")):
             if file.suffix.lower() in EXTENSIONS and file.is_file():
-                found.setdefault(file.stem, []).append(str(file))
+                clip = file.relative_to(path).with_suffix("").as_posix()
+                found.setdefault(clip, []).append(str(file))
     else:
         for name in _table_names(path):
-            clip = MEDIA.sub("", name.replace("\\", "/").rpartition("/")[2])
+            clip = MEDIA.sub("", name.replace("\\", "/"))
             found.setdefault(clip, []).append(f"{path}#{name}")
     if not found:
         raise MediaError(
