@@ -5,16 +5,16 @@ from a face, or from both (https://arxiv.org/abs/2305.07216).
 > python train.py hparams/vavl_cls.yaml --data_folder /path/to/CREMA-D
 > python train.py hparams/vavl_reg.yaml --data_folder /path/to/CREMA-D
 
-All corpora share this file: the hparams file names the prepare script, the
-labels, the loss and the metric. The first run turns every clip into features
-once and keeps them; later runs start from those. A run leaves its scores
-(metrics.json), predictions, pictures and the exported model (inference/) in the
-output folder. The same command resumes a run that was stopped.
+All recipes share this file: the hparams file chooses the corpus, its labels,
+the loss and the metric. The first run extracts the features of every clip and
+caches them; later runs read the cache. A run leaves its scores (metrics.json),
+predictions, plots and the exported model (inference/) in the output folder. The
+same command resumes a run that was stopped.
 
 Read main() at the end first, then VAVLBrain. The network is
-vavl_sb/lobes/vavl.py; --fusion takes one of those it is compared with. What the
-Brain inherits makes a run resume to the digit, several processes train as one,
-and names clips whose loss is not finite.
+vavl_sb/lobes/vavl.py; --fusion selects another one in its place. EmotionBrain
+adds exact resuming, training in several processes, and skips updates whose loss
+or gradient is not finite.
 
 Authors
  * The vavl_sb authors 2026
@@ -52,22 +52,31 @@ from vavl_sb.training.run_fingerprint import claim_folder, read_settings
 from vavl_sb.training.run_metadata import run_record, trained_heads
 from vavl_sb.training.speakers import SpeakerSamples
 from vavl_sb.utils.corpora import corpus_name
-from vavl_sb.utils.errors import exit_on_error
+from vavl_sb.utils.errors import VAVLError, exit_on_error
 from vavl_sb.utils.lock import hold_folder
 from vavl_sb.utils.logger import get_logger
 
-# A link to this file stands in the other recipes; Python looks beside the file
-# itself for what is imported, and the prepare script is beside the link.
+# The other recipes link to this file. Python resolves the link before it adds
+# the script's folder to its path; the prepare script is beside the link.
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 logger = get_logger(__name__)
 
-# Settings that an exported model tells of, beside its scores.
-RECORDED = (
-    *("fusion", "seed", "partition", "also_train", "speaker_normalization"),
-    *("withhold_audio", "withhold_visual", "pretrained_from"),
-    *("mixup", "feature_noise", "audio_features", "visual_features"),
-)
+# Settings that the exported model's card names, beside its scores
+RECORDED = [
+    "fusion",
+    "seed",
+    "partition",
+    "also_train",
+    "speaker_normalization",
+    "withhold_audio",
+    "withhold_visual",
+    "pretrained_from",
+    "mixup",
+    "feature_noise",
+    "audio_features",
+    "visual_features",
+]
 
 
 class VAVLBrain(EmotionBrain):
@@ -95,11 +104,26 @@ class VAVLBrain(EmotionBrain):
             self.checkpointer.add_recoverable("optimizer", self.optimizer)
 
     def compute_forward(self, batch, stage, update="joint"):
-        """Runs the network: on what a head's update needs, or on all.
+        """Runs the network on the modalities that an update needs.
 
         The audio-visual head is trained with all else frozen, without
         gradients and in eval mode; and in no update does its loss reach the
         layers below it.
+
+        Arguments
+        ---------
+        batch : PaddedBatch
+            ``audio``, features (B, Ta, Da), or samples (B, n) if the speech
+            encoder is trained; ``visual``, features (B, Tv, Dv).
+        stage : sb.Stage
+            TRAIN, VALID or TEST.
+        update : str
+            "visual", "audio", "audiovisual", or "joint" for all of them.
+
+        Returns
+        -------
+        VAVLOutput
+            ``audio``, ``visual``, ``audiovisual``: (B, num_outputs) or None.
         """
         batch = batch.to(self.device, non_blocking=True)
         inputs = {}
@@ -130,16 +154,17 @@ class VAVLBrain(EmotionBrain):
         return torch.stack(has).all(dim=0)
 
     def compute_objectives(self, out, batch, stage, update="joint"):
-        """Loss of a head's update, or the sum of all heads' losses; None where
-        no clip has what is needed."""
+        """Loss of a head's update, or the sum of all heads' losses: a scalar,
+        or None if no clip of the batch has the modalities needed."""
         heads = HEADS if update == "joint" else (update,)
         losses = [self.head_loss(out, batch, head, stage) for head in heads]
         losses = [loss for loss in losses if loss is not None]
         return torch.stack(losses).sum() if losses else None
 
     def head_loss(self, out, batch, head, stage):
-        """Prediction loss of a head, of the clips that have what it reads; of
-        one modality, plus its reconstruction loss if the network has one."""
+        """Loss of one head over the clips that have its modalities: a scalar,
+        or None if there are none. The prediction loss; for a single modality
+        plus the weighted reconstruction loss, if the network reconstructs."""
         net, rows = self.modules.vavl, self.present(batch, head)
         targets = batch.label.data
         if targets.is_floating_point():
@@ -227,10 +252,10 @@ class VAVLBrain(EmotionBrain):
             self.write_results(self.hparams.task, self.hparams.labels)
 
     def criterion(self):
-        """What chooses the checkpoint, the lowest: the audio-visual head's loss
-        over all validation clips at once, or less its score. Where that head
-        has no clips to learn from or to be scored on, the mean over the heads
-        that have."""
+        """The lowest criterion chooses the checkpoint: the audio-visual head's
+        loss over all validation clips at once, or minus its score (select_by).
+        If that head is not trained or has no validation clips: the mean over
+        the heads that are and have."""
         found = {}
         for head, stats in self.stats.items():
             if f"{head}_prediction_loss" not in self.train_losses:
@@ -240,7 +265,7 @@ class VAVLBrain(EmotionBrain):
                     torch.cat(stats.predictions), torch.cat(stats.targets)
                 ).item()
             elif len(stats):
-                found[head] = -stats.score(self.hparams.select_by)
+                found[head] = -stats.summarize(self.hparams.select_by)
         mean = sum(found.values()) / max(len(found), 1)
         return found.get("audiovisual", mean)
 
@@ -312,10 +337,16 @@ def main(arguments):
     # Several processes, where torchrun started them
     join_processes(run_opts)
 
-    # The recipe's own keys, and beside them those of the included file
+    # Flatten: keys of the included vavl.yaml become top-level hparams
     with open(hparams_file, encoding="utf-8") as fin:
         hparams = load_hyperpyyaml(fin, overrides)
     hparams = {**hparams["shared"], **hparams}
+    hparams["metric"]().check_selection(hparams["select_by"])
+    if hparams["schedule"] not in ("sequential", "joint"):
+        raise VAVLError(
+            "schedule: must be sequential or joint, not "
+            f"{hparams['schedule']!r}"
+        )
 
     # One run at a time in an output folder
     hold_folder(hparams["output_folder"])

@@ -238,6 +238,8 @@ def test_vavl_predict_prints_what_the_model_says(
         (["--pretrained_from", "/nowhere"], ["pretrained_from", "/nowhere"]),
         (["--face_detector", "eagle"], ["face_detector", "eagle"]),
         (["--lables", "[a]"], ["--lables: no such option", "--labels"]),
+        (["--schedule", "Joint"], ["schedule", "sequential or joint"]),
+        (["--select_by", "accuracy"], ["select_by", "f1_micro"]),
     ],
 )
 def test_wrong_options_get_one_line(

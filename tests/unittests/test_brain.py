@@ -436,9 +436,13 @@ def test_without_validation_the_last_epoch_is_kept(tmp_path):
     assert not moved(brain.modules.vavl, last)
 
 
-def test_gradients_of_several_batches_are_not_added_up(tmp_path):
-    with pytest.raises(VAVLError, match="grad_accumulation_factor"):
-        make_brain(tmp_path, grad_accumulation_factor=2)
+@pytest.mark.parametrize(
+    "option, value",
+    [("grad_accumulation_factor", 2), ("remove_vector_weight_decay", True)],
+)
+def test_options_that_would_have_no_effect_are_refused(tmp_path, option, value):
+    with pytest.raises(VAVLError, match=option):
+        make_brain(tmp_path, run_opts={option: value})
 
 
 def stage_of(brain, stage, clips, epoch=1):

@@ -78,8 +78,10 @@ def test_a_score_of_one_s_own_stands_beside_the_others():
     stats = EmotionStats(LABELS, more={"top2": top2})
     stats.append([""] * 60, torch.tensor(logits), torch.tensor(targets))
     expected = top_k_accuracy_score(targets, logits, k=2)
-    assert stats.summarize()["top2"] == stats.score("top2") == expected
-    assert stats.score("uar") == stats.summarize("uar")
-    for name in ("top3", "confusion"):
+    assert stats.summarize()["top2"] == stats.summarize("top2") == expected
+    for name in ("loss", "top2", *EmotionStats.numbers):
+        stats.check_selection(name)
+        assert name == "loss" or isinstance(stats.summarize(name), float)
+    for name in ("top3", "confusion", "accuracy"):
         with pytest.raises(VAVLError, match="select_by: .*give loss.*top2"):
-            stats.score(name)
+            stats.check_selection(name)

@@ -99,3 +99,6 @@ def test_pooling_is_in_the_fingerprint_and_must_make_sense(monkeypatch):
     learns.freeze = False
     with pytest.raises(EncoderError, match="frozen encoder"):
         extractor("mean", encoder=learns)
+    # A recipe would leave it as it is, though it was to be fine-tuned.
+    with pytest.raises(EncoderError, match="visual_encoder: must be frozen"):
+        FeatureExtractor(AudioEncoder("logmel"), learns, FaceTracker(None))

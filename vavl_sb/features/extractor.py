@@ -207,6 +207,11 @@ class FeatureExtractor:
                     f"{modality}_pooling: must be null, mean or statistics, "
                     f"not {pooling!r}"
                 )
+        if not getattr(visual_encoder, "freeze", True):
+            raise EncoderError(
+                "visual_encoder: must be frozen; of the two encoders, the "
+                "speech encoder alone can be fine-tuned"
+            )
         if audio_pooling and not getattr(audio_encoder, "freeze", True):
             raise EncoderError(
                 "audio_pooling: is for features of a frozen encoder; leave it "

@@ -39,7 +39,8 @@ logger = get_logger(__name__)
 
 
 class EmotionBrain(sb.Brain):
-    """A Brain whose runs may be killed, shared out, and spoiled by one clip.
+    """``sb.Brain`` with exact resuming, training in several processes, and
+    skipping of updates whose loss or gradient is not finite.
 
     Arguments
     ---------
@@ -52,9 +53,9 @@ class EmotionBrain(sb.Brain):
     temperature_scaling : bool
         Calibrates each head of classes by the validation clips.
     title : str
-        Of the pictures: model and corpus.
+        Title of the plots: model and corpus.
     speaker_samples : vavl_sb.training.speakers.SpeakerSamples
-        By which :meth:`normalize_speakers` goes; None for none.
+        Used by :meth:`normalize_speakers`; None: no speaker normalization.
 
     Attributes
     ----------
@@ -88,6 +89,11 @@ class EmotionBrain(sb.Brain):
             raise VAVLError(
                 "data_parallel_backend: cannot be used; start train.py with "
                 "torchrun instead (docs/several_processes.md)"
+            )
+        if self.remove_vector_weight_decay:
+            raise VAVLError(
+                "remove_vector_weight_decay: has no effect on these "
+                "optimizers; leave it out"
             )
         self.output_folder, self.train_logger = output_folder, train_logger
         self.stats = {}

@@ -23,6 +23,7 @@ class _SetStats:
     """
 
     main = ""  # The score that stands for all.
+    numbers: tuple[str, ...] = ()  # Scores that are a number.
     _scores: Callable[..., dict]  # From predictions and targets.
 
     def __init__(
@@ -65,19 +66,15 @@ class _SetStats:
             return self.summary
         return self.summary[self.main if field == "score" else field]
 
-    def score(self, name: str) -> float:
-        """One score that is a number, such as to choose a checkpoint by.
-
-        VAVLError, in one line: there is no score of that name.
-        """
-        scores = self.summarize()
-        numbers = [k for k, v in scores.items() if isinstance(v, float)]
-        if name not in numbers:
+    def check_selection(self, name: str) -> None:
+        """Refuses, in one line, what cannot choose a checkpoint: neither "loss"
+        nor a score that is a number."""
+        numbers = [*self.numbers, *self.more]
+        if name not in ("loss", *numbers):
             raise VAVLError(
                 f"select_by: no score is called {name}; give loss, "
                 f"{', '.join(numbers)}, or one that you name under metric"
             )
-        return scores[name]
 
 
 class ConcordanceStats(_SetStats):
@@ -94,6 +91,7 @@ class ConcordanceStats(_SetStats):
     """
 
     main = "ccc_mean"
+    numbers = ("ccc_mean",)
 
     def _scores(self, predictions: np.ndarray, targets: np.ndarray) -> dict:
         """ "ccc" maps each attribute to its CCC, in [-1, 1]; where predictions
@@ -125,6 +123,7 @@ class EmotionStats(_SetStats):
     """
 
     main = "f1_macro"
+    numbers = ("f1_macro", "f1_micro", "uar")
 
     def _scores(self, predictions: np.ndarray, targets: np.ndarray) -> dict:
         """Of :func:`emotion_scores`, and "confusion": counts (n, n), rows are
