@@ -443,9 +443,9 @@ LEFT = {
         "results/mine/scores/robustness.json",
         "results/numbers/inference/vavl.safetensors",
     ],
-    "docs/features.md": ["results/mine/scores/robustness.json"],
+    "docs/features.md": ["results/colours/scores/robustness.json"],
     "docs/encoders.md": [
-        "results/mine/inference/thumbnail.safetensors",
+        "results/encoders/inference/thumbnail.safetensors",
         "my_model/model.json",
     ],
 }
@@ -489,31 +489,31 @@ def check_encoders(folder):
 
 def check_features(folder):
     """The model and its scores know the clips' features."""
-    model = read_json(folder / "results/mine/inference/model.json")
+    model = read_json(folder / "results/colours/inference/model.json")
     assert model["visual_encoder"]["arguments"] == {
         "output_dim": 3,
         "frame_rate": 10.0,
         "columns": None,
     }
-    report = read_json(folder / "results/mine/feature_report.json")
+    report = read_json(folder / "results/colours/feature_report.json")
     assert report["computed"]["visual"] == 6 and report["failed"] == {}
-    scores = read_json(folder / "results/mine/scores/robustness.json")
+    scores = read_json(folder / "results/colours/scores/robustness.json")
     assert scores["clips"]["with_both"] == 2
     assert scores["clips"]["failed"] == {}
 
 
 def check_extend(folder):
     """The fusion, the loss and the metric were those, and the export is."""
-    metrics = read_json(folder / "results/mine/metrics.json")
+    metrics = read_json(folder / "results/gated/metrics.json")
     # Of two classes, one of the two likeliest is always right.
     assert metrics["test"]["audiovisual"]["top2"] == 1.0
-    network = read_json(folder / "results/mine/inference/model.json")["network"]
+    network = read_json(folder / "results/gated/inference/model.json")["network"]
     assert network["class"] == "my_fusion.Gated"
     assert network["arguments"]["d_model"] == 32
-    log = (folder / "results/mine/train_log.txt").read_text(encoding="utf-8")
+    log = (folder / "results/gated/train_log.txt").read_text(encoding="utf-8")
     assert "audio_prediction_loss" in log and "reconstruction" not in log
     with pytest.raises(EncoderError, match="my_fusion.Gated.*--trust"):
-        EmotionRecognizer.from_hparams(folder / "results/mine/inference")
+        EmotionRecognizer.from_hparams(folder / "results/gated/inference")
 
 
 CHECKS = {
