@@ -507,7 +507,9 @@ def check_extend(folder):
     metrics = read_json(folder / "results/gated/metrics.json")
     # Of two classes, one of the two likeliest is always right.
     assert metrics["test"]["audiovisual"]["top2"] == 1.0
-    network = read_json(folder / "results/gated/inference/model.json")["network"]
+    network = read_json(folder / "results/gated/inference/model.json")[
+        "network"
+    ]
     assert network["class"] == "my_fusion.Gated"
     assert network["arguments"]["d_model"] == 32
     log = (folder / "results/gated/train_log.txt").read_text(encoding="utf-8")
