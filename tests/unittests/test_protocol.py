@@ -33,6 +33,14 @@ hparams = dict(
 hparams.update(options)
 out = options["output_folder"]
 os.makedirs(out, exist_ok=True)
+if "prepare_only" in options:
+    if hparams["fail_in"] == "prepare":
+        sys.exit("error: no clips")
+    for split, names in (("train", "bd"), ("valid", "f"), ("test", "eca")):
+        with open(os.path.join(out, split + ".json"), "w") as file:
+            entries = {name + "1": {"spk_id": name} for name in names}
+            json.dump(entries, file)
+    sys.exit()
 
 def note(what):
     with open("calls.txt", "a") as file:
@@ -86,6 +94,7 @@ shared_layers: 2
 residual: True
 reconstruction_weight: 2.0
 num_workers: 0
+prepare_only: False
 """
 
 
@@ -358,6 +367,53 @@ def test_each_fold_of_a_file_is_tested_once(recipe, tmp_path, capsys, content):
     path.write_text("[[1], [2, 3]]")
     assert vavl("protocol", recipe, out, *options) == 1
     assert "partition fold1 was changed" in capsys.readouterr().err
+
+
+def test_speakers_are_divided_into_folds_of_neighbours(
+    recipe, tmp_path, capsys
+):
+    out = tmp_path / "out"
+    assert vavl("protocol", recipe, out, "--folds=4", "--seeds=7,") == 0
+    splits = [
+        json.loads((out / "splits" / f"fold{k}.json").read_text())
+        for k in (1, 2, 3, 4)
+    ]
+    tested = [split["test"] for split in splits]
+    assert tested == [["a", "b"], ["c", "d"], ["e"], ["f"]]
+    for split in splits:
+        assert sorted(split["train"] + split["test"]) == list("abcdef")
+        assert split["valid"] == []
+    assert calls(recipe)[-1] == "end partitionfold4_seed7"
+    # The same command goes on, and other folds are another protocol.
+    assert vavl("protocol", recipe, out, "--folds=4", "--seeds=7,") == 0
+    assert len(calls(recipe)) == 8
+    assert vavl("protocol", recipe, out, "--folds=3", "--seeds=7,") == 1
+    assert "partition fold3 was changed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        (["--folds=1"], "--folds: must be 2 to 6, the number of speakers"),
+        (["--folds=7"], "not 7"),
+        (["--folds=2", "--fail_in=prepare"], "not known (no clips); give"),
+    ],
+)
+def test_folds_that_cannot_be_get_one_line(
+    recipe, tmp_path, capsys, options, words
+):
+    assert vavl("protocol", recipe, tmp_path / "out", *options) == 1
+    error = capsys.readouterr().err
+    assert words in error and error.count("\n") == 1, error
+    assert calls(recipe) == []
+
+
+def test_folds_and_partitions_exclude_each_other(recipe, tmp_path, capsys):
+    out = tmp_path / "out"
+    with pytest.raises(SystemExit):
+        vavl("protocol", recipe, out, "--folds=2", "--partitions=1")
+    assert "--partitions: not allowed with" in capsys.readouterr().err
+    assert not out.exists()
 
 
 def test_a_speaker_in_two_folds_is_refused(tmp_path):

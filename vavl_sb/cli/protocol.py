@@ -37,9 +37,9 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 
 def add_options(
-    parser: argparse.ArgumentParser, partitions: str | None, seeds: str
+    parser: argparse.ArgumentParser, partitions: str, seeds: str
 ) -> None:
-    """Options of a program that runs protocols, with the defaults of two."""
+    """Options of a command that runs protocols, with the defaults of two."""
     parser.epilog = (
         "All other options (--key value) go to each train.py; put -- before "
         "them where they could be taken for one of these."
@@ -47,11 +47,19 @@ def add_options(
     parser.add_argument(
         "recipe_file", metavar="HPARAMS", help="recipes/X/hparams/Y.yaml"
     )
-    parser.add_argument(
+    tested = parser.add_mutually_exclusive_group()
+    tested.add_argument(
         "--partitions",
         default=partitions,
         help="1-5, or 1,3, or files: of a partition, or of the folds of a "
         "cross-validation (default: %(default)s)",
+    )
+    tested.add_argument(
+        "--folds",
+        type=int,
+        metavar="N",
+        help="instead, a cross-validation: the corpus's speakers in N folds, "
+        "neighbours by name in one",
     )
     parser.add_argument(
         "--seeds",

@@ -133,7 +133,7 @@ def inner_partition(plan: Plan) -> dict:
     if not isinstance(speakers, dict) or len(speakers.get("train", ())) < 2:
         raise VAVLError(
             "--lrs: needs the training speakers of the first partition; give "
-            "--partitions a file of folds or of a partition"
+            "--folds, or --partitions a file of folds or of a partition"
         )
     order = shuffled(speakers["train"], FIRST_SEED)
     tested = max(1, len(order) // 4)

@@ -14,6 +14,9 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
+
+from vavl_sb.dataio.manifest import SPLITS
 from vavl_sb.evaluation.comparison import write_ablation, write_summary
 from vavl_sb.evaluation.predictions import read_run
 from vavl_sb.training.arguments import parse_arguments
@@ -107,7 +110,7 @@ def read_plan(options: argparse.Namespace, command: str) -> Plan:
     passed_on = [word for word in options.passed_on if word != "--"]
     # Before a folder is claimed, and before runs fail one after the other.
     parse_arguments([str(recipe_file), *passed_on], later=RESERVED)
-    return Plan(
+    plan = Plan(
         recipe_file=str(recipe_file),
         partitions=read_partitions(options.partitions),
         seeds=_read_seeds(options.seeds),
@@ -116,6 +119,57 @@ def read_plan(options: argparse.Namespace, command: str) -> Plan:
         launcher=options.launcher,
         jobs=options.jobs or (0 if on_slurm else 1),
         slurm=slurm,
+    )
+    if options.folds is not None:
+        plan.partitions = fold_partitions(_divide(plan, options.folds))
+    return plan
+
+
+def _divide(plan, count):
+    """The speakers of a corpus in so many folds, neighbours by name in one.
+
+    They are those of the manifests of its train.py, which prepares them.
+    """
+    folder = os.path.join(plan.folder, "prepared")
+    os.makedirs(folder, exist_ok=True)
+    say(f"Reading the speakers' names ({folder}/run.log)")
+    command = _command(plan, folder, "--prepare_only=True")
+    recipe = str(Path(plan.recipe_file).parent.parent)
+    with sigterm_raises():
+        error = _train(Run("", 0, folder, command, recipe, ""), None)
+    speakers = set()
+    try:
+        if error is None:
+            for split in SPLITS:
+                entries = read_json(f"{folder}/{split}.json").values()
+                speakers.update(entry["spk_id"] for entry in entries)
+    except FileNotFoundError as missing:  # --skip_prep, --train_annotation
+        error = f"{missing.filename} was not prepared"
+    if error is not None:
+        raise VAVLError(
+            f"--folds: the speakers are not known ({error}); give --partitions "
+            "a file of folds"
+        )
+    if not 2 <= count <= len(speakers):
+        raise VAVLError(
+            f"--folds: must be 2 to {len(speakers)}, the number of speakers, "
+            f"not {count}"
+        )
+    parts = np.array_split(sorted(speakers), count)
+    return [part.tolist() for part in parts]
+
+
+def _command(plan, folder, *options):
+    """The command line of a train.py, for the recipe's folder."""
+    recipe_file = Path(plan.recipe_file)
+    train = recipe_file.parent.parent / "train.py"
+    return (
+        sys.executable,
+        train.name,
+        os.path.relpath(recipe_file, train.parent),
+        *options,
+        f"--output_folder={folder}",
+        *_as_words(plan.overrides),
     )
 
 
@@ -157,7 +211,7 @@ def recipe_name(plan: Plan) -> str:
 def _make_runs(plan):
     """Claims the folder; gives the runs of a plan."""
     recipe_file = Path(plan.recipe_file)
-    train = recipe_file.parent.parent / "train.py"
+    recipe = str(recipe_file.parent.parent)
     settings = _claim_folder(plan, recipe_file)
     runs = []
     for name, value in plan.partitions.items():
@@ -168,16 +222,9 @@ def _make_runs(plan):
         for seed in plan.seeds:
             folder = f"{plan.folder}/partition{name}_seed{seed}"
             folder = os.path.abspath(folder)
-            command = (
-                sys.executable,
-                train.name,
-                os.path.relpath(recipe_file, train.parent),
-                f"--partition={value}",
-                f"--seed={seed}",
-                f"--output_folder={folder}",
-                *_as_words(plan.overrides),
-            )
-            place = (folder, command, str(train.parent), settings)
+            options = f"--partition={value}", f"--seed={seed}"
+            command = _command(plan, folder, *options)
+            place = (folder, command, recipe, settings)
             runs.append(Run(name, seed, *place, plan.title))
     return runs
 
