@@ -546,21 +546,25 @@ def test_ablation_compares_each_variant_with_the_full_network(
         "no_shared_layers": {"shared_layers": "0"},
         "no_residual": {"shared_layers": "4", "residual": "False"},
     }
-    result = json.loads((out / "ablation.json").read_text())["variants"]
+    content = json.loads((out / "ablation.json").read_text())
+    assert content["reference"] == "full" and not content["partial"]
+    full, *variants = content["results"]
+    assert full["model"] == "full" and full["difference"] == {}
+    result = {variant["model"]: variant["difference"] for variant in variants}
     # The quick network does not look at the reconstruction's weight.
-    same = result["no_reconstruction"]["modalities"]["audio"]["scores"]["uar"]
+    same = result["no_reconstruction"]["audio"]["scores"]["uar"]
     assert (same["difference"], same["p"]) == (0.0, 1.0)
     means = [
         summary(out / name)["summary"]["audio"]["scores"]["uar"]["mean"]
         for name in ("no_shared_layers", "full")
     ]
-    worse = result["no_shared_layers"]["modalities"]["audio"]["scores"]
+    worse = result["no_shared_layers"]["audio"]["scores"]
     assert worse["uar"]["difference"] == pytest.approx(means[0] - means[1])
     # One family: 3 variants, 2 modalities.
     tests = [
         part["scores"]["f1_macro"]
         for variant in result.values()
-        for part in variant["modalities"].values()
+        for part in variant.values()
     ]
     assert len(tests) == 6
     smallest = min(tests, key=lambda entry: entry["p"])
@@ -568,5 +572,9 @@ def test_ablation_compares_each_variant_with_the_full_network(
     text = (out / "ablation.md").read_text()
     assert text in capsys.readouterr().out
     text = re.sub(" +", " ", text)
-    assert "| no shared layers | audio | macro F1 | 2 | " in text
-    assert f"{worse['f1_macro']['difference']:+.3f} | [" in text
+    assert re.search(
+        r"\| no_shared_layers \| - \| 2 \|.* "
+        rf"\{worse['f1_macro']['difference']:+.3f} \| \[",
+        text,
+    )
+    assert "The difference to full in macro F1" in text

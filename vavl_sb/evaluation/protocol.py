@@ -11,13 +11,13 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from vavl_sb.dataio.manifest import SPLITS
-from vavl_sb.evaluation.comparison import write_ablation, write_summary
+from vavl_sb.evaluation.comparison import write_summary
 from vavl_sb.evaluation.predictions import read_run
 from vavl_sb.training.arguments import parse_arguments
 from vavl_sb.training.report import STATS
@@ -37,12 +37,6 @@ NEUTRAL = ("feature_folder", "num_workers")
 PATH_ENDINGS = (
     *("_folder", "_csv", "_source", "_weights", "_from", "_features"),
 )
-# Of an ablation: each turns one thing off, by the hparams file's own keys.
-VARIANTS = {
-    "no_shared_layers": {"shared_layers": "0"},
-    "no_residual": {"residual": "False"},
-    "no_reconstruction": {"reconstruction_weight": "0"},
-}
 
 # Processes that this one has started and that have not ended.
 RUNNING = set()
@@ -227,24 +221,6 @@ def _make_runs(plan):
             place = (folder, command, recipe, settings)
             runs.append(Run(name, seed, *place, plan.title))
     return runs
-
-
-def run_ablation(plan: Plan, say: Callable = say) -> tuple[dict, list]:
-    """Runs a protocol in full and with each part of the network turned off.
-
-    Each variant goes into a folder of its own in the plan's folder. Gives what
-    ablation.json and ablation.md hold, as :func:`run_protocol` does.
-    """
-    partial = False
-    for name, change in {"full": {}, **VARIANTS}.items():
-        variant = replace(
-            plan,
-            overrides={**plan.overrides, **change},
-            folder=os.path.join(plan.folder, name),
-        )
-        content, _ = run_protocol(variant, lambda line: say(f"{name} {line}"))
-        partial = partial or content["partial"]
-    return write_ablation(plan.folder, list(VARIANTS), partial)
 
 
 def _claim_folder(plan, recipe_file):
