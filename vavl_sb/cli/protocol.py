@@ -127,15 +127,15 @@ def run(options: argparse.Namespace) -> int:
     Gives 1 where a run failed, 130 or 143 where it was stopped.
     """
     from vavl_sb.evaluation.benchmark import read_benchmark, run_benchmark
-    from vavl_sb.evaluation.protocol import read_plan, run_protocol
+    from vavl_sb.evaluation.protocol import read_plan, run_protocols
 
     name = "ablation" if options.command == "ablate" else options.command
     plan = read_plan(options, name)
     try:
         if name == "protocol":
-            content, lines = run_protocol(plan, say)
+            content, lines = run_protocols([plan])[0]
         else:
-            content, lines = run_benchmark(read_benchmark(plan, options), say)
+            content, lines = run_benchmark(read_benchmark(plan, options))
     except KeyboardInterrupt as stop:
         say_error("interrupted; the same command resumes it")
         return exit_status(stop)

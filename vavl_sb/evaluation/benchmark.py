@@ -9,7 +9,6 @@ import argparse
 import itertools
 import os
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -149,9 +148,7 @@ def inner_partition(plan: Plan) -> dict:
     return {"train": order[tested:], "valid": valid, "test": order[:tested]}
 
 
-def run_benchmark(
-    benchmark: Benchmark, say: Callable = say
-) -> tuple[dict, list]:
+def run_benchmark(benchmark: Benchmark) -> tuple[dict, list]:
     """Chooses learning rates, runs what has not finished, and writes the
     tables.
 
@@ -163,7 +160,7 @@ def run_benchmark(
     :mod:`vavl_sb.evaluation.comparison`, by condition.
     """
     plan = benchmark.plan
-    about, errors = _choose_lrs(benchmark, say)
+    about, errors = _choose_lrs(benchmark)
     plans = {
         (share, model): _plan_of(benchmark, model, about[model]["lr"], share)
         for share in benchmark.withhold
@@ -171,7 +168,7 @@ def run_benchmark(
         if model not in errors
     }
     results, found, score = [], {}, benchmark.score
-    protocols = run_protocols([*plans.values()], say)
+    protocols = run_protocols([*plans.values()])
     for (share, model), (content, _) in zip(plans, protocols):
         folder = plans[share, model].folder
         for run in content["runs"]:
@@ -230,7 +227,7 @@ def _plan_of(benchmark, model, lr, share="0"):
     return replace(plan, overrides=options, folder=folder, title=title)
 
 
-def _choose_lrs(benchmark, say):
+def _choose_lrs(benchmark):
     """Tries each learning rate on the inner partition.
 
     Gives for each network its ``lr`` (None: the recipe's) and ``lr_scores``,
@@ -258,7 +255,7 @@ def _choose_lrs(benchmark, say):
         )
         for model, lr in candidates
     ]
-    errors, done = {}, run_protocols(plans, say)
+    errors, done = {}, run_protocols(plans)
     for (model, lr), plan, (content, _) in zip(candidates, plans, done):
         if content["partial"]:
             errors[model] = f"lr {lr}: {content['runs'][0]['error']}"

@@ -9,9 +9,8 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -46,14 +45,16 @@ RUNNING = set()
 class Plan:
     """What a protocol is asked for."""
 
-    recipe_file: str  # the hparams file, recipes/X/hparams/Y.yaml
+    recipe_file: Path  # the hparams file, recipes/X/hparams/Y.yaml
     partitions: dict  # from read_partitions
     seeds: list  # each partition is run with each
     overrides: dict  # what each train.py gets: key to value, None for a flag
     folder: str  # where everything goes
-    launcher: str = "local"  # or "slurm"
-    jobs: int = 1  # runs at a time; for Slurm 0 means as many as it allows
-    slurm: dict = field(default_factory=dict)  # see launch
+    launcher: str  # "local" or "slurm"
+    jobs: int  # runs at a time; for Slurm 0 means as many as it allows
+    # Of submitit's AutoExecutor.update_parameters; and ``cluster``: "local" to
+    # try Slurm's launcher without it.
+    slurm: dict
     title: str = ""  # before each line of progress
 
 
@@ -65,7 +66,7 @@ class Run:
     seed: int
     folder: str  # where its results go
     command: tuple  # the command line of train.py
-    recipe: str  # the folder to run it in
+    recipe: Path  # the folder to run it in
     settings: str  # a hash of the protocol's settings
     title: str = ""  # before each line of progress
 
@@ -105,7 +106,7 @@ def read_plan(options: argparse.Namespace, command: str) -> Plan:
     # Before a folder is claimed, and before runs fail one after the other.
     parse_arguments([str(recipe_file), *passed_on], later=RESERVED)
     plan = Plan(
-        recipe_file=str(recipe_file),
+        recipe_file=recipe_file,
         partitions=read_partitions(options.partitions),
         seeds=_read_seeds(options.seeds),
         overrides=_read_overrides(passed_on),
@@ -128,9 +129,9 @@ def _divide(plan, count):
     os.makedirs(folder, exist_ok=True)
     say(f"Reading the speakers' names ({folder}/run.log)")
     command = _command(plan, folder, "--prepare_only=True")
-    recipe = str(Path(plan.recipe_file).parent.parent)
+    run = Run("", 0, folder, command, plan.recipe_file.parent.parent, "")
     with sigterm_raises():
-        error = _train(Run("", 0, folder, command, recipe, ""), None)
+        error = _train(run, None)
     speakers = set()
     try:
         if error is None:
@@ -155,37 +156,27 @@ def _divide(plan, count):
 
 def _command(plan, folder, *options):
     """The command line of a train.py, for the recipe's folder."""
-    recipe_file = Path(plan.recipe_file)
-    train = recipe_file.parent.parent / "train.py"
     return (
         sys.executable,
-        train.name,
-        os.path.relpath(recipe_file, train.parent),
+        "train.py",
+        "/".join(plan.recipe_file.parts[-2:]),
         *options,
         f"--output_folder={folder}",
         *_as_words(plan.overrides),
     )
 
 
-def run_protocol(plan: Plan, say: Callable = say) -> tuple[dict, list]:
-    """Runs what has not finished yet, and writes the summary.
+def run_protocols(plans: list) -> list[tuple[dict, list]]:
+    """Runs what has not finished yet, and writes the summaries.
 
-    ``say`` gets a line of progress for each run that starts or ends. Gives what
+    Each plan has a folder of its own; the runs of all go side by side as the
+    first one's ``jobs`` and ``launcher`` allow. Gives for each what
     protocol.json holds (``partial`` where a run failed) and the lines of
     protocol.md.
     """
-    return run_protocols([plan], say)[0]
-
-
-def run_protocols(plans: list, say: Callable = say) -> list:
-    """The same for several, whose runs go side by side as the first one's
-    ``jobs`` and ``launcher`` allow. Each of them has a folder of its own."""
-    if not plans:
-        return []
-    first, made = plans[0], [_make_runs(plan) for plan in plans]
-    slurm = {"folder": os.path.join(first.folder, "slurm"), **first.slurm}
+    made = [_make_runs(plan) for plan in plans]
     every = [run for runs in made for run in runs]
-    errors = launch(every, say, first.launcher, first.jobs, slurm)
+    errors = launch(every, plans[0]) if every else {}
     return [
         write_summary(
             plan.folder,
@@ -199,15 +190,12 @@ def run_protocols(plans: list, say: Callable = say) -> list:
 
 def recipe_name(plan: Plan) -> str:
     """What readers call the hparams file: recipe, folder and name."""
-    return "/".join(Path(plan.recipe_file).parts[-3:])
+    return "/".join(plan.recipe_file.parts[-3:])
 
 
 def _make_runs(plan):
     """Claims the folder; gives the runs of a plan."""
-    recipe_file = Path(plan.recipe_file)
-    recipe = str(recipe_file.parent.parent)
-    settings = _claim_folder(plan, recipe_file)
-    runs = []
+    settings, runs = _claim_folder(plan), []
     for name, value in plan.partitions.items():
         if isinstance(value, dict):  # a fold
             path = os.path.join(plan.folder, "splits", f"{name}.json")
@@ -218,17 +206,17 @@ def _make_runs(plan):
             folder = os.path.abspath(folder)
             options = f"--partition={value}", f"--seed={seed}"
             command = _command(plan, folder, *options)
-            place = (folder, command, recipe, settings)
+            place = (folder, command, plan.recipe_file.parent.parent, settings)
             runs.append(Run(name, seed, *place, plan.title))
     return runs
 
 
-def _claim_folder(plan, recipe_file):
+def _claim_folder(plan):
     """Makes the folder, or refuses one that holds runs of other settings.
 
     Partitions and seeds may be added later. Returns a hash of the settings.
     """
-    path = Path(plan.folder) / SETTINGS
+    path, recipe_file = Path(plan.folder) / SETTINGS, plan.recipe_file
     recipe = f"{recipe_file.parent.parent.name}/{recipe_file.name}"
     settings = {"hparams": recipe, **plan.overrides}
     settings = {k: v for k, v in settings.items() if k not in NEUTRAL}
@@ -426,24 +414,15 @@ def _as_words(overrides):
     ]
 
 
-def launch(
-    runs: list,
-    say: Callable,
-    launcher: str = "local",
-    jobs: int = 1,
-    slurm: dict | None = None,
-) -> dict:
+def launch(runs: list, plan: Plan) -> dict:
     """Performs runs, those that have finished before left out; gives each run
     to why it failed, or None.
 
-    Where more than one may run at a time, the first goes alone, unless one has
-    finished before: it computes the features that all share. ``say`` gets a
-    line for each run that starts (Slurm: is submitted) and ends; ``jobs`` is
-    how many run at a time (Slurm: 0 for as many as it allows); ``slurm`` has
-    ``folder`` (where submitit keeps its files), ``cluster`` ("slurm", or
-    "local" to try things out), and parameters of submitit's
-    ``AutoExecutor.update_parameters``. VAVLError, in one line: submitit is
-    missing, there is no Slurm here, or a parameter is unknown.
+    The plan says where, and how many at a time. Where that is more than one,
+    the first goes alone, unless one has finished before: it computes the
+    features that all share. A line is printed for each run that starts (Slurm:
+    is submitted) and ends. VAVLError, in one line: submitit is missing, there
+    is no Slurm here, or a parameter is unknown.
     """
     errors = dict.fromkeys(runs)
 
@@ -462,14 +441,16 @@ def launch(
         else:
             waiting.append(run)
     executor = None
-    if waiting and launcher == "slurm":
-        executor = _slurm_executor(jobs, **(slurm or {}))
-    alone = len(waiting) == len(runs) and (executor is not None or jobs > 1)
+    if waiting and plan.launcher == "slurm":
+        slurm = {"folder": os.path.join(plan.folder, "slurm"), **plan.slurm}
+        executor = _slurm_executor(plan.jobs, **slurm)
+    several = executor is not None or plan.jobs > 1
+    alone = len(waiting) == len(runs) and several
     for part in (waiting[:alone], waiting[alone:]):
         if part and executor:
             _on_slurm(executor, part, report)
         elif part:
-            _here(part, report, min(jobs, len(part)))
+            _here(part, report, min(plan.jobs, len(part)))
     return errors
 
 
@@ -585,7 +566,7 @@ def _here(runs, report, jobs):
         pool.shutdown()
 
 
-def _slurm_executor(jobs, cluster="slurm", folder="slurm", **parameters):
+def _slurm_executor(jobs, folder, cluster="slurm", **parameters):
     """A submitit executor; ``cluster="local"`` tries things out here."""
     try:
         import submitit
