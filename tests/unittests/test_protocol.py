@@ -277,15 +277,16 @@ def test_a_folder_with_runs_of_other_settings_is_refused(
         assert error.count("\n") == 1 and str(out) in error
         return error
 
-    assert "pause default, not 0.01" in refused("--pause", "0.01")
+    assert "pause 0.0, not 0.01" in refused("--pause", "0.01")
+    assert "precision default, not bf16" in refused("--precision", "bf16")
     split.write_text('{"train": []}')
     assert "partition a_split was changed" in refused()
     split.write_text("{}")
     hparams.write_text(text.replace("pause: 0", "pause: 0.01"))
-    assert "quick.yaml was changed since" in refused()
+    assert "pause 0.0, not 0.01" in refused()
     hparams.write_text(text)
     shared.write_text("a: 2")
-    assert "shared.yaml was changed since" in refused()
+    assert "a 1.0, not 2.0" in refused()
     shared.write_text("a: 1")
     (out / "protocol_settings.json").rename(tmp_path / "aside")
     assert "there is no protocol_settings.json" in refused()

@@ -20,6 +20,7 @@ from vavl_sb.evaluation.comparison import write_summary
 from vavl_sb.evaluation.predictions import read_run
 from vavl_sb.training.arguments import parse_arguments
 from vavl_sb.training.report import STATS
+from vavl_sb.training.run_fingerprint import read_settings
 from vavl_sb.utils.errors import VAVLError
 from vavl_sb.utils.files import read_json, write_json
 from vavl_sb.utils.lock import take_lock
@@ -216,49 +217,42 @@ def _claim_folder(plan):
 
     Partitions and seeds may be added later. Returns a hash of the settings.
     """
-    path, recipe_file = Path(plan.folder) / SETTINGS, plan.recipe_file
-    recipe = f"{recipe_file.parent.parent.name}/{recipe_file.name}"
-    settings = {"hparams": recipe, **plan.overrides}
+    path = Path(plan.folder) / SETTINGS
+    words = [str(plan.recipe_file), *_as_words(plan.overrides)]
+    _, _, overrides = parse_arguments(words, later=RESERVED)
+    settings = read_settings(str(plan.recipe_file), overrides)
+    # Beside the file's keys, options of SpeechBrain's such as --precision.
+    settings = {"hparams": recipe_name(plan), **plan.overrides, **settings}
     settings = {k: v for k, v in settings.items() if k not in NEUTRAL}
-    included = re.findall(r"!include:(\S+)", recipe_file.read_text("utf-8"))
-    files = {
-        name: _hash((recipe_file.parent / name).read_bytes())
-        for name in (recipe_file.name, *included)
-    }
-    text = json.dumps([settings, files], sort_keys=True)
+    partitions = {}
     for name, value in plan.partitions.items():
         if isinstance(value, dict):
-            files[f"partition {name}"] = _hash(json.dumps(value).encode())
+            partitions[name] = value
         elif os.path.isfile(value):
-            files[f"partition {name}"] = _hash(Path(value).read_bytes())
-    changed, known = [], {"settings": settings, "files": {}}
+            partitions[name] = Path(value).read_text("utf-8", "replace")
+    changed, known = [], {"settings": settings, "partitions": {}}
     if path.exists():
         known = read_json(path)
     elif any(path.parent.glob("partition*_seed*")):
         # Nobody knows what they were trained with.
         changed = [f"there is no {SETTINGS}"]
-    for key in sorted({*known["settings"], *settings}):
-        old, new = (
-            s.get(key, "default") for s in (known["settings"], settings)
-        )
+    before = known["settings"]
+    for key in sorted({*before, *settings}):
+        old, new = (s.get(key, "default") for s in (before, settings))
         if old != new:
             changed.append(f"{key} {old}, not {new}")
-    for name, value in files.items():
-        if known["files"].get(name, value) != value:
-            changed.append(f"{name} was changed since")
+    for name, value in partitions.items():
+        if known["partitions"].get(name, value) != value:
+            changed.append(f"partition {name} was changed since")
     if changed:
         raise VAVLError(
             f"{plan.folder}: holds runs of other settings "
             f"({', '.join(changed)}); choose another --output_folder"
         )
-    files = {**known["files"], **files}
-    write_json(path, {"settings": settings, "files": files})
-    return _hash(text.encode())
-
-
-def _hash(data):
-    """SHA-256 of bytes."""
-    return hashlib.sha256(data).hexdigest()
+    partitions = {**known["partitions"], **partitions}
+    write_json(path, {"settings": settings, "partitions": partitions})
+    text = json.dumps(settings, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def read_partitions(text: str) -> dict:
