@@ -260,7 +260,7 @@ def _draw_curve(result, path):
     skewed = (f"{SKEWED}, of {name}" for name in names[sized:])
     names[sized:] = [textwrap.fill(name, 9) for name in skewed]
     figure, axes = make_figure(0.8 * len(rows) + 3.0, 3.4)
-    drawn: dict[str, dict] = {}
+    drawn = {}
     for shift, (head, colour) in zip((-0.07, 0.0, 0.07), HEAD_COLOURS.items()):
         found = [row["scores"].get(head) for row in rows]
         if not any(found):
