@@ -421,20 +421,24 @@ def main(arguments):
     # Features and datasets
     datasets = dataio_prep(hparams, splits, brain.device)
     if hparams["input_normalization"]:
-        set_input_statistics(
-            hparams["vavl"],
-            train_set=datasets["train"],
-            index=hparams["feature_index"],
-            folder=hparams["feature_folder"],
-            raw_audio=not hparams["audio_encoder"].freeze,
-            pretrained_from=hparams["pretrained_from"],
+        run_on_main(
+            set_input_statistics,
+            kwargs={
+                "net": hparams["vavl"],
+                "train_set": datasets["train"],
+                "index": hparams["feature_index"],
+                "folder": hparams["feature_folder"],
+                "raw_audio": not hparams["audio_encoder"].freeze,
+                "pretrained_from": hparams["pretrained_from"],
+            },
         )
 
     # What is fitted, and not trained
     if samples is not None:
         samples.fit(datasets["train"])
-    fit_to_features(
-        hparams["vavl"], datasets["train"], hparams["scale"], samples
+    run_on_main(
+        fit_to_features,
+        [hparams["vavl"], datasets["train"], hparams["scale"], samples],
     )
     if not hparams["vavl"].updates:
         hparams["epoch_counter"].limit = 1

@@ -119,8 +119,6 @@ def check_command(words, folder):
     if ">" in words:
         words = words[: words.index(">")]
     script = words[1].rpartition("/")[2] if len(words) > 2 else ""
-    if script == "crossval.py":
-        words = ["vavl", "protocol", *words[2:]]
     if words[0] == "vavl":
         arguments = [word for word in words[1:] if word != "..."]
         parsed, rest = _parser().parse_known_args(arguments)
@@ -163,10 +161,7 @@ def test_options_in_prose_and_tables_exist(path):
     """In some command, or in some hparams file."""
     known = "".join(
         source.read_text(encoding="utf-8")
-        for source in (
-            *(REPOSITORY / "vavl_sb" / "cli").glob("*.py"),
-            *(REPOSITORY / "recipes").glob("*/crossval.py"),
-        )
+        for source in (REPOSITORY / "vavl_sb" / "cli").glob("*.py")
     )
     keys = set().union(
         RunOptions().as_dict(),

@@ -7,7 +7,7 @@ from conftest import REPOSITORY, SMALL
 from hyperpyyaml import load_hyperpyyaml
 
 from vavl_sb import cli
-from vavl_sb.evaluation.protocol import VARIANTS
+from vavl_sb.evaluation.benchmark import VARIANTS
 from vavl_sb.training.arguments import parse_arguments
 
 # Few of the small corpus's actors: what matters here is the run.
@@ -34,6 +34,7 @@ def test_each_variant_turns_one_thing_off(tmp_path, monkeypatch):
         for name, change in VARIANTS.items()
     }
     assert found == {
+        "full": {},
         "no_shared_layers": {"shared_layers": 0},
         "no_residual": {"residual": False},
         "no_reconstruction": {"weight": 0},

@@ -135,9 +135,3 @@ def test_tables_that_cannot_be(table, words, tmp_path):
     with pytest.raises(CorpusError, match=words) as error:
         prepare(tmp_path, tmp_path / "out")
     assert "\n" not in str(error.value)
-
-
-def test_a_cross_validation_leaves_the_tables_speakers_out(corpus):
-    crossval = load(RECIPES / "own" / "crossval.py")
-    folds = crossval.divide_speakers(str(corpus), 3)
-    assert folds == [["ann", "bob"], ["cleo", "dan"], ["eve", "sam"]]

@@ -33,6 +33,14 @@ hparams = dict(
 hparams.update(options)
 out = options["output_folder"]
 os.makedirs(out, exist_ok=True)
+if "prepare_only" in options:
+    if hparams["fail_in"] == "prepare":
+        sys.exit("error: no clips")
+    for split, names in (("train", "bd"), ("valid", "f"), ("test", "eca")):
+        with open(os.path.join(out, split + ".json"), "w") as file:
+            entries = {name + "1": {"spk_id": name} for name in names}
+            json.dump(entries, file)
+    sys.exit()
 
 def note(what):
     with open("calls.txt", "a") as file:
@@ -86,6 +94,7 @@ shared_layers: 2
 residual: True
 reconstruction_weight: 2.0
 num_workers: 0
+prepare_only: False
 """
 
 
@@ -268,15 +277,16 @@ def test_a_folder_with_runs_of_other_settings_is_refused(
         assert error.count("\n") == 1 and str(out) in error
         return error
 
-    assert "pause default, not 0.01" in refused("--pause", "0.01")
+    assert "pause 0.0, not 0.01" in refused("--pause", "0.01")
+    assert "precision default, not bf16" in refused("--precision", "bf16")
     split.write_text('{"train": []}')
     assert "partition a_split was changed" in refused()
     split.write_text("{}")
     hparams.write_text(text.replace("pause: 0", "pause: 0.01"))
-    assert "quick.yaml was changed since" in refused()
+    assert "pause 0.0, not 0.01" in refused()
     hparams.write_text(text)
     shared.write_text("a: 2")
-    assert "shared.yaml was changed since" in refused()
+    assert "a 1.0, not 2.0" in refused()
     shared.write_text("a: 1")
     (out / "protocol_settings.json").rename(tmp_path / "aside")
     assert "there is no protocol_settings.json" in refused()
@@ -358,6 +368,53 @@ def test_each_fold_of_a_file_is_tested_once(recipe, tmp_path, capsys, content):
     path.write_text("[[1], [2, 3]]")
     assert vavl("protocol", recipe, out, *options) == 1
     assert "partition fold1 was changed" in capsys.readouterr().err
+
+
+def test_speakers_are_divided_into_folds_of_neighbours(
+    recipe, tmp_path, capsys
+):
+    out = tmp_path / "out"
+    assert vavl("protocol", recipe, out, "--folds=4", "--seeds=7,") == 0
+    splits = [
+        json.loads((out / "splits" / f"fold{k}.json").read_text())
+        for k in (1, 2, 3, 4)
+    ]
+    tested = [split["test"] for split in splits]
+    assert tested == [["a", "b"], ["c", "d"], ["e"], ["f"]]
+    for split in splits:
+        assert sorted(split["train"] + split["test"]) == list("abcdef")
+        assert split["valid"] == []
+    assert calls(recipe)[-1] == "end partitionfold4_seed7"
+    # The same command goes on, and other folds are another protocol.
+    assert vavl("protocol", recipe, out, "--folds=4", "--seeds=7,") == 0
+    assert len(calls(recipe)) == 8
+    assert vavl("protocol", recipe, out, "--folds=3", "--seeds=7,") == 1
+    assert "partition fold3 was changed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        (["--folds=1"], "--folds: must be 2 to 6, the number of speakers"),
+        (["--folds=7"], "not 7"),
+        (["--folds=2", "--fail_in=prepare"], "not known (no clips); give"),
+    ],
+)
+def test_folds_that_cannot_be_get_one_line(
+    recipe, tmp_path, capsys, options, words
+):
+    assert vavl("protocol", recipe, tmp_path / "out", *options) == 1
+    error = capsys.readouterr().err
+    assert words in error and error.count("\n") == 1, error
+    assert calls(recipe) == []
+
+
+def test_folds_and_partitions_exclude_each_other(recipe, tmp_path, capsys):
+    out = tmp_path / "out"
+    with pytest.raises(SystemExit):
+        vavl("protocol", recipe, out, "--folds=2", "--partitions=1")
+    assert "--partitions: not allowed with" in capsys.readouterr().err
+    assert not out.exists()
 
 
 def test_a_speaker_in_two_folds_is_refused(tmp_path):
@@ -490,21 +547,25 @@ def test_ablation_compares_each_variant_with_the_full_network(
         "no_shared_layers": {"shared_layers": "0"},
         "no_residual": {"shared_layers": "4", "residual": "False"},
     }
-    result = json.loads((out / "ablation.json").read_text())["variants"]
+    content = json.loads((out / "ablation.json").read_text())
+    assert content["reference"] == "full" and not content["partial"]
+    full, *variants = content["results"]
+    assert full["model"] == "full" and full["difference"] == {}
+    result = {variant["model"]: variant["difference"] for variant in variants}
     # The quick network does not look at the reconstruction's weight.
-    same = result["no_reconstruction"]["modalities"]["audio"]["scores"]["uar"]
+    same = result["no_reconstruction"]["audio"]["scores"]["uar"]
     assert (same["difference"], same["p"]) == (0.0, 1.0)
     means = [
         summary(out / name)["summary"]["audio"]["scores"]["uar"]["mean"]
         for name in ("no_shared_layers", "full")
     ]
-    worse = result["no_shared_layers"]["modalities"]["audio"]["scores"]
+    worse = result["no_shared_layers"]["audio"]["scores"]
     assert worse["uar"]["difference"] == pytest.approx(means[0] - means[1])
     # One family: 3 variants, 2 modalities.
     tests = [
         part["scores"]["f1_macro"]
         for variant in result.values()
-        for part in variant["modalities"].values()
+        for part in variant.values()
     ]
     assert len(tests) == 6
     smallest = min(tests, key=lambda entry: entry["p"])
@@ -512,5 +573,9 @@ def test_ablation_compares_each_variant_with_the_full_network(
     text = (out / "ablation.md").read_text()
     assert text in capsys.readouterr().out
     text = re.sub(" +", " ", text)
-    assert "| no shared layers | audio | macro F1 | 2 | " in text
-    assert f"{worse['f1_macro']['difference']:+.3f} | [" in text
+    assert re.search(
+        r"\| no_shared_layers \| - \| 2 \|.* "
+        rf"\{worse['f1_macro']['difference']:+.3f} \| \[",
+        text,
+    )
+    assert "The difference to full in macro F1" in text

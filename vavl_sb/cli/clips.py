@@ -6,6 +6,7 @@ import io
 
 from vavl_sb.cli.model import (
     add_model,
+    add_output,
     clip_files,
     load_model,
     probe_folder,
@@ -21,15 +22,9 @@ SPEAKER = ".speaker.json"
 def add_parser(commands: argparse._SubParsersAction) -> None:
     """Adds the commands to the command line."""
     parser = commands.add_parser(
-        "enrol", help="learn how a speaker sounds and looks"
+        "enrol", help="learn how one speaker sounds and looks, without labels"
     )
-    add_model(parser)
-    parser.add_argument(
-        "clips",
-        metavar="CLIP",
-        nargs="*",
-        help="clips of one speaker, without labels, or folders of them",
-    )
+    add_model(parser, clips="*")
     for modality, words in (("audio", "sound"), ("visual", "picture")):
         parser.add_argument(
             f"--{modality}_features",
@@ -39,32 +34,14 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
             help=f"features in place of a clip's {words}, once for each clip "
             "in their order, or without clips",
         )
-    parser.add_argument(
-        "-o",
-        "--output",
-        metavar="FILE",
-        required=True,
-        help=f"such as one{SPEAKER}: means of features, and no media",
-    )
+    add_output(parser, f"such as one{SPEAKER}: means of features, and no media")
     parser.set_defaults(run=run_enrol)
 
     parser = commands.add_parser(
         "embed", help="write the network's representation of each clip"
     )
-    add_model(parser)
-    parser.add_argument(
-        "clips",
-        metavar="CLIP",
-        nargs="+",
-        help="video or audio files, or folders of them",
-    )
-    parser.add_argument(
-        "-o",
-        "--output",
-        metavar="FILE",
-        required=True,
-        help="a .npy (a row for each clip that is printed) or a .csv",
-    )
+    add_model(parser, clips="+")
+    add_output(parser, "a .npy (a row for each clip that is printed) or a .csv")
     parser.set_defaults(run=run_embed)
 
     parser = commands.add_parser(

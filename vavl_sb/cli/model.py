@@ -68,8 +68,11 @@ def write_csv(path: str, columns: list[str], rows: Iterable[list]) -> None:
     write_atomically(path, text.getvalue().encode("utf-8"))
 
 
-def add_model(parser: argparse.ArgumentParser, loads: bool = True) -> None:
-    """Adds MODEL and the options that say how it may be had.
+def add_model(
+    parser: argparse.ArgumentParser, loads: bool = True, clips: str = ""
+) -> None:
+    """Adds MODEL and the options that say how it may be had, and CLIP where
+    ``clips`` is "*" or "+".
 
     A command that loads it has `--trust`; reading its files needs none.
 
@@ -90,6 +93,20 @@ def add_model(parser: argparse.ArgumentParser, loads: bool = True) -> None:
     )
     if loads:
         parser.add_argument("--trust", action="store_true", help=TRUST)
+    if clips:
+        parser.add_argument(
+            "clips",
+            metavar="CLIP",
+            nargs=clips,
+            help="video or audio files, or folders of them",
+        )
+
+
+def add_output(parser: argparse.ArgumentParser, words: str) -> None:
+    """Adds `-o`, which must be given."""
+    parser.add_argument(
+        "-o", "--output", metavar="FILE", required=True, help=words
+    )
 
 
 def probe_folder(path: str | Path) -> None:

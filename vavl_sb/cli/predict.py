@@ -17,13 +17,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "predict", help="say what emotion clips express"
     )
-    add_model(parser)
-    parser.add_argument(
-        "clips",
-        metavar="CLIP",
-        nargs="*",
-        help="video or audio files, or folders of them",
-    )
+    add_model(parser, clips="*")
     parser.add_argument(
         "--modality",
         default="auto",

@@ -19,8 +19,15 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         # No abbreviations: --seed must not pass for --seeds.
         parser = commands.add_parser(name, help=does, allow_abbrev=False)
         add_options(parser, *defaults)
+        if name != "protocol":
+            add_benchmark_options(parser)
         parser.set_defaults(run=run, passes_on=True, command=name)
-    add_benchmark_options(parser)
+    parser.add_argument(
+        "--fusion",
+        metavar="NAMES",
+        help="networks, such as vavl,late (default: all); they are compared "
+        "with vavl, or the first",
+    )
     parser = commands.add_parser(
         "compare", help="test two protocols against each other, by speaker"
     )
@@ -37,9 +44,9 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 
 def add_options(
-    parser: argparse.ArgumentParser, partitions: str | None, seeds: str
+    parser: argparse.ArgumentParser, partitions: str, seeds: str
 ) -> None:
-    """Options of a program that runs protocols, with the defaults of two."""
+    """Options of a command that runs protocols, with the defaults of two."""
     parser.epilog = (
         "All other options (--key value) go to each train.py; put -- before "
         "them where they could be taken for one of these."
@@ -47,11 +54,19 @@ def add_options(
     parser.add_argument(
         "recipe_file", metavar="HPARAMS", help="recipes/X/hparams/Y.yaml"
     )
-    parser.add_argument(
+    tested = parser.add_mutually_exclusive_group()
+    tested.add_argument(
         "--partitions",
         default=partitions,
         help="1-5, or 1,3, or files: of a partition, or of the folds of a "
         "cross-validation (default: %(default)s)",
+    )
+    tested.add_argument(
+        "--folds",
+        type=int,
+        metavar="N",
+        help="instead, a cross-validation: the corpus's speakers in N folds, "
+        "neighbours by name in one",
     )
     parser.add_argument(
         "--seeds",
@@ -84,13 +99,7 @@ def add_options(
 
 
 def add_benchmark_options(parser: argparse.ArgumentParser) -> None:
-    """Options of a benchmark, beside those of its protocols."""
-    parser.add_argument(
-        "--fusion",
-        metavar="NAMES",
-        help="networks, such as vavl,late (default: all); they are compared "
-        "with vavl, or the first",
-    )
+    """Options of a benchmark or ablation, beside those of its protocols."""
     parser.add_argument(
         "--withhold",
         default="0",
@@ -118,22 +127,15 @@ def run(options: argparse.Namespace) -> int:
     Gives 1 where a run failed, 130 or 143 where it was stopped.
     """
     from vavl_sb.evaluation.benchmark import read_benchmark, run_benchmark
-    from vavl_sb.evaluation.protocol import (
-        read_plan,
-        run_ablation,
-        run_protocol,
-    )
+    from vavl_sb.evaluation.protocol import read_plan, run_protocols
 
     name = "ablation" if options.command == "ablate" else options.command
     plan = read_plan(options, name)
     try:
-        if name == "benchmark":
-            lists = (options.fusion, options.withhold, options.lrs)
-            asked = read_benchmark(plan, *lists, options.score)
-            content, lines = run_benchmark(asked, say)
+        if name == "protocol":
+            content, lines = run_protocols([plan])[0]
         else:
-            perform = run_ablation if name == "ablation" else run_protocol
-            content, lines = perform(plan, say)
+            content, lines = run_benchmark(read_benchmark(plan, options))
     except KeyboardInterrupt as stop:
         say_error("interrupted; the same command resumes it")
         return exit_status(stop)

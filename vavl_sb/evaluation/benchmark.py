@@ -1,13 +1,14 @@
-"""A benchmark: several networks on the same clips, by the same protocol.
+"""A benchmark: several networks on the same clips, by the same protocol; or an
+ablation: one network with parts of it turned off.
 
 They are scored on test clips that have both modalities, one, or in part only
 one, and can be trained on clips that lack one.
 """
 
+import argparse
 import itertools
 import os
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -59,14 +60,22 @@ CONDITIONS = {
     **{f"missing_{p}": f"{p} % of the clips lack one" for p in MISSING},
 }
 MARKERS = "os^vDPX"
+# Of an ablation: each turns one thing off, by the hparams file's own keys.
+VARIANTS = {
+    "full": {},
+    "no_shared_layers": {"shared_layers": "0"},
+    "no_residual": {"residual": "False"},
+    "no_reconstruction": {"reconstruction_weight": "0"},
+}
 
 
 @dataclass
 class Benchmark:
-    """What a benchmark is asked for."""
+    """What a benchmark or an ablation is asked for."""
 
+    name: str  # "benchmark" or "ablation", of what it writes
     plan: Plan  # the protocol of each network
-    models: list  # what --fusion takes
+    models: dict  # name to the options that its runs get
     withhold: list  # shares of the training clips that lack one modality
     lrs: list  # learning rates to choose from; empty for the recipe's
     score: str | None  # of choice, tests and figure; None for the task's
@@ -74,26 +83,23 @@ class Benchmark:
     @property
     def reference(self) -> str:
         """The network that all others are tested against."""
-        return "vavl" if "vavl" in self.models else self.models[0]
+        return "vavl" if "vavl" in self.models else next(iter(self.models))
 
 
-def read_benchmark(
-    plan: Plan,
-    fusion: str | None,
-    withhold: str,
-    lrs: str | None,
-    score: str | None,
-) -> Benchmark:
-    """Checks the lists of a command line: names or numbers with commas between
-    them; None for all networks, and for the recipe's learning rate.
+def read_benchmark(plan: Plan, options: argparse.Namespace) -> Benchmark:
+    """Checks the options of :func:`vavl_sb.cli.protocol.add_benchmark_options`.
 
     VAVLError, in one line: a list cannot be used, or an option is both given
     and set for each run.
     """
-    models = _words("fusion", fusion) or list(NETWORKS)
-    for name in models:
-        find_network(name)
-    shares, rates = _words("withhold", withhold), _words("lrs", lrs)
+    name, models = "ablation", VARIANTS
+    if options.command == "benchmark":
+        fusions = _words("fusion", options.fusion) or list(NETWORKS)
+        name, models = "benchmark", {f: {"fusion": f} for f in fusions}
+        for fusion in fusions:
+            find_network(fusion)
+    shares = _words("withhold", options.withhold)
+    rates = _words("lrs", options.lrs)
     for option, words, good in (
         ("withhold", shares, lambda share: 0 <= share < 1),
         ("lrs", rates, lambda rate: 0 < rate < np.inf),
@@ -109,7 +115,8 @@ def read_benchmark(
         inner_partition(plan)  # Refused now, and not after the first runs.
     for key in plan.overrides.keys() & set_by.keys():
         raise VAVLError(f"--{key}: is set for each run; give --{set_by[key]}")
-    return Benchmark(plan, models, shares or ["0"], rates, score)
+    shares = shares or ["0"]
+    return Benchmark(name, plan, models, shares, rates, options.score)
 
 
 def _words(option, text):
@@ -133,7 +140,7 @@ def inner_partition(plan: Plan) -> dict:
     if not isinstance(speakers, dict) or len(speakers.get("train", ())) < 2:
         raise VAVLError(
             "--lrs: needs the training speakers of the first partition; give "
-            "--partitions a file of folds or of a partition"
+            "--folds, or --partitions a file of folds or of a partition"
         )
     order = shuffled(speakers["train"], FIRST_SEED)
     tested = max(1, len(order) // 4)
@@ -141,21 +148,19 @@ def inner_partition(plan: Plan) -> dict:
     return {"train": order[tested:], "valid": valid, "test": order[:tested]}
 
 
-def run_benchmark(
-    benchmark: Benchmark, say: Callable = say
-) -> tuple[dict, list]:
+def run_benchmark(benchmark: Benchmark) -> tuple[dict, list]:
     """Chooses learning rates, runs what has not finished, and writes the
     tables.
 
-    Gives the lines of benchmark.md, and what benchmark.json holds: among others
-    ``partial``, ``models`` (name to ``parameters``, ``lr`` and ``lr_scores``)
-    and ``results``: a dict for each network and share of training clips
-    withheld, with ``summary`` and ``difference``, of the functions
-    ``summarize`` and ``compare`` of :mod:`vavl_sb.evaluation.comparison`, by
-    condition.
+    Gives what benchmark.json (ablation.json) holds and the lines of
+    benchmark.md. The former has among others ``partial``, ``models`` (name to
+    ``parameters``, ``lr`` and ``lr_scores``) and ``results``: a dict for each
+    network and share of training clips withheld, with ``summary`` and
+    ``difference``, of the functions ``summarize`` and ``compare`` of
+    :mod:`vavl_sb.evaluation.comparison`, by condition.
     """
     plan = benchmark.plan
-    about, errors = _choose_lrs(benchmark, say)
+    about, errors = _choose_lrs(benchmark)
     plans = {
         (share, model): _plan_of(benchmark, model, about[model]["lr"], share)
         for share in benchmark.withhold
@@ -163,7 +168,7 @@ def run_benchmark(
         if model not in errors
     }
     results, found, score = [], {}, benchmark.score
-    protocols = run_protocols([*plans.values()], say)
+    protocols = run_protocols([*plans.values()])
     for (share, model), (content, _) in zip(plans, protocols):
         folder = plans[share, model].folder
         for run in content["runs"]:
@@ -201,13 +206,16 @@ def run_benchmark(
         "models": about,
         "results": results,
     }
-    return content, write_benchmark(plan.folder, content)
+    lines = benchmark_lines(content)
+    write_result(plan.folder, benchmark.name, content, lines)
+    _draw(content, Path(plan.folder) / benchmark.name)
+    return content, lines
 
 
 def _plan_of(benchmark, model, lr, share="0"):
     """The protocol of one network."""
     plan, title, folder = benchmark.plan, f"{model} ", model
-    options = {**plan.overrides, "fusion": model}
+    options = {**plan.overrides, **benchmark.models[model]}
     if lr is not None:
         options["lr"] = lr
     if float(share):
@@ -219,7 +227,7 @@ def _plan_of(benchmark, model, lr, share="0"):
     return replace(plan, overrides=options, folder=folder, title=title)
 
 
-def _choose_lrs(benchmark, say):
+def _choose_lrs(benchmark):
     """Tries each learning rate on the inner partition.
 
     Gives for each network its ``lr`` (None: the recipe's) and ``lr_scores``,
@@ -231,9 +239,10 @@ def _choose_lrs(benchmark, say):
     }
     candidates = [
         (model, lr)
-        for model in benchmark.models
+        for model, options in benchmark.models.items()
         for lr in benchmark.lrs
-        if find_network(model).updates  # The others are fitted at once.
+        # The others are fitted at once.
+        if find_network(options.get("fusion", "vavl")).updates
     ]
     split = inner_partition(benchmark.plan) if candidates else {}
     plans = [
@@ -246,7 +255,7 @@ def _choose_lrs(benchmark, say):
         )
         for model, lr in candidates
     ]
-    errors, done = {}, run_protocols(plans, say)
+    errors, done = {}, run_protocols(plans)
     for (model, lr), plan, (content, _) in zip(candidates, plans, done):
         if content["partial"]:
             errors[model] = f"lr {lr}: {content['runs'][0]['error']}"
@@ -320,14 +329,6 @@ def _compare(results, found, reference):
         entry["difference"] = compared["modalities"]
     parts = [entry["difference"].values() for entry in results]
     add_holm(itertools.chain(*parts))
-
-
-def write_benchmark(folder: str | Path, content: dict) -> list:
-    """Writes benchmark.json, benchmark.md and the figure, in all formats; gives
-    the lines of the second."""
-    lines = write_result(folder, "benchmark", content, benchmark_lines(content))
-    _draw(content, Path(folder) / "benchmark")
-    return lines
 
 
 def benchmark_lines(content: dict) -> list:

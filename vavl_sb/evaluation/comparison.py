@@ -1,10 +1,9 @@
-"""The results of protocols: summary, paired comparison, and ablation.
+"""The results of protocols: summary and paired comparison.
 
 A protocol's folder holds protocol.json, which names its runs. Each result here
 is written as JSON and as a Markdown table.
 """
 
-import itertools
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -311,44 +310,6 @@ def write_comparison(content: dict, folder: str | Path) -> list:
     head = "modality,score,A,B,A - B,95 % interval,p,p (Holm),speakers"
     lines += ["", *table(head.split(","), rows)]
     return write_result(folder, "comparison", content, lines)
-
-
-def write_ablation(
-    folder: str | Path, variants: list, partial: bool
-) -> tuple[dict, list]:
-    """Compares the protocols of some variants with the full one, all in folders
-    of their names in ``folder``; writes ablation.json and .md.
-
-    Gives what the first holds and the lines of the second: ``partial``, and
-    ``variants``: each name to what :func:`compare` says of it (first) and the
-    full network (second), with ``p_holm`` over all variants and modalities, or
-    to ``problem``.
-    """
-    found, rows = {}, []
-    lines = ["PARTIAL: some runs did not finish.", ""] if partial else []
-    for name in variants:
-        try:
-            found[name] = compare(f"{folder}/{name}", f"{folder}/full")
-        except VAVLError as error:
-            found[name] = {"problem": error.text, "modalities": {}}
-            lines += [f"{name}: {error.text}", ""]
-    parts = [content["modalities"].values() for content in found.values()]
-    add_holm(itertools.chain(*parts))
-    for name, content in found.items():
-        for head, part in content["modalities"].items():
-            key, test = next(iter(part["scores"].items()))
-            row = [
-                name.replace("_", " "),
-                head,
-                score_title(key),
-                part["n_runs"],
-            ]
-            rows.append([*row, *difference_cells(test)])
-    head = "network,modality,score,runs,variant,full,difference,95 % interval"
-    lines += table(f"{head},p,p (Holm)".split(","), rows)
-    lines += ["", "p by speaker, corrected over the whole table (Holm)."]
-    content = {"partial": partial, "variants": found}
-    return content, write_result(folder, "ablation", content, lines)
 
 
 def score_title(name: str) -> str:

@@ -7,6 +7,7 @@ method; so it is also scored on enrolments of one emotion or two.
 """
 
 import re
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -251,69 +252,44 @@ def _cell(row, head, key):
 
 
 def _draw_curve(result, path):
-    """Scores over the number of clips, and those of skewed enrolments."""
-    key = STATS[result["task"]].main
-    sized = [
-        row
-        for row in result["enrolment"]
-        if row["transductive"] or row["enrolment"].isdecimal()
-    ]
-    skewed = [row for row in result["enrolment"] if row not in sized]
-    figure, grid = make_figure(8.6 if skewed else 5.6, 3.4, 1 + bool(skewed))
-    panels, drawn = np.ravel(grid).tolist(), {}
-    for axes, rows in zip(panels, (sized, skewed)):
-        names = [row["enrolment"].replace("or ", "or\n") for row in rows]
-        places = np.arange(len(rows), dtype=float)
-        for shift, (head, colour) in zip(
-            (-0.1, 0.0, 0.1), HEAD_COLOURS.items()
-        ):
-            found = [row["scores"].get(head) for row in rows]
-            if not any(found):
-                continue
-            values = [s[key] if s else np.nan for s in found]
-            ends = [
-                (s and s["interval"]) or [value] * 2
-                for s, value in zip(found, values)
-            ]
-            low, high = np.transpose(ends)
-            drawn[head] = {"color": colour, "marker": "o", "markersize": 4}
-            if rows is sized:
-                axes.plot(places, values, **drawn[head])
-                axes.fill_between(
-                    places, low, high, color=colour, alpha=0.15, linewidth=0
-                )
-                if rows[-1]["transductive"]:  # Not as the others are.
-                    axes.plot(
-                        *(places[-1:], values[-1:], "o"),
-                        **{"color": colour, "markersize": 7},
-                        markerfacecolor="white",
-                    )
-            else:
-                where = places + shift  # Intervals side by side
-                axes.plot(where, values, "o", color=colour, markersize=4)
-                axes.vlines(where, low, high, color=colour, alpha=0.4)
-                without = [
-                    row["without"].get(head, {key: np.nan})[key] for row in rows
-                ]
-                axes.plot(where, without, "_", color=colour, markersize=14)
-        axes.set_xticks(places, names)
-    panels[0].set_xlabel("other clips of the speaker, without labels")
-    panels[0].set_ylabel(SCORE_NAMES[key])
-    if skewed:
-        panels[1].set_title(
-            f"{SKEWED} clips of some emotions alone", fontsize=10
-        )
-        panels[1].set_xlim(-0.5, len(skewed) - 0.5)
-        panels[1].sharey(panels[0])
-        drawn["the same clips\nwithout any"] = {
-            **{"color": "dimgray", "linestyle": "", "marker": "_"},
-            "markersize": 14,
-        }
-    if sized and sized[-1]["transductive"]:
-        drawn["all: the scored\nclips too"] = {
-            **{"color": "dimgray", "marker": "o", "linestyle": ""},
-            "markerfacecolor": "white",
-        }
+    """Draws scores by what is known of the speaker: a line over the number of
+    clips, beside it the enrolments that lack some emotions."""
+    key, rows = STATS[result["task"]].main, result["enrolment"]
+    names = [row["enrolment"] for row in rows]
+    sized = sum(name.isdecimal() or name == ALL for name in names)
+    skewed = (f"{SKEWED}, of {name}" for name in names[sized:])
+    names[sized:] = [textwrap.fill(name, 9) for name in skewed]
+    figure, axes = make_figure(0.8 * len(rows) + 3.0, 3.4)
+    drawn = {}
+    for shift, (head, colour) in zip((-0.07, 0.0, 0.07), HEAD_COLOURS.items()):
+        found = [row["scores"].get(head) for row in rows]
+        if not any(found):
+            continue
+        places = np.arange(len(rows)) + shift  # Intervals side by side
+        values = [s[key] if s else np.nan for s in found]
+        ends = [
+            (s and s["interval"]) or [value] * 2
+            for s, value in zip(found, values)
+        ]
+        drawn[head] = {"color": colour, "marker": "o", "markersize": 4}
+        axes.plot(places[:sized], values[:sized], **drawn[head])
+        axes.plot(places[sized:], values[sized:], ls="", **drawn[head])
+        axes.vlines(places, *np.transpose(ends), color=colour, alpha=0.4)
+        for place, value, row in zip(places, values, rows):
+            if row["transductive"]:  # Not as the others are.
+                white = {"markersize": 7, "markerfacecolor": "white"}
+                axes.plot(place, value, **{**drawn[head], **white})
+            elif head in row["without"] and row["enrolment"] != "0":
+                without = row["without"][head][key]
+                axes.plot(place, without, "_", color=colour, markersize=12)
+    axes.set_xticks(range(len(rows)), names)
+    axes.set_xlabel("other clips of the speaker, without labels")
+    axes.set_ylabel(SCORE_NAMES[key])
+    dots = {"color": "dimgray", "ls": ""}
+    drawn["the same clips\nwithout any"] = {**dots, "marker": "_"}
+    if ALL in names:
+        hollow = {**dots, "marker": "o", "markerfacecolor": "white"}
+        drawn["all: the scored\nclips too"] = hollow
     add_legend(figure, drawn | INTERVAL)
     set_title(figure, result["title"])
     save_figure(figure, path)

@@ -9,15 +9,18 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from vavl_sb.evaluation.comparison import write_ablation, write_summary
+import numpy as np
+
+from vavl_sb.dataio.manifest import SPLITS
+from vavl_sb.evaluation.comparison import write_summary
 from vavl_sb.evaluation.predictions import read_run
 from vavl_sb.training.arguments import parse_arguments
 from vavl_sb.training.report import STATS
+from vavl_sb.training.run_fingerprint import read_settings
 from vavl_sb.utils.errors import VAVLError
 from vavl_sb.utils.files import read_json, write_json
 from vavl_sb.utils.lock import take_lock
@@ -34,12 +37,6 @@ NEUTRAL = ("feature_folder", "num_workers")
 PATH_ENDINGS = (
     *("_folder", "_csv", "_source", "_weights", "_from", "_features"),
 )
-# Of an ablation: each turns one thing off, by the hparams file's own keys.
-VARIANTS = {
-    "no_shared_layers": {"shared_layers": "0"},
-    "no_residual": {"residual": "False"},
-    "no_reconstruction": {"reconstruction_weight": "0"},
-}
 
 # Processes that this one has started and that have not ended.
 RUNNING = set()
@@ -49,14 +46,16 @@ RUNNING = set()
 class Plan:
     """What a protocol is asked for."""
 
-    recipe_file: str  # the hparams file, recipes/X/hparams/Y.yaml
+    recipe_file: Path  # the hparams file, recipes/X/hparams/Y.yaml
     partitions: dict  # from read_partitions
     seeds: list  # each partition is run with each
     overrides: dict  # what each train.py gets: key to value, None for a flag
     folder: str  # where everything goes
-    launcher: str = "local"  # or "slurm"
-    jobs: int = 1  # runs at a time; for Slurm 0 means as many as it allows
-    slurm: dict = field(default_factory=dict)  # see launch
+    launcher: str  # "local" or "slurm"
+    jobs: int  # runs at a time; for Slurm 0 means as many as it allows
+    # Of submitit's AutoExecutor.update_parameters; and ``cluster``: "local" to
+    # try Slurm's launcher without it.
+    slurm: dict
     title: str = ""  # before each line of progress
 
 
@@ -68,7 +67,7 @@ class Run:
     seed: int
     folder: str  # where its results go
     command: tuple  # the command line of train.py
-    recipe: str  # the folder to run it in
+    recipe: Path  # the folder to run it in
     settings: str  # a hash of the protocol's settings
     title: str = ""  # before each line of progress
 
@@ -107,8 +106,8 @@ def read_plan(options: argparse.Namespace, command: str) -> Plan:
     passed_on = [word for word in options.passed_on if word != "--"]
     # Before a folder is claimed, and before runs fail one after the other.
     parse_arguments([str(recipe_file), *passed_on], later=RESERVED)
-    return Plan(
-        recipe_file=str(recipe_file),
+    plan = Plan(
+        recipe_file=recipe_file,
         partitions=read_partitions(options.partitions),
         seeds=_read_seeds(options.seeds),
         overrides=_read_overrides(passed_on),
@@ -117,27 +116,68 @@ def read_plan(options: argparse.Namespace, command: str) -> Plan:
         jobs=options.jobs or (0 if on_slurm else 1),
         slurm=slurm,
     )
+    if options.folds is not None:
+        plan.partitions = fold_partitions(_divide(plan, options.folds))
+    return plan
 
 
-def run_protocol(plan: Plan, say: Callable = say) -> tuple[dict, list]:
-    """Runs what has not finished yet, and writes the summary.
+def _divide(plan, count):
+    """The speakers of a corpus in so many folds, neighbours by name in one.
 
-    ``say`` gets a line of progress for each run that starts or ends. Gives what
+    They are those of the manifests of its train.py, which prepares them.
+    """
+    folder = os.path.join(plan.folder, "prepared")
+    os.makedirs(folder, exist_ok=True)
+    say(f"Reading the speakers' names ({folder}/run.log)")
+    command = _command(plan, folder, "--prepare_only=True")
+    run = Run("", 0, folder, command, plan.recipe_file.parent.parent, "")
+    with sigterm_raises():
+        error = _train(run, None)
+    speakers = set()
+    try:
+        if error is None:
+            for split in SPLITS:
+                entries = read_json(f"{folder}/{split}.json").values()
+                speakers.update(entry["spk_id"] for entry in entries)
+    except FileNotFoundError as missing:  # --skip_prep, --train_annotation
+        error = f"{missing.filename} was not prepared"
+    if error is not None:
+        raise VAVLError(
+            f"--folds: the speakers are not known ({error}); give --partitions "
+            "a file of folds"
+        )
+    if not 2 <= count <= len(speakers):
+        raise VAVLError(
+            f"--folds: must be 2 to {len(speakers)}, the number of speakers, "
+            f"not {count}"
+        )
+    parts = np.array_split(sorted(speakers), count)
+    return [part.tolist() for part in parts]
+
+
+def _command(plan, folder, *options):
+    """The command line of a train.py, for the recipe's folder."""
+    return (
+        sys.executable,
+        "train.py",
+        "/".join(plan.recipe_file.parts[-2:]),
+        *options,
+        f"--output_folder={folder}",
+        *_as_words(plan.overrides),
+    )
+
+
+def run_protocols(plans: list) -> list[tuple[dict, list]]:
+    """Runs what has not finished yet, and writes the summaries.
+
+    Each plan has a folder of its own; the runs of all go side by side as the
+    first one's ``jobs`` and ``launcher`` allow. Gives for each what
     protocol.json holds (``partial`` where a run failed) and the lines of
     protocol.md.
     """
-    return run_protocols([plan], say)[0]
-
-
-def run_protocols(plans: list, say: Callable = say) -> list:
-    """The same for several, whose runs go side by side as the first one's
-    ``jobs`` and ``launcher`` allow. Each of them has a folder of its own."""
-    if not plans:
-        return []
-    first, made = plans[0], [_make_runs(plan) for plan in plans]
-    slurm = {"folder": os.path.join(first.folder, "slurm"), **first.slurm}
+    made = [_make_runs(plan) for plan in plans]
     every = [run for runs in made for run in runs]
-    errors = launch(every, say, first.launcher, first.jobs, slurm)
+    errors = launch(every, plans[0]) if every else {}
     return [
         write_summary(
             plan.folder,
@@ -151,15 +191,12 @@ def run_protocols(plans: list, say: Callable = say) -> list:
 
 def recipe_name(plan: Plan) -> str:
     """What readers call the hparams file: recipe, folder and name."""
-    return "/".join(Path(plan.recipe_file).parts[-3:])
+    return "/".join(plan.recipe_file.parts[-3:])
 
 
 def _make_runs(plan):
     """Claims the folder; gives the runs of a plan."""
-    recipe_file = Path(plan.recipe_file)
-    train = recipe_file.parent.parent / "train.py"
-    settings = _claim_folder(plan, recipe_file)
-    runs = []
+    settings, runs = _claim_folder(plan), []
     for name, value in plan.partitions.items():
         if isinstance(value, dict):  # a fold
             path = os.path.join(plan.folder, "splits", f"{name}.json")
@@ -168,86 +205,54 @@ def _make_runs(plan):
         for seed in plan.seeds:
             folder = f"{plan.folder}/partition{name}_seed{seed}"
             folder = os.path.abspath(folder)
-            command = (
-                sys.executable,
-                train.name,
-                os.path.relpath(recipe_file, train.parent),
-                f"--partition={value}",
-                f"--seed={seed}",
-                f"--output_folder={folder}",
-                *_as_words(plan.overrides),
-            )
-            place = (folder, command, str(train.parent), settings)
+            options = f"--partition={value}", f"--seed={seed}"
+            command = _command(plan, folder, *options)
+            place = (folder, command, plan.recipe_file.parent.parent, settings)
             runs.append(Run(name, seed, *place, plan.title))
     return runs
 
 
-def run_ablation(plan: Plan, say: Callable = say) -> tuple[dict, list]:
-    """Runs a protocol in full and with each part of the network turned off.
-
-    Each variant goes into a folder of its own in the plan's folder. Gives what
-    ablation.json and ablation.md hold, as :func:`run_protocol` does.
-    """
-    partial = False
-    for name, change in {"full": {}, **VARIANTS}.items():
-        variant = replace(
-            plan,
-            overrides={**plan.overrides, **change},
-            folder=os.path.join(plan.folder, name),
-        )
-        content, _ = run_protocol(variant, lambda line: say(f"{name} {line}"))
-        partial = partial or content["partial"]
-    return write_ablation(plan.folder, list(VARIANTS), partial)
-
-
-def _claim_folder(plan, recipe_file):
+def _claim_folder(plan):
     """Makes the folder, or refuses one that holds runs of other settings.
 
     Partitions and seeds may be added later. Returns a hash of the settings.
     """
     path = Path(plan.folder) / SETTINGS
-    recipe = f"{recipe_file.parent.parent.name}/{recipe_file.name}"
-    settings = {"hparams": recipe, **plan.overrides}
+    words = [str(plan.recipe_file), *_as_words(plan.overrides)]
+    _, _, overrides = parse_arguments(words, later=RESERVED)
+    settings = read_settings(str(plan.recipe_file), overrides)
+    # Beside the file's keys, options of SpeechBrain's such as --precision.
+    settings = {"hparams": recipe_name(plan), **plan.overrides, **settings}
     settings = {k: v for k, v in settings.items() if k not in NEUTRAL}
-    included = re.findall(r"!include:(\S+)", recipe_file.read_text("utf-8"))
-    files = {
-        name: _hash((recipe_file.parent / name).read_bytes())
-        for name in (recipe_file.name, *included)
-    }
-    text = json.dumps([settings, files], sort_keys=True)
+    partitions = {}
     for name, value in plan.partitions.items():
         if isinstance(value, dict):
-            files[f"partition {name}"] = _hash(json.dumps(value).encode())
+            partitions[name] = value
         elif os.path.isfile(value):
-            files[f"partition {name}"] = _hash(Path(value).read_bytes())
-    changed, known = [], {"settings": settings, "files": {}}
+            partitions[name] = Path(value).read_text("utf-8", "replace")
+    changed, known = [], {"settings": settings, "partitions": {}}
     if path.exists():
         known = read_json(path)
     elif any(path.parent.glob("partition*_seed*")):
         # Nobody knows what they were trained with.
         changed = [f"there is no {SETTINGS}"]
-    for key in sorted({*known["settings"], *settings}):
-        old, new = (
-            s.get(key, "default") for s in (known["settings"], settings)
-        )
+    before = known["settings"]
+    for key in sorted({*before, *settings}):
+        old, new = (s.get(key, "default") for s in (before, settings))
         if old != new:
             changed.append(f"{key} {old}, not {new}")
-    for name, value in files.items():
-        if known["files"].get(name, value) != value:
-            changed.append(f"{name} was changed since")
+    for name, value in partitions.items():
+        if known["partitions"].get(name, value) != value:
+            changed.append(f"partition {name} was changed since")
     if changed:
         raise VAVLError(
             f"{plan.folder}: holds runs of other settings "
             f"({', '.join(changed)}); choose another --output_folder"
         )
-    files = {**known["files"], **files}
-    write_json(path, {"settings": settings, "files": files})
-    return _hash(text.encode())
-
-
-def _hash(data):
-    """SHA-256 of bytes."""
-    return hashlib.sha256(data).hexdigest()
+    partitions = {**known["partitions"], **partitions}
+    write_json(path, {"settings": settings, "partitions": partitions})
+    text = json.dumps(settings, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def read_partitions(text: str) -> dict:
@@ -403,24 +408,15 @@ def _as_words(overrides):
     ]
 
 
-def launch(
-    runs: list,
-    say: Callable,
-    launcher: str = "local",
-    jobs: int = 1,
-    slurm: dict | None = None,
-) -> dict:
+def launch(runs: list, plan: Plan) -> dict:
     """Performs runs, those that have finished before left out; gives each run
     to why it failed, or None.
 
-    Where more than one may run at a time, the first goes alone, unless one has
-    finished before: it computes the features that all share. ``say`` gets a
-    line for each run that starts (Slurm: is submitted) and ends; ``jobs`` is
-    how many run at a time (Slurm: 0 for as many as it allows); ``slurm`` has
-    ``folder`` (where submitit keeps its files), ``cluster`` ("slurm", or
-    "local" to try things out), and parameters of submitit's
-    ``AutoExecutor.update_parameters``. VAVLError, in one line: submitit is
-    missing, there is no Slurm here, or a parameter is unknown.
+    The plan says where, and how many at a time. Where that is more than one,
+    the first goes alone, unless one has finished before: it computes the
+    features that all share. A line is printed for each run that starts (Slurm:
+    is submitted) and ends. VAVLError, in one line: submitit is missing, there
+    is no Slurm here, or a parameter is unknown.
     """
     errors = dict.fromkeys(runs)
 
@@ -439,14 +435,16 @@ def launch(
         else:
             waiting.append(run)
     executor = None
-    if waiting and launcher == "slurm":
-        executor = _slurm_executor(jobs, **(slurm or {}))
-    alone = len(waiting) == len(runs) and (executor is not None or jobs > 1)
+    if waiting and plan.launcher == "slurm":
+        slurm = {"folder": os.path.join(plan.folder, "slurm"), **plan.slurm}
+        executor = _slurm_executor(plan.jobs, **slurm)
+    several = executor is not None or plan.jobs > 1
+    alone = len(waiting) == len(runs) and several
     for part in (waiting[:alone], waiting[alone:]):
         if part and executor:
             _on_slurm(executor, part, report)
         elif part:
-            _here(part, report, min(jobs, len(part)))
+            _here(part, report, min(plan.jobs, len(part)))
     return errors
 
 
@@ -562,7 +560,7 @@ def _here(runs, report, jobs):
         pool.shutdown()
 
 
-def _slurm_executor(jobs, cluster="slurm", folder="slurm", **parameters):
+def _slurm_executor(jobs, folder, cluster="slurm", **parameters):
     """A submitit executor; ``cluster="local"`` tries things out here."""
     try:
         import submitit

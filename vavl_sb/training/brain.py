@@ -23,7 +23,6 @@ from vavl_sb.dataio.datasets import EmotionBatch
 from vavl_sb.dataio.samplers import SharedBatches
 from vavl_sb.lobes.conformer import compile_conformers
 from vavl_sb.training import report
-from vavl_sb.training.calibration import fit_temperatures
 from vavl_sb.training.distributed import (
     merge_scores,
     share_weights,
@@ -267,7 +266,7 @@ class EmotionBrain(sb.Brain):
                 *(epoch, train_stats, valid_stats, criterion),
             )
         if self.temperature_scaling:
-            self.temperatures = fit_temperatures(self.stats)
+            self.temperatures = report.fit_temperatures(self.stats)
         if self.checkpointer is not None:
             self.checkpointer.save_and_keep_only(
                 meta={

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import torch
 from speechbrain.dataio.dataset import DynamicItemDataset
-from speechbrain.utils.distributed import run_on_main
 
 from vavl_sb.dataio.manifest import refuse_overlap
 from vavl_sb.features.cache import feature_statistics, read_index
@@ -38,23 +37,18 @@ def set_input_statistics(
     They are those of the training clips, whose features ``index`` and the
     cache's ``folder`` have, or of the model that the run starts from. An audio
     encoder that learns (``raw_audio``) has none yet. Of several processes the
-    main one sets them; the others get them with all weights.
+    main one calls it; the others get them with all weights.
     """
     features, carried = read_index(index), carried_modalities(pretrained_from)
-
-    def work():
-        for modality in MODALITIES:
-            if modality in carried or (raw_audio and modality == "audio"):
-                continue
-            paths = {features[clip][modality] for clip in train_set.data}
-            paths = sorted(paths - {None})
-            mean, deviation = feature_statistics(paths, folder)
-            if mean is not None:
-                branch = getattr(net, f"{modality}_branch", {})
-                if "normalize" in branch:
-                    branch["normalize"].set_statistics(mean, deviation)
-
-    run_on_main(work)
+    for modality in MODALITIES:
+        if modality in carried or (raw_audio and modality == "audio"):
+            continue
+        paths = {features[clip][modality] for clip in train_set.data}
+        mean, deviation = feature_statistics(sorted(paths - {None}), folder)
+        if mean is not None:
+            branch = getattr(net, f"{modality}_branch", {})
+            if "normalize" in branch:
+                branch["normalize"].set_statistics(mean, deviation)
 
 
 def fit_to_features(
@@ -69,12 +63,8 @@ def fit_to_features(
 
     As :func:`set_input_statistics`, in the main process.
     """
-    if hasattr(net, "fit_statistics"):
-        run_on_main(_fit_to_features, [net, train_set, scale, speaker_samples])
-
-
-def _fit_to_features(net, train_set, scale, speaker_samples):
-    """What :func:`fit_to_features` does, in the main process."""
+    if not hasattr(net, "fit_statistics"):
+        return
     found = {modality: ([], [], []) for modality in MODALITIES}
     for item in train_set:
         label = item["label"]
@@ -102,9 +92,9 @@ def _fit_to_features(net, train_set, scale, speaker_samples):
                 row.append(value)
     for modality, (statistics, labels, speakers) in found.items():
         if statistics:
-            rows = torch.stack(statistics), torch.stack(labels)
+            tensors = torch.stack(statistics), torch.stack(labels)
             with torch.no_grad():
-                net.fit_statistics(modality, *rows, speakers)
+                net.fit_statistics(modality, *tensors, speakers)
 
 
 def init_from_pretrained(

@@ -13,7 +13,7 @@ from vavl_sb.lobes.vavl import MODALITIES
 from vavl_sb.lobes.visual_encoder import GRADIENTS
 from vavl_sb.training.model_file import WEIGHTS, read_model
 from vavl_sb.training.report import table
-from vavl_sb.utils.corpora import DRAWN, corpus_terms
+from vavl_sb.utils.corpora import DRAWN
 from vavl_sb.utils.errors import EncoderError
 from vavl_sb.utils.files import write_atomically
 from vavl_sb.utils.text import markdown, printable
@@ -75,12 +75,21 @@ WORDS = {
     "pretrained_from": "Started from",
 }
 UNKNOWN = "not known here: see the source"
+NOTHING = "nothing to license"
+# A model's weights are learned from a corpus, whose terms say what one may do
+# with these.
+TERMS = {
+    "CREMA-D": "Open Database License (ODbL) 1.0",
+    "MSP-IMPROV": "academic licence of its owners: research only, no "
+    "redistribution",
+    "RAVDESS": "CC BY-NC-SA 4.0: no commercial use",
+}
 WEIGHTS_TERMS = (
     "what the licence of the corpus allows, and whoever shares them says"
 )
 # Names and licences of encoders, by config.json and by class.
 ENCODERS = {
-    "vavl_logmel": ("log-mel features", "nothing to license"),
+    "vavl_logmel": ("log-mel features", NOTHING),
     "wav2vec2": ("wav2vec 2.0", "Apache-2.0 for wav2vec2-large-robust"),
     "whisper": ("Whisper's encoder", "MIT"),
     "hubert": ("HuBERT", UNKNOWN),
@@ -90,7 +99,7 @@ ENCODERS = {
         "Apache-2.0 for those of timm and of HSEmotion",
     ),
     "Precomputed": ("features computed elsewhere", UNKNOWN),
-    GRADIENTS: ("oriented gradients", "nothing to license"),
+    GRADIENTS: ("oriented gradients", NOTHING),
 }
 
 
@@ -116,7 +125,11 @@ def describe(folder: str | Path) -> dict[str, Any]:
     names = record.get("encoder_names") or {}
     also = (record.get("run") or {}).get("also_train")
     corpora = [model["corpus"], *(also if isinstance(also, list) else [])]
-    terms = {str(c): corpus_terms(str(c)) or UNKNOWN for c in corpora}
+    drawn = f"drawn by vavl_sb, {NOTHING}"
+    terms = {
+        name: drawn if name.startswith(DRAWN) else TERMS.get(name, UNKNOWN)
+        for name in map(str, corpora)
+    }
     encoders = {}
     for modality in MODALITIES:
         kind = _kind(folder, model, modality)

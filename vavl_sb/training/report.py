@@ -1,5 +1,10 @@
-"""What a run leaves behind: scores, predictions, pictures and a table."""
+"""What a run leaves behind: scores, predictions, pictures and a table.
 
+The temperatures of heads of classes are fitted to the clips that choose the
+checkpoint. Attributes have none.
+"""
+
+import copy
 import csv
 import io
 from pathlib import Path
@@ -9,8 +14,12 @@ import torch
 
 from vavl_sb.dataio.preparation import read_target
 from vavl_sb.lobes.vavl import HEADS
+from vavl_sb.nnet.calibration import (
+    expected_calibration_error,
+    fit_temperature,
+    softmax,
+)
 from vavl_sb.training import plots
-from vavl_sb.training.calibration import calibrate, calibration_scores
 from vavl_sb.utils.files import (
     read_json,
     write_atomically,
@@ -49,18 +58,17 @@ def write_test_report(
     task: str,
     labels: list[str],
     stats: dict,
-    temperatures: dict | None = None,
-    title: str = "",
+    temperatures: dict[str, float],
+    title: str,
 ) -> dict:
     """Writes metrics.json, predictions_test.csv and the pictures of a test.
 
     ``stats`` has each head's statistics over the test set, ``temperatures``
-    what its logits are divided by (:mod:`vavl_sb.training.calibration`), and
-    ``title`` names model and corpus. Gives what metrics.json holds. Of several
+    what its logits are divided by, and ``title`` names model and corpus. Gives what metrics.json holds. Of several
     processes the main one calls it, by ``run_on_main``.
     """
     test = {k: dict(c.summarize()) for k, c in stats.items() if len(c)}
-    for name, found in calibration_scores(stats, temperatures or {}).items():
+    for name, found in calibration_scores(stats, temperatures).items():
         test[name].update(found)
     metrics = {
         "task": task,
@@ -73,7 +81,7 @@ def write_test_report(
     write_json(folder / "metrics.json", metrics)
     write_atomically(
         folder / "predictions_test.csv",
-        predictions_csv(task, labels, calibrate(stats, temperatures or {})),
+        predictions_csv(task, labels, calibrate(stats, temperatures)),
     )
     for name, summary in test.items():
         if "confusion" in summary:
@@ -85,12 +93,71 @@ def write_test_report(
             )
     if task == "classification" and test:
         path = folder / "reliability"
-        plots.reliability_diagram(stats, temperatures or {}, path, title)
+        plots.reliability_diagram(stats, temperatures, path, title)
     lines = score_table(metrics)
     write_lines(folder / "scores.txt", lines)
     message = "Test scores (in %s)" + "\n%s" * len(lines)
     logger.info(message, folder / "metrics.json", *lines)
     return metrics
+
+
+def fit_temperatures(stats: dict) -> dict[str, float]:
+    """The temperature of each head whose ``EmotionStats`` has clips, which it
+    has not learned from; other metrics are passed over.
+
+    Example
+    -------
+    >>> import torch
+    >>> stats = EmotionStats(["angry", "sad"])
+    >>> stats.append(["a", "b"], 9 * torch.eye(2), torch.tensor([0, 0]))
+    >>> fit_temperatures({"audio": stats})["audio"] > 3  # It was too sure.
+    True
+    """
+    return {
+        head: fit_temperature(*collected.stacked())
+        for head, collected in stats.items()
+        if isinstance(collected, EmotionStats) and len(collected)
+    }
+
+
+def calibrate(stats: dict, temperatures: dict[str, float]) -> dict:
+    """The same statistics, by head, of logits that are divided by a
+    temperature, 1 for heads that have none. Other metrics stay as they are."""
+    found = dict(stats)
+    for head, collected in stats.items():
+        if isinstance(collected, EmotionStats):
+            found[head] = copy.copy(collected)
+            temperature = temperatures.get(head, 1.0)
+            found[head].predictions = [
+                logits / temperature for logits in collected.predictions
+            ]
+    return found
+
+
+def calibration_scores(
+    stats: dict, temperatures: dict[str, float]
+) -> dict[str, dict[str, float]]:
+    """How far each head's confidence is from how often it is right.
+
+    Of the test's statistics, as the network gave the logits: head to ``ece``
+    (expected calibration error of what the model says), ``ece_before`` (without
+    its temperature) and ``temperature``.
+    """
+    found = {}
+    for head, collected in stats.items():
+        if isinstance(collected, EmotionStats) and len(collected):
+            logits, targets = collected.stacked()
+            temperature = temperatures.get(head, 1.0)
+            after, before = (
+                expected_calibration_error(softmax(logits, t), targets)
+                for t in (temperature, 1.0)
+            )
+            found[head] = {
+                "ece": after,
+                "ece_before": before,
+                "temperature": temperature,
+            }
+    return found
 
 
 def predictions_csv(task: str, labels: list, stats: dict) -> bytes:

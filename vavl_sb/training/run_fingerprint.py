@@ -52,8 +52,9 @@ def read_settings(yaml_file: str, overrides: str = "") -> dict:
     recursive_update(own, YAML().load(overrides) or {})
     settings = {}
     for key, nodes in included.items():
-        nodes = dict(nodes)
-        recursive_update(nodes, own.pop(key))
+        nodes, changes = dict(nodes), own.pop(key)
+        if isinstance(changes, dict):  # Not so, where nothing stands below it.
+            recursive_update(nodes, changes)
         settings.update(nodes)
     return {key: _plain(node) for key, node in {**settings, **own}.items()}
 

@@ -11,7 +11,6 @@ from vavl_sb.dataio.label_ceiling import ceiling_text
 from vavl_sb.dataio.preparation import read_target
 from vavl_sb.lobes.precomputed import Precomputed
 from vavl_sb.lobes.vavl import HEADS, MODALITIES
-from vavl_sb.utils.errors import VAVLError
 from vavl_sb.utils.files import read_json
 
 
@@ -129,17 +128,11 @@ def _public(value: Any) -> Any:
 
 def _scores(path: Path) -> dict[str, Any]:
     """Test scores of metrics.json; {} where the run was not tested."""
-    try:
-        metrics = read_json(path)
-        test = {
-            head: {k: v for k, v in scores.items() if k != "confusion"}
-            for head, scores in metrics["test"].items()
-        }
-        return {"test": test, "n_test": metrics["n_test"]}
-    except FileNotFoundError:
+    if not path.exists():
         return {}
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        raise VAVLError(
-            f"{path}: damaged ({type(error).__name__}); remove it and run the "
-            "same command again"
-        ) from None
+    metrics = read_json(path)
+    test = {
+        head: {k: v for k, v in scores.items() if k != "confusion"}
+        for head, scores in metrics["test"].items()
+    }
+    return {"test": test, "n_test": metrics["n_test"]}

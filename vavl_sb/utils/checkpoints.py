@@ -21,8 +21,7 @@ from speechbrain.utils.distributed import (
 )
 
 from vavl_sb.utils.errors import VAVLError
-from vavl_sb.utils.files import read_json, write_json
-from vavl_sb.utils.lock import unwritable
+from vavl_sb.utils.files import read_json, unwritable, write_json
 from vavl_sb.utils.logger import get_logger
 
 logger = get_logger(__name__)
@@ -66,7 +65,7 @@ class CheckedCheckpointer(Checkpointer):
         try:
             super().__init__(checkpoints_dir, *args, **kwargs)
         except OSError as error:
-            raise unwritable(checkpoints_dir, error) from None
+            raise unwritable(checkpoints_dir, error.strerror) from None
 
     def save_checkpoint(
         self,

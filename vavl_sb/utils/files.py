@@ -42,13 +42,13 @@ def write_atomically(path: str | Path, data: bytes) -> None:
         room = ""
         with contextlib.suppress(OSError):
             room = f", {shutil.disk_usage(folder).free / 1e6:.1f} MB free"
-        raise _unwritable(path, f"{error.strerror}{room}") from None
+        raise unwritable(path, f"{error.strerror}{room}") from None
     finally:
         with contextlib.suppress(OSError):
             os.remove(temporary)
 
 
-def _unwritable(path: str | Path, reason: object) -> VAVLError:
+def unwritable(path: str | Path, reason: object) -> VAVLError:
     """The one line for what cannot be written."""
     return VAVLError(
         f"{path}: cannot be written ({reason}); free space or choose another "
@@ -184,7 +184,7 @@ def write_folder(folder: str | Path) -> Iterator[Path]:
             os.rename(folder, old)
         os.rename(part, folder)
     except OSError as error:
-        raise _unwritable(folder, error.strerror or error) from None
+        raise unwritable(folder, error.strerror or error) from None
     finally:
         if old.exists() and not folder.exists():  # A stop came just then.
             os.rename(old, folder)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TextIO
 
 from vavl_sb.utils.errors import VAVLError
+from vavl_sb.utils.files import unwritable
 
 LOCK = "train.lock"
 # Locks last as long as their files are open: until the process ends.
@@ -39,14 +40,6 @@ def take_lock(path: str | Path) -> TextIO | None:
     return file
 
 
-def unwritable(folder: str | Path, error: OSError) -> VAVLError:
-    """The error, to be raised, of an output folder that cannot be written."""
-    return VAVLError(
-        f"{folder}: cannot be written ({error.strerror}); give another "
-        "output_folder"
-    )
-
-
 def hold_folder(folder: str | Path) -> None:
     """Makes a folder this process's own, until the process ends.
 
@@ -70,7 +63,7 @@ def hold_folder(folder: str | Path) -> None:
         os.makedirs(folder, exist_ok=True)
         file = take_lock(path)
     except OSError as error:
-        raise unwritable(folder, error) from None
+        raise unwritable(folder, error.strerror) from None
     if file is None:
         with open(path, encoding="utf-8") as file:
             who = file.read().strip() or "unknown"

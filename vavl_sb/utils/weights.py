@@ -7,7 +7,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from vavl_sb.utils.errors import EncoderError, VAVLError, first_line
+from vavl_sb.utils.errors import EncoderError, first_line
+from vavl_sb.utils.files import unwritable
 from vavl_sb.utils.torch_file import read_tensors
 
 Tensors = dict[str, torch.Tensor]
@@ -41,11 +42,7 @@ def save_tensors(
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
         save_file(tensors, path, metadata=metadata)
     except (OSError, SafetensorError) as error:
-        reason = " ".join(str(error).split())
-        raise VAVLError(
-            f"{path}: cannot be written ({reason}); free space or choose "
-            "another folder, then run the same command again"
-        ) from None
+        raise unwritable(path, " ".join(str(error).split())) from None
 
 
 def halved(tensors: Tensors) -> Tensors:

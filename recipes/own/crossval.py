@@ -1,1 +1,0 @@
-../RAVDESS/crossval.py
