@@ -43,7 +43,7 @@ def model(monkeypatch):
     light = make_model()
     seen = []
 
-    def load(source, trust=False, token=None):
+    def load(source, trust=False, token=None, run_opts=None):
         seen.append((source, trust))
         return light
 
@@ -113,15 +113,16 @@ def test_all_commands_take_a_model_in_the_same_way(monkeypatch, capsys):
     monkeypatch.setattr(hub, "model_folder", load)
     monkeypatch.setattr(server, "serve", lambda load, *options: load())
     for command in ("predict M clip", "evaluate M test.json", "demo M"):
-        words = [*command.split(), "--token", "T", "--trust"]
+        words = [*command.split(), "--device", "cpu", "--token", "T", "--trust"]
         assert call(capsys, *words) == (1, "", "vavl: that will do\n")
-        assert call(capsys, *words[:-3])[0] == 1
+        assert call(capsys, *words[:-5])[0] == 1
     # Nothing is loaded, so that nothing needs to be trusted.
     assert call(capsys, "info", "M", "--token", "T")[0] == 1
     with pytest.raises(SystemExit):
         main(["info", "M", "--trust"])
     given = {"source": "M", "token": "T", "trust": True}
-    plain = {"source": "M", "token": None, "trust": False}
+    given["run_opts"] = {"device": "cpu"}
+    plain = {"source": "M", "token": None, "trust": False, "run_opts": {}}
     assert seen == [*[given, plain] * 3, {"source": "M", "token": "T"}]
 
 
@@ -222,6 +223,7 @@ def test_predict_draws(model, clips, capsys, tmp_path):
         (["--plot", "x.txt"], "no name of a .png"),
         (["--timeline", "--hop", "0"], "hop"),
         (["--timeline", "--window", "99"], "window"),
+        (["--profile", "--hop", "2"], "--hop: is of --timeline and --plot"),
     ],
 )
 def test_predict_options_that_cannot_be(model, clips, capsys, words, said):

@@ -82,7 +82,7 @@ def add_model(
     >>> parser = argparse.ArgumentParser()
     >>> add_model(parser)
     >>> vars(parser.parse_args(["someone/a-model", "--trust"]))
-    {'model': 'someone/a-model', 'token': None, 'trust': True}
+    {'model': 'someone/a-model', 'token': None, 'trust': True, 'device': None}
     """
     parser.add_argument(
         "model", metavar="MODEL", help="an exported folder, or a hub id"
@@ -93,6 +93,9 @@ def add_model(
     )
     if loads:
         parser.add_argument("--trust", action="store_true", help=TRUST)
+        parser.add_argument(
+            "--device", help="such as cpu or cuda:1 (default: a GPU, if any)"
+        )
     if clips:
         parser.add_argument(
             "clips",
@@ -121,8 +124,12 @@ def load_model(options: argparse.Namespace) -> "EmotionRecognizer":
     """The EmotionRecognizer that a command line asks for."""
     from vavl_sb.inference.emotion import EmotionRecognizer
 
+    run_opts = {} if options.device is None else {"device": options.device}
     return EmotionRecognizer.from_hparams(
-        options.model, trust=options.trust, token=options.token
+        options.model,
+        trust=options.trust,
+        token=options.token,
+        run_opts=run_opts,
     )
 
 

@@ -1,4 +1,4 @@
-"""`vavl predict`: say what emotion clips express."""
+"""`vavl predict`: predict the emotion of clips."""
 
 import argparse
 import dataclasses
@@ -10,13 +10,12 @@ from vavl_sb.utils.files import say_json
 from vavl_sb.utils.text import say
 
 FEATURES = ("audio_features", "visual_features")
+WINDOW, HOP = 3.0, 1.0  # seconds, of a timeline
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
     """Adds the command to the command line."""
-    parser = commands.add_parser(
-        "predict", help="say what emotion clips express"
-    )
+    parser = commands.add_parser("predict", help="predict the emotion of clips")
     add_model(parser, clips="*")
     parser.add_argument(
         "--modality",
@@ -50,15 +49,14 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         "--timeline", action="store_true", help="tell the emotion over time"
     )
     for name, seconds, words in (
-        ("--window", 3.0, "seconds of each window of the timeline"),
-        ("--hop", 1.0, "seconds between the starts of two windows"),
+        ("--window", WINDOW, "seconds of each window of the timeline"),
+        ("--hop", HOP, "seconds between the starts of two windows"),
     ):
         parser.add_argument(
             name,
             type=float,
-            default=seconds,
             metavar="S",
-            help=f"{words} (default: %(default)s)",
+            help=f"{words} (default: {seconds})",
         )
     parser.add_argument(
         "--plot",
@@ -66,7 +64,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         help="draw the emotion over time (of one clip): .png, .pdf or .svg",
     )
     parser.add_argument(
-        "--profile", action="store_true", help="tell what took how long"
+        "--profile", action="store_true", help="show the time of each stage"
     )
     parser.set_defaults(run=run)
 
@@ -84,6 +82,10 @@ def run(options: argparse.Namespace) -> int:
         raise VAVLError(
             f"--plot: {options.plot} is no name of a .png, .pdf or .svg file"
         )
+    timed = options.timeline or options.plot
+    for name in ("window", "hop"):
+        if getattr(options, name) is not None and not timed:
+            raise VAVLError(f"--{name}: is of --timeline and --plot; give one")
     given = [getattr(options, name) for name in FEATURES]
     clips: list = clip_files(options.clips) or [next(filter(None, given), None)]
     if clips == [None]:
@@ -167,10 +169,13 @@ def _write_table(path, results, model):
 def _predict(model, clip, options):
     """One clip's prediction, as JSON has it."""
     given = {name: getattr(options, name) for name in (*FEATURES, "speaker")}
-    if not (options.timeline or options.plot or options.profile):
+    timed = options.timeline or options.plot
+    if not (timed or options.profile):
         asked = (options.modality, options.audio)
         return model.predict_file(clip, *asked, **given).as_dict()
-    asked = (options.modality, options.audio, options.window, options.hop)
+    window = WINDOW if options.window is None else options.window
+    hop = HOP if options.hop is None else options.hop
+    asked = (options.modality, options.audio, window if timed else None, hop)
     found = model.analyze(clip, *asked, crops=0, **given)
     if options.plot:
         from vavl_sb.training.plots import emotion_over_time, save_figure
@@ -205,7 +210,8 @@ def _lines(result):
             f"  {window['start']:7.2f} - {window['end']:7.2f} s: {said}"
         )
     for stage, seconds in result.get("profile", {}).items():
-        lines.append(f"  {stage:<15}{seconds:8.2f} s")
+        stage = "clip's duration" if stage == "duration" else stage
+        lines.append(f"  {stage:<16}{seconds:8.2f} s")
     return lines
 
 
