@@ -19,11 +19,10 @@ from vavl_sb.lobes.vavl import (
     AudioVisualNetwork,
     VAVLOutput,
     check_width,
-    encode_frames,
     input_branch,
     mlp,
 )
-from vavl_sb.nnet.masking import PresentRows, masked_mean
+from vavl_sb.nnet.masking import PresentRows, have_all, masked_mean
 
 
 class MeanOfHeads(AudioVisualNetwork):
@@ -41,37 +40,23 @@ class MeanOfHeads(AudioVisualNetwork):
         that have it."""
         raise NotImplementedError
 
-    def forward(
+    def forward_rows(
         self,
-        audio: torch.Tensor | None = None,
-        audio_lens: torch.Tensor | None = None,
-        visual: torch.Tensor | None = None,
-        visual_lens: torch.Tensor | None = None,
+        inputs: dict[str, PresentRows],
         freeze_backbone: bool = False,
         detach_pair: bool = False,
     ) -> VAVLOutput:
-        """Predicts from whatever the batch has, as
-        :meth:`vavl_sb.lobes.vavl.VAVL.forward`.
-
-        ``freeze_backbone`` has no effect: there is no audio-visual head;
-        ``detach_pair`` cuts the mean off from the graph.
-        """
-        inputs = {
-            "audio": PresentRows(audio, audio_lens),
-            "visual": PresentRows(visual, visual_lens),
-        }
+        """Predicts from whatever the batch has; see the base class."""
         found = {
             modality: rows.scatter(self.predict(modality, rows))
             for modality, rows in inputs.items()
             if rows.count
         }
-        if len(found) == len(MODALITIES):
-            has = [rows.present for rows in inputs.values()]
-            both = torch.stack(has).all(dim=0)
-            if both.any():
-                mean = (found["audio"] + found["visual"]) / 2
-                mean = mean.detach() if detach_pair else mean
-                found["audiovisual"] = mean * both.unsqueeze(-1)
+        both = have_all(inputs.values())
+        if both is not None:
+            mean = (found["audio"] + found["visual"]) / 2
+            mean = mean.detach() if detach_pair else mean
+            found["audiovisual"] = mean * both.unsqueeze(-1)
         return VAVLOutput(**found)
 
 
@@ -139,7 +124,8 @@ class LateFusion(MeanOfHeads):
     def predict(self, modality: str, rows: PresentRows) -> torch.Tensor:
         """Predicts from one modality; see the base class."""
         branch = self.get_submodule(f"{modality}_branch")
-        frames = encode_frames(branch, rows)
+        frames = branch["projection"](normalized(branch, rows))
+        frames = branch["encoder"](frames, rows.padding_mask)
         return branch["prediction_head"](masked_mean(frames, rows.padding_mask))
 
 
