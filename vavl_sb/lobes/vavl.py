@@ -30,9 +30,10 @@ from vavl_sb.nnet.masking import (
 from vavl_sb.nnet.normalization import FeatureNoise, InputNormalization
 from vavl_sb.utils.errors import VAVLError
 
-# What a clip may have, and what predicts from it.
+# What a clip may have, what predicts from it, and what each of these reads.
 MODALITIES = ("audio", "visual")
 HEADS = (*MODALITIES, "audiovisual")
+READS = {"audio": ("audio",), "visual": ("visual",), "audiovisual": MODALITIES}
 
 
 @dataclass

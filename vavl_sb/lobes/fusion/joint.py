@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 
 from vavl_sb.lobes.fusion.transformer import normalized
-from vavl_sb.lobes.vavl import HEADS, MODALITIES, AudioVisualNetwork, VAVLOutput
+from vavl_sb.lobes.vavl import HEADS, READS, AudioVisualNetwork, VAVLOutput
 from vavl_sb.nnet.masking import PresentRows, have_all, scatter_rows
 
 
@@ -52,13 +52,12 @@ class JointFusion(AudioVisualNetwork):
         }
         found = {}
         for head in HEADS:
-            needs = MODALITIES if head == "audiovisual" else (head,)
-            chosen = have_all(inputs[modality] for modality in needs)
+            chosen = have_all(inputs[modality] for modality in READS[head])
             if chosen is None:
                 continue
             clips = {
                 modality: _clips(rows, features[modality], chosen)
-                if modality in needs
+                if modality in READS[head]
                 else self._zeros(modality, chosen)
                 for modality, rows in inputs.items()
             }
