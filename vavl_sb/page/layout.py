@@ -435,7 +435,8 @@ def results(
     )
     note = ""
     if others:
-        note = f'<p class="vavl-with">With {_clips(len(others))}.</p>'
+        clips = f"{len(others)} other clip{'s' if len(others) > 1 else ''}"
+        note = f'<p class="vavl-with">With {clips} of this person.</p>'
     return (
         answers_html(analysis.emotion, limits, modality, model.trained_heads)
         + note,
@@ -447,38 +448,18 @@ def results(
 
 
 def learn(model: Any, path: str) -> list:
-    """What another clip of a person tells.
+    """What another clip of a person tells, for ``enrol_features``.
 
-    Arguments
-    ---------
-    model : vavl_sb.inference.emotion.EmotionRecognizer
-        One with speaker normalization.
-    path : str
-        The clip; of one of more than 30 s the first 30 s count.
-
-    Returns
-    -------
-    list of vavl_sb.features.extractor.ClipFeatures
-        For ``enrol_features``.
+    ``model`` is an EmotionRecognizer with speaker normalization; of a clip of
+    more than 30 s the first 30 s count.
     """
     return model.clip_features(path, most=CHUNKS)
 
 
 def known_html(count: int) -> str:
-    """How many other clips of the person are known, and what for.
-
-    Arguments
-    ---------
-    count : int
-        Clips.
-    """
+    """How many other clips of the person are known, and what for."""
     body = f"<p><b>Other clips of this person</b>: {count}</p>"
     return f'<div class="vavl-model">{body}<p>{OTHERS}</p></div>'
-
-
-def _clips(count: int) -> str:
-    """So many clips, in words."""
-    return f"{count} other clip{'s' if count != 1 else ''} of this person"
 
 
 def model_html(about: dict) -> str:
