@@ -28,7 +28,6 @@ from vavl_sb.nnet.masking import (
     scatter_rows,
 )
 from vavl_sb.nnet.normalization import FeatureNoise, InputNormalization
-from vavl_sb.utils.errors import VAVLError
 
 # What a clip may have, what predicts from it, and what each of these reads.
 MODALITIES = ("audio", "visual")
@@ -171,14 +170,6 @@ class AudioVisualNetwork(nn.Module):
         return bool({"joint", "audiovisual"} & set(self.updates))
 
 
-def check_width(d_model: int, nhead: int) -> None:
-    """Raises a VAVLError where heads of attention cannot share a width."""
-    if d_model % nhead:
-        raise VAVLError(
-            f"d_model: must be a multiple of nhead ({nhead}), not {d_model}"
-        )
-
-
 def mlp(sizes: list[int], dropout: float) -> nn.Sequential:
     """Linear layers, with ReLU and dropout after the first, as released.
 
@@ -202,36 +193,23 @@ def mlp(sizes: list[int], dropout: float) -> nn.Sequential:
     return nn.Sequential(first, nn.ReLU(), nn.Dropout(dropout), *others)
 
 
-def input_branch(
+def modality_branch(
     dim: int,
+    num_outputs: int,
     d_model: int,
     projection_dim: int,
     num_layers: int,
-    feature_noise: float = 0.0,
+    feature_noise: float,
+    head_dropout: float,
     **conformer,
 ) -> nn.ModuleDict:
-    """A modality's own way from features to encoded frames.
+    """One modality's own layers: ``normalize``, ``noise``, ``projection``,
+    ``encoder`` and ``prediction_head``.
 
-    Arguments
-    ---------
-    dim : int
-        Size of a feature vector.
-    d_model : int
-        Width of an encoded frame.
-    projection_dim : int
-        Width between the two frame-wise projections.
-    num_layers : int
-        Conformer layers.
-    feature_noise : float
-        As of :class:`VAVL`.
-    **conformer
-        For :class:`vavl_sb.lobes.conformer.MaskedConformerEncoder`.
-
-    Returns
-    -------
-    nn.ModuleDict
-        ``normalize``, ``noise``, ``projection`` and ``encoder``.
+    From feature vectors of size ``dim``, by ``num_layers`` conformer layers;
+    all else is as of :class:`VAVL`.
     """
+    sizes = [d_model, d_model, max(d_model // 2, 1), num_outputs]
     return nn.ModuleDict(
         {
             "normalize": InputNormalization(dim),
@@ -241,6 +219,7 @@ def input_branch(
                 nn.Linear(projection_dim, d_model),
             ),
             "encoder": MaskedConformerEncoder(num_layers, d_model, **conformer),
+            "prediction_head": mlp(sizes, head_dropout),
         }
     )
 
@@ -318,27 +297,24 @@ class VAVL(AudioVisualNetwork):
         feature_noise: float = 0.0,
     ):
         super().__init__()
-        check_width(d_model, nhead)
         self.residual = residual
         conformer: dict[str, Any] = dict(
             d_model=d_model,
             nhead=nhead,
-            d_ffn=d_ffn or 4 * d_model,
+            d_ffn=d_ffn,
             kernel_size=kernel_size,
             dropout=dropout,
         )
-        half = max(d_model // 2, 1)
-        hidden = [d_model, half]
+        hidden = [d_model, max(d_model // 2, 1)]
         for modality, dim in zip(MODALITIES, (audio_dim, visual_dim)):
-            branch = input_branch(
-                dim=dim,
+            branch = modality_branch(
+                dim,
+                num_outputs,
                 projection_dim=projection_dim,
                 num_layers=encoder_layers,
                 feature_noise=feature_noise,
+                head_dropout=head_dropout,
                 **conformer,
-            )
-            branch["prediction_head"] = mlp(
-                [d_model, *hidden, num_outputs], head_dropout
             )
             branch["reconstruction_head"] = mlp(
                 [d_model, *hidden, dim], head_dropout

@@ -18,9 +18,7 @@ from vavl_sb.lobes.vavl import (
     MODALITIES,
     AudioVisualNetwork,
     VAVLOutput,
-    check_width,
-    input_branch,
-    mlp,
+    modality_branch,
 )
 from vavl_sb.nnet.masking import PresentRows, have_all, masked_mean
 
@@ -102,22 +100,19 @@ class LateFusion(MeanOfHeads):
         feature_noise: float = 0.0,
     ):
         super().__init__()
-        check_width(d_model, nhead)
         for modality, dim in zip(MODALITIES, (audio_dim, visual_dim)):
-            branch = input_branch(
+            branch = modality_branch(
                 dim,
+                num_outputs,
                 d_model,
                 projection_dim,
-                num_layers=encoder_layers + shared_layers,
-                feature_noise=feature_noise,
+                encoder_layers + shared_layers,
+                feature_noise,
+                head_dropout,
                 nhead=nhead,
-                d_ffn=d_ffn or 4 * d_model,
+                d_ffn=d_ffn,
                 kernel_size=kernel_size,
                 dropout=dropout,
-            )
-            branch["prediction_head"] = mlp(
-                [d_model, d_model, max(d_model // 2, 1), num_outputs],
-                head_dropout,
             )
             self.add_module(f"{modality}_branch", branch)
 
@@ -171,8 +166,7 @@ class UAVM(MeanOfHeads):
         feature_noise: float = 0.0,
     ):
         super().__init__()
-        check_width(d_model, nhead)
-        layer = (d_model, nhead, d_ffn or 4 * d_model, dropout)
+        layer = (d_model, nhead, d_ffn, dropout)
         for modality, dim in zip(MODALITIES, (audio_dim, visual_dim)):
             branch = feature_layers(dim, d_model, feature_noise)
             branch["encoder"] = Transformer(encoder_layers, *layer)
