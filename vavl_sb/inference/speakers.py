@@ -120,21 +120,14 @@ def _statistics(content, clips):
     count = content["count"]
     if type(count) not in (int, float) or not 0 <= count <= clips:
         raise ValueError("count is no number of clips")
-    tensors = []
-    for name in ("mean", "variance"):
-        values = content[name]
-        if type(values) is not list or not all(
-            type(x) in (int, float) for x in values
-        ):
-            raise ValueError(f"{name} is no list of numbers")
-        tensor = torch.tensor([values], dtype=torch.float64).float()
-        if not bool(torch.isfinite(tensor).all()):
-            raise ValueError(f"{name} has a number that is not finite")
-        tensors.append(tensor)
-    mean, variance = tensors
-    if mean.shape != variance.shape or bool((variance < 0).any()):
-        raise ValueError("variance does not fit")
-    return SpeakerStatistics(torch.tensor([float(count)]), mean, variance)
+    rows = [content["mean"], content["variance"]]
+    if not all(type(x) in (int, float) for row in rows for x in row):
+        raise ValueError("mean or variance is no list of numbers")
+    mean, variance = values = torch.tensor(rows, dtype=torch.float64).float()
+    if not bool(torch.isfinite(values).all()) or bool((variance < 0).any()):
+        raise ValueError("mean or variance is not finite, or below 0")
+    count = torch.tensor([float(count)])
+    return SpeakerStatistics(count, mean[None], variance[None])
 
 
 def estimate_speaker(
