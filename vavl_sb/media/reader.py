@@ -447,16 +447,8 @@ def stated_duration(
 def joined_behind(file: BinaryIO, form: str) -> bool:
     """Whether another file was joined to a file's end, which FFmpeg leaves out.
 
-    Arguments
-    ---------
-    file : binary file object
-        A file on disk.
-    form : str
-        FFmpeg's name of its container; of others, it reads on by itself.
-
-    Returns
-    -------
-    bool
+    ``form`` is FFmpeg's name of its container; in others than those below it
+    reads on by itself.
     """
     if form == "wav":
         return bool({b"RIFF", b"data"}.intersection(chunks_behind(file) or ()))
