@@ -551,21 +551,20 @@ def downloads_html(analysis: Any, name: str) -> str:
     whole = analysis.emotion
     rows = [("whole clip", 0.0, analysis.duration, whole)]
     rows += [("window", w.start, w.end, w.emotion) for w in analysis.timeline]
-    names = list(_values(whole))
+    names = list(_values(whole.per_modality[whole.modality]))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["part", "start", "end", "modality", "label", *names])
     found = []
     for part, start, end, emotion in rows:
-        times = {"part": part, "start": start, "end": end}
-        said = {} if emotion is None else emotion.per_modality[emotion.modality]
         modality = getattr(emotion, "modality", "")
-        values = _values(emotion)
-        shares = [values.get(key, "") for key in names]
-        label = printable(said.get("label") or "")
-        writer.writerow([part, start, end, modality, label, *shares])
         heads = getattr(emotion, "per_modality", None)
-        found.append({**times, "modality": modality, "per_modality": heads})
+        said = {} if emotion is None else heads[modality]
+        label, values = printable(said.get("label") or ""), _values(said)
+        shares = [values.get(key, "") for key in names]
+        row = {"part": part, "start": start, "end": end, "modality": modality}
+        writer.writerow([*row.values(), label, *shares])
+        found.append({**row, "per_modality": heads})
     links = []
     for kind, mime, content in (
         ("csv", "text/csv", text.getvalue()),
@@ -579,12 +578,9 @@ def downloads_html(analysis: Any, name: str) -> str:
     return f'<p class="vavl-save">Save as {" or ".join(links)}</p>'
 
 
-def _values(emotion: Any) -> dict:
-    """Class to probability, or attribute to value, of the head that answered."""
-    if emotion is None:
-        return {}
-    answer = emotion.per_modality[emotion.modality]
-    return answer.get("probabilities") or answer["attributes"]
+def _values(answer: dict) -> dict:
+    """Class to probability, or attribute to value, of a head's answer."""
+    return answer.get("probabilities") or answer.get("attributes") or {}
 
 
 def answers_html(
@@ -621,7 +617,7 @@ def answers_html(
 
 def _answer(answer: dict, limits: tuple | list) -> str:
     """One head's answer: its label and a bar for each number."""
-    values = answer.get("probabilities") or answer["attributes"]
+    values = _values(answer)
     # The most probable first; attributes have an order of their own.
     rows = list(values.items())
     if "probabilities" in answer:
