@@ -559,7 +559,7 @@ def downloads_html(analysis: Any, name: str) -> str:
     for part, start, end, emotion in rows:
         modality = getattr(emotion, "modality", "")
         heads = getattr(emotion, "per_modality", None)
-        said = {} if emotion is None else heads[modality]
+        said = heads[modality] if heads else {}
         label, values = printable(said.get("label") or ""), _values(said)
         shares = [values.get(key, "") for key in names]
         row = {"part": part, "start": start, "end": end, "modality": modality}
