@@ -22,7 +22,7 @@ import torch
 from measure import options_of, run, timed
 
 from vavl_sb.features.extractor import Stopwatch
-from vavl_sb.media.reader import AudioChunk, probe
+from vavl_sb.media.reader import probe
 
 STAGES = ("decode", "faces", "audio encoder", "visual encoder")
 
@@ -41,15 +41,9 @@ def encode(encoder, clips, watch=None):
     """
     watch = watch or Stopwatch()
     for sound, picture in clips:
-        chunks = [
-            torch.from_numpy(item.samples)
-            for item in encoder.stream(sound, None, watch)
-            if isinstance(item, AudioChunk)
-        ]
-        with watch("audio encoder"):
-            encoder.encode_audio(torch.cat(chunks), sound)
-        for _ in encoder.stream(None, picture, watch):
-            pass
+        for files in ((sound, None), (None, picture)):
+            for _ in encoder.chunks(*files, watch):
+                pass
 
 
 def worker(tasks, done, folder, options, threads):

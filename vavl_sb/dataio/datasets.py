@@ -296,26 +296,18 @@ def _modality_item(modality, features, dim, cache, raw):
         if path is None:
             return torch.zeros(0) if raw else torch.zeros(0, dim)
         try:
-            return _samples(path) if raw else _frames(cache, path)
+            if not raw:
+                return torch.from_numpy(cache.read(path)).float()
+            samples = read_audio(path)
+            if samples is None:  # It had sound when the run started.
+                raise MediaError(
+                    f"{path}: has no sound any more; run the same command again"
+                )
+            return samples
         except VAVLError as error:
             raise type(error)(f"{id}: {error.text}") from None
 
     return load
-
-
-def _samples(path):
-    """Samples of a file that had sound when the run started."""
-    samples = read_audio(path)
-    if samples is None:
-        raise MediaError(
-            f"{path}: has no sound any more; run the same command again"
-        )
-    return samples
-
-
-def _frames(cache, path):
-    """Frames of a cached feature, float32."""
-    return torch.from_numpy(cache.read(path)).float()
 
 
 def _label_item(task, labels):

@@ -77,7 +77,7 @@ def extract_features(
     if processes.rank() == 0:
         contents.save()
         write_json(report, run.summary())
-        write_json(index, run.index())
+        write_json(index, dict(sorted(run.paths.items())))
         run.log(report)
     # Nobody reads the index before it is there.
     ddp_barrier()
@@ -170,10 +170,6 @@ class _Extraction:
             frames = self.encoder.read_features(modality, media)
             return ClipFeatures(**{modality: frames})
         return self.encoder.encode(**{MEDIA_FIELD[modality]: media})
-
-    def index(self):
-        """Where each clip's features are, by id."""
-        return {id: self.paths[id] for id in sorted(self.paths)}
 
     def summary(self):
         """What the report holds."""

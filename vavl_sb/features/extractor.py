@@ -66,6 +66,11 @@ class ClipFeatures:
     audio: np.ndarray | None = None
     visual: np.ndarray | None = None
 
+    @property
+    def modalities(self) -> set[str]:
+        """Which of "audio" and "visual" the clip has."""
+        return {m for m, frames in vars(self).items() if frames is not None}
+
 
 @dataclass
 class FaceChunk:
@@ -94,8 +99,6 @@ class Chunk:
     audio_times, visual_times : np.ndarray
         When each frame of the features begins, float64; empty where there is
         no feature.
-    peaks : np.ndarray
-        Lowest and highest sample within each audio frame, shape (Ta, 2).
     sound : list of AudioChunk
         What the audio features were computed from, at 16 kHz.
     """
@@ -106,7 +109,6 @@ class Chunk:
     features: ClipFeatures = field(default_factory=ClipFeatures)
     audio_times: np.ndarray = field(default_factory=lambda: np.zeros(0))
     visual_times: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    peaks: np.ndarray = field(default_factory=lambda: np.zeros((0, 2)))
     sound: list = field(default_factory=list)
 
 
@@ -244,11 +246,8 @@ class FeatureExtractor:
             "version": PATH_VERSION,
             "sample_rate": SAMPLE_RATE,
             "pooling": self.pooling[modality],
+            "encoder": getattr(self, f"{modality}_encoder").fingerprint(),
         }
-        if modality == "audio":
-            parts["encoder"] = self.audio_encoder.fingerprint()
-        else:
-            parts["encoder"] = self.visual_encoder.fingerprint()
         if modality == "visual" and not self.takes_features(modality):
             parts["faces"] = self.face_tracker.settings()
             parts["frame_rate"] = self.frame_rate
@@ -328,7 +327,8 @@ class FeatureExtractor:
         ``wav``; and ``visual`` of :class:`ClipFeatures`.
         """
         samples, visual, seconds = [np.zeros(0, np.float32)], [], 0.0
-        for item in self.stream(wav, video):
+        _, streams = self._open(wav, video, Stopwatch())
+        for item in _side_by_side(streams):
             if isinstance(item, AudioChunk):
                 samples.append(item.samples)
                 seconds += len(item.samples) / SAMPLE_RATE
@@ -339,19 +339,6 @@ class FeatureExtractor:
             torch.from_numpy(np.concatenate(samples)) if wav else None,
             np.concatenate(visual) if visual else None,
         )
-
-    def stream(
-        self,
-        wav: str | None = None,
-        video: str | None = None,
-        watch: Stopwatch | None = None,
-    ) -> Iterator:
-        """A clip bit by bit; two files are read side by side.
-
-        Gives AudioChunk; FaceChunk; and CropsUntil, how far the latter are
-        complete. The ``watch`` counts "decode", "faces" and "visual encoder".
-        """
-        return _side_by_side(self._open(wav, video, watch or Stopwatch())[1])
 
     def chunks(
         self,
@@ -387,16 +374,13 @@ class FeatureExtractor:
                 on_crops(item.crops, item.times)
             parts.add(item)
             for chunk, items in parts.complete():
-                chunk = self._chunk(chunk, items, wav, watch)
-                yield self._give(chunk, given)
+                yield self._encode(chunk, items, wav, watch, given)
         duration = max((i.duration for i in infos.values()), default=0.0)
         rest = list(parts.rest(duration))
-        has_features = given.audio is not None or given.visual is not None
-        if not rest and parts.done == 0 and has_features:
+        if not rest and parts.done == 0 and given.modalities:
             rest = [(Chunk(0.0, duration, True), [])]  # Features are all.
         for chunk, items in rest:
-            chunk = self._chunk(chunk, items, wav, watch)
-            yield self._give(chunk, given)
+            yield self._encode(chunk, items, wav, watch, given)
         for modality, path, stream in (
             ("audio", wav, "has_audio"),
             ("visual", video, "has_video"),
@@ -406,7 +390,11 @@ class FeatureExtractor:
                 logger.warning("%s: %s", path, needs_features(modality))
 
     def _open(self, wav, video, watch):
-        """Each file's info by path, and what :meth:`stream` yields of it."""
+        """Each file's info by path, and the items of each file bit by bit.
+
+        They are AudioChunk; FaceChunk; and CropsUntil, how far the latter are
+        complete. The ``watch`` counts "decode", "faces" and "visual encoder".
+        """
         infos, streams = {}, []
         wav = None if self.takes_features("audio") else wav
         video = None if self.takes_features("visual") else video
@@ -436,8 +424,8 @@ class FeatureExtractor:
                 item = FaceChunk(features, item.crops, item.times)
             yield item
 
-    def _chunk(self, chunk, items, wav, watch):
-        """A chunk with the features of its items."""
+    def _encode(self, chunk, items, wav, watch, given):
+        """A chunk with the features of its items, and what is given of them."""
         faces = [i for i in items if isinstance(i, FaceChunk)]
         chunk.sound = [i for i in items if isinstance(i, AudioChunk)]
         found = chunk.features
@@ -447,16 +435,17 @@ class FeatureExtractor:
                 found.audio = self.encode_audio(torch.from_numpy(samples), wav)
             if found.audio is not None:
                 rate = self.audio_encoder.frame_rate
-                chunk.audio_times, chunk.peaks = _time_frames(
-                    chunk.sound, samples, len(found.audio), rate
+                chunk.audio_times = _time_frames(
+                    chunk.sound, len(found.audio), rate
                 )
         if faces:
             found.visual = np.concatenate([f.features for f in faces])
             chunk.visual_times = np.concatenate([f.times for f in faces])
+        self._add_given(chunk, given)
         return chunk
 
-    def _give(self, chunk, given):
-        """A chunk with what is given of its time."""
+    def _add_given(self, chunk, given):
+        """Adds what is given of a chunk's time."""
         for modality, frames in vars(given).items():
             if frames is None:
                 continue
@@ -477,10 +466,6 @@ class FeatureExtractor:
             if inside.any():
                 setattr(chunk.features, modality, frames[inside])
                 setattr(chunk, f"{modality}_times", times[inside])
-            if modality == "audio":
-                # Nobody knows how loud they were: not silent.
-                chunk.peaks = np.tile([-1.0, 1.0], (inside.sum(), 1))
-        return chunk
 
     @torch.inference_mode()
     def encode_audio(
@@ -531,7 +516,7 @@ class _Parts:
         self.done = 0
 
     def add(self, item):
-        """Takes in what :meth:`FeatureExtractor.stream` yields."""
+        """Takes in an item of :meth:`FeatureExtractor._open`."""
         if isinstance(item, AudioChunk):
             self.heard = end_of(item)
             self.longest = max(self.longest, self.heard)
@@ -580,19 +565,15 @@ class _Parts:
             yield Chunk(start, end, number == last), self.items[number]
 
 
-def _time_frames(chunks, samples, count, frame_rate):
-    """When each frame of some sound begins, and its extreme samples."""
-    first = np.arange(count) * (SAMPLE_RATE / frame_rate)
-    first = np.minimum(first.round().astype(int), len(samples) - 1)
+def _time_frames(chunks, count, frame_rate):
+    """When each frame of some sound begins, seconds."""
     lengths = [len(chunk.samples) for chunk in chunks]
-    offsets = np.cumsum([0, *lengths[:-1]])
-    chunk = np.searchsorted(offsets, first, side="right") - 1
-    starts = np.array([c.start for c in chunks])
-    times = starts[chunk] + (first - offsets[chunk]) / SAMPLE_RATE
-    peaks = [
-        extreme.reduceat(samples, first) for extreme in (np.minimum, np.maximum)
-    ]
-    return times, np.stack(peaks, axis=-1)
+    offsets = np.cumsum([0, *lengths])
+    first = (np.arange(count) * (SAMPLE_RATE / frame_rate)).round().astype(int)
+    first = np.minimum(first, offsets[-1] - 1)
+    place = np.searchsorted(offsets[:-1], first, side="right") - 1
+    starts = np.array([chunk.start for chunk in chunks])
+    return starts[place] + (first - offsets[place]) / SAMPLE_RATE
 
 
 def end_of(chunk: AudioChunk) -> float:

@@ -133,23 +133,17 @@ def _bytes(pictures):
 
 
 def unpad_features(
+    extractor: FeatureExtractor,
     audio: Values | None,
     audio_lens: Values | None,
     visual: Values | None,
     visual_lens: Values | None,
-) -> tuple[list[dict], bool]:
+) -> tuple[list[ClipFeatures], bool]:
     """The features of each clip, without padding; and whether there are
     several.
 
     ``audio`` and ``visual`` are (T, D) of one clip or (B, T, D) of several, or
-    None, their lengths (B,) relative or None for rows that are full. Gives for
-    each clip "audio" and "visual" to float32 (T, D), or None.
-
-    Example
-    -------
-    >>> clips, several = unpad_features(torch.rand(7, 3), None, None, None)
-    >>> clips[0]["audio"].shape, clips[0]["visual"], several
-    ((7, 3), None, False)
+    None, their lengths (B,) relative or None for rows that are full.
     """
     given = {"audio": (audio, audio_lens), "visual": (visual, visual_lens)}
     batches = {
@@ -172,11 +166,15 @@ def unpad_features(
             "clips"
         )
     count = len(next(iter(batches.values())))
-    clips: list[dict] = [{} for _ in range(count)]
+    clips = [ClipFeatures() for _ in range(count)]
     for name, (_, lens) in given.items():
         rows = _rows(batches.get(name), lens, count, f"{name}_lens")
-        for clip, row in zip(clips, rows):
-            clip[name] = None if row is None else row.float().numpy()
+        for number, row in enumerate(rows):
+            if row is not None:
+                what = f"clip {number} of the batch" if several else "features"
+                frames = row.float().numpy()
+                frames = extractor.read_features(name, frames, what)
+                setattr(clips[number], name, frames)
     return clips, several
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from vavl_sb.lobes.vavl import HEADS, MODALITIES
+from vavl_sb.lobes.vavl import HEADS, MODALITIES, READS
 from vavl_sb.media.reader import MediaInfo
 from vavl_sb.utils.errors import VAVLError
 
@@ -184,7 +184,7 @@ def account(
     >>> account({"c.mp4": info}, [], "audio", {"audio"})
     (['sound'], ['picture: no face was found in it'])
     """
-    taken = MODALITIES if head == "audiovisual" else (head,)
+    taken = READS[head]
     used = [f"{name} features" for name in given if name in taken]
     left_out = [f"{name} features" for name in given if name not in taken]
     for path, info in infos.items():
@@ -226,8 +226,7 @@ def why_no_head(modality: str, has: set[str], trained: tuple) -> str:
                 "heads were never trained"
             )
         return "neither sound nor a face was found in it"
-    several = {"auto": has, "audiovisual": set(MODALITIES)}
-    needed = several.get(modality, {modality})
+    needed = has if modality == "auto" else {*READS[modality]}
     missing = [WORDS[m] for m in MODALITIES if m in needed - has]
     if missing:
         return (

@@ -58,29 +58,25 @@ class SlidingWindows:
         self.number = 0  # of the next window
         self.by_itself = None  # whether a window's sound is encoded by itself
         self.sound = []  # AudioChunk
-        self.kept = {"audio": [], "visual": []}  # of (times, features, peaks)
+        self.kept = {"audio": [], "visual": []}  # of (times, features)
 
     def add(self, chunk: Chunk) -> Iterator[tuple[float, float, ClipFeatures]]:
         """Takes a chunk in, and gives start, end (seconds) and features of each
         window that it completes: of the frames that begin within it."""
         if self.by_itself is None:
             self.by_itself = self._encodes_windows(chunk)
-        found = chunk.features
-        if self.by_itself:
-            self.sound += chunk.sound
-        elif found.audio is not None:
-            rows = (chunk.audio_times, found.audio, chunk.peaks)
-            self.kept["audio"].append(rows)
-        if found.visual is not None:
-            rows = (chunk.visual_times, found.visual, chunk.visual_times)
-            self.kept["visual"].append(rows)
+        self.sound += chunk.sound
+        for modality in chunk.features.modalities:
+            times = getattr(chunk, f"{modality}_times")
+            rows = (times, getattr(chunk.features, modality))
+            self.kept[modality].append(rows)
         self._forget()
         while (span := self._next_span(chunk)) is not None:
             start, end = span
             # What lies at the very end, or is rounded to lie behind it.
             until = math.inf if chunk.last and end >= chunk.end else end
             audio = self._audio(start, until)
-            visual, _ = self._cut("visual", start, until)
+            visual = self._cut("visual", start, until)
             self.number += 1
             self._forget()
             yield start, end, ClipFeatures(audio, visual)
@@ -117,17 +113,14 @@ class SlidingWindows:
 
     def _audio(self, start, end):
         """Audio features of a stretch; None for silence."""
-        if not self.by_itself:
-            features, peaks = self._cut("audio", start, end)
-            silent = peaks is not None and is_silent(peaks)
-            return None if silent else features
         parts = [_between(chunk, start, end) for chunk in self.sound]
-        if not any(len(part) for part in parts):
+        samples = np.concatenate([np.zeros(0, np.float32), *parts])
+        if self.sound and is_silent(samples):
             return None
+        if not self.by_itself:
+            return self._cut("audio", start, end)
         with self.watch("audio encoder"):
-            return self.extractor.encode_audio(
-                torch.from_numpy(np.concatenate(parts))
-            )
+            return self.extractor.encode_audio(torch.from_numpy(samples))
 
     def _forget(self):
         """Drops what lies before the next window."""
@@ -137,15 +130,12 @@ class SlidingWindows:
             self.kept[kind] = [rows for rows in kept if rows[0][-1] >= start]
 
     def _cut(self, kind, start, end):
-        """Features and peaks of the frames that begin in a stretch."""
-        features, peaks = [], []
-        for times, found, extremes in self.kept[kind]:
-            inside = (times >= start) & (times < end)
-            features.append(found[inside])
-            peaks.append(extremes[inside])
-        if not any(len(part) for part in features):
-            return None, None
-        return np.concatenate(features), np.concatenate(peaks)
+        """Features of the frames that begin in a stretch; None for none."""
+        found = [
+            features[(times >= start) & (times < end)]
+            for times, features in self.kept[kind]
+        ]
+        return np.concatenate(found) if any(map(len, found)) else None
 
 
 def _between(chunk, start, end):

@@ -20,6 +20,8 @@ from speechbrain.nnet.attention import RelPosEncXL, RelPosMHAXL
 from torch import nn
 from torch.nn import functional as F
 
+from vavl_sb.utils.errors import VAVLError
+
 
 class MaskedConvolutionModule(ConvolutionModule):
     """Conformer convolution that never reads a padded frame.
@@ -169,7 +171,7 @@ class MaskedConformerEncoder(nn.Module):
     nhead : int
         Number of attention heads.
     d_ffn : int
-        Width of the feed-forward modules.
+        Width of the feed-forward modules; None for 4 ``d_model``.
     kernel_size : int
         Frames that the depthwise convolution spans; odd.
     dropout : float
@@ -188,16 +190,17 @@ class MaskedConformerEncoder(nn.Module):
         num_layers: int,
         d_model: int,
         nhead: int = 8,
-        d_ffn: int = 2048,
+        d_ffn: int | None = None,
         kernel_size: int = 31,
         dropout: float = 0.1,
     ):
         super().__init__()
+        check_width(d_model, nhead)
         self.positions = RelPosEncXL(d_model)
         self.conformer = ConformerEncoder(
             num_layers=num_layers,
             d_model=d_model,
-            d_ffn=d_ffn,
+            d_ffn=d_ffn or 4 * d_model,
             nhead=nhead,
             kernel_size=kernel_size,
             dropout=dropout,
@@ -223,6 +226,14 @@ class MaskedConformerEncoder(nn.Module):
             pos_embs=self.positions(x),
         )
         return encoded
+
+
+def check_width(d_model: int, nhead: int) -> None:
+    """Raises a VAVLError where heads of attention cannot share a width."""
+    if d_model % nhead:
+        raise VAVLError(
+            f"d_model: must be a multiple of nhead ({nhead}), not {d_model}"
+        )
 
 
 def compile_conformers(module: nn.Module, **how) -> None:

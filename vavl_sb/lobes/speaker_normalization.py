@@ -70,20 +70,12 @@ class SpeakerStatistics:
         """One for several speakers; None stands for one without clips."""
         nobody = cls(torch.zeros(1), torch.zeros(1, dim), torch.zeros(1, dim))
         rows = [nobody if one is None else one for one in statistics]
-        return cls(
-            *(
-                torch.cat([getattr(row, name) for row in rows])
-                for name in ("count", "mean", "variance")
-            )
-        )
+        columns = zip(*(vars(row).values() for row in rows))
+        return cls(*map(torch.cat, columns))
 
     def to(self, device: torch.device | str) -> "SpeakerStatistics":
         """The same on another device."""
-        return SpeakerStatistics(
-            self.count.to(device),
-            self.mean.to(device),
-            self.variance.to(device),
-        )
+        return SpeakerStatistics(*(x.to(device) for x in vars(self).values()))
 
 
 class SpeakerNormalization(nn.Module):

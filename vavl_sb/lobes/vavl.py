@@ -21,13 +21,18 @@ import torch
 from torch import nn
 
 from vavl_sb.lobes.conformer import MaskedConformerEncoder
-from vavl_sb.nnet.masking import PresentRows, masked_mean
+from vavl_sb.nnet.masking import (
+    PresentRows,
+    have_all,
+    masked_mean,
+    scatter_rows,
+)
 from vavl_sb.nnet.normalization import FeatureNoise, InputNormalization
-from vavl_sb.utils.errors import VAVLError
 
-# What a clip may have, and what predicts from it.
+# What a clip may have, what predicts from it, and what each of these reads.
 MODALITIES = ("audio", "visual")
 HEADS = (*MODALITIES, "audiovisual")
+READS = {"audio": ("audio",), "visual": ("visual",), "audiovisual": MODALITIES}
 
 
 @dataclass
@@ -67,8 +72,7 @@ class AudioVisualNetwork(nn.Module):
     """What training, export and inference need of a network.
 
     A subclass takes ``audio_dim``, ``visual_dim`` and ``num_outputs`` among its
-    arguments, and has the ``forward`` of :class:`VAVL`; docs/extend.md shows
-    one. Where it has ``audio_branch["normalize"]`` and the like, these get the
+    arguments, and has :meth:`forward_rows`; docs/extend.md shows one. Where it has ``audio_branch["normalize"]`` and the like, these get the
     statistics of the training clips.
 
     Attributes
@@ -110,18 +114,60 @@ class AudioVisualNetwork(nn.Module):
         net.num_outputs = settings.get("num_outputs")
         return net
 
+    def forward(
+        self,
+        audio: torch.Tensor | None = None,
+        audio_lens: torch.Tensor | None = None,
+        visual: torch.Tensor | None = None,
+        visual_lens: torch.Tensor | None = None,
+        freeze_backbone: bool = False,
+        detach_pair: bool = False,
+    ) -> VAVLOutput:
+        """Predicts from whatever the batch has.
+
+        Arguments
+        ---------
+        audio : torch.Tensor
+            Audio features, shape (B, Ta, audio_dim), or None.
+        audio_lens : torch.Tensor
+            Relative lengths in [0, 1], shape (B,); 0 marks a clip without
+            sound. None: every clip fills its row.
+        visual : torch.Tensor
+            Visual features, shape (B, Tv, visual_dim), or None.
+        visual_lens : torch.Tensor
+            As ``audio_lens``.
+        freeze_backbone : bool
+            Compute everything below the audio-visual head without gradients
+            and in eval mode, whatever mode the network is in: the setting in
+            which that head is trained (section 3.3). Only ``audiovisual``
+            then has a gradient. No effect on a network without such a head.
+        detach_pair : bool
+            Cut what the audio-visual prediction is made from off from the
+            graph. No effect on a network that reads both at once.
+
+        Returns
+        -------
+        VAVLOutput
+        """
+        inputs = {
+            "audio": PresentRows(audio, audio_lens),
+            "visual": PresentRows(visual, visual_lens),
+        }
+        return self.forward_rows(inputs, freeze_backbone, detach_pair)
+
+    def forward_rows(
+        self,
+        inputs: dict[str, PresentRows],
+        freeze_backbone: bool = False,
+        detach_pair: bool = False,
+    ) -> VAVLOutput:
+        """As :meth:`forward`, from the clips that have "audio" and "visual"."""
+        raise NotImplementedError
+
     @property
     def learns_from_pairs(self) -> bool:
         """Whether the audio-visual prediction needs clips with both."""
         return bool({"joint", "audiovisual"} & set(self.updates))
-
-
-def check_width(d_model: int, nhead: int) -> None:
-    """Raises a VAVLError where heads of attention cannot share a width."""
-    if d_model % nhead:
-        raise VAVLError(
-            f"d_model: must be a multiple of nhead ({nhead}), not {d_model}"
-        )
 
 
 def mlp(sizes: list[int], dropout: float) -> nn.Sequential:
@@ -147,36 +193,23 @@ def mlp(sizes: list[int], dropout: float) -> nn.Sequential:
     return nn.Sequential(first, nn.ReLU(), nn.Dropout(dropout), *others)
 
 
-def input_branch(
+def modality_branch(
     dim: int,
+    num_outputs: int,
     d_model: int,
     projection_dim: int,
     num_layers: int,
-    feature_noise: float = 0.0,
+    feature_noise: float,
+    head_dropout: float,
     **conformer,
 ) -> nn.ModuleDict:
-    """A modality's own way from features to encoded frames.
+    """One modality's own layers: ``normalize``, ``noise``, ``projection``,
+    ``encoder`` and ``prediction_head``.
 
-    Arguments
-    ---------
-    dim : int
-        Size of a feature vector.
-    d_model : int
-        Width of an encoded frame.
-    projection_dim : int
-        Width between the two frame-wise projections.
-    num_layers : int
-        Conformer layers.
-    feature_noise : float
-        As of :class:`VAVL`.
-    **conformer
-        For :class:`vavl_sb.lobes.conformer.MaskedConformerEncoder`.
-
-    Returns
-    -------
-    nn.ModuleDict
-        ``normalize``, ``noise``, ``projection`` and ``encoder``.
+    From feature vectors of size ``dim``, by ``num_layers`` conformer layers;
+    all else is as of :class:`VAVL`.
     """
+    sizes = [d_model, d_model, max(d_model // 2, 1), num_outputs]
     return nn.ModuleDict(
         {
             "normalize": InputNormalization(dim),
@@ -186,27 +219,9 @@ def input_branch(
                 nn.Linear(projection_dim, d_model),
             ),
             "encoder": MaskedConformerEncoder(num_layers, d_model, **conformer),
+            "prediction_head": mlp(sizes, head_dropout),
         }
     )
-
-
-def encode_frames(branch: nn.ModuleDict, rows: PresentRows) -> torch.Tensor:
-    """Sends the clips that have a modality through its own layers.
-
-    Arguments
-    ---------
-    branch : nn.ModuleDict
-        From :func:`input_branch`.
-    rows : PresentRows
-        n clips.
-
-    Returns
-    -------
-    torch.Tensor
-        Shape (n, T, d_model).
-    """
-    features = branch["noise"](branch["normalize"](rows.features))
-    return branch["encoder"](branch["projection"](features), rows.padding_mask)
 
 
 class VAVL(AudioVisualNetwork):
@@ -282,28 +297,24 @@ class VAVL(AudioVisualNetwork):
         feature_noise: float = 0.0,
     ):
         super().__init__()
-        check_width(d_model, nhead)
-        self.num_outputs = num_outputs
         self.residual = residual
         conformer: dict[str, Any] = dict(
             d_model=d_model,
             nhead=nhead,
-            d_ffn=d_ffn or 4 * d_model,
+            d_ffn=d_ffn,
             kernel_size=kernel_size,
             dropout=dropout,
         )
-        half = max(d_model // 2, 1)
-        hidden = [d_model, half]
+        hidden = [d_model, max(d_model // 2, 1)]
         for modality, dim in zip(MODALITIES, (audio_dim, visual_dim)):
-            branch = input_branch(
-                dim=dim,
+            branch = modality_branch(
+                dim,
+                num_outputs,
                 projection_dim=projection_dim,
                 num_layers=encoder_layers,
                 feature_noise=feature_noise,
+                head_dropout=head_dropout,
                 **conformer,
-            )
-            branch["prediction_head"] = mlp(
-                [d_model, *hidden, num_outputs], head_dropout
             )
             branch["reconstruction_head"] = mlp(
                 [d_model, *hidden, dim], head_dropout
@@ -319,74 +330,44 @@ class VAVL(AudioVisualNetwork):
             [2 * d_model, *hidden, num_outputs], head_dropout
         )
 
-    def forward(
+    def forward_rows(
         self,
-        audio: torch.Tensor | None = None,
-        audio_lens: torch.Tensor | None = None,
-        visual: torch.Tensor | None = None,
-        visual_lens: torch.Tensor | None = None,
+        inputs: dict[str, PresentRows],
         freeze_backbone: bool = False,
         detach_pair: bool = False,
     ) -> VAVLOutput:
-        """Predicts from whatever the batch has.
-
-        Arguments
-        ---------
-        audio : torch.Tensor
-            Audio features, shape (B, Ta, audio_dim), or None.
-        audio_lens : torch.Tensor
-            Relative lengths in [0, 1], shape (B,); 0 marks a clip without
-            sound. None: every clip fills its row.
-        visual : torch.Tensor
-            Visual features, shape (B, Tv, visual_dim), or None.
-        visual_lens : torch.Tensor
-            As ``audio_lens``.
-        freeze_backbone : bool
-            Compute everything below the audio-visual head without gradients
-            and in eval mode, whatever mode the network is in: the setting in
-            which that head is trained (section 3.3). Only ``audiovisual``
-            then has a gradient.
-        detach_pair : bool
-            Cut the two representations off from the graph where the
-            audio-visual head reads them.
-
-        Returns
-        -------
-        VAVLOutput
-        """
-        inputs = {
-            "audio": PresentRows(audio, audio_lens),
-            "visual": PresentRows(visual, visual_lens),
-        }
+        """Predicts from whatever the batch has; see the base class."""
         found = {}
         with self._frozen_backbone() if freeze_backbone else nullcontext():
             for modality, rows in inputs.items():
-                found.update(self._one_modality(modality, rows))
-        found["audiovisual"] = self._both(found, inputs, detach_pair)
+                if rows.count:
+                    found.update(self._one_modality(modality, rows))
+        both = have_all(inputs.values())
+        if both is not None:
+            pair = [found[f"{modality}_embedding"] for modality in MODALITIES]
+            pair = torch.cat(pair, dim=-1)[both]
+            pair = pair.detach() if detach_pair else pair
+            found["audiovisual"] = scatter_rows(
+                self.audiovisual_head(pair), both
+            )
         return VAVLOutput(**found)
 
-    def encode(
-        self, modality: str, x: torch.Tensor, padding_mask: torch.Tensor
-    ) -> torch.Tensor:
-        """Representation of clips that all have the modality.
-
-        Arguments
-        ---------
-        modality : str
-            "audio" or "visual".
-        x : torch.Tensor
-            Normalized features, shape (B, T, feature size).
-        padding_mask : torch.Tensor
-            True where a frame is padding, shape (B, T).
-
-        Returns
-        -------
-        torch.Tensor
-            r_m, shape (B, d_model).
-        """
+    def _one_modality(self, modality, rows):
+        """Fields of VAVLOutput that belong to one modality."""
         branch = self.get_submodule(f"{modality}_branch")
-        own = branch["encoder"](branch["projection"](x), padding_mask)
-        return masked_mean(self.apply_shared(own, padding_mask), padding_mask)
+        features = branch["normalize"](rows.features)
+        target = masked_mean(features, rows.padding_mask)
+        x = branch["projection"](branch["noise"](features))
+        x = branch["encoder"](x, rows.padding_mask)
+        x = self.apply_shared(x, rows.padding_mask)
+        embedding = masked_mean(x, rows.padding_mask)
+        reconstruction = branch["reconstruction_head"](embedding)
+        return {
+            modality: rows.scatter(branch["prediction_head"](embedding)),
+            f"{modality}_embedding": rows.scatter(embedding),
+            f"{modality}_reconstruction": rows.scatter(reconstruction),
+            f"{modality}_target": rows.scatter(target),
+        }
 
     def apply_shared(
         self, x: torch.Tensor, padding_mask: torch.Tensor | None = None
@@ -409,38 +390,6 @@ class VAVL(AudioVisualNetwork):
             return self.shared_norm(x)
         shared = self.shared(x, padding_mask)
         return self.shared_norm(shared + x if self.residual else shared)
-
-    def _one_modality(self, modality, rows):
-        """Fields of VAVLOutput that belong to one modality."""
-        if rows.count == 0:
-            return {}
-        branch = self.get_submodule(f"{modality}_branch")
-        features = branch["normalize"](rows.features)
-        target = masked_mean(features, rows.padding_mask)
-        disturbed = branch["noise"](features)
-        embedding = self.encode(modality, disturbed, rows.padding_mask)
-        reconstruction = branch["reconstruction_head"](embedding)
-        return {
-            modality: rows.scatter(branch["prediction_head"](embedding)),
-            f"{modality}_embedding": rows.scatter(embedding),
-            f"{modality}_reconstruction": rows.scatter(reconstruction),
-            f"{modality}_target": rows.scatter(target),
-        }
-
-    def _both(self, found, inputs, detach):
-        """Prediction of the audio-visual head, for clips that have both."""
-        if any(rows.count == 0 for rows in inputs.values()):
-            return None
-        present = inputs["audio"].present & inputs["visual"].present
-        if not present.any():
-            return None
-        pair = torch.cat(
-            [found[f"{modality}_embedding"] for modality in MODALITIES], dim=-1
-        )
-        pair = pair.detach() if detach else pair
-        out = self.audiovisual_head(pair[present])
-        full = out.new_zeros(len(present), self.num_outputs)
-        return full.masked_scatter(present.unsqueeze(-1), out)
 
     @contextmanager
     def _frozen_backbone(self):

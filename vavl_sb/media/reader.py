@@ -119,8 +119,6 @@ class MediaInfo:
         The packets end clearly before the duration that the header states, or
         cannot be read to the end. Ogg, mpegts and bare streams state none, so
         that theirs is always False.
-    sample_rate : int or None
-        Samples a second of the audio stream.
     used : dict
         "audio" and "video" to the stream that is yielded, in words.
     left_out : list of str
@@ -134,7 +132,6 @@ class MediaInfo:
     audio_duration: float = 0.0
     video_duration: float = 0.0
     truncated: bool = False
-    sample_rate: int | None = None
     used: dict[str, str] = field(default_factory=dict, compare=False)
     left_out: list[str] = field(default_factory=list, compare=False)
 
@@ -337,8 +334,6 @@ def _decode(path, make_readers, info, choose, only=None):
                 fault = fault or MediaFault(text)
         info.duration = max(heard.end, seen.end)
         info.audio_duration, info.video_duration = heard.duration, seen.duration
-        codec = sound.codec_context if sound is not None else None
-        info.sample_rate = getattr(codec, "sample_rate", None)
         info.truncated = fault is not None
         notes += timeline.notes
         info.left_out += notes
@@ -452,16 +447,8 @@ def stated_duration(
 def joined_behind(file: BinaryIO, form: str) -> bool:
     """Whether another file was joined to a file's end, which FFmpeg leaves out.
 
-    Arguments
-    ---------
-    file : binary file object
-        A file on disk.
-    form : str
-        FFmpeg's name of its container; of others, it reads on by itself.
-
-    Returns
-    -------
-    bool
+    ``form`` is FFmpeg's name of its container; in others than those below it
+    reads on by itself.
     """
     if form == "wav":
         return bool({b"RIFF", b"data"}.intersection(chunks_behind(file) or ()))

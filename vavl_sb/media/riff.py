@@ -47,18 +47,8 @@ class WavData:
 
 
 def find_data(file: BinaryIO) -> WavData | None:
-    """What the header of a wav file (RIFF, RF64) says of its sound.
-
-    Arguments
-    ---------
-    file : binary file object
-        Which is read from its start.
-
-    Returns
-    -------
-    WavData or None
-        None where it is no such file.
-    """
+    """What the header of a wav file (RIFF, RF64), which is read from its start,
+    says of its sound; None where it is no such file."""
     file.seek(0)
     magic, whole, form = struct.unpack("<4sI4s", file.read(12).ljust(12, b"\0"))
     if magic not in (b"RIFF", b"RF64", b"BW64") or form != b"WAVE":
@@ -87,17 +77,9 @@ def find_data(file: BinaryIO) -> WavData | None:
 def chunks_behind(file: BinaryIO) -> list[bytes] | None:
     """What stands behind the sound of a wav file, where its header says.
 
-    Arguments
-    ---------
-    file : binary file object
-        Which is read.
-
-    Returns
-    -------
-    list of bytes or None
-        Names of the chunks, and a tag; empty where it is no wav file. None
-        where there is something else, so that the stated length must be too
-        short: the writer never came to put the true one.
+    Names of the chunks, and a tag; empty where it is no wav file. None where
+    there is something else, so that the stated length must be too short: the
+    writer never came to put the true one.
     """
     data = find_data(file)
     if data is None:
@@ -128,18 +110,9 @@ def riff_duration(file: BinaryIO) -> float | None:
     """Duration that the header of a wav or avi file states.
 
     FFmpeg corrects both by the size of the file, which hides a missing end.
-
-    Arguments
-    ---------
-    file : binary file object
-        Which is read from its start.
-
-    Returns
-    -------
-    float or None
-        Seconds; None if unknown (written to a pipe, compressed wav), and
-        infinity where it cannot be true: more is stated than there is, and more
-        than ten times that, or than the file states for all that is in it.
+    In seconds; None if unknown (written to a pipe, compressed wav), and
+    infinity where it cannot be true: more is stated than there is, and more
+    than ten times that, or than the file states for all that is in it.
     """
     file.seek(0)
     head = file.read(52).ljust(52, b"\0")

@@ -15,34 +15,6 @@ BINS = 15
 HIGHEST = 20.0  # Temperature; the lowest is one by it.
 
 
-def cross_entropy(
-    logits: np.ndarray, targets: np.ndarray, temperature: float = 1.0
-) -> float:
-    """Mean cross-entropy of logits that are divided by a temperature.
-
-    Arguments
-    ---------
-    logits : np.ndarray
-        Shape (N, n).
-    targets : np.ndarray
-        Class indices, shape (N,).
-    temperature : float
-        Above 1 it makes probabilities more alike, below 1 less.
-
-    Returns
-    -------
-    float
-
-    Example
-    -------
-    >>> round(cross_entropy(np.zeros((1, 2)), np.array([0])), 4)
-    0.6931
-    """
-    logits = np.asarray(logits, np.float64) / temperature
-    right = log_softmax(logits, axis=1)[np.arange(len(targets)), targets]
-    return float(-right.mean())
-
-
 def fit_temperature(logits: np.ndarray, targets: np.ndarray) -> float:
     """The temperature with the lowest cross-entropy on some clips.
 
@@ -69,16 +41,20 @@ def fit_temperature(logits: np.ndarray, targets: np.ndarray) -> float:
     True
     """
 
+    logits, rows = np.asarray(logits, np.float64), np.arange(len(targets))
+
+    def cross_entropy(temperature):
+        """Sum over the clips."""
+        return -log_softmax(logits / temperature, axis=1)[rows, targets].sum()
+
     def loss(logarithm):
-        """Sum over the clips and the prior."""
-        ours = cross_entropy(logits, targets, math.exp(logarithm))
-        return len(targets) * ours + logarithm**2 / 2
+        """Of the clips and the prior."""
+        return cross_entropy(math.exp(logarithm)) + logarithm**2 / 2
 
     limit = math.log(HIGHEST)
     found = minimize_scalar(loss, bounds=(-limit, limit), method="bounded")
     temperature = math.exp(found.x)
-    before = cross_entropy(logits, targets)
-    better = cross_entropy(logits, targets, temperature) < before
+    better = cross_entropy(temperature) < cross_entropy(1.0)
     return temperature if better else 1.0
 
 

@@ -1,5 +1,7 @@
 """Masking of batches whose clips differ in length, or lack a modality."""
 
+from collections.abc import Iterable
+
 import torch
 from speechbrain.dataio.dataio import length_to_mask
 
@@ -115,5 +117,20 @@ class PresentRows:
         if self.all_present:
             return x
         assert self.present is not None  # there are rows
-        full = x.new_zeros(len(self.present), x.shape[-1])
-        return full.masked_scatter(self.present.unsqueeze(-1), x)
+        return scatter_rows(x, self.present)
+
+
+def have_all(inputs: Iterable[PresentRows]) -> torch.Tensor | None:
+    """Which rows of a batch have all of some modalities, (B,); None for none."""
+    inputs = list(inputs)
+    if not all(rows.count for rows in inputs):
+        return None
+    present = torch.stack([rows.present for rows in inputs]).all(dim=0)
+    return present if present.any() else None
+
+
+def scatter_rows(x: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
+    """Puts rows (n, D) at the n places that are True in ``present`` (B,), and 0
+    at the others: (B, D)."""
+    full = x.new_zeros(len(present), x.shape[-1])
+    return full.masked_scatter(present.unsqueeze(-1), x)

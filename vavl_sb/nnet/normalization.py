@@ -96,7 +96,7 @@ class FeatureNoise(nn.Module):
 
     def __init__(self, noise: float = 0.0):
         super().__init__()
-        if not _is_number(noise) or not 0 <= noise <= 100:
+        if type(noise) not in (int, float) or not 0 <= noise <= 100:
             raise VAVLError(f"feature_noise: must be 0 to 100, not {noise!r}")
         self.noise = float(noise)
 
@@ -120,8 +120,3 @@ class FeatureNoise(nn.Module):
     def extra_repr(self) -> str:
         """Its number, where a network is printed."""
         return f"noise={self.noise}"
-
-
-def _is_number(value):
-    """Whether it is an int or a float, and no bool."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -435,7 +435,8 @@ def results(
     )
     note = ""
     if others:
-        note = f'<p class="vavl-with">With {_clips(len(others))}.</p>'
+        clips = f"{len(others)} other clip{'s' if len(others) > 1 else ''}"
+        note = f'<p class="vavl-with">With {clips} of this person.</p>'
     return (
         answers_html(analysis.emotion, limits, modality, model.trained_heads)
         + note,
@@ -447,38 +448,18 @@ def results(
 
 
 def learn(model: Any, path: str) -> list:
-    """What another clip of a person tells.
+    """What another clip of a person tells, for ``enrol_features``.
 
-    Arguments
-    ---------
-    model : vavl_sb.inference.emotion.EmotionRecognizer
-        One with speaker normalization.
-    path : str
-        The clip; of one of more than 30 s the first 30 s count.
-
-    Returns
-    -------
-    list of vavl_sb.features.extractor.ClipFeatures
-        For ``enrol_features``.
+    ``model`` is an EmotionRecognizer with speaker normalization; of a clip of
+    more than 30 s the first 30 s count.
     """
     return model.clip_features(path, most=CHUNKS)
 
 
 def known_html(count: int) -> str:
-    """How many other clips of the person are known, and what for.
-
-    Arguments
-    ---------
-    count : int
-        Clips.
-    """
+    """How many other clips of the person are known, and what for."""
     body = f"<p><b>Other clips of this person</b>: {count}</p>"
     return f'<div class="vavl-model">{body}<p>{OTHERS}</p></div>'
-
-
-def _clips(count: int) -> str:
-    """So many clips, in words."""
-    return f"{count} other clip{'s' if count != 1 else ''} of this person"
 
 
 def model_html(about: dict) -> str:
@@ -570,21 +551,20 @@ def downloads_html(analysis: Any, name: str) -> str:
     whole = analysis.emotion
     rows = [("whole clip", 0.0, analysis.duration, whole)]
     rows += [("window", w.start, w.end, w.emotion) for w in analysis.timeline]
-    names = list(_values(whole))
+    names = list(_values(whole.per_modality[whole.modality]))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["part", "start", "end", "modality", "label", *names])
     found = []
     for part, start, end, emotion in rows:
-        times = {"part": part, "start": start, "end": end}
-        said = {} if emotion is None else emotion.per_modality[emotion.modality]
         modality = getattr(emotion, "modality", "")
-        values = _values(emotion)
-        shares = [values.get(key, "") for key in names]
-        label = printable(said.get("label") or "")
-        writer.writerow([part, start, end, modality, label, *shares])
         heads = getattr(emotion, "per_modality", None)
-        found.append({**times, "modality": modality, "per_modality": heads})
+        said = heads[modality] if heads else {}
+        label, values = printable(said.get("label") or ""), _values(said)
+        shares = [values.get(key, "") for key in names]
+        row = {"part": part, "start": start, "end": end, "modality": modality}
+        writer.writerow([*row.values(), label, *shares])
+        found.append({**row, "per_modality": heads})
     links = []
     for kind, mime, content in (
         ("csv", "text/csv", text.getvalue()),
@@ -598,12 +578,9 @@ def downloads_html(analysis: Any, name: str) -> str:
     return f'<p class="vavl-save">Save as {" or ".join(links)}</p>'
 
 
-def _values(emotion: Any) -> dict:
-    """Class to probability, or attribute to value, of the head that answered."""
-    if emotion is None:
-        return {}
-    answer = emotion.per_modality[emotion.modality]
-    return answer.get("probabilities") or answer["attributes"]
+def _values(answer: dict) -> dict:
+    """Class to probability, or attribute to value, of a head's answer."""
+    return answer.get("probabilities") or answer.get("attributes") or {}
 
 
 def answers_html(
@@ -640,7 +617,7 @@ def answers_html(
 
 def _answer(answer: dict, limits: tuple | list) -> str:
     """One head's answer: its label and a bar for each number."""
-    values = answer.get("probabilities") or answer["attributes"]
+    values = _values(answer)
     # The most probable first; attributes have an order of their own.
     rows = list(values.items())
     if "probabilities" in answer:

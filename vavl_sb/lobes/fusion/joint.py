@@ -5,8 +5,8 @@ from typing import NamedTuple
 import torch
 
 from vavl_sb.lobes.fusion.transformer import normalized
-from vavl_sb.lobes.vavl import HEADS, MODALITIES, AudioVisualNetwork, VAVLOutput
-from vavl_sb.nnet.masking import PresentRows
+from vavl_sb.lobes.vavl import HEADS, READS, AudioVisualNetwork, VAVLOutput
+from vavl_sb.nnet.masking import PresentRows, have_all, scatter_rows
 
 
 class Frames(NamedTuple):
@@ -37,57 +37,39 @@ class JointFusion(AudioVisualNetwork):
         the head does without."""
         return self.fuse(**inputs)
 
-    def forward(
+    def forward_rows(
         self,
-        audio: torch.Tensor | None = None,
-        audio_lens: torch.Tensor | None = None,
-        visual: torch.Tensor | None = None,
-        visual_lens: torch.Tensor | None = None,
+        inputs: dict[str, PresentRows],
         freeze_backbone: bool = False,
         detach_pair: bool = False,
     ) -> VAVLOutput:
-        """Predicts from whatever the batch has, as
-        :meth:`vavl_sb.lobes.vavl.VAVL.forward`.
-
-        ``freeze_backbone`` and ``detach_pair`` have no effect: there is no
-        audio-visual head apart from the rest.
-        """
-        rows = {
-            "audio": PresentRows(audio, audio_lens),
-            "visual": PresentRows(visual, visual_lens),
-        }
+        """Predicts from whatever the batch has; see the base class."""
         # Once, so that all heads see the same noise.
         features = {
-            modality: normalized(self.get_submodule(f"{modality}_branch"), has)
-            for modality, has in rows.items()
-            if has.count
+            modality: normalized(self.get_submodule(f"{modality}_branch"), rows)
+            for modality, rows in inputs.items()
+            if rows.count
         }
         found = {}
         for head in HEADS:
-            needs = MODALITIES if head == "audiovisual" else (head,)
-            if not set(needs) <= features.keys():
+            chosen = have_all(inputs[modality] for modality in READS[head])
+            if chosen is None:
                 continue
-            chosen = torch.stack([rows[m].present for m in needs]).all(dim=0)
-            if not chosen.any():
-                continue
-            count = int(chosen.sum())
-            inputs = {
-                modality: _clips(rows[modality], features[modality], chosen)
-                if modality in needs
-                else self._zeros(modality, count, chosen.device)
-                for modality in MODALITIES
+            clips = {
+                modality: _clips(rows, features[modality], chosen)
+                if modality in READS[head]
+                else self._zeros(modality, chosen)
+                for modality, rows in inputs.items()
             }
-            out = self.predict(head, inputs)
-            full = out.new_zeros(len(chosen), out.shape[-1])
-            found[head] = full.masked_scatter(chosen.unsqueeze(-1), out)
+            found[head] = scatter_rows(self.predict(head, clips), chosen)
         return VAVLOutput(**found)
 
-    def _zeros(self, modality, count, device):
-        """A single frame of zeros for each clip."""
+    def _zeros(self, modality, chosen):
+        """A single frame of zeros for each of the chosen clips."""
         branch = self.get_submodule(f"{modality}_branch")
-        dim = len(branch["normalize"].mean)
-        padding = torch.zeros(count, 1, dtype=torch.bool, device=device)
-        return Frames(torch.zeros(count, 1, dim, device=device), padding)
+        size = int(chosen.sum()), 1, len(branch["normalize"].mean)
+        zeros = torch.zeros(size, device=chosen.device)
+        return Frames(zeros, torch.zeros_like(zeros[..., 0], dtype=torch.bool))
 
 
 def _clips(rows, features, chosen):

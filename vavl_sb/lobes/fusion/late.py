@@ -18,12 +18,9 @@ from vavl_sb.lobes.vavl import (
     MODALITIES,
     AudioVisualNetwork,
     VAVLOutput,
-    check_width,
-    encode_frames,
-    input_branch,
-    mlp,
+    modality_branch,
 )
-from vavl_sb.nnet.masking import PresentRows, masked_mean
+from vavl_sb.nnet.masking import PresentRows, have_all, masked_mean
 
 
 class MeanOfHeads(AudioVisualNetwork):
@@ -41,37 +38,23 @@ class MeanOfHeads(AudioVisualNetwork):
         that have it."""
         raise NotImplementedError
 
-    def forward(
+    def forward_rows(
         self,
-        audio: torch.Tensor | None = None,
-        audio_lens: torch.Tensor | None = None,
-        visual: torch.Tensor | None = None,
-        visual_lens: torch.Tensor | None = None,
+        inputs: dict[str, PresentRows],
         freeze_backbone: bool = False,
         detach_pair: bool = False,
     ) -> VAVLOutput:
-        """Predicts from whatever the batch has, as
-        :meth:`vavl_sb.lobes.vavl.VAVL.forward`.
-
-        ``freeze_backbone`` has no effect: there is no audio-visual head;
-        ``detach_pair`` cuts the mean off from the graph.
-        """
-        inputs = {
-            "audio": PresentRows(audio, audio_lens),
-            "visual": PresentRows(visual, visual_lens),
-        }
+        """Predicts from whatever the batch has; see the base class."""
         found = {
             modality: rows.scatter(self.predict(modality, rows))
             for modality, rows in inputs.items()
             if rows.count
         }
-        if len(found) == len(MODALITIES):
-            has = [rows.present for rows in inputs.values()]
-            both = torch.stack(has).all(dim=0)
-            if both.any():
-                mean = (found["audio"] + found["visual"]) / 2
-                mean = mean.detach() if detach_pair else mean
-                found["audiovisual"] = mean * both.unsqueeze(-1)
+        both = have_all(inputs.values())
+        if both is not None:
+            mean = (found["audio"] + found["visual"]) / 2
+            mean = mean.detach() if detach_pair else mean
+            found["audiovisual"] = mean * both.unsqueeze(-1)
         return VAVLOutput(**found)
 
 
@@ -117,29 +100,27 @@ class LateFusion(MeanOfHeads):
         feature_noise: float = 0.0,
     ):
         super().__init__()
-        check_width(d_model, nhead)
         for modality, dim in zip(MODALITIES, (audio_dim, visual_dim)):
-            branch = input_branch(
+            branch = modality_branch(
                 dim,
+                num_outputs,
                 d_model,
                 projection_dim,
-                num_layers=encoder_layers + shared_layers,
-                feature_noise=feature_noise,
+                encoder_layers + shared_layers,
+                feature_noise,
+                head_dropout,
                 nhead=nhead,
-                d_ffn=d_ffn or 4 * d_model,
+                d_ffn=d_ffn,
                 kernel_size=kernel_size,
                 dropout=dropout,
-            )
-            branch["prediction_head"] = mlp(
-                [d_model, d_model, max(d_model // 2, 1), num_outputs],
-                head_dropout,
             )
             self.add_module(f"{modality}_branch", branch)
 
     def predict(self, modality: str, rows: PresentRows) -> torch.Tensor:
         """Predicts from one modality; see the base class."""
         branch = self.get_submodule(f"{modality}_branch")
-        frames = encode_frames(branch, rows)
+        frames = branch["projection"](normalized(branch, rows))
+        frames = branch["encoder"](frames, rows.padding_mask)
         return branch["prediction_head"](masked_mean(frames, rows.padding_mask))
 
 
@@ -185,8 +166,7 @@ class UAVM(MeanOfHeads):
         feature_noise: float = 0.0,
     ):
         super().__init__()
-        check_width(d_model, nhead)
-        layer = (d_model, nhead, d_ffn or 4 * d_model, dropout)
+        layer = (d_model, nhead, d_ffn, dropout)
         for modality, dim in zip(MODALITIES, (audio_dim, visual_dim)):
             branch = feature_layers(dim, d_model, feature_noise)
             branch["encoder"] = Transformer(encoder_layers, *layer)

@@ -168,21 +168,17 @@ class VAVLLinear(VAVL):
         """As :meth:`LinearFusion.fit_statistics`."""
         self.linear.fit_statistics(*arguments, **named)
 
-    def forward(
+    def forward_rows(
         self,
-        audio: torch.Tensor | None = None,
-        audio_lens: torch.Tensor | None = None,
-        visual: torch.Tensor | None = None,
-        visual_lens: torch.Tensor | None = None,
+        inputs: dict[str, PresentRows],
         freeze_backbone: bool = False,
         detach_pair: bool = False,
     ) -> VAVLOutput:
         """As of VAVL; in eval mode with the linear models' say."""
-        inputs = (audio, audio_lens, visual, visual_lens)
-        out = super().forward(*inputs, freeze_backbone, detach_pair)
+        out = super().forward_rows(inputs, freeze_backbone, detach_pair)
         if self.training:
             return out
-        linear = self.linear(*inputs)
+        linear = self.linear.forward_rows(inputs)
         for head in MODALITIES:
             own, other = getattr(out, head), getattr(linear, head)
             if own is not None:

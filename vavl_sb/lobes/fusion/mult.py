@@ -9,7 +9,7 @@ from vavl_sb.lobes.fusion.transformer import (
     feature_layers,
     project,
 )
-from vavl_sb.lobes.vavl import MODALITIES, check_width
+from vavl_sb.lobes.vavl import MODALITIES
 
 
 class CrossTransformers(nn.Module):
@@ -97,8 +97,7 @@ class MulT(JointFusion):
         feature_noise: float = 0.0,
     ):
         super().__init__()
-        check_width(d_model, nhead)
-        layer = (d_model, nhead, d_ffn or 4 * d_model, dropout)
+        layer = (d_model, nhead, d_ffn, dropout)
         for modality, dim in zip(MODALITIES, (audio_dim, visual_dim)):
             branch = feature_layers(dim, d_model, feature_noise)
             branch["transformers"] = CrossTransformers(
@@ -180,7 +179,7 @@ class AuxFormer(MulT):
             feature_noise,
         )
         self.modality_dropout = modality_dropout
-        layer = (d_model, nhead, d_ffn or 4 * d_model, dropout)
+        layer = (d_model, nhead, d_ffn, dropout)
         for branch in (self.audio_branch, self.visual_branch):
             branch["auxiliary"] = Transformer(encoder_layers, *layer)
         residual = nn.Sequential(

@@ -3,13 +3,14 @@
 import torch
 from torch import nn
 
+from vavl_sb.lobes.conformer import check_width
 from vavl_sb.nnet.masking import PresentRows
 from vavl_sb.nnet.normalization import FeatureNoise, InputNormalization
 
 
 class TransformerLayer(nn.Module):
-    """Attention of ``nhead`` heads and a feed-forward module ``d_ffn`` wide,
-    each normalized before, with dropout in all of it.
+    """Attention of ``nhead`` heads and a feed-forward module ``d_ffn`` wide (4
+    ``d_model`` for None), each normalized before, with dropout in all of it.
 
     Example
     -------
@@ -19,8 +20,12 @@ class TransformerLayer(nn.Module):
     torch.Size([2, 7, 16])
     """
 
-    def __init__(self, d_model: int, nhead: int, d_ffn: int, dropout: float):
+    def __init__(
+        self, d_model: int, nhead: int, d_ffn: int | None, dropout: float
+    ):
         super().__init__()
+        check_width(d_model, nhead)
+        d_ffn = d_ffn or 4 * d_model
         self.attention_norm = nn.LayerNorm(d_model)
         self.attention = nn.MultiheadAttention(
             d_model, nhead, dropout, batch_first=True
