@@ -1,9 +1,9 @@
 """The one path from a clip to features: training's cache and inference.
 
 Whatever turns a media file into the numbers that VAVL reads is here, so that
-an exported model sees a clip exactly as training saw it, half-precision
-rounding included. (A speech encoder that learned was trained without that
-rounding, which moves its model's probabilities by about 1e-3.)
+an exported model sees a clip of at most 30 s exactly as training saw it,
+half-precision rounding included. (A speech encoder that learned was trained
+without that rounding, which moves its model's probabilities by about 1e-3.)
 """
 
 import contextlib
@@ -36,7 +36,7 @@ from vavl_sb.utils.logger import get_logger
 
 logger = get_logger(__name__)
 
-# How a clip's frames become one, and how many numbers that has, for each before.
+# How a clip's frames become one vector, and how many times as long that is.
 POOLINGS = {None: 1, "mean": 1, "statistics": 2}
 
 # Raised when this file changes what features a clip gives.
@@ -658,7 +658,7 @@ def _half(features, name, what="the encoder"):
     if not np.isfinite(features).all():
         raise MediaError(
             f"{name}: {what} gave numbers that half precision cannot hold "
-            "(NaN or above 65504); leave the clip out"
+            "(NaN or above 65504); scale them, or leave the clip out"
         )
     return features
 

@@ -32,6 +32,9 @@ MAX_FILE = 16 * 2**20  # Bytes of a speaker's file
 MAX_CLIPS = 10**6
 ROUNDS = 10  # of iterative normalization, at most
 TOLERANCE = 1e-3  # Predictions that change by less have converged
+# The correction for emotions is whole where a quarter of their diversity is
+# missing, and none where nothing is.
+SKEW = 4.0
 ONE_SIDED = 0.5  # A lower diversity of emotions is worth a warning
 
 
@@ -179,12 +182,17 @@ def _corrected(normalization, modality, statistics, targets, classes):
     device = normalization.audio_mean.device
     # Sorted, as in SpeakerStatistics.of.
     mean = targets.double().sort(dim=0).values.mean(dim=0)[None].float()
+    usual = normalization.get_buffer(f"{modality}_target_mean").cpu()
+    shown = 1.0
+    if classes:
+        shown = diversity(targets.argmax(dim=-1), usual)
+        # Where all emotions are shown there is nothing to correct, and the
+        # errors of the predictions would be taken for emotions.
+        mean = usual + min(1.0, SKEW * (1 - shown)) * (mean - usual)
     found = normalization.without_emotion(
         modality, statistics.to(device), mean.to(device)
     ).to("cpu")
-    if classes:
-        usual = normalization.get_buffer(f"{modality}_target_mean")
-        found.count = found.count * diversity(targets.argmax(dim=-1), usual)
+    found.count = found.count * shown
     return found
 
 

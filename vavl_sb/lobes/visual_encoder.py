@@ -1,6 +1,6 @@
 """Visual encoder: EfficientNet-B2 over face crops, and its weights.
 
-Or, without weights, a fixed description of the crops.
+Or, without weights, a HOG descriptor of the crops.
 """
 
 import copy
@@ -112,7 +112,7 @@ class FaceDescriptor(nn.Module):
 
 class VisualEncoder(FeatureEncoder):
     """EfficientNet-B2 (timm's ``tf_efficientnet_b2``) without its classifier,
-    or a fixed description of the crop.
+    or a HOG descriptor of the crop; always frozen.
 
     Of timm, not torchvision: the published emotion weights (enet_b2_8_best,
     Savchenko, https://github.com/HSE-asavchenko/face-emotion-recognition) are
@@ -121,21 +121,14 @@ class VisualEncoder(FeatureEncoder):
     torchvision's efficientnet_b2 pads evenly, and gives other numbers with
     the same weights.
 
-    When it is fine-tuned its BatchNorm layers keep their statistics, since a
-    batch holds many frames of few clips; their weights are learnt.
-
     Arguments
     ---------
     weights : str or Path
-        None: no network but
-        :class:`FaceDescriptor`. "imagenet": by
-        timm from the hub (ImageNet, noisy student). A file: .safetensors, or a
-        state dict saved by torch.save (.pt, .pth); keys of a timm
-        ``tf_efficientnet_b2``, with or without "module." or "model." before
-        them; a classifier in it is left out.
-    freeze : bool
-        True: no gradients, and always in eval mode. The fixed description has
-        nothing to learn and is always frozen.
+        None: no network but :class:`FaceDescriptor`. "imagenet": by timm from
+        the hub (ImageNet, noisy student). A file: .safetensors, or a state dict
+        saved by torch.save (.pt, .pth); keys of a timm ``tf_efficientnet_b2``,
+        with or without "module." or "model." before them; a classifier in it is
+        left out.
     batch_size : int
         Frames that go through the network at a time: bounds memory, and has
         no bearing on the features.
@@ -156,7 +149,6 @@ class VisualEncoder(FeatureEncoder):
     def __init__(
         self,
         weights: str | Path | None = None,
-        freeze: bool = True,
         batch_size: int = 16,
     ):
         super().__init__()
@@ -181,7 +173,7 @@ class VisualEncoder(FeatureEncoder):
         for name, values in (("mean", MEAN), ("deviation", DEVIATION)):
             statistic = 255 * torch.tensor(values).view(3, 1, 1)
             self.register_buffer(f"pixel_{name}", statistic, persistent=False)
-        self.set_freeze(freeze or weights is None)
+        self.set_freeze(True)
 
     @property
     def output_dim(self) -> int:
@@ -190,19 +182,8 @@ class VisualEncoder(FeatureEncoder):
 
     @property
     def is_fixed(self) -> bool:
-        """Whether there are no weights, but the fixed description."""
+        """Whether there are no weights, but the HOG descriptor."""
         return isinstance(self.backbone, FaceDescriptor)
-
-    def train(self, mode: bool = True) -> "VisualEncoder":
-        """Sets the mode; BatchNorm layers stay in eval mode.
-
-        A frozen encoder stays in eval mode as a whole.
-        """
-        super().train(mode)
-        for module in self.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.eval()
-        return self
 
     def settings(self) -> dict:
         """Model, normalisation and version: what features depend on besides the
@@ -261,9 +242,7 @@ class VisualEncoder(FeatureEncoder):
         return self._network()(pictures).float()
 
     def _network(self):
-        """The backbone; a frozen one without its BatchNorm layers."""
-        if not self.freeze:
-            return self.backbone
+        """The backbone without its BatchNorm layers."""
         state = self.backbone.state_dict().values()
         state = [(tensor.data_ptr(), tensor._version) for tensor in state]
         if self._folded[0] != state:

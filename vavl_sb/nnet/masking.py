@@ -76,13 +76,24 @@ class PresentRows:
         Shape (B, T, D), or None.
     lens : torch.Tensor
         Relative lengths, shape (B,); 0 for an absent row; None for all 1.
+
+    Attributes
+    ----------
+    features : torch.Tensor
+        Of the present rows, shape (count, T, D); None if there are none.
+    padding_mask : torch.Tensor
+        bool, shape (count, T), True for padding; None if there are none.
+    present : torch.Tensor
+        Which rows have the modality, bool, shape (B,).
+    count : int
+        How many have it.
     """
 
     def __init__(
         self, features: torch.Tensor | None, lens: torch.Tensor | None
     ):
         self.features, self.padding_mask, self.present = None, None, None
-        self.count = 0
+        self.count, self.all_present = 0, False
         if features is None:
             return
         if lens is None:
