@@ -460,7 +460,7 @@ def test_predict_says_in_one_line_what_the_model_has_learned_from(
     target = {"target": "perceived: the emotion with most votes"}
     (folder / "prepare_report.json").write_text(json.dumps(target))
     make_run(folder, corpus=corpus)
-    model.about = describe(folder / "inference")
+    model.metadata = describe(folder / "inference")
     sound = clips / "sound.wav"
     out = call(capsys, "predict", "M", sound)[1]
     line = out.splitlines()[-1]
@@ -476,8 +476,10 @@ def test_predict_says_in_one_line_what_the_model_has_learned_from(
 
 def test_a_loaded_model_knows_what_it_has_learned_from(run_folder):
     model = EmotionRecognizer.from_hparams(run_folder / "inference")
-    assert model.about == describe(run_folder / "inference")
-    assert learned_from(model.about).startswith("Learned from CREMA-D (3,742")
+    assert model.metadata == describe(run_folder / "inference")
+    assert learned_from(model.metadata).startswith(
+        "Learned from CREMA-D (3,742"
+    )
 
 
 def test_info_never_runs_what_it_reads(run_folder, capsys, tmp_path):

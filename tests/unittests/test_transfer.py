@@ -10,7 +10,7 @@ from vavl_sb.lobes.vavl import VAVL
 from vavl_sb.training.init_from_pretrained import (
     carried_modalities,
     init_from_pretrained,
-    read_about,
+    read_metadata,
 )
 from vavl_sb.utils.errors import CorpusError, EncoderError
 from vavl_sb.utils.weights import save_weights
@@ -128,8 +128,8 @@ def test_what_is_no_model_is_told_with_what_is_meant(tmp_path):
         (tmp_path, f"{tmp_path}/model.json: is missing .*; give a run's"),
     ):
         with pytest.raises(EncoderError, match=f"pretrained_from: {words}"):
-            read_about(source)
+            read_metadata(source)
     (tmp_path / "inference").mkdir()
     write_model_file(tmp_path / "inference")
     with pytest.raises(EncoderError, match=f"give {tmp_path}/inference$"):
-        read_about(tmp_path)
+        read_metadata(tmp_path)

@@ -99,7 +99,7 @@ def run(options: argparse.Namespace) -> int:
     task, labels = model.hparams.task, list(model.hparams.labels)
     clips = read_clips(options.manifest, task, labels, options.data_root)
     speakers = {entry["spk_id"] for entry in clips.values()}
-    known = set((model.about or {}).get("train_speakers") or ())
+    known = set((model.metadata or {}).get("train_speakers") or ())
     # So is a folder that cannot be written.
     probe_folder(Path(options.output) / "robustness.json")
     test = RobustnessTest(model, conditions, options.seed, noise)
@@ -123,11 +123,11 @@ def run(options: argparse.Namespace) -> int:
             *(model, clips, test.features or {}, sizes),
             *(draws, options.seed),
         )
-        about = (
+        metadata = (
             *("model", "manifest", "seed", "task", "title", "target"),
             "speakers_in_training",
         )
-        found = {key: result[key] for key in about}
+        found = {key: result[key] for key in metadata}
         found["enrolment"] = curve.run()
         lines += ["", *write_enrolment(options.output, found)]
     say(*lines, "", f"Written to {options.output}")

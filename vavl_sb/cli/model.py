@@ -216,11 +216,11 @@ def run_info(options: argparse.Namespace) -> int:
     from vavl_sb.inference.hub import model_folder
     from vavl_sb.training.model_card import describe, facts
 
-    about = describe(model_folder(options.model, token=options.token))
+    metadata = describe(model_folder(options.model, token=options.token))
     if options.json:
-        say_json(about)
+        say_json(metadata)
     else:
-        say(*facts(about, plain=True))
+        say(*facts(metadata, plain=True))
     return 0
 
 

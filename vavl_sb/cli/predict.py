@@ -106,8 +106,8 @@ def run(options: argparse.Namespace) -> int:
         _write_table(options.csv, results, model)
     if options.json:
         say_json(results)
-    elif model.about is not None:
-        say(learned_from(model.about))
+    elif model.metadata is not None:
+        say(learned_from(model.metadata))
     return 1 if any("error" in result for result in results) else 0
 
 

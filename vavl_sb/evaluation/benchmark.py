@@ -160,9 +160,9 @@ def run_benchmark(benchmark: Benchmark) -> tuple[dict, list]:
     :mod:`vavl_sb.evaluation.comparison`, by condition.
     """
     plan = benchmark.plan
-    about, errors = _choose_lrs(benchmark)
+    networks, errors = _choose_lrs(benchmark)
     plans = {
-        (share, model): _plan_of(benchmark, model, about[model]["lr"], share)
+        (share, model): _plan_of(benchmark, model, networks[model]["lr"], share)
         for share in benchmark.withhold
         for model in benchmark.models
         if model not in errors
@@ -173,7 +173,7 @@ def run_benchmark(benchmark: Benchmark) -> tuple[dict, list]:
         folder = plans[share, model].folder
         for run in content["runs"]:
             if run["finished"]:
-                about[model] |= _read_about(Path(folder, run["folder"]))
+                networks[model] |= _read_network(Path(folder, run["folder"]))
             else:
                 errors[model] = run["error"]
         runs = found[share, model] = {
@@ -203,7 +203,7 @@ def run_benchmark(benchmark: Benchmark) -> tuple[dict, list]:
         "score": score,
         "partial": bool(errors),
         "errors": errors,
-        "models": about,
+        "models": networks,
         "results": results,
     }
     lines = benchmark_lines(content)
@@ -233,7 +233,7 @@ def _choose_lrs(benchmark):
     Gives for each network its ``lr`` (None: the recipe's) and ``lr_scores``,
     and why it has none, for those of which a run failed.
     """
-    about = {
+    networks = {
         model: {"parameters": None, "lr": None, "lr_scores": {}}
         for model in benchmark.models
     }
@@ -264,12 +264,12 @@ def _choose_lrs(benchmark):
         score = _choose_score(benchmark.score, result)
         # Of both modalities, where the corpus has them.
         scores = list(result.scores.values())[-1]
-        about[model]["lr_scores"][lr] = scores[score]
-    for model, part in about.items():
+        networks[model]["lr_scores"][lr] = scores[score]
+    for model, part in networks.items():
         if part["lr_scores"] and model not in errors:
             part["lr"] = max(part["lr_scores"], key=part["lr_scores"].get)
             say(f"{model}: lr {part['lr']}")
-    return about, errors
+    return networks, errors
 
 
 def _choose_score(score, result):
@@ -281,7 +281,7 @@ def _choose_score(score, result):
     return score
 
 
-def _read_about(folder):
+def _read_network(folder):
     """What a run says of its network and labels."""
     found = {"target": read_json(folder / "metrics.json").get("target")}
     try:
@@ -402,11 +402,11 @@ def _head(entries, content):
 
 def _row(entry, condition, content):
     """A network's row in the table of a condition."""
-    about = content["models"][entry["model"]]
-    count = about["parameters"]
+    networks = content["models"][entry["model"]]
+    count = networks["parameters"]
     row = [entry["model"], "-" if count is None else f"{count:,}"]
     if content["lrs"]:
-        row.append(about["lr"] or "-")
+        row.append(networks["lr"] or "-")
     part = entry["summary"][condition]
     row += [part["n_runs"], *score_cells(part)]
     tests = entry["difference"].get(condition)

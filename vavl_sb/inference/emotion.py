@@ -76,7 +76,7 @@ class EmotionRecognizer(SpeakerEnrolment, Pretrained):
     HPARAMS_NEEDED = ["task", "labels", "feature_extractor"]
     MODULES_NEEDED = ["vavl"]
     # What it is and was trained on (training.model_card.describe), if known.
-    about: dict | None = None
+    metadata: dict | None = None
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -140,7 +140,7 @@ class EmotionRecognizer(SpeakerEnrolment, Pretrained):
             modules, hparams = load_parts(folder, overrides)
             model = cls(modules, hparams, **kwargs)
         with contextlib.suppress(EncoderError):  # A trusted YAML may be alone.
-            model.about = describe(folder)
+            model.metadata = describe(folder)
         model.hparams.feature_extractor.to(model.device)
         return model
 

@@ -117,7 +117,7 @@ def build_page(
     ask: Callable,
     clips: Clips,
     max_mb: float,
-    about: dict | None = None,
+    metadata: dict | None = None,
     learn: Callable | None = None,
 ) -> Any:
     """Puts the page together, as gradio.Blocks.
@@ -126,7 +126,7 @@ def build_page(
     what :func:`results` gives; ``learn`` from a clip's path to what
     :func:`learn` gives, None for a model without speaker normalization;
     ``clips`` are where the visitors' clips are held, ``max_mb`` the upload
-    limit that the page tells, and ``about`` what the model is
+    limit that the page tells, and ``metadata`` what the model is
     (:func:`vavl_sb.training.model_card.describe`).
     """
     import gradio as gr
@@ -135,8 +135,8 @@ def build_page(
         title="vavl demo", analytics_enabled=False, delete_cache=SWEEP
     ) as page:
         gr.Markdown("# Emotion from sound and face")
-        if about is not None:
-            gr.HTML(model_html(about), elem_id="model")
+        if metadata is not None:
+            gr.HTML(model_html(metadata), elem_id="model")
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
                 sources = _sources(gr, max_mb)
@@ -462,21 +462,21 @@ def known_html(count: int) -> str:
     return f'<div class="vavl-model">{body}<p>{OTHERS}</p></div>'
 
 
-def model_html(about: dict) -> str:
+def model_html(metadata: dict) -> str:
     """What the model is, how well it did, and what it has learned from; of
     :func:`vavl_sb.training.model_card.describe`."""
-    lines = [f"Model: <b>{_text(model_name(about['folder']))}</b>"]
-    classes = about["task"] == "classification"
+    lines = [f"Model: <b>{_text(model_name(metadata['folder']))}</b>"]
+    classes = metadata["task"] == "classification"
     name = "f1_macro" if classes else "ccc_mean"
     scores = [
-        f"{title.lower()} {about['test'][head][name]:.2f}"
+        f"{title.lower()} {metadata['test'][head][name]:.2f}"
         for head, title in TITLES.items()
-        if name in (about["test"] or {}).get(head, {})
+        if name in (metadata["test"] or {}).get(head, {})
     ]
     if scores:
         said = f"Test clips, {SCORE_NAMES[name]}: {', '.join(scores)}"
         lines.append(_text(said))
-    lines.append(_text(learned_from(about)))
+    lines.append(_text(learned_from(metadata)))
     body = "".join(f"<p>{line}</p>" for line in lines)
     return f'<div class="vavl-model">{body}</div>'
 

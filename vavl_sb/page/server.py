@@ -134,7 +134,7 @@ def _launch(worker, folder, port, max_mb):
         return worker.ask(path, learn)
 
     features = ask_features if worker.speakers else None
-    page = build_page(ask, clips, max_mb, worker.about, features)
+    page = build_page(ask, clips, max_mb, worker.metadata, features)
     page.launch(
         server_name=HOST,
         server_port=port,

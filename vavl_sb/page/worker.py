@@ -24,7 +24,7 @@ class Worker:
 
     ``load_model`` gives the model and ``work``, from the model and the
     arguments of :meth:`ask`, an answer, within so many seconds; both are sent
-    to the process, and so must be picklable. ``about`` is the model's own, if
+    to the process, and so must be picklable. ``metadata`` is the model's own, if
     it has one; ``speakers``, whether it was trained with speaker normalization.
     VAVLError: the model cannot be loaded.
     """
@@ -93,7 +93,7 @@ class Worker:
     def _wait_for_model(self):
         """Waits until the model is loaded, and tells what it is."""
         try:
-            self.about, self.speakers = self._receive()
+            self.metadata, self.speakers = self._receive()
         except (EOFError, OSError):
             raise VAVLError("the model's process ended at loading") from None
         self._ready = True
@@ -112,16 +112,16 @@ def _run(pipe, load_model, work):
     # so does its death.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    model = _answer(pipe, load_model, told=_about)
+    model = _answer(pipe, load_model, told=_metadata)
     with contextlib.suppress(EOFError):
         while model is not None:
             _answer(pipe, work, model, *pipe.recv())
 
 
-def _about(model):
+def _metadata(model):
     """What a model says of itself, and whether it can do with a speaker."""
     modules = getattr(model, "mods", ())
-    return getattr(model, "about", None), "speaker_normalizer" in modules
+    return getattr(model, "metadata", None), "speaker_normalizer" in modules
 
 
 def _answer(pipe, function, *arguments, told=None):

@@ -91,7 +91,7 @@ def export_model(
     speaker_normalization: SpeakerNormalization | None = None,
     train_speakers: Iterable[str] = (),
     record: dict | None = None,
-    **about,
+    **metadata,
 ) -> None:
     """Writes model.json, hyperparams.yaml, the card README.md, and the weights
     of network and encoders. Before the folder gets its name, the network is
@@ -131,26 +131,26 @@ def export_model(
         _write_model(
             part,
             *(net, feature_extractor, speaker_normalization),
-            *(train_speakers, record, about),
+            *(train_speakers, record, metadata),
         )
     logger.info("Exported the model to %s", folder)
 
 
 def _write_model(
-    folder, net, extractor, normalization, train_speakers, record, about
+    folder, net, extractor, normalization, train_speakers, record, metadata
 ):
     """Writes all files of an export."""
     _refuse_settings(net)
     save_weights(net, folder / WEIGHTS)
-    about = {"trained_heads": list(HEADS), "temperatures": {}, **about}
-    parts = _parts(net, extractor, folder, about["trained_heads"])
+    metadata = {"trained_heads": list(HEADS), "temperatures": {}, **metadata}
+    parts = _parts(net, extractor, folder, metadata["trained_heads"])
     if normalization is not None:
         save_weights(normalization, folder / SPEAKERS)
         made = type(normalization), normalization.settings
         parts["speaker_normalization"] = made
     model = {
         "format": 1,
-        **about,
+        **metadata,
         **{part: _plain(*made, folder) for part, made in parts.items()},
         "metadata": {
             "encoders": {m: extractor.fingerprint(m) for m in MODALITIES},
@@ -166,7 +166,7 @@ def _write_model(
     _refuse_other_network(net, folder)
     text = HEADER + "".join(
         yaml.dump({key: node}, Dumper=_Dumper, sort_keys=False)
-        for key, node in _nodes(parts, about, folder).items()
+        for key, node in _nodes(parts, metadata, folder).items()
     )
     write_atomically(folder / YAML, text.encode())
     write_card(folder)
@@ -328,7 +328,7 @@ def _reason(error):
     return f"{type(error).__name__}: {' '.join(str(error).split())[:100]}"
 
 
-def _nodes(parts, about, folder):
+def _nodes(parts, metadata, folder):
     """The keys of hyperparams.yaml, in order."""
 
     def new(part, **more):
@@ -350,7 +350,7 @@ def _nodes(parts, about, folder):
     hook = "!name:vavl_sb.utils.weights.load_weights"
     return {
         "pretrained_path": ".",  # from_hparams puts the model's folder here.
-        **about,
+        **metadata,
         **{name: new(name) for name in (*encoders, "face_tracker")},
         "feature_extractor": new(
             "feature_extractor", **made, face_tracker=_ref("<face_tracker>")

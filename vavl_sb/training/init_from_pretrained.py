@@ -113,9 +113,9 @@ def init_from_pretrained(
     """
     if source is None:
         return
-    about, carried = read_about(source), carried_modalities(source)
+    metadata, carried = read_metadata(source), carried_modalities(source)
     for modality in carried:
-        fingerprint = about["encoders"][modality]
+        fingerprint = metadata["encoders"][modality]
         if feature_extractor.fingerprint(modality) != fingerprint:
             raise EncoderError(
                 f"pretrained_from: {source} was trained on features of "
@@ -126,7 +126,7 @@ def init_from_pretrained(
     scored = [clip for s in ("valid", "test") for clip in splits[s].values()]
     refuse_overlap(
         {
-            "the model's training": about["train_speakers"],
+            "the model's training": metadata["train_speakers"],
             "this run's validation or test": {c["spk_id"] for c in scored},
         },
         "speaker",
@@ -171,11 +171,11 @@ def train_speakers(
     """
     speakers = {clip["spk_id"] for clip in train_set.data.values()}
     return speakers | (
-        read_about(source)["train_speakers"] if source else set()
+        read_metadata(source)["train_speakers"] if source else set()
     )
 
 
-def read_about(source: str | Path) -> dict:
+def read_metadata(source: str | Path) -> dict:
     """What the model in an ``inference/`` folder says of itself.
 
     Its metadata, with ``encoders`` (modality to fingerprint),
@@ -190,10 +190,13 @@ def read_about(source: str | Path) -> dict:
         )
     try:
         model = read_model(folder)
-        about = {**model["metadata"], "trained_heads": model["trained_heads"]}
+        metadata = {
+            **model["metadata"],
+            "trained_heads": model["trained_heads"],
+        }
         for modality in MODALITIES:
-            about["encoders"][modality]
-        about["train_speakers"] = set(about["train_speakers"])
+            metadata["encoders"][modality]
+        metadata["train_speakers"] = set(metadata["train_speakers"])
     except EncoderError as error:
         raise EncoderError(
             f"pretrained_from: {error}; give a run's inference folder"
@@ -203,7 +206,7 @@ def read_about(source: str | Path) -> dict:
             f"pretrained_from: {folder / MODEL} does not name its encoders "
             "and speakers; give a run's inference folder"
         ) from None
-    return about
+    return metadata
 
 
 def carried_modalities(source: str | None) -> list[str]:
@@ -211,5 +214,5 @@ def carried_modalities(source: str | None) -> list[str]:
     on; none where ``source`` is None."""
     if source is None:
         return []
-    heads = read_about(source)["trained_heads"]
+    heads = read_metadata(source)["trained_heads"]
     return [modality for modality in MODALITIES if modality in heads]

@@ -174,31 +174,31 @@ def _parameters(path: Path) -> int | None:
         return None
 
 
-def learned_from(about: dict) -> str:
+def learned_from(metadata: dict) -> str:
     """What a model has learned from, in one line; see :func:`describe`.
 
     Example
     -------
-    >>> about = {"corpus": "CREMA-D", "run": None, "train_clips": 3742}
-    >>> about |= {"train_speakers": ["1001", "1002"], "target": "perceived"}
-    >>> learned_from(about)
+    >>> metadata = {"corpus": "CREMA-D", "run": None, "train_clips": 3742}
+    >>> metadata |= {"train_speakers": ["1001", "1002"], "target": "perceived"}
+    >>> learned_from(metadata)
     'Learned from CREMA-D (3,742 clips, 2 speakers); its labels are perceived.'
     """
-    run, corpus = about["run"] or {}, about["corpus"]
+    run, corpus = metadata["run"] or {}, metadata["corpus"]
     also = run.get("also_train")
     names = [corpus, *(also if isinstance(also, list) else [])]
     line = f"Learned from {', '.join(map(str, names))}"
     counts = []
-    if about["train_clips"]:
-        counts.append(f"{about['train_clips']:,} clips")
-    if about["train_speakers"]:
-        counts.append(f"{len(about['train_speakers'])} speakers")
+    if metadata["train_clips"]:
+        counts.append(f"{metadata['train_clips']:,} clips")
+    if metadata["train_speakers"]:
+        counts.append(f"{len(metadata['train_speakers'])} speakers")
     if counts:
         line += f" ({', '.join(counts)})"
     if run.get("pretrained_from"):
         line += f", after {run['pretrained_from']}"
-    if about["target"]:
-        line += f"; its labels are {about['target']}"
+    if metadata["target"]:
+        line += f"; its labels are {metadata['target']}"
     if corpus.startswith(DRAWN):
         line += f". {DRAWN_ONLY}"
     return printable(f"{line.rstrip('.')}.")
@@ -236,14 +236,14 @@ def model_card(folder: str | Path) -> str:
     What model.json does not tell is left out. EncoderError, in one line: a
     file is missing or damaged.
     """
-    about = describe(folder)
+    metadata = describe(folder)
     front = dict(FRONT)
-    if about["task"] == "classification":
+    if metadata["task"] == "classification":
         front["pipeline_tag"] = "audio-classification"
     limits = LIMITS.strip()
-    if about["corpus"].startswith(DRAWN):
+    if metadata["corpus"].startswith(DRAWN):
         limits = f"- {DRAWN_ONLY}.\n{limits}"
-    title, *lines = facts(about)
+    title, *lines = facts(metadata)
     parts = [
         f"---\n{yaml.safe_dump(front, sort_keys=False)}---",
         MARK,
@@ -259,18 +259,18 @@ def model_card(folder: str | Path) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def facts(about: dict, plain: bool = False) -> list[str]:
+def facts(metadata: dict, plain: bool = False) -> list[str]:
     """Task, training, network, scores and licences of a model (see
     :func:`describe`), as lines of Markdown, or ``plain`` for a terminal.
 
     Of Markdown, none of what the model says can add another line.
     """
     if not plain:
-        command = (about["run"] or {}).get("command")
-        about = _marked(about)
+        command = (metadata["run"] or {}).get("command")
+        metadata = _marked(metadata)
         if command is not None:
-            about["run"]["command"] = _code(command)
-    lines = [f"{'' if plain else '# '}VAVL, trained on {about['corpus']}"]
+            metadata["run"]["command"] = _code(command)
+    lines = [f"{'' if plain else '# '}VAVL, trained on {metadata['corpus']}"]
     for title, section in (
         ("Task", _task),
         ("Training", _training),
@@ -279,17 +279,19 @@ def facts(about: dict, plain: bool = False) -> list[str]:
         ("Licences", _licences),
     ):
         head = [title] if plain else [f"## {title}", ""]
-        lines += ["", *head, *section(about)]
+        lines += ["", *head, *section(metadata)]
     return lines
 
 
-def _marked(about: Any) -> Any:
+def _marked(metadata: Any) -> Any:
     """All that the export says, as it may stand in the card."""
-    if isinstance(about, dict):
-        return {markdown(key): _marked(value) for key, value in about.items()}
-    if isinstance(about, (list, tuple)):
-        return [_marked(item) for item in about]
-    return markdown(about) if isinstance(about, str) else about
+    if isinstance(metadata, dict):
+        return {
+            markdown(key): _marked(value) for key, value in metadata.items()
+        }
+    if isinstance(metadata, (list, tuple)):
+        return [_marked(item) for item in metadata]
+    return markdown(metadata) if isinstance(metadata, str) else metadata
 
 
 def _code(command: object) -> str:
@@ -300,29 +302,31 @@ def _code(command: object) -> str:
     return f"{fence}{space}{command}{space}{fence}"
 
 
-def _task(about: dict) -> list[str]:
+def _task(metadata: dict) -> list[str]:
     """Classes or attributes, and their names."""
-    labels = ", ".join(about["labels"])
-    if about["task"] == "classification":
-        text = f"Classification, one of {len(about['labels'])}: {labels}."
-    elif about["attribute_range"]:
-        low, high = about["attribute_range"]
+    labels = ", ".join(metadata["labels"])
+    if metadata["task"] == "classification":
+        text = f"Classification, one of {len(metadata['labels'])}: {labels}."
+    elif metadata["attribute_range"]:
+        low, high = metadata["attribute_range"]
         text = f"Regression of {labels}, each from {low:g} to {high:g}."
     else:
         text = f"Regression of {labels}."
-    heads = ", ".join(about["trained_heads"])
+    heads = ", ".join(metadata["trained_heads"])
     return [f"{text} Heads that were trained: {heads}."]
 
 
-def _training(about: dict) -> list[str]:
+def _training(metadata: dict) -> list[str]:
     """Corpus and settings of the run, as far as they are known."""
-    lines = [f"- Corpus: {about['corpus']}"]
-    if about["train_clips"]:
-        lines.append(f"- Clips in training: {about['train_clips']}")
-    if about["train_speakers"]:
-        lines.append(f"- Speakers in training: {len(about['train_speakers'])}")
-    for key, value in (about["run"] or {}).items():
-        told = key == "command" and about["test"]  # Beside the scores.
+    lines = [f"- Corpus: {metadata['corpus']}"]
+    if metadata["train_clips"]:
+        lines.append(f"- Clips in training: {metadata['train_clips']}")
+    if metadata["train_speakers"]:
+        lines.append(
+            f"- Speakers in training: {len(metadata['train_speakers'])}"
+        )
+    for key, value in (metadata["run"] or {}).items():
+        told = key == "command" and metadata["test"]  # Beside the scores.
         if value not in (None, "", [], 0) and not told:
             name = WORDS.get(key, key.replace("_", " ").capitalize())
             many = isinstance(value, list)
@@ -331,26 +335,26 @@ def _training(about: dict) -> list[str]:
     return lines
 
 
-def _network(about: dict) -> list[str]:
+def _network(metadata: dict) -> list[str]:
     """Its size and settings, and the encoders before it."""
     lines = [
         f"- {modality.capitalize()} encoder: {name}"
-        for modality, name in about["encoders"].items()
+        for modality, name in metadata["encoders"].items()
     ]
-    if about["parameters"]:
+    if metadata["parameters"]:
         lines.append(
-            f"- Parameters, without the encoders: {about['parameters']:,}"
+            f"- Parameters, without the encoders: {metadata['parameters']:,}"
         )
-    settings = ", ".join(f"{k} {v}" for k, v in about["network"].items())
+    settings = ", ".join(f"{k} {v}" for k, v in metadata["network"].items())
     return [*lines, f"- Settings: {settings}"]
 
 
-def _scores(about: dict) -> list[str]:
+def _scores(metadata: dict) -> list[str]:
     """A table of the test scores, with the command that gave them."""
-    if not about["test"]:
+    if not metadata["test"]:
         return ["None were recorded with this model."]
     test = {}
-    for head, scores in about["test"].items():
+    for head, scores in metadata["test"].items():
         test[head] = flat = {}
         for name, value in scores.items():
             several = isinstance(value, dict)  # such as ccc
@@ -363,32 +367,32 @@ def _scores(about: dict) -> list[str]:
         for name in next(iter(test.values()))
         if all(isinstance(s.get(name), (int, float)) for s in test.values())
     ]
-    counts = about["n_test"] or {}
+    counts = metadata["n_test"] or {}
     rows = [
         [head, counts.get(head, ""), *(f"{scores[n]:.3f}" for n in names)]
         for head, scores in test.items()
     ]
-    command = (about["run"] or {}).get("command")
+    command = (metadata["run"] or {}).get("command")
     said = f", by {command}" if command else ""
     lines = table(["head", "clips", *names], rows)
     lines = [f"On the test clips{said}:", "", *lines]
-    if about["target"]:
+    if metadata["target"]:
         lines += [
             "",
-            f"The labels are {about['target']}. A score on labels of another "
+            f"The labels are {metadata['target']}. A score on labels of another "
             "kind cannot be compared with these.",
         ]
-    return [*lines, "", about["ceiling"]] if about["ceiling"] else lines
+    return [*lines, "", metadata["ceiling"]] if metadata["ceiling"] else lines
 
 
-def _licences(about: dict) -> list[str]:
+def _licences(metadata: dict) -> list[str]:
     """Of corpora, encoders and weights."""
     what = {
         modality: f"{modality.capitalize()} encoder, {name}"
-        for modality, name in about["encoders"].items()
+        for modality, name in metadata["encoders"].items()
     }
     what["weights"] = "VAVL's own weights"
     return [
         f"- {what.get(name, f'Corpus {name}')}: {terms}"
-        for name, terms in about["licences"].items()
+        for name, terms in metadata["licences"].items()
     ]
