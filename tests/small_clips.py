@@ -1,5 +1,6 @@
 """Small media files with known pictures and tones, in many containers."""
 
+import io
 import json
 from fractions import Fraction
 
@@ -37,10 +38,12 @@ def write(
     rate=16000,
     fps=FPS,
     offset=0.0,
+    late=0.0,
     options=None,
     setup=None,
 ):
-    """Writes images (at times, or at a fixed rate) and mono sound."""
+    """Writes images (at times, or at a fixed rate) and mono sound, which may
+    begin some seconds late."""
     with av.open(str(path), "w", options=options or {}) as out:
         video = audio = None
         if images is not None:
@@ -76,7 +79,7 @@ def write(
                 )
                 frame.sample_rate = rate
                 frame.time_base = Fraction(1, rate)
-                frame.pts = start + round(offset * rate)
+                frame.pts = start + round((offset + late) * rate)
                 packets += audio.encode(frame)
             packets += audio.encode(None)
         for packet in sorted(packets, key=lambda p: p.dts * p.time_base):
@@ -101,6 +104,22 @@ def save_efficientnet(folder):
     """A file of weights for the visual encoder, random ones."""
     path = folder / "efficientnet.safetensors"
     save_file(create_backbone().state_dict(), path)
+    return path
+
+
+def cover_mp3(path, seconds=2.0):
+    """An mp3 with a picture in an ID3v2 tag, put together by hand."""
+    from PIL import Image
+
+    sound = sine(seconds, 44100)
+    write(path, sound=sound, codecs=(None, "libmp3lame"), rate=44100)
+    sound = path.read_bytes()
+    picture = io.BytesIO()
+    Image.new("RGB", (64, 64), (200, 0, 0)).save(picture, "JPEG")
+    body = b"\x00image/jpeg\x00\x03\x00" + picture.getvalue()
+    tag = b"APIC" + len(body).to_bytes(4, "big") + b"\0\0" + body
+    size = bytes(len(tag) >> shift & 0x7F for shift in (21, 14, 7, 0))
+    path.write_bytes(b"ID3\x03\0\0" + size + tag + sound)
     return path
 
 
