@@ -87,6 +87,30 @@ def write(
     return path
 
 
+def break_picture(clip, path, bad=range(150, 199)):
+    """A copy of a clip, some packets of whose picture hold garbage."""
+    with av.open(str(clip)) as source, av.open(str(path), "w") as out:
+        copies = {
+            s.index: out.add_stream_from_template(s) for s in source.streams
+        }
+        seen = 0
+        for packet in source.demux():
+            if packet.dts is None:
+                continue
+            stream = copies[packet.stream.index]
+            if packet.stream.type == "video":
+                if seen in bad:
+                    new = av.Packet(b"\x00garbage" * 8)
+                    new.pts, new.dts = packet.pts, packet.dts
+                    new.time_base = packet.time_base
+                    new.duration = packet.duration
+                    packet = new
+                seen += 1
+            packet.stream = stream
+            out.mux(packet)
+    return path
+
+
 def grays(levels, height=48, width=64):
     """One even picture for each level."""
     return [np.full((height, width, 3), g, np.uint8) for g in levels]
@@ -129,7 +153,8 @@ def sine(seconds, rate, frequency=TONE, level=0.3):
 
 
 def write_manifests(folder):
-    """Voices of a few speakers, as a prepare script leaves them."""
+    """Voices of a few speakers, as a prepare script leaves them, and the
+    options of a small run on them."""
     random = np.random.default_rng(0)
     for split, speakers in {"train": 3, "valid": 1, "test": 1}.items():
         entries = {}
@@ -146,3 +171,18 @@ def write_manifests(folder):
                     "emotion": emotion,
                 }
         (folder / f"{split}.json").write_text(json.dumps(entries))
+    options = {
+        "data_folder": folder,
+        "skip_prep": True,
+        "feature_folder": folder / "features",
+        "train_annotation": folder / "train.json",
+        "valid_annotation": folder / "valid.json",
+        "test_annotation": folder / "test.json",
+        "audio_encoder_source": "logmel",
+        "face_detector": "null",
+        "visual_encoder_weights": "null",
+        "d_model": 16,
+        "device": "cpu",
+        "distributed_backend": "gloo",
+    }
+    return [f"--{key}={value}" for key, value in options.items()]

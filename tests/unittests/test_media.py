@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from small_clips import CONTAINERS, FPS, TONE, grays, sine, write
+from small_clips import CONTAINERS, FPS, TONE, break_picture, grays, sine, write
 
 from vavl_sb.media.reader import (
     AudioChunk,
@@ -280,23 +280,16 @@ def test_a_file_that_was_cut_off_is_told(clips, name, tmp_path):
     assert str(path) in str(error.value) and "\n" not in str(error.value)
 
 
-def broken_frames(path, bad, total=25):
-    """A mov of png frames, some of which hold garbage."""
-    with av.open(str(path), "w") as out:
-        stream = out.add_stream("png", rate=FPS)
-        stream.height, stream.width, stream.pix_fmt = 48, 64, "rgb24"
-        for index, image in enumerate(grays(np.arange(total) * 9)):
-            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
-            frame.pts, frame.time_base = index, Fraction(1, FPS)
-            for packet in stream.encode(frame):
-                if index in bad:
-                    data = av.Packet(b"\x00garbage" * 8)
-                    data.stream, data.time_base = stream, packet.time_base
-                    data.pts, data.dts = packet.pts, packet.dts
-                    data.duration = packet.duration
-                    packet = data
-                out.mux(packet)
-    return path
+@pytest.fixture
+def broken_frames(tmp_path):
+    """Makes a mov of 25 png frames, some of which hold garbage."""
+
+    def make(bad):
+        whole = tmp_path / "whole.mov"
+        write(whole, grays(np.arange(25) * 9), codecs=("png", None))
+        return break_picture(whole, tmp_path / "bad.mov", bad)
+
+    return make
 
 
 @pytest.mark.parametrize(
@@ -310,8 +303,10 @@ def broken_frames(path, bad, total=25):
         (set(range(25)), "nothing of its video", 0),
     ],
 )
-def test_much_damage_is_told_but_none_at_an_end(tmp_path, bad, words, given):
-    path = broken_frames(tmp_path / "bad.mov", bad)
+def test_much_damage_is_told_but_none_at_an_end(
+    broken_frames, bad, words, given
+):
+    path = broken_frames(bad)
     found = []
 
     def read():
@@ -328,8 +323,8 @@ def test_much_damage_is_told_but_none_at_an_end(tmp_path, bad, words, given):
 
 
 @pytest.mark.parametrize("bad", [{12}, {6, 18}])
-def test_little_damage_in_the_middle_is_one_warning(tmp_path, caplog, bad):
-    path = broken_frames(tmp_path / "bad.mov", bad)
+def test_little_damage_in_the_middle_is_one_warning(broken_frames, caplog, bad):
+    path = broken_frames(bad)
     stream = decode(path)
     levels = [frame[0, 0, 0] for batch in stream for frame in batch.frames]
     assert levels == [9 * i for i in range(25) if i not in bad]

@@ -2,31 +2,20 @@
 saying with voice and face what it claims to say."""
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import FAST
 
 from synthetic import generate
 from synthetic.generate import LAYOUTS, generate_corpus
-from synthetic.performance import EMOTIONS, perform, rate
+from synthetic.performance import EMOTIONS, rate
 from vavl_sb.utils.errors import CorpusError
-
-RECIPE = Path(__file__).resolve().parents[2] / "recipes" / "RAVDESS"
-sys.path.insert(0, str(RECIPE))
-
 
 CREMAD = LAYOUTS["crema-d"]
 MEDIA = (".wav", ".flv", ".avi", ".mp4")
-# Small and slow pictures: what is tested does not depend on their number.
-FAST = {
-    "clips_per_speaker": 2,
-    "num_workers": 1,
-    "frame_rate": 5,
-    "size": (160, 120),
-    "progress": False,
-}
+FAST = {**FAST, "clips_per_speaker": 2}
 
 
 def contents(folder):
@@ -156,24 +145,3 @@ def test_raters_agree_as_far_as_each_modality_goes(all_clips):
     assert agree["both"] >= 0.93
     assert 0.65 <= agree["voice"] <= 0.9
     assert 0.65 <= agree["face"] <= 0.9
-
-
-def test_neither_modality_says_all(all_clips):
-    """Nearest mean on what is acted: each modality some, both nearly all."""
-    labels = np.array([EMOTIONS.index(clip.emotion) for clip in all_clips])
-    train = np.array([int(clip.speaker) % 3 > 0 for clip in all_clips])
-    acted = [perform(clip) for clip in all_clips]
-    voices = np.stack([play.voice for play in acted])
-    faces = np.stack([play.face for play in acted])
-
-    def right(values):
-        means = np.stack(
-            [values[train & (labels == k)].mean(0) for k in range(6)]
-        )
-        spread = (values - means[labels])[train].std(0)
-        distance = (((values[:, None] - means) / spread) ** 2).sum(-1)
-        return (distance.argmin(1) == labels)[~train].mean()
-
-    assert 0.65 <= right(voices) <= 0.95
-    assert 0.65 <= right(faces) <= 0.95
-    assert right(np.hstack([voices, faces])) >= 0.97
