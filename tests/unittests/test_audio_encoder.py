@@ -14,7 +14,7 @@ import pytest
 import soundfile
 import torch
 from safetensors.torch import load_file, save_file
-from small_encoders import save_encoder
+from small_encoders import Bomb, save_encoder
 
 from vavl_sb.lobes.audio_encoder import AudioEncoder
 from vavl_sb.utils.errors import EncoderError
@@ -410,12 +410,10 @@ def test_logmel_is_frozen_and_exports(tmp_path):
 
 def _broken(folder, what):
     """Makes a copy of a folder that has one fault."""
-    config = folder / "config.json"
     weights = folder / "model.safetensors"
-    if what == "no config":
-        config.unlink()
-    elif what == "model_type":
-        config.write_text(json.dumps({"model_type": "llama"}))
+    if what == "model_type":
+        config = {"model_type": "llama"}
+        (folder / "config.json").write_text(json.dumps(config))
     elif what == "truncated":
         weights.write_bytes(weights.read_bytes()[:5000])
     elif what == "rate":
@@ -431,7 +429,6 @@ def _broken(folder, what):
 @pytest.mark.parametrize(
     "what,says",
     [
-        ("no config", "has no config.json"),
         (
             "model_type",
             "'llama' is not supported; give one of wav2vec2, hubert",
@@ -487,11 +484,11 @@ def test_hub_name_is_loaded_from_its_download(
 ):
     import huggingface_hub
 
-    asked = []
+    folder, asked = ssl_folder("wavlm"), []
 
     def download(name, cache_dir, allow_patterns):
         asked.append((name, cache_dir, tuple(allow_patterns)))
-        return ssl_folder("wavlm")
+        return folder
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     encoder = AudioEncoder("microsoft/wavlm-large", save_path=tmp_path)
@@ -505,16 +502,12 @@ def test_hub_name_is_loaded_from_its_download(
         ("microsoft/wavlm-large", tmp_path, configs),
         ("microsoft/wavlm-large", tmp_path, configs + safe),
     ]
-
-
-class _Malicious:
-    """Unpickled by a careless loader, it makes a file."""
-
-    def __init__(self, path):
-        self.path = str(path)
-
-    def __reduce__(self):
-        return open, (self.path, "w")
+    # Of one whose configuration is refused no weights are asked for.
+    folder = str(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    with pytest.raises(EncoderError, match="llama"):
+        AudioEncoder("someone/model", save_path=tmp_path)
+    assert asked[2:] == [("someone/model", tmp_path, configs)]
 
 
 def test_pickled_weights_are_read_and_run_no_code(ssl_folder, tmp_path):
@@ -526,7 +519,7 @@ def test_pickled_weights_are_read_and_run_no_code(ssl_folder, tmp_path):
     (folder / "model.safetensors").unlink()
     torch.save(state, path)
     assert AudioEncoder(folder).fingerprint() == encoder.fingerprint()
-    torch.save({"a": _Malicious(trace)}, path, pickle_module=pickle)
+    torch.save({"a": Bomb(trace)}, path, pickle_module=pickle)
     with pytest.raises(EncoderError, match="calls 'io.open'"):
         AudioEncoder(folder)
     assert not trace.exists()
