@@ -16,13 +16,10 @@ FILES = sorted((REPOSITORY / "recipes").glob("*/hparams/*.yaml"))
     "options, words",
     [
         (["--lr=1", "--seed", "3", "--lr", "1"], "--lr: stands twice"),
-        (["--data_folder"], "--data_folder: stands twice"),
         (["--frame_rat", "2"], "--frame_rat: no such option .*--frame_rate"),
         (["--labels", "[a, b"], "cannot be read as YAML"),
         (["--debug", "foo"], "foo: is neither"),
-        (["-lr", "1"], "-lr: is neither"),
         (["--skip_prep", "no"], "--skip_prep: must be True or False, not no"),
-        (["--residual", "0"], "--residual: must be True or False, not 0"),
         (["--output_folder", "a <b>"], "--output_folder: must not have <"),
         (["--labels", "[a, b, a]"], "labels: must be .* 'a' .* stands twice"),
         (["--labels", "[a, [b]]"], "labels: must be names"),
