@@ -245,25 +245,6 @@ def page_of(model, folder):
     return Page(partial(results, model), Clips(folder, max_bytes=10**6))
 
 
-def test_switches_ask_the_head_that_is_left_about_the_same_clip(tmp_path):
-    model = Recognizer()
-    page = page_of(model, tmp_path)
-    path = str(upload(tmp_path, "clip", "a.mp4"))
-    assert page.same_clip("anna", True, False) == Page.EMPTY
-    page.new_clip("anna", path, False, False)
-    page.same_clip("anna", True, False)
-    page.same_clip("anna", False, True)
-    assert model.asked == [
-        (path, "auto", 8),
-        (path, "visual", 8),
-        (path, "audio", 0),
-    ]
-    with pytest.raises(VAVLError, match="not both"):
-        page.same_clip("anna", True, True)
-    assert page.new_clip("anna", None, False, False) == Page.EMPTY
-    assert list(tmp_path.iterdir()) == []
-
-
 def page_of_speakers(folder, model=None):
     """The same for a model with speaker normalization."""
     model = model or page_models.ModelOfSpeakers()
@@ -330,21 +311,6 @@ def test_of_a_long_clip_of_the_person_the_first_30_s_are_read(tmp_path):
         len(whole.audio), abs=5
     )
     assert len(model.clip_features(long)) == 9
-
-
-def test_only_a_model_with_speaker_normalization_takes_other_clips(tmp_path):
-    pytest.importorskip("gradio")
-    clips = Clips(tmp_path, max_bytes=99)
-    for features, there in ((None, False), (print, True)):
-        page = build_page(None, clips, 1, learn=features)
-        names = {part.elem_id for part in page.blocks.values()}
-        assert ({"known", "add", "remove"} <= names) == there
-    for kind, speakers in (
-        (page_models.Model, False),
-        (page_models.ModelOfSpeakers, True),
-    ):
-        with Worker(kind, page_models.label, seconds=9) as worker:
-            assert worker.speakers is speakers
 
 
 def test_a_file_of_no_use_is_one_line_and_leaves_nothing(tmp_path):

@@ -10,8 +10,6 @@ from small_clips import grays, sine, write
 from small_models import export_small, light_extractor
 
 from vavl_sb.cli import main
-from vavl_sb.evaluation.corruption import choose_conditions, make_noise
-from vavl_sb.evaluation.robustness import RobustnessTest
 from vavl_sb.faces.tracker import FaceTracker
 from vavl_sb.features.cache import FeatureCache, read_index
 from vavl_sb.features.extraction import extract_features
@@ -304,10 +302,3 @@ def test_both_modalities_may_be_features(folder, tmp_path):
     ]
     out = heads(model, sound[2:4], FRAMES[10:20])
     assert same(found.timeline[1].emotion, out.audiovisual)
-    # vavl evaluate: frames can be lost, and sound not made noisy.
-    test = RobustnessTest(model, choose_conditions([]), 0, make_noise(0))
-    test.run({"a": {**clip, "emotion": "sad", "spk_id": "x"}})
-    summary = test.summary()
-    assert summary["clips"]["with_both"] == 1 and not summary["clips"]["failed"]
-    assert set(summary["skipped"]) == {"noise", "sound-end", "sound-middle"}
-    assert set(summary["conditions"]) == {"modalities", "missing", "face"}

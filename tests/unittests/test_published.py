@@ -52,7 +52,7 @@ def test_visual_features_are_timms(
     assert "classifier.0.bias, classifier.0.weight" in told
     assert f"--visual_encoder_weights {out}" in told
     assert not any("classifier" in name for name in load_file(out))
-    crops = pictures(8, 64)[:2]
+    crops = pictures(8)[:2]
     with torch.no_grad():
         maps = efficientnet.forward_features(normalized(crops))
         expected = maps.mean(dim=(2, 3))
