@@ -25,7 +25,7 @@ def refusal(use, path):
     """The one line with which a file is refused."""
     with pytest.raises(MediaError) as error:
         use(path)
-    text = str(error.value)
+    text = error.value.text
     assert str(path) in text and "\n" not in text
     return text
 

@@ -177,7 +177,7 @@ def test_every_flipped_bit_and_every_cut_is_noticed(tmp_path):
         assert not path.exists()
         with pytest.raises(VAVLError) as error:
             cache.read(path)
-        assert "\n" not in str(error.value) and str(path) in str(error.value)
+        assert str(path) in str(error.value)
 
 
 def test_a_flipped_bit_of_a_larger_file_is_noticed(tmp_path):
@@ -258,16 +258,13 @@ def test_a_damaged_index_is_told_or_written_anew(tmp_path, corpus):
         path.write_bytes(whole[:size])
         with pytest.raises(VAVLError, match="run the same command") as error:
             read_index(path)
-        assert "\n" not in str(error.value) and str(path) in str(error.value)
+        assert str(path) in str(error.value)
     for bit in range(0, 8 * len(whole), 13):
         data = bytearray(whole)
         data[bit // 8] ^= 1 << (bit % 8)
         path.write_bytes(data)
-        try:
+        with contextlib.suppress(VAVLError):
             found = read_index(path)
-        except VAVLError as error:
-            assert "\n" not in str(error)
-        else:
             assert all(
                 set(row) == {"audio", "visual"} for row in found.values()
             )
@@ -319,7 +316,7 @@ def test_a_disk_that_fills_up_while_a_feature_is_written(
     monkeypatch.setattr(files, "open", open_on_a_small_disk, raising=False)
     with pytest.raises(VAVLError, match=r"No space .*MB free") as error:
         extract(tmp_path, corpus, CountingEncoder())
-    assert "\n" not in str(error.value) and "npz" in str(error.value)
+    assert "npz" in str(error.value)
     folder = tmp_path / "features"
     whole = list(folder.rglob("*.npz"))
     assert len(whole) == 2 and not list(folder.rglob("*.tmp"))

@@ -499,9 +499,8 @@ def test_an_hparams_file_serves_all_networks_and_no_typing_error():
         ({"fusion": "torch.nn.Linear"}, "it is no AudioVisualNetwork"),
         ({"projection_dims": 20}, "no network takes projection_dims"),
     ):
-        with pytest.raises(VAVLError, match=words) as error:
+        with pytest.raises(VAVLError, match=words):
             make_network(**{"fusion": "late", **shared, **wrong})
-        assert "\n" not in str(error.value)
 
 
 EXPORTED = {"audio_dim": 80, "visual_dim": 512}
@@ -577,7 +576,6 @@ def test_a_network_that_does_not_come_back_is_not_exported(
     tmp_path, make_net, words
 ):
     net = make_net(**{**SIZES, **EXPORTED})
-    with pytest.raises(EncoderError, match=words) as error:
+    with pytest.raises(EncoderError, match=words):
         export_small(tmp_path / "model", LABELS, net=net)
-    assert "\n" not in str(error.value)
     assert not (tmp_path / "model").exists()

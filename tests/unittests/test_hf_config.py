@@ -30,7 +30,7 @@ def change(folder, file="config.json", **keys):
 def refused(folder, words):
     with pytest.raises(EncoderError, match=words) as error:
         AudioEncoder(folder)
-    assert "\n" not in str(error.value) and len(str(error.value)) < 600
+    assert "\n" not in error.value.text and len(error.value.text) < 600
 
 
 @pytest.mark.parametrize("kind", KINDS)

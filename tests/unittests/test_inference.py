@@ -214,9 +214,8 @@ def test_long_frames_let_each_window_be_encoded_by_itself(
     ],
 )
 def test_options_that_cannot_be(model, clip, options, words):
-    with pytest.raises(VAVLError, match=words) as error:
+    with pytest.raises(VAVLError, match=words):
         model.timeline(clip, **options)
-    assert "\n" not in str(error.value)
 
 
 def test_silence_within_a_clip_is_no_sound(model, tmp_path):
@@ -350,9 +349,8 @@ def test_what_no_head_has_learned_from_is_not_looked_at(
     model.hparams.feature_extractor.visual_encoder = Precomputed(7)
     assert model.predict_file(clip) == found and caplog.messages == []
     for path, modality in ((clip, "visual"), (picture, "auto")):
-        with pytest.raises(MediaError, match="never trained") as error:
+        with pytest.raises(MediaError, match="never trained"):
             model.predict_file(path, modality)
-        assert "\n" not in str(error.value)
 
 
 def test_what_a_clip_lacks_is_told(model, sound, picture, tmp_path):
@@ -369,7 +367,7 @@ def test_what_a_clip_lacks_is_told(model, sound, picture, tmp_path):
     ):
         with pytest.raises(MediaError, match=words) as error:
             model.predict_file(path, modality)
-        assert str(path) in str(error.value) and "\n" not in str(error.value)
+        assert str(path) in str(error.value)
 
 
 def test_tensors_give_what_files_give(model, clip, sound, picture):
@@ -416,16 +414,14 @@ def test_tensors_give_what_files_give(model, clip, sound, picture):
     ],
 )
 def test_tensors_that_cannot_be(model, wrong):
-    with pytest.raises(VAVLError) as error:
+    with pytest.raises(VAVLError):
         model.predict_batch(**wrong)
-    assert "\n" not in str(error.value)
     for shape in ((0, 8, 8, 3), (2, 8, 8), (2, 8, 8, 4)):
         with pytest.raises(VAVLError, match="frames"):
             model.predict_frames(np.zeros(shape, np.uint8))
     uneven = [np.zeros((size, 8, 3), np.uint8) for size in (8, 9)]
-    with pytest.raises(VAVLError, match="of one size") as error:
+    with pytest.raises(VAVLError, match="of one size"):
         model.predict_frames(uneven)
-    assert "\n" not in str(error.value)
     with pytest.raises(VAVLError, match="frame_rate"):
         model.predict_frames(np.zeros((2, 8, 8, 3), np.uint8), frame_rate=0)
 
@@ -441,9 +437,8 @@ def test_samples_of_16_bits_are_scaled_or_refused(model):
     assert found == model.predict_batch(samples[None] / 32768)[0]
     assert found == model.predict_batch(samples[None].astype("i4") << 16)[0]
     for floats in (samples[None].astype("f4"), [samples / 1.0]):
-        with pytest.raises(VAVLError, match="row 0 reaches .*32768") as error:
+        with pytest.raises(VAVLError, match="row 0 reaches .*32768"):
             model.predict_batch(floats)
-        assert "\n" not in str(error.value)
     # Of a float file sound goes somewhat beyond full scale.
     assert model.predict_batch(sound[None] * 5)[0].label
 

@@ -48,7 +48,7 @@ def clips(both, audio_only=0, visual_only=0):
 
 def line(error):
     """The text of an error, checked to be one line."""
-    text = str(error.value)
+    text = error.value.text
     assert text and "\n" not in text
     return text
 

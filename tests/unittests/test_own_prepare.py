@@ -127,6 +127,5 @@ def test_features_go_to_the_clip_of_their_own_folder(corpus, tmp_path):
 def test_tables_that_cannot_be(table, words, tmp_path):
     if table is not None:
         (tmp_path / "labels.csv").write_text(table)
-    with pytest.raises(CorpusError, match=words) as error:
+    with pytest.raises(CorpusError, match=words):
         prepare(tmp_path, tmp_path / "out")
-    assert "\n" not in str(error.value)
