@@ -100,20 +100,6 @@ def test_missing_shares_are_exact_and_never_both(tmp_path):
     assert kinds == ["02"] * 2 + ["0203"] * 2 + ["03"] * 4
 
 
-@pytest.mark.parametrize(
-    ("arguments", "text"),
-    [
-        ({"speakers": ["999"]}, "speakers is .'999'"),
-        ({"clips_per_speaker": 83}, "1 to 82"),
-        ({"missing_audio": 0.6, "missing_video": 0.6}, "at most 1"),
-    ],
-)
-def test_bad_arguments_are_told_in_one_line(tmp_path, arguments, text):
-    with pytest.raises(CorpusError, match=text):
-        generate_corpus(tmp_path / "new", **{**FAST, **arguments})
-    assert not (tmp_path / "new").exists()
-
-
 def test_command_line(tmp_path, capsys):
     words = "--layout ravdess --speakers 03,04 --clips-per-speaker 1"
     words += " --workers 1 --missing-video 1 --frame-rate 30000/1001"
