@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import subprocess
 import tempfile
 from pathlib import Path
 
@@ -50,6 +51,38 @@ def without_pictures():
     with pytest.MonkeyPatch.context() as patch:
         draw_nothing(patch.setattr)
         yield
+
+
+@pytest.fixture(scope="session")
+def media(tmp_path_factory):
+    """Sound and pictures of which the tests of a recipe lay out a corpus."""
+    from prepared_corpus import make_media
+
+    return make_media(tmp_path_factory.mktemp("media"))
+
+
+@pytest.fixture
+def mount(tmp_path):
+    """A function that mounts at tmp_path/NAME, and unmounts in the end."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting needs root")
+    mounted = []
+
+    def mount(name, *arguments):
+        point = tmp_path / name
+        point.mkdir(exist_ok=True)
+        done = subprocess.run(
+            ["mount", *arguments, str(point)], capture_output=True, text=True
+        )
+        if done.returncode != 0:
+            pytest.skip(f"mount: {done.stderr.strip()}")
+        if point not in mounted:
+            mounted.append(point)
+        return point
+
+    yield mount
+    for point in reversed(mounted):
+        subprocess.run(["umount", str(point)], check=True)
 
 
 SMALL_SPLIT = {
@@ -125,6 +158,15 @@ def listed_recipes(recipe):
         return list(csv.DictReader(file))
 
 
+# Small and slow pictures: what is tested does not depend on their number.
+FAST = {
+    "clips_per_speaker": 4,
+    "num_workers": 1,
+    "frame_rate": 5,
+    "size": (160, 120),
+    "progress": False,
+}
+
 # What makes a run small: no pretrained encoder, little of everything.
 SMALL = [
     *("--audio_encoder_source", "logmel"),
@@ -135,3 +177,14 @@ SMALL = [
     *("--number_of_epochs", "2"),
     *("--batch_size", "8"),
 ]
+
+
+def small_run(corpus, folder, features):
+    """Arguments of such a run on the small corpus."""
+    return [
+        *("--data_folder", corpus),
+        *("--output_folder", folder),
+        *("--feature_folder", features),
+        *("--partition", corpus / "partition.json"),
+        *SMALL,
+    ]

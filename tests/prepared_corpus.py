@@ -71,7 +71,7 @@ class CorpusOnDisk:
         """The one line with which the preparation is refused."""
         with pytest.raises(CorpusError) as error:
             self.prepare(**arguments)
-        text = str(error.value)
+        text = error.value.text
         assert text and "\n" not in text
         return text
 

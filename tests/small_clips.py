@@ -1,5 +1,6 @@
 """Small media files with known pictures and tones, in many containers."""
 
+import io
 import json
 from fractions import Fraction
 
@@ -37,10 +38,12 @@ def write(
     rate=16000,
     fps=FPS,
     offset=0.0,
+    late=0.0,
     options=None,
     setup=None,
 ):
-    """Writes images (at times, or at a fixed rate) and mono sound."""
+    """Writes images (at times, or at a fixed rate) and mono sound, which may
+    begin some seconds late."""
     with av.open(str(path), "w", options=options or {}) as out:
         video = audio = None
         if images is not None:
@@ -76,10 +79,34 @@ def write(
                 )
                 frame.sample_rate = rate
                 frame.time_base = Fraction(1, rate)
-                frame.pts = start + round(offset * rate)
+                frame.pts = start + round((offset + late) * rate)
                 packets += audio.encode(frame)
             packets += audio.encode(None)
         for packet in sorted(packets, key=lambda p: p.dts * p.time_base):
+            out.mux(packet)
+    return path
+
+
+def break_picture(clip, path, bad=range(150, 199)):
+    """A copy of a clip, some packets of whose picture hold garbage."""
+    with av.open(str(clip)) as source, av.open(str(path), "w") as out:
+        copies = {
+            s.index: out.add_stream_from_template(s) for s in source.streams
+        }
+        seen = 0
+        for packet in source.demux():
+            if packet.dts is None:
+                continue
+            stream = copies[packet.stream.index]
+            if packet.stream.type == "video":
+                if seen in bad:
+                    new = av.Packet(b"\x00garbage" * 8)
+                    new.pts, new.dts = packet.pts, packet.dts
+                    new.time_base = packet.time_base
+                    new.duration = packet.duration
+                    packet = new
+                seen += 1
+            packet.stream = stream
             out.mux(packet)
     return path
 
@@ -104,13 +131,30 @@ def save_efficientnet(folder):
     return path
 
 
+def cover_mp3(path, seconds=2.0):
+    """An mp3 with a picture in an ID3v2 tag, put together by hand."""
+    from PIL import Image
+
+    sound = sine(seconds, 44100)
+    write(path, sound=sound, codecs=(None, "libmp3lame"), rate=44100)
+    sound = path.read_bytes()
+    picture = io.BytesIO()
+    Image.new("RGB", (64, 64), (200, 0, 0)).save(picture, "JPEG")
+    body = b"\x00image/jpeg\x00\x03\x00" + picture.getvalue()
+    tag = b"APIC" + len(body).to_bytes(4, "big") + b"\0\0" + body
+    size = bytes(len(tag) >> shift & 0x7F for shift in (21, 14, 7, 0))
+    path.write_bytes(b"ID3\x03\0\0" + size + tag + sound)
+    return path
+
+
 def sine(seconds, rate, frequency=TONE, level=0.3):
     time = np.arange(int(seconds * rate)) / rate
     return (level * np.sin(2 * np.pi * frequency * time)).astype(np.float32)
 
 
 def write_manifests(folder):
-    """Voices of a few speakers, as a prepare script leaves them."""
+    """Voices of a few speakers, as a prepare script leaves them, and the
+    options of a small run on them."""
     random = np.random.default_rng(0)
     for split, speakers in {"train": 3, "valid": 1, "test": 1}.items():
         entries = {}
@@ -127,3 +171,18 @@ def write_manifests(folder):
                     "emotion": emotion,
                 }
         (folder / f"{split}.json").write_text(json.dumps(entries))
+    options = {
+        "data_folder": folder,
+        "skip_prep": True,
+        "feature_folder": folder / "features",
+        "train_annotation": folder / "train.json",
+        "valid_annotation": folder / "valid.json",
+        "test_annotation": folder / "test.json",
+        "audio_encoder_source": "logmel",
+        "face_detector": "null",
+        "visual_encoder_weights": "null",
+        "d_model": 16,
+        "device": "cpu",
+        "distributed_backend": "gloo",
+    }
+    return [f"--{key}={value}" for key, value in options.items()]

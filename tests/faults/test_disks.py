@@ -5,47 +5,11 @@ nobody here.
 """
 
 import json
-import os
-import subprocess
 
 import pytest
-from conftest import SMALL, run_recipe
+from conftest import run_recipe, small_run
 
 pytestmark = pytest.mark.faults
-
-
-@pytest.fixture
-def mount(tmp_path):
-    """A function that mounts at tmp_path/NAME, and unmounts in the end."""
-    if os.geteuid() != 0:
-        pytest.skip("mounting needs root")
-    mounted = []
-
-    def mount(name, *arguments):
-        point = tmp_path / name
-        point.mkdir(exist_ok=True)
-        done = subprocess.run(
-            ["mount", *arguments, str(point)], capture_output=True, text=True
-        )
-        if done.returncode != 0:
-            pytest.skip(f"mount: {done.stderr.strip()}")
-        if point not in mounted:
-            mounted.append(point)
-        return point
-
-    yield mount
-    for point in reversed(mounted):
-        subprocess.run(["umount", str(point)], check=True)
-
-
-def arguments(corpus, folder, features):
-    return [
-        *("--data_folder", corpus),
-        *("--output_folder", folder),
-        *("--feature_folder", features),
-        *("--partition", corpus / "partition.json"),
-        *SMALL,
-    ]
 
 
 def test_a_corpus_on_a_read_only_disk(small_corpus, tmp_path, mount):
@@ -54,7 +18,7 @@ def test_a_corpus_on_a_read_only_disk(small_corpus, tmp_path, mount):
     with pytest.raises(OSError, match="Read-only"):
         (corpus / "new").touch()
     run_recipe(
-        "CREMA-D", *arguments(corpus, tmp_path / "out", tmp_path / "features")
+        "CREMA-D", *small_run(corpus, tmp_path / "out", tmp_path / "features")
     )
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert metrics["n_test"]["audio"] > 0
@@ -63,7 +27,7 @@ def test_a_corpus_on_a_read_only_disk(small_corpus, tmp_path, mount):
 def test_a_disk_that_fills_up_with_features(small_corpus, tmp_path, mount):
     options = ["-o", "size=300k", "-t", "tmpfs", "tmpfs"]
     features = mount("features", *options)
-    words = arguments(small_corpus, tmp_path / "out", features)
+    words = small_run(small_corpus, tmp_path / "out", features)
     status, output = run_recipe("CREMA-D", *words, check=False)
     assert status == 1 and "Traceback" not in output, output
     (line,) = [x for x in output.splitlines() if "error: " in x]

@@ -3,7 +3,6 @@
 import json
 import os
 import random
-import subprocess
 
 import child_runs
 import pytest
@@ -229,21 +228,9 @@ def test_killed_while_a_checkpoint_is_half_written(runs, whole, tmp_path):
     assert results(out) == results(done)
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of its own, that can be made larger."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    options = ["-t", "tmpfs", "-o", "size=200m", "tmpfs", str(folder)]
-    made = subprocess.run(["mount", *options], capture_output=True)
-    if made.returncode != 0:
-        pytest.skip(f"no file system can be mounted: {made.stderr!r}")
-    yield folder
-    subprocess.run(["umount", "-l", folder], check=True)
-
-
-def test_a_disk_that_gets_full_in_a_checkpoint(runs, whole, small_disk):
+def test_a_disk_that_gets_full_in_a_checkpoint(runs, whole, mount, tmp_path):
     done, _ = whole
+    small_disk = mount("disk", "-t", "tmpfs", "-o", "size=200m", "tmpfs")
     out = small_disk / "out"
     # Room for all before the first checkpoint, and for a part of it.
     room = 3 * checkpoint_size(done) // 2
@@ -251,7 +238,7 @@ def test_a_disk_that_gets_full_in_a_checkpoint(runs, whole, small_disk):
     free = os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_frsize
     with open(filler, "wb") as file:
         file.write(bytes(free - room))
-    log_file = small_disk.parent / "disk.log"
+    log_file = tmp_path / "disk.log"
     words = runs.words(out)
     assert child_runs.run(RECIPE, words, log_file) == 1
     text = log_file.read_text()

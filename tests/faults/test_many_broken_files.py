@@ -1,8 +1,6 @@
 """500 broken media files: no crash, bounded time and memory, one line each."""
 
-import collections
 import concurrent.futures
-import json
 import os
 from pathlib import Path
 
@@ -33,11 +31,6 @@ def test_broken_files_are_read_or_refused(tmp_path):
         parts = pool.map(read_bounded, [jobs[::2], jobs[1::2]])
         results = [result for part in parts for result in part]
     assert len(results) == COUNT
-    (tmp_path / "results.json").write_text(json.dumps(results, indent=1))
-    ways = collections.Counter(
-        (os.path.basename(r["file"]).split("_")[1], r["outcome"])
-        for r in results
-    )
-    print(summary(results), *sorted(ways.items()), sep="\n")
+    print(summary(results))
     bad = [r for r in results if r["outcome"] not in ("decoded", "refused")]
     assert not bad, "\n".join(map(str, bad))

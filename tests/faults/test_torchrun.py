@@ -16,34 +16,18 @@ pytestmark = pytest.mark.faults
 LEFT = ("metrics.json", "predictions_test.csv", "learning_curves.json")
 
 
-def start(folder, out):
+def start(voices, out):
     """Two processes that train in a folder."""
-    words = {
-        "data_folder": folder,
-        "output_folder": out,
-        "skip_prep": True,
-        "feature_folder": folder / "features",
-        **{
-            f"{split}_annotation": folder / f"{split}.json"
-            for split in ("train", "valid", "test")
-        },
-        "audio_encoder_source": "logmel",
-        "face_detector": "null",
-        "visual_encoder_weights": "null",
-        "d_model": 16,
-        "number_of_epochs": 6,
-        "batch_size": 2,
-        "ckpt_interval_minutes": 0,
-        "ckpt_interval_steps": 1,
-    }
+    more = ("number_of_epochs=6", "batch_size=2")
+    more += ("ckpt_interval_minutes=0", "ckpt_interval_steps=1")
     with open(f"{out}.log", "a") as log:
         return subprocess.Popen(
             [
                 *(sys.executable, "-m", "torch.distributed.run"),
                 *("--standalone", "--nproc_per_node=2", "train.py"),
                 "hparams/vavl_cls.yaml",
-                *(f"--{key}={value}" for key, value in words.items()),
-                *("--device=cpu", "--distributed_backend=gloo"),
+                *(*voices, f"--output_folder={out}"),
+                *(f"--{option}" for option in more),
             ],
             cwd=REPOSITORY / "recipes" / "CREMA-D",
             stdout=log,
@@ -76,10 +60,10 @@ def finish(process, out):
 
 
 def test_killed_and_started_again(tmp_path):
-    write_manifests(tmp_path)
+    voices = write_manifests(tmp_path)
     whole, out = tmp_path / "whole", tmp_path / "out"
-    finish(start(tmp_path, whole), whole)
-    process = start(tmp_path, out)
+    finish(start(voices, whole), whole)
+    process = start(voices, out)
     train_log = out / "train_log.txt"
     try:
         # In the middle of training, where a checkpoint is never far.
@@ -96,7 +80,7 @@ def test_killed_and_started_again(tmp_path):
     assert killed == 3  # torchrun and its two.
     assert process.wait(60) == -signal.SIGKILL
     assert not (out / "metrics.json").exists()
-    finish(start(tmp_path, out), out)
+    finish(start(voices, out), out)
     for name in LEFT:
         assert (out / name).read_bytes() == (whole / name).read_bytes(), name
     epochs = [line.split(",")[0] for line in train_log.read_text().splitlines()]

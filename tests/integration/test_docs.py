@@ -461,11 +461,8 @@ def check_own_corpus(folder):
         about = read_json(folder / "results" / run / "inference/model.json")
         assert about["corpus"] == "my corpus" and about["labels"] == labels
         assert about["attribute_range"] == limits
-        assert len(about["metadata"]["train_speakers"]) == 2
     card = (folder / "results" / "mine" / "inference/README.md").read_text()
     assert "Speakers who tested: dan" in card and "Partition" not in card
-    assert "python recipes/own/train.py recipes/own/hparams/hundreds" in card
-    assert "--data_folder my_corpus" in card
     # The table alone does, and its partition is told.
     card = (folder / "results" / "own" / "inference/README.md").read_text()
     assert "Partition: 1" in card
@@ -490,8 +487,6 @@ def check_features(folder):
         "frame_rate": 10.0,
         "columns": None,
     }
-    report = read_json(folder / "results/colours/feature_report.json")
-    assert report["computed"]["visual"] == 6 and report["failed"] == {}
     scores = read_json(folder / "results/colours/scores/robustness.json")
     assert scores["clips"]["with_both"] == 2
     assert scores["clips"]["failed"] == {}

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from conftest import SMALL, run_recipe
+from conftest import run_recipe, small_run
 
 from vavl_sb.inference import EmotionRecognizer
 from vavl_sb.lobes.vavl import HEADS, MODALITIES
@@ -37,13 +37,9 @@ def test_another_network_is_trained_and_exported(
 ):
     folder = tmp_path / "out"
     arguments = [
-        *("--data_folder", small_corpus),
-        *("--output_folder", folder),
-        *("--feature_folder", tmp_path / "features"),
-        *("--partition", small_corpus / "partition.json"),
+        *small_run(small_corpus, folder, tmp_path / "features"),
         # Each clip that has both loses one of the two.
         *("--withhold_audio", withheld[0], "--withhold_visual", withheld[1]),
-        *SMALL,
         *("--fusion", fusion, "--speaker_normalization", normalization),
     ]
     run_recipe("CREMA-D", *arguments, hparams=hparams)

@@ -4,16 +4,8 @@ import json
 
 import numpy as np
 import pytest
-from conftest import SMALL, listed_recipes, run_listed, run_recipe
+from conftest import FAST, SMALL, listed_recipes, run_listed, run_recipe
 
-# Small and slow pictures: what is tested does not depend on their number.
-FAST = {
-    "clips_per_speaker": 4,
-    "num_workers": 1,
-    "frame_rate": 5,
-    "size": (160, 120),
-    "progress": False,
-}
 ACTORS = {"train": [1, 2], "valid": [3], "test": [4]}
 
 

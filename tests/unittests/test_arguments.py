@@ -16,22 +16,18 @@ FILES = sorted((REPOSITORY / "recipes").glob("*/hparams/*.yaml"))
     "options, words",
     [
         (["--lr=1", "--seed", "3", "--lr", "1"], "--lr: stands twice"),
-        (["--data_folder"], "--data_folder: stands twice"),
         (["--frame_rat", "2"], "--frame_rat: no such option .*--frame_rate"),
         (["--labels", "[a, b"], "cannot be read as YAML"),
         (["--debug", "foo"], "foo: is neither"),
-        (["-lr", "1"], "-lr: is neither"),
         (["--skip_prep", "no"], "--skip_prep: must be True or False, not no"),
-        (["--residual", "0"], "--residual: must be True or False, not 0"),
         (["--output_folder", "a <b>"], "--output_folder: must not have <"),
         (["--labels", "[a, b, a]"], "labels: must be .* 'a' .* stands twice"),
         (["--labels", "[a, [b]]"], "labels: must be names"),
     ],
 )
 def test_options_that_cannot_be(options, words):
-    with pytest.raises(VAVLError, match=words) as error:
+    with pytest.raises(VAVLError, match=words):
         parse_arguments([str(FILES[0]), "--data_folder", "x", *options])
-    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -49,9 +45,8 @@ def test_labels_are_texts_whatever_they_look_like(given, names, tmp_path):
     assert found["labels"] == found["copy"] == names
     path.write_text(f"labels: {given}\n")
     if set(map(type, YAML().load(given))) != {str}:
-        with pytest.raises(VAVLError, match="labels: must be names") as error:
+        with pytest.raises(VAVLError, match="labels: must be names"):
             parse_arguments([str(path)])
-        assert "\n" not in str(error.value)
         return
     assert resolved([str(path)])[0]["labels"] == names
 
@@ -83,9 +78,8 @@ def test_an_hparams_file_that_is_none(content, words, tmp_path):
     path = tmp_path / "vavl.yaml"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(VAVLError, match=f"vavl.yaml: .*{words}") as error:
+    with pytest.raises(VAVLError, match=f"vavl.yaml: .*{words}"):
         parse_arguments([str(path)])
-    assert "\n" not in str(error.value)
 
 
 def resolved(arguments):

@@ -14,7 +14,7 @@ import pytest
 import soundfile
 import torch
 from safetensors.torch import load_file, save_file
-from small_encoders import save_encoder
+from small_encoders import Bomb, save_encoder
 
 from vavl_sb.lobes.audio_encoder import AudioEncoder
 from vavl_sb.utils.errors import EncoderError
@@ -76,10 +76,11 @@ def _batch(clips, garbage=0.7):
     return wavs, torch.tensor([len(clip) / longest for clip in clips])
 
 
-def _transformers_truth(folder, clip, stable, normalize, all_layers=False):
+def _transformers_truth(folder, clip, kind, all_layers=False):
     """Hidden state at the cut (or up to it), by transformers, of one clip."""
     import transformers
 
+    *_, stable, normalize = kind
     model = transformers.AutoModel.from_pretrained(folder).eval()
     extractor = transformers.Wav2Vec2FeatureExtractor(do_normalize=normalize)
     values = extractor(
@@ -94,11 +95,9 @@ def _transformers_truth(folder, clip, stable, normalize, all_layers=False):
         return torch.cat(found if all_layers else found[-1:], dim=-1)[0]
 
 
-@pytest.mark.parametrize("kind,norm,stable,normalize", KINDS)
-def test_equals_transformers_alone_and_in_a_batch(
-    ssl_folder, kind, norm, stable, normalize
-):
-    folder = ssl_folder(kind, norm, stable, normalize)
+@pytest.mark.parametrize("kind", KINDS)
+def test_equals_transformers_alone_and_in_a_batch(ssl_folder, kind):
+    folder = ssl_folder(*kind)
     encoder = AudioEncoder(folder, num_layers=CUT)
     assert encoder.output_dim == 32
     assert encoder.frame_rate == 50.0
@@ -108,7 +107,7 @@ def test_equals_transformers_alone_and_in_a_batch(
     frames = (lens * features.shape[1]).round().long().tolist()
     assert frames == [49, 24, 25, 24, 1]
     for clip, padded, length in zip(clips, features, frames, strict=True):
-        truth = _transformers_truth(folder, clip, stable, normalize)
+        truth = _transformers_truth(folder, clip, kind)
         assert len(truth) == length
         assert torch.allclose(padded[:length], truth, atol=1e-5)
         assert not padded[length:].any()
@@ -117,17 +116,15 @@ def test_equals_transformers_alone_and_in_a_batch(
         assert full.tolist() == [1.0]
 
 
-@pytest.mark.parametrize("kind,norm,stable,normalize", KINDS[:2])
-def test_all_layers_side_by_side(
-    ssl_folder, tmp_path, kind, norm, stable, normalize
-):
-    folder = ssl_folder(kind, norm, stable, normalize)
+@pytest.mark.parametrize("kind", KINDS[:2])
+def test_all_layers_side_by_side(ssl_folder, tmp_path, kind):
+    folder = ssl_folder(*kind)
     encoder = AudioEncoder(folder, num_layers=CUT, output_all_hiddens=True)
     assert encoder.output_dim == CUT * 32
     clips = _clips(16000, 8080)
     features, lens = encoder(*_batch(clips))
     for row, clip in enumerate(clips):
-        truth = _transformers_truth(folder, clip, stable, normalize, True)
+        truth = _transformers_truth(folder, clip, kind, True)
         assert torch.allclose(features[row, : len(truth)], truth, atol=1e-5)
     assert (
         encoder.fingerprint()
@@ -141,11 +138,9 @@ def test_all_layers_side_by_side(
     assert torch.equal(again(*_batch(clips))[0], features)
 
 
-@pytest.mark.parametrize("kind,norm,stable,normalize", KINDS[:2])
-def test_a_clip_shorter_than_a_frame_gives_one_frame(
-    ssl_folder, kind, norm, stable, normalize
-):
-    encoder = AudioEncoder(ssl_folder(kind, norm, stable, normalize))
+@pytest.mark.parametrize("kind", KINDS[:2])
+def test_a_clip_shorter_than_a_frame_gives_one_frame(ssl_folder, kind):
+    encoder = AudioEncoder(ssl_folder(*kind))
     (clip,) = _clips(100)
     alone, _ = encoder(clip[None])
     batch, lens = encoder(*_batch([*_clips(4000), clip]))
@@ -170,11 +165,9 @@ def test_frozen_is_deterministic_in_train_mode(ssl_folder):
         assert torch.equal(before, encoder(wavs)[0])
 
 
-@pytest.mark.parametrize("kind,norm,stable,normalize", KINDS[:2])
-def test_fine_tuning_learns_the_transformer_only(
-    ssl_folder, kind, norm, stable, normalize
-):
-    folder = ssl_folder(kind, norm, stable, normalize)
+@pytest.mark.parametrize("kind", KINDS[:2])
+def test_fine_tuning_learns_the_transformer_only(ssl_folder, kind):
+    folder = ssl_folder(*kind)
     encoder = AudioEncoder(folder, freeze=False)
     assert encoder.encoder.model.encoder.training
     features, _ = encoder(*_batch(_clips(8000, 5000)))
@@ -199,11 +192,9 @@ def test_fine_tuning_learns_the_transformer_only(
     assert all(p.grad is not None for p in convolutions)
 
 
-@pytest.mark.parametrize("kind,norm,stable,normalize", KINDS[1::3])
-def test_export_gives_the_same_features_and_digest(
-    ssl_folder, tmp_path, kind, norm, stable, normalize
-):
-    folder = ssl_folder(kind, norm, stable, normalize)
+@pytest.mark.parametrize("kind", KINDS[1::3])
+def test_export_gives_the_same_features_and_digest(ssl_folder, tmp_path, kind):
+    folder = ssl_folder(*kind)
     encoder = AudioEncoder(folder, num_layers=CUT)
     copy = AudioEncoder(**encoder.export(tmp_path))
     # What is cut already is taken whole.
@@ -410,12 +401,10 @@ def test_logmel_is_frozen_and_exports(tmp_path):
 
 def _broken(folder, what):
     """Makes a copy of a folder that has one fault."""
-    config = folder / "config.json"
     weights = folder / "model.safetensors"
-    if what == "no config":
-        config.unlink()
-    elif what == "model_type":
-        config.write_text(json.dumps({"model_type": "llama"}))
+    if what == "model_type":
+        config = {"model_type": "llama"}
+        (folder / "config.json").write_text(json.dumps(config))
     elif what == "truncated":
         weights.write_bytes(weights.read_bytes()[:5000])
     elif what == "rate":
@@ -431,7 +420,6 @@ def _broken(folder, what):
 @pytest.mark.parametrize(
     "what,says",
     [
-        ("no config", "has no config.json"),
         (
             "model_type",
             "'llama' is not supported; give one of wav2vec2, hubert",
@@ -449,7 +437,6 @@ def test_a_broken_folder_is_one_line(ssl_folder, tmp_path, what, says):
         AudioEncoder(folder)
     assert says in str(error.value)
     assert str(folder) in str(error.value)
-    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -465,7 +452,6 @@ def test_a_source_that_is_not_here_is_one_line(tmp_path, source, says):
         AudioEncoder(source, save_path=tmp_path)
     assert says in str(error.value)
     assert "logmel" in str(error.value) or says == "is a file"
-    assert "\n" not in str(error.value)
     if says == "no such folder":
         # A path is not asked for on the hub.
         assert "downloaded" not in str(error.value)
@@ -487,11 +473,11 @@ def test_hub_name_is_loaded_from_its_download(
 ):
     import huggingface_hub
 
-    asked = []
+    folder, asked = ssl_folder("wavlm"), []
 
     def download(name, cache_dir, allow_patterns):
         asked.append((name, cache_dir, tuple(allow_patterns)))
-        return ssl_folder("wavlm")
+        return folder
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     encoder = AudioEncoder("microsoft/wavlm-large", save_path=tmp_path)
@@ -505,16 +491,12 @@ def test_hub_name_is_loaded_from_its_download(
         ("microsoft/wavlm-large", tmp_path, configs),
         ("microsoft/wavlm-large", tmp_path, configs + safe),
     ]
-
-
-class _Malicious:
-    """Unpickled by a careless loader, it makes a file."""
-
-    def __init__(self, path):
-        self.path = str(path)
-
-    def __reduce__(self):
-        return open, (self.path, "w")
+    # Of one whose configuration is refused no weights are asked for.
+    folder = str(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    with pytest.raises(EncoderError, match="llama"):
+        AudioEncoder("someone/model", save_path=tmp_path)
+    assert asked[2:] == [("someone/model", tmp_path, configs)]
 
 
 def test_pickled_weights_are_read_and_run_no_code(ssl_folder, tmp_path):
@@ -526,7 +508,7 @@ def test_pickled_weights_are_read_and_run_no_code(ssl_folder, tmp_path):
     (folder / "model.safetensors").unlink()
     torch.save(state, path)
     assert AudioEncoder(folder).fingerprint() == encoder.fingerprint()
-    torch.save({"a": _Malicious(trace)}, path, pickle_module=pickle)
+    torch.save({"a": Bomb(trace)}, path, pickle_module=pickle)
     with pytest.raises(EncoderError, match="calls 'io.open'"):
         AudioEncoder(folder)
     assert not trace.exists()

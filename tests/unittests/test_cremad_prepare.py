@@ -5,7 +5,6 @@ What all prepare scripts share is tested here too, on this corpus.
 
 import csv
 import glob
-import os
 import shutil
 import sys
 
@@ -16,7 +15,6 @@ from prepared_corpus import (
     RECIPES,
     CorpusOnDisk,
     all_entries,
-    make_media,
     reasons,
     speakers,
 )
@@ -95,11 +93,6 @@ class Corpus(CorpusOnDisk):
         self.votes.write_text("\n".join([*lines, more]))
 
 
-@pytest.fixture(scope="session")
-def media(tmp_path_factory):
-    return make_media(tmp_path_factory.mktemp("cremad_media"))
-
-
 @pytest.fixture
 def corpus(tmp_path, media):
     return Corpus(tmp_path, media)
@@ -148,27 +141,6 @@ def test_the_class_is_the_one_with_more_than_half_of_the_votes(corpus, log):
     assert "left out: 1 no majority" in log.text
 
 
-def test_the_report_names_the_target_and_how_high_a_score_can_be(corpus):
-    corpus.vote(VOTES, "300009,0.5,9,0,0,0,0.5,1004_WSI_HAP_XX,10")
-    _, report = corpus.prepare()
-    assert report["target"].startswith("perceived: the emotion with more than")
-    found = report["ceiling"]
-    # What is no whole number of votes is nobody's panel.
-    assert {shown: c["clips"] for shown, c in found.items()} == {
-        shown: len(VOTES) for shown in ("audio", "visual", "audiovisual")
-    }
-    # All agree on what they heard, or saw, alone: see Corpus.vote.
-    assert found["audio"]["split_half"] == found["visual"]["split_half"] == 1
-    assert 0.4 < found["audiovisual"]["split_half"] < 1
-    assert found["audiovisual"]["with_majority"]["clips"] == len(VOTES) - 1
-    _, report = corpus.prepare(task="regression")
-    assert report["target"].startswith("perceived: the shares of the votes")
-    assert list(report["ceiling"]["audiovisual"]["ccc"]) == list(CLASSES)
-    _, report = corpus.prepare(label_source="acted")
-    assert report["target"].startswith("acted")
-    assert report["ceiling"] is None
-
-
 def test_regression_needs_no_majority(corpus):
     entries = corpus.entries(task="regression")
     assert set(entries) == set(VOTES)
@@ -180,7 +152,9 @@ def test_regression_needs_no_majority(corpus):
 
 def test_acted_classes_are_those_of_the_names(corpus):
     corpus.votes.unlink()
-    entries = corpus.entries(label_source="acted")
+    splits, report = corpus.prepare(label_source="acted")
+    assert report["target"].startswith("acted") and report["ceiling"] is None
+    entries = all_entries(splits)
     names = dict(zip(("ANG", "DIS", "FEA", "HAP", "NEU", "SAD"), CLASSES))
     assert {c: e["emotion"] for c, e in entries.items()} == {
         clip: names[clip[9:12]] for clip in VOTES
@@ -236,13 +210,11 @@ def test_finished_work_is_recognised_until_something_changes(corpus, log):
     assert not skips() and skips()
     corpus.vote({**VOTES, "1001_DFA_ANG_XX": [5] * 6})
     assert not skips() and skips()
-    os.utime(corpus.flv("1001_DFA_SAD_XX"), (5, 5))
-    assert not skips() and skips()
     corpus.flv("1001_DFA_SAD_XX").unlink()
     assert not skips() and skips()
     (corpus.out / "test.json").write_text("{}")
     assert not skips() and skips()
-    for broken in ("", "[]", "{}", "null"):
+    for broken in ("", "{}"):
         (corpus.out / "prepare_report.json").write_text(broken)
         assert not skips() and skips()
 
@@ -302,10 +274,6 @@ def dangling(path):
     path.symlink_to("/nowhere")
 
 
-def no_samples(path):
-    soundfile.write(path, np.zeros(0), 16000, format="WAV")
-
-
 def sound_alone(path):
     soundfile.write(path, np.zeros(8000), 16000, format="WAV")
 
@@ -316,8 +284,6 @@ def sound_alone(path):
         ("wav", b"", "audio file is empty"),
         ("wav", LFS_POINTER, "audio file is a Git LFS pointer"),
         ("wav", dangling, "audio file is unreadable"),
-        ("wav", no_samples, "audio file"),
-        ("flv", b"no picture" * 400, "video file is unreadable"),
         ("flv", lambda path: cut(path, 0.5), "video file is truncated"),
         ("flv", sound_alone, "video file has no video stream"),
     ],
@@ -361,8 +327,6 @@ def test_the_misnamed_official_file(corpus):
     "votes",
     [
         (0, 0, 0, 0, 0, 0),
-        (9, 0, -1, 0, 0, 0),
-        (9, "x", 0, 0, 0, 0),
         ("nan", 0, 0, 0, 0, 0),
     ],
 )
@@ -398,7 +362,6 @@ def test_a_clip_that_stands_twice(corpus):
     [
         (b',A,D,F,H,N,fileName\n"300001",1,0,0,0,0,x\n', "no column S in it"),
         (b",A,D,F,H,N,S,fileName\n100001,9,0,0,0,0,0,x\n", "no usable label"),
-        (b"\xff\xfe\x00\x01", "not a CSV file"),
         (None, "label file cannot be read"),
     ],
 )
@@ -471,7 +434,7 @@ def test_a_useless_released_csv(corpus, tmp_path, old, new, part):
 # Splits and arguments that cannot be.
 
 
-@pytest.mark.parametrize("bad", [6, "no.json", None, True])
+@pytest.mark.parametrize("bad", [6, "no.json"])
 def test_a_bad_partition(corpus, bad):
     text = corpus.refusal(partition=bad)
     assert text.startswith("partition: must be 1, 2, 3, 4, 5 or")
@@ -500,7 +463,6 @@ def test_an_empty_split_says_why(corpus, split):
     [
         ({"task": "cls"}, "task: must be classification or regression"),
         ({"label_source": "acted", "task": "regression"}, "label_source=acted"),
-        ({"label_csv": "/no/x.csv"}, "/no/x.csv: label file cannot be read"),
         ({"withhold_audio": 1.0}, "withhold_audio: must be in [0, 1)"),
     ],
 )

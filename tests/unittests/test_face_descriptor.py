@@ -1,7 +1,11 @@
 """Faces without a network: what is the same, and what is not."""
 
+import io
+
 import numpy as np
+import pytest
 import torch
+from PIL import Image
 from small_clips import pictures
 
 from vavl_sb.lobes.visual_encoder import FaceDescriptor
@@ -43,3 +47,17 @@ def test_brightness_and_contrast_cancel_out():
         assert (other - describe(crops)).abs().max() < 0.1
     # The faces themselves are far apart.
     assert torch.pdist(describe(crops)).min() > 5
+
+
+@pytest.mark.parametrize("size, quality", [(112, 50), (448, 75)])
+def test_codec_and_resolution_hardly_change_it(size, quality):
+    crops, again = pictures(4, 224), []
+    for crop in crops:
+        image = Image.fromarray(crop.permute(1, 2, 0).numpy())
+        file = io.BytesIO()
+        image.resize((size, size)).save(file, "JPEG", quality=quality)
+        image = Image.open(file).resize((224, 224))
+        again.append(torch.from_numpy(np.array(image)).permute(2, 0, 1))
+    describe = FaceDescriptor()
+    change = (describe(torch.stack(again)) - describe(crops)).norm(dim=1)
+    assert change.max() < 0.05 * torch.pdist(describe(crops)).min()

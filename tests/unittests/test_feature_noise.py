@@ -2,15 +2,15 @@
 
 import pytest
 import torch
+from test_brain import AUDIO_DIM, VISUAL_DIM, network
 
-from vavl_sb.lobes.vavl import VAVL
 from vavl_sb.nnet.normalization import FeatureNoise
 from vavl_sb.utils.errors import VAVLError
 
 
 def test_no_noise():
     with pytest.raises(VAVLError, match="feature_noise: must be"):
-        VAVL(audio_dim=2, visual_dim=2, d_model=8, feature_noise=-0.1)
+        network(feature_noise=-0.1)
 
 
 def test_noise_moves_each_clip_as_a_whole():
@@ -32,16 +32,9 @@ def test_no_noise_in_evaluation_or_by_default():
         assert noise(features) is features
 
 
-def network(**settings):
-    torch.manual_seed(0)
-    return VAVL(
-        audio_dim=6, visual_dim=5, num_outputs=3, d_model=16, **settings
-    )
-
-
 def test_what_is_reconstructed_has_no_noise():
     net = network(feature_noise=2.0)
-    features = torch.randn(2, 7, 6)
+    features = torch.randn(2, 7, AUDIO_DIM)
     noisy, again = net(features), net(features)
     quiet = net.eval()(features)
     assert torch.equal(noisy.audio_target, quiet.audio_target)
@@ -50,7 +43,7 @@ def test_what_is_reconstructed_has_no_noise():
 
 def test_the_audiovisual_update_reads_features_without_noise():
     net = network(feature_noise=50.0, head_dropout=0.0)
-    audio, visual = torch.randn(2, 3, 6), torch.randn(2, 4, 5)
+    audio, visual = torch.randn(2, 3, AUDIO_DIM), torch.randn(2, 4, VISUAL_DIM)
     found = [
         net(audio, visual=visual, freeze_backbone=True).audiovisual
         for _ in range(2)

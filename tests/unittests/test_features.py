@@ -1,6 +1,7 @@
 """The feature cache: computed once, checked, safe, resumable."""
 
 import contextlib
+import dataclasses
 import json
 import multiprocessing
 import os
@@ -176,7 +177,7 @@ def test_every_flipped_bit_and_every_cut_is_noticed(tmp_path):
         assert not path.exists()
         with pytest.raises(VAVLError) as error:
             cache.read(path)
-        assert "\n" not in str(error.value) and str(path) in str(error.value)
+        assert str(path) in str(error.value)
 
 
 def test_a_flipped_bit_of_a_larger_file_is_noticed(tmp_path):
@@ -257,16 +258,13 @@ def test_a_damaged_index_is_told_or_written_anew(tmp_path, corpus):
         path.write_bytes(whole[:size])
         with pytest.raises(VAVLError, match="run the same command") as error:
             read_index(path)
-        assert "\n" not in str(error.value) and str(path) in str(error.value)
+        assert str(path) in str(error.value)
     for bit in range(0, 8 * len(whole), 13):
         data = bytearray(whole)
         data[bit // 8] ^= 1 << (bit % 8)
         path.write_bytes(data)
-        try:
+        with contextlib.suppress(VAVLError):
             found = read_index(path)
-        except VAVLError as error:
-            assert "\n" not in str(error)
-        else:
             assert all(
                 set(row) == {"audio", "visual"} for row in found.values()
             )
@@ -318,7 +316,7 @@ def test_a_disk_that_fills_up_while_a_feature_is_written(
     monkeypatch.setattr(files, "open", open_on_a_small_disk, raising=False)
     with pytest.raises(VAVLError, match=r"No space .*MB free") as error:
         extract(tmp_path, corpus, CountingEncoder())
-    assert "\n" not in str(error.value) and "npz" in str(error.value)
+    assert "npz" in str(error.value)
     folder = tmp_path / "features"
     whole = list(folder.rglob("*.npz"))
     assert len(whole) == 2 and not list(folder.rglob("*.tmp"))
@@ -352,3 +350,43 @@ def test_processes_may_share_a_cache(tmp_path, corpus):
     again = CountingEncoder()
     extract(tmp_path, corpus, again)
     assert again.calls == [corpus["c"]["video"]]
+
+
+# NaN and infinity never reach the network.
+
+
+class SickEncoder(CountingEncoder):
+    """Gives one value that is not finite for the sound of clip b."""
+
+    value = np.nan
+
+    def encode(self, wav=None, video=None):
+        found = super().encode(wav=wav, video=video)
+        if wav is None or not wav.endswith("b.wav"):
+            return found
+        sick = found.audio.copy()
+        sick[-1, 0] = self.value
+        return dataclasses.replace(found, audio=sick)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_clip_whose_features_are_not_finite_is_left_out(
+    tmp_path, corpus, value
+):
+    encoder = SickEncoder()
+    encoder.value = value
+    index, report = extract(tmp_path, corpus, encoder)
+    assert index["b"]["audio"] is None and index["a"]["audio"] is not None
+    reason = report["failed"]["b (audio)"]
+    assert corpus["b"]["wav"] in reason and "not finite" in reason
+
+
+def test_a_cached_feature_with_nan_is_computed_anew(tmp_path, corpus, caplog):
+    index, _ = extract(tmp_path, corpus, CountingEncoder())
+    cache, path = FeatureCache(tmp_path / "features"), index["a"]["audio"]
+    sound = cache.read(path)
+    cache.write(path, np.full_like(sound, np.nan))
+    again = CountingEncoder()
+    assert extract(tmp_path, corpus, again)[0] == index
+    assert corpus["a"]["wav"] in again.calls and path in caplog.text
+    assert np.array_equal(cache.read(path), sound)

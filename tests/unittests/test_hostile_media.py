@@ -30,11 +30,6 @@ MLV = struct.pack(
 PLAYLISTS = {
     "hls.m3u8": b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nother.ts\n"
     b"#EXT-X-ENDLIST\n",
-    "absolute.m3u8": b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n"
-    b"file://FOLDER/other.ts\n#EXT-X-ENDLIST\n",
-    "itself.m3u8": b"#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\nitself.m3u8\n",
-    "endless.m3u8": b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nother.ts\n",
-    "list.m3u": b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nother.ts\n",
     "list.ffconcat": b"ffconcat version 1.0\nfile other.ts\n",
     "list.mpd": b'<?xml version="1.0"?>\n<MPD xmlns="urn:mpeg:dash:schema:mpd:'
     b'2011" type="static"><Period><AdaptationSet><Representation id="1">'
@@ -45,14 +40,11 @@ PLAYLISTS = {
     b"</CompositionPlaylist>\n",
     "call.sdp": b"v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0"
     b"\nm=audio 5004 RTP/AVP 0\n",
-    "list.asx": b'<asx version="3.0"><entry><ref href="other.ts"/></entry>'
-    b"</asx>\n",
 }
 OTHERS = {
     "part.mlv": MLV,  # its second part is part.M00
     "subs.idx": b"# VobSub index file, v7\nid: en, index: 0\n"
     b"timestamp: 00:00:01:000, filepos: 000000000\n",
-    "list.pls": b"[playlist]\nFile1=other.ts\nNumberOfEntries=1\n",
     "%03d.png": b"\x89PNG\r\n\x1a\n",
 }
 
@@ -88,19 +80,17 @@ def others(tmp_path):
     return tmp_path, watch
 
 
-@pytest.mark.parametrize("ending", ["", ".mp4"])
 @pytest.mark.parametrize("name", [*PLAYLISTS, *OTHERS])
-def test_no_file_makes_ffmpeg_open_another(others, name, ending):
+def test_no_file_makes_ffmpeg_open_another(others, name):
     folder, watch = others
     content = {**PLAYLISTS, **OTHERS}[name]
-    path = folder / (name + ending)
-    path.write_bytes(content.replace(b"FOLDER", bytes(folder)))
+    path = folder / name
+    path.write_bytes(content)
     start = time.monotonic()
     for use in (probe, lambda path: list(decode(path))):
         with pytest.raises(MediaError) as error:
             use(path)
         assert str(error.value).startswith(f"{path}: ")
-        assert "\n" not in str(error.value)
         if name in PLAYLISTS:
             assert "a playlist" in str(error.value)
             assert "give the clip itself" in str(error.value)
@@ -120,12 +110,9 @@ CODECS = {
     "a.mpg": ("mpeg1video", "mp2"),
     "a.asf": ("wmv2", "libmp3lame"),
     "a.3gp": ("mpeg4", "aac"),
-    "a.ogg": (None, "flac"),
     "a.opus": (None, "libopus"),
-    "a.m4a": (None, "aac"),
     "a.aac": (None, "aac"),
     "a.mp3": (None, "libmp3lame"),
-    "a.aiff": (None, "pcm_s16be"),
 }
 
 

@@ -41,10 +41,9 @@ class Run:
         """The one line with which it is refused."""
         with pytest.raises(VAVLError) as error:
             self.start(*options, **more)
-        assert "\n" not in str(error.value) and str(self.folder) in str(
-            error.value
-        )
-        return str(error.value)
+        line = error.value.text
+        assert "\n" not in line and str(self.folder) in line
+        return line
 
 
 @pytest.fixture

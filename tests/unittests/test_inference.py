@@ -9,7 +9,7 @@ import pytest
 import soundfile
 import torch
 from light_model import LABELS, make_model
-from small_clips import sine, write
+from small_clips import break_picture, sine, write
 
 from vavl_sb.faces.detector import Detection
 from vavl_sb.faces.tracker import FaceTracker
@@ -204,12 +204,6 @@ def test_long_frames_let_each_window_be_encoded_by_itself(
     assert whole.emotion == long_frames.predict_file(sound)
 
 
-def test_a_timeline_of_one_window_is_the_clips_answer(model, clip):
-    found = model.analyze(clip, window=30.0, hop=1.0)
-    (window,) = found.timeline
-    assert window.emotion == found.emotion == model.predict_file(clip)
-
-
 @pytest.mark.parametrize(
     "options, words",
     [
@@ -220,9 +214,8 @@ def test_a_timeline_of_one_window_is_the_clips_answer(model, clip):
     ],
 )
 def test_options_that_cannot_be(model, clip, options, words):
-    with pytest.raises(VAVLError, match=words) as error:
+    with pytest.raises(VAVLError, match=words):
         model.timeline(clip, **options)
-    assert "\n" not in str(error.value)
 
 
 def test_silence_within_a_clip_is_no_sound(model, tmp_path):
@@ -249,26 +242,6 @@ def test_sound_and_picture_in_files_of_their_own(
     assert one.probabilities == pytest.approx(two.probabilities, abs=1e-3)
 
 
-def break_picture(clip, path):
-    """The same clip, with packets of the picture that hold garbage."""
-    with av.open(str(clip)) as source, av.open(str(path), "w") as out:
-        copies = {
-            s.index: out.add_stream_from_template(s) for s in source.streams
-        }
-        for number, packet in enumerate(source.demux()):
-            if packet.dts is None:
-                continue
-            stream = copies[packet.stream.index]
-            if packet.stream.type == "video" and 150 < number < 200:
-                new = av.Packet(bytes(packet)[: packet.size // 3])
-                new.pts, new.dts = packet.pts, packet.dts
-                new.time_base = packet.time_base
-                packet = new
-            packet.stream = stream
-            out.mux(packet)
-    return path
-
-
 def test_a_fault_in_the_picture_leaves_the_sound(model, tmp_path, caplog):
     whole = write(
         tmp_path / "whole.mov",
@@ -279,7 +252,7 @@ def test_a_fault_in_the_picture_leaves_the_sound(model, tmp_path, caplog):
         sweep(4),
         codecs=("png", "pcm_s16le"),
     )
-    path = break_picture(whole, tmp_path / "broken.mov")
+    path = break_picture(whole, tmp_path / "broken.mov", range(50, 65))
     with pytest.raises(MediaError, match="video"):
         for _ in decode(path):
             pass
@@ -358,7 +331,7 @@ def test_logits_are_divided_by_their_heads_temperature(clip):
 
 
 def test_what_no_head_has_learned_from_is_not_looked_at(
-    clip, sound, monkeypatch, caplog
+    clip, sound, picture, monkeypatch, caplog
 ):
     model = make_model(trained_heads=["audio"])
     expected = model.predict_file(sound)
@@ -375,25 +348,9 @@ def test_what_no_head_has_learned_from_is_not_looked_at(
     # An export has no encoder in its place: nothing asks for features.
     model.hparams.feature_extractor.visual_encoder = Precomputed(7)
     assert model.predict_file(clip) == found and caplog.messages == []
-    with pytest.raises(MediaError, match="visual head was never trained"):
-        model.predict_file(clip, "visual")
-
-
-def test_heads_that_never_learned_do_not_answer(clip, sound, picture):
-    model = make_model(trained_heads=["audio"])
-    answer = model.predict_file(clip)
-    assert answer.modality == "audio" and set(answer.per_modality) == {"audio"}
-    assert answer == model.predict_file(sound) or answer.label
-    for path, modality in (
-        (clip, "visual"),
-        (clip, "audiovisual"),
-        (picture, "auto"),
-        (picture, "visual"),
-    ):
-        with pytest.raises(MediaError, match="never trained") as error:
+    for path, modality in ((clip, "visual"), (picture, "auto")):
+        with pytest.raises(MediaError, match="never trained"):
             model.predict_file(path, modality)
-        assert "\n" not in str(error.value)
-    assert make_model().predict_file(picture).modality == "visual"
 
 
 def test_what_a_clip_lacks_is_told(model, sound, picture, tmp_path):
@@ -410,7 +367,7 @@ def test_what_a_clip_lacks_is_told(model, sound, picture, tmp_path):
     ):
         with pytest.raises(MediaError, match=words) as error:
             model.predict_file(path, modality)
-        assert str(path) in str(error.value) and "\n" not in str(error.value)
+        assert str(path) in str(error.value)
 
 
 def test_tensors_give_what_files_give(model, clip, sound, picture):
@@ -450,29 +407,21 @@ def test_tensors_give_what_files_give(model, clip, sound, picture):
     [
         {},
         {"wavs": torch.zeros(5)},
-        {"wavs": [["loud"]]},
         {"wavs": torch.rand(2, 900), "modality": "visual"},
         {"crops": torch.zeros(1, 2, 3, 8, 8)},
         {"wavs": torch.rand(2, 900), "wav_lens": torch.tensor([1.0])},
-        {"wavs": torch.rand(1, 900), "wav_lens": torch.tensor([1.5])},
-        {
-            "wavs": torch.rand(2, 900),
-            "crops": torch.zeros(1, 2, 3, 8, 8, dtype=torch.uint8),
-        },
         {"crops": [[np.zeros((3, 8, 8), "u1"), np.zeros((3, 9, 8), "u1")]]},
     ],
 )
 def test_tensors_that_cannot_be(model, wrong):
-    with pytest.raises(VAVLError) as error:
+    with pytest.raises(VAVLError):
         model.predict_batch(**wrong)
-    assert "\n" not in str(error.value)
     for shape in ((0, 8, 8, 3), (2, 8, 8), (2, 8, 8, 4)):
         with pytest.raises(VAVLError, match="frames"):
             model.predict_frames(np.zeros(shape, np.uint8))
     uneven = [np.zeros((size, 8, 3), np.uint8) for size in (8, 9)]
-    with pytest.raises(VAVLError, match="of one size") as error:
+    with pytest.raises(VAVLError, match="of one size"):
         model.predict_frames(uneven)
-    assert "\n" not in str(error.value)
     with pytest.raises(VAVLError, match="frame_rate"):
         model.predict_frames(np.zeros((2, 8, 8, 3), np.uint8), frame_rate=0)
 
@@ -488,9 +437,8 @@ def test_samples_of_16_bits_are_scaled_or_refused(model):
     assert found == model.predict_batch(samples[None] / 32768)[0]
     assert found == model.predict_batch(samples[None].astype("i4") << 16)[0]
     for floats in (samples[None].astype("f4"), [samples / 1.0]):
-        with pytest.raises(VAVLError, match="row 0 reaches .*32768") as error:
+        with pytest.raises(VAVLError, match="row 0 reaches .*32768"):
             model.predict_batch(floats)
-        assert "\n" not in str(error.value)
     # Of a float file sound goes somewhat beyond full scale.
     assert model.predict_batch(sound[None] * 5)[0].label
 
@@ -508,7 +456,6 @@ def test_arrays_and_lists_are_taken_as_tensors_are(model):
     assert expected[0] != expected[1]
     for given in (
         (sounds, None, faces),
-        ([torch.from_numpy(s.copy()) for s in sounds], None, list(faces)),
         ([s.tolist() for s in sounds], [1, 1], faces.tolist()),
         (wavs.numpy(), np.array([1, 0.5]), [list(clip) for clip in faces]),
     ):

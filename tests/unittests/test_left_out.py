@@ -1,6 +1,5 @@
 """No sound or picture that a file has is lost without a word."""
 
-import io
 import logging
 import struct
 from fractions import Fraction
@@ -8,7 +7,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import soundfile
-from small_clips import grays, sine, write
+from small_clips import cover_mp3, grays, sine, write
 
 from vavl_sb.faces.detector import Detection
 from vavl_sb.faces.tracker import FaceTracker
@@ -16,7 +15,6 @@ from vavl_sb.features.extractor import picture_with_face
 from vavl_sb.media import demuxing
 from vavl_sb.media.decoders import AudioChunk, FrameBatch
 from vavl_sb.media.reader import decode, probe, read_audio
-from vavl_sb.utils.errors import MediaError
 
 av = pytest.importorskip("av")
 
@@ -121,16 +119,6 @@ def test_channels_that_do_not_are_averaged(tmp_path, read, share):
     assert np.allclose(samples, (1 + share) / 2 * sound, atol=1e-6)
 
 
-@pytest.mark.parametrize("count", [2, 6])
-def test_channels_with_nothing_in_common_are_averaged(tmp_path, read, count):
-    channels = np.stack([voice(seed=seed) for seed in range(count)], 1)
-    path = tmp_path / "c.wav"
-    soundfile.write(path, channels, RATE, subtype="FLOAT")
-    samples, _, _, info = read(path)
-    assert info.left_out == []
-    assert np.allclose(samples, channels.mean(axis=1), atol=1e-6)
-
-
 def test_channels_that_cancel_each_other_for_a_while(tmp_path, read):
     sound = voice(4)
     other = sound * np.repeat([1, -1], 2 * RATE)
@@ -139,19 +127,6 @@ def test_channels_that_cancel_each_other_for_a_while(tmp_path, read):
     samples, _, _, info = read(path)
     assert np.array_equal(samples, sound)
     assert "for 2.00 s" in info.left_out[0]
-
-
-def test_lossy_channels_of_opposite_phase_do_not_take_turns(tmp_path, read):
-    """Which of two is the louder by a hair differs from second to second."""
-    sound, random = voice(8), np.random.default_rng(1)
-    noise = random.normal(0, 1e-3, (2, len(sound))).astype(np.float32)
-    path = tmp_path / "c.wav"
-    channels = np.stack([sound, -sound]) + noise
-    soundfile.write(path, channels.T, RATE, subtype="FLOAT")
-    samples = read(path)[0]
-    assert np.array_equal(samples, channels[0]) or np.array_equal(
-        samples, channels[1]
-    )
 
 
 # Tracks
@@ -187,19 +162,6 @@ def test_a_track_of_noise_alone_is_not_used(tmp_path, read, level, used):
     late = np.concatenate([np.zeros(9 * RATE, np.float32), voice(1)])
     path = mux(tmp_path / "c.mkv", [late, np.tile(voice(), 4)[: 10 * RATE]])
     assert "stream 0 " in read(path)[3].used["audio"]
-
-
-def test_several_tracks_that_are_all_silent(tmp_path, read):
-    silent = np.zeros(RATE, np.float32)
-    path = mux(tmp_path / "c.mkv", [silent, silent])
-    assert not read(path)[0].any() and read_audio(path) is None
-
-
-def test_a_track_without_anything_in_it_is_not_used(tmp_path, read):
-    path = tmp_path / "c.wav"
-    soundfile.write(path, np.zeros(0), RATE)
-    samples, _, _, info = read(path)
-    assert len(samples) == 0 and info.used == {} and info.left_out == []
 
 
 class Bright:
@@ -282,27 +244,13 @@ def test_files_that_were_joined_are_one_clip(tmp_path, read, name):
 @pytest.mark.parametrize("name", [*JOINABLE, "c.flv", "c.mkv"])
 def test_sound_that_begins_late_is_used(tmp_path, read, name):
     codecs = {**JOINABLE, "c.flv": ("flv1", "aac")}.get(name, JOINABLE["c.ts"])
-    with av.open(str(tmp_path / name), "w") as out:
-        video = out.add_stream(codecs[0], rate=25)
-        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
-        audio = out.add_stream(codecs[1], rate=48000, layout="mono")
-        packets = []
-        for number in range(22 * 25):
-            picture = av.VideoFrame.from_ndarray(grays([99])[0], format="rgb24")
-            picture.pts, picture.time_base = number, Fraction(1, 25)
-            packets += video.encode(picture)
-        pcm = (32767 * sine(2, 48000)).astype(np.int16)[None]
-        for start in range(0, 96000, 4800):
-            frame = av.AudioFrame.from_ndarray(
-                pcm[:, start : start + 4800], "s16", "mono"
-            )
-            frame.sample_rate, frame.time_base = 48000, Fraction(1, 48000)
-            frame.pts = start + 20 * 48000
-            packets += audio.encode(frame)
-        packets += [*video.encode(None), *audio.encode(None)]
-        for packet in sorted(packets, key=lambda p: p.dts * p.time_base):
-            out.mux(packet)
-    samples, _, _, info = read(tmp_path / name)
+    path = write(
+        *(tmp_path / name, grays([99] * 22 * 25), sine(2, 48000)),
+        codecs=codecs,
+        rate=48000,
+        late=20.0,
+    )
+    samples, _, _, info = read(path)
     assert len(samples) / RATE == pytest.approx(2, abs=0.1)
     assert np.abs(samples).max() > 0.2 and info.has_audio
     assert info.audio_duration == pytest.approx(2, abs=0.1)
@@ -315,27 +263,7 @@ def test_sound_that_no_probe_meets_is_used_where_it_is_listed(
     monkeypatch.setattr(demuxing, "PROBE", 50_000)
     rng = np.random.default_rng(0)
     images = rng.integers(0, 255, (100, 48, 64, 3), dtype=np.uint8)
-    sound = voice(4)
-    path = tmp_path / "c.ts"
-    with av.open(str(path), "w") as out:
-        video = out.add_stream("libx264", rate=25)
-        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
-        audio = out.add_stream("aac", rate=RATE, layout="mono")
-        packets = []
-        for number, image in enumerate(images):
-            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
-            frame.pts, frame.time_base = number, Fraction(1, 25)
-            packets += video.encode(frame)
-        for start in range(3 * RATE, 4 * RATE, 1600):
-            frame = av.AudioFrame.from_ndarray(
-                sound[None, start : start + 1600], "flt", "mono"
-            )
-            frame.sample_rate, frame.time_base = RATE, Fraction(1, RATE)
-            frame.pts = start
-            packets += audio.encode(frame)
-        packets += [*video.encode(None), *audio.encode(None)]
-        for packet in sorted(packets, key=lambda p: p.dts * p.time_base):
-            out.mux(packet)
+    path = write(tmp_path / "c.ts", images, voice(1), rate=RATE, late=3.0)
     assert path.stat().st_size > 150_000
     samples, _, _, info = read(path)
     assert len(samples) / RATE == pytest.approx(1, abs=0.15) and info.has_audio
@@ -369,10 +297,10 @@ LIST = b"LIST" + struct.pack("<I", 10) + b"INFOname\0\0"
 @pytest.mark.parametrize(
     "data",
     [
-        *(wav(n, n) for n in (0x7FFFFFFF, 0x80000000, FULL, FULL - 36)),
-        *(wav(n) for n in (0, 0x7FFFFFFF, 0x80000000, FULL)),
-        *(wav(SIZE, riff) for riff in (1, 8, 36, FULL)),
-        *(wav(n, n, tag=0xFFFE) for n in (SIZE, 0, FULL)),
+        *(wav(n, n) for n in (0x80000000, FULL)),
+        *(wav(n) for n in (0, FULL)),
+        wav(SIZE, 36),
+        wav(FULL, FULL, tag=0xFFFE),
         wav(FULL, FULL, ds64=(0, 0)),  # as FFmpeg writes RF64 to a pipe
         wav(FULL, FULL, ds64=(SIZE + 72, SIZE)),
     ],
@@ -384,7 +312,7 @@ def test_a_wavs_length_of_a_streaming_writer(tmp_path, read, data):
     assert len(samples) == 2 * RATE and info.left_out == []
 
 
-@pytest.mark.parametrize("size", [1, 2, 36, 4096, SIZE // 2])
+@pytest.mark.parametrize("size", [2, SIZE // 2])
 @pytest.mark.parametrize("stale", [False, True])
 @pytest.mark.parametrize("tag", [1, 0xFFFE])
 def test_a_wavs_length_that_is_too_short_is_told(
@@ -401,9 +329,7 @@ def test_a_wavs_length_that_is_too_short_is_told(
     assert len(read(path)[0]) == 2 * RATE
 
 
-@pytest.mark.parametrize(
-    "tail", [LIST, LIST + LIST, b"TAG" + bytes(125), b"ID3\3" + bytes(60)]
-)
+@pytest.mark.parametrize("tail", [LIST, b"TAG" + bytes(125)])
 def test_what_stands_behind_a_wavs_sound_is_no_sound(tmp_path, read, tail):
     path = tmp_path / "c.wav"
     for sound in (None, bytes(2 * RATE - 2) + b"\0"):
@@ -415,20 +341,10 @@ def test_what_stands_behind_a_wavs_sound_is_no_sound(tmp_path, read, tail):
             assert len(samples) == size // 2 and info.left_out == []
 
 
-def test_a_wav_that_was_cut_off_is_refused(tmp_path):
-    path = tmp_path / "c.wav"
-    for ds64 in (None, (2 * SIZE + 72, 2 * SIZE)):
-        size = 2 * SIZE if ds64 is None else FULL
-        path.write_bytes(wav(size, size + 36 if ds64 is None else FULL, ds64))
-        with pytest.raises(MediaError, match="ends at 2.00 s of the 4.00 s"):
-            read_audio(path)
-
-
 JOINED = {
-    **{"c.mp4": ("libx264", "aac"), "c.mov": ("mjpeg", "pcm_s16le")},
-    **{"c.flv": ("flv1", "aac"), "c.m4a": (None, "aac")},
-    **{"c.wav": (None, "pcm_s16le"), "c.aiff": (None, "pcm_s16be")},
-    **{"c.w64": (None, "pcm_s16le")},
+    "c.mp4": ("libx264", "aac"),
+    "c.flv": ("flv1", "aac"),
+    "c.wav": (None, "pcm_s16le"),
 }
 
 
@@ -516,53 +432,20 @@ def test_hdr_looks_as_its_sdr_version(tmp_path, read, transfer, code):
 # Damage and lengths of mp3
 
 
-def mp3(path, seconds=2.0, frequency=440.0):
-    write(
-        path,
-        sound=sine(seconds, 44100, frequency),
-        codecs=(None, "libmp3lame"),
-        rate=44100,
-    )
+def mp3(path, seconds):
+    sound = sine(seconds, 44100)
+    write(path, sound=sound, codecs=(None, "libmp3lame"), rate=44100)
     return path.read_bytes()
 
 
-def id3():
-    """An ID3v2 tag with a picture, in which bytes look like those of a frame."""
-    from PIL import Image
-
-    noise = np.random.default_rng(0).integers(0, 255, (99, 99, 3))
-    file = io.BytesIO()
-    Image.fromarray(noise.astype(np.uint8)).save(file, "JPEG", quality=90)
-    body = b"\x00image/jpeg\x00\x03\x00" + file.getvalue()
-    body = b"APIC" + len(body).to_bytes(4, "big") + b"\0\0" + body
-    length = bytes(len(body) >> shift & 0x7F for shift in (21, 14, 7, 0))
-    return b"ID3\x03\0\0" + length + body
-
-
-@pytest.mark.parametrize("tag", [False, True])
-def test_mp3_files_that_were_joined_with_their_tags(tmp_path, read, tag):
-    parts = [mp3(tmp_path / "c.mp3", 2.0, f) for f in (440.0, 880.0)]
-    last = b"TAG" + b"a title".ljust(125, b"\0") if tag else b""
-    path = tmp_path / "joined.mp3"
-    path.write_bytes(b"".join(id3() + part + last for part in parts))
-    samples, _, _, info = read(path)
-    assert len(samples) / RATE == pytest.approx(4, abs=0.2)
-    for start, frequency in ((0.5, 440), (2.6, 880)):
-        part = samples[int(start * RATE) :][:RATE] * np.hanning(RATE)
-        assert np.abs(np.fft.rfft(part)).argmax() == frequency
-    cover, *damage = info.left_out
-    assert "cover picture" in cover
-    # FFmpeg knows the tag at an end, but not the one at a beginning.
-    assert ["1 of 157 packets" in line for line in damage] == [True] * (not tag)
-
-
 def test_an_mp3_that_was_cut_off_is_told(tmp_path, read):
-    data = mp3(tmp_path / "c.mp3", 4.0)
-    for tag in (b"", id3()):
+    plain = mp3(tmp_path / "c.mp3", 4.0)
+    tagged = cover_mp3(tmp_path / "tagged.mp3", 4.0).read_bytes()
+    for number, data in enumerate((plain, tagged)):
         path = tmp_path / "cut.mp3"
-        path.write_bytes(tag + data)
-        assert len(read(path)[3].left_out) == bool(tag)
-        path.write_bytes(tag + data[: len(data) // 2])
+        path.write_bytes(data)
+        assert len(read(path)[3].left_out) == number
+        path.write_bytes(data[: len(data) - len(plain) // 2])
         samples, _, _, info = read(path)
         assert len(samples) / RATE == pytest.approx(2, abs=0.2)
         *_, line = info.left_out
@@ -570,11 +453,10 @@ def test_an_mp3_that_was_cut_off_is_told(tmp_path, read):
 
 
 def test_cover_art_is_left_out_without_a_warning(tmp_path, read):
-    from test_media import cover_mp3
-
     info = read(cover_mp3(tmp_path / "song.mp3"))[3]
     (line,) = info.left_out
     assert line.startswith("cover picture: stream 1")
+    assert info.has_audio and not info.has_video
     assert info.used == {
         "audio": "sound: stream 0 (mp3float, 44100 Hz, 1 channel)"
     }

@@ -1,7 +1,5 @@
 """Losses against closed forms and other libraries."""
 
-import warnings
-
 import pytest
 import torch
 from torchmetrics.functional import concordance_corrcoef
@@ -51,14 +49,11 @@ def test_concordance_equals_torchmetrics(ours, size, offset):
     assert ((theirs - found).abs() <= 1 / (size - 1)).all()
 
 
-@pytest.mark.parametrize("size", [1, 2, 50])
+@pytest.mark.parametrize("size", [1, 50])
 @pytest.mark.parametrize("which", ["predictions", "targets", "both", "equal"])
-@pytest.mark.parametrize("exact", [True, False])
-def test_concordance_of_constants_is_0_where_torchmetrics_has_nan(
-    size, which, exact
-):
-    # The mean of many 0.7 need not be 0.7, that of many 0.5 is.
-    level = 0.5 if exact else 0.7
+# The mean of many 0.7 need not be 0.7, that of many 0.5 is.
+@pytest.mark.parametrize("level", [0.5, 0.7])
+def test_concordance_of_constants_is_0(size, which, level):
     random = torch.Generator().manual_seed(size)
     a = torch.randn(size, 2, generator=random).double()
     b = torch.randn(size, 2, generator=random).double()
@@ -68,21 +63,6 @@ def test_concordance_of_constants_is_0_where_torchmetrics_has_nan(
         b = torch.full_like(b, level if which == "equal" else -2 * level)
     assert concordance(a, b).abs().max() < 1e-12
     assert abs(set_concordance(a.numpy(), b.numpy())).max() < 1e-12
-    if exact or size == 1:
-        with warnings.catch_warnings():
-            # "The variance of predictions or target is close to zero"
-            warnings.simplefilter("ignore", UserWarning)
-            theirs = concordance_corrcoef(a, b)
-        # 0 / 0 in its correlation; for one row also in its N - 1.
-        assert theirs.isnan().all()
-
-
-def test_ccc_loss_is_finite_for_constants_and_single_rows():
-    constant = torch.full((4, 2), 3.0, requires_grad=True)
-    loss = ccc_loss(constant, torch.full((4, 2), 3.0))
-    loss.backward()
-    assert torch.isfinite(loss) and torch.isfinite(constant.grad).all()
-    assert ccc_loss(torch.ones(1, 2), torch.zeros(1, 2)).item() == 2.0
 
 
 @pytest.mark.parametrize("size", [2, 3, 6])
@@ -97,6 +77,8 @@ def test_ccc_loss_gradient(size):
     assert torch.autograd.gradcheck(ccc_loss, (constant, targets))
     ccc_loss(constant, targets).backward()
     assert constant.grad.abs().max() > 0.01
+    ccc_loss(constant, constant.detach()).backward()  # 0 / 0.
+    assert constant.grad.isfinite().all()
 
 
 def test_ccc_loss_sums_over_attributes_in_fp32_under_autocast():

@@ -7,9 +7,7 @@ import json
 import os
 import re
 import socket
-import subprocess
 import sys
-import time
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,7 +17,6 @@ import page_models
 import pytest
 from light_model import make_model, write_model_file
 from matplotlib.colors import to_hex
-from PIL import Image
 from test_media import sine, write
 from test_speaker_normalization import recognizer
 
@@ -28,11 +25,9 @@ from vavl_sb.inference.emotion import Emotion
 from vavl_sb.inference.prediction import Analysis
 from vavl_sb.page.guard import Clips
 from vavl_sb.page.layout import (
-    EXAMPLE,
     Page,
     answers_html,
     build_page,
-    crops_html,
     downloads_html,
     learn,
     model_html,
@@ -112,23 +107,6 @@ def test_bars_of_attributes_follow_the_scale_of_the_corpus():
     assert re.findall(r"width: (\d+)%", body) == ["75", "0"]
 
 
-def test_crops_are_the_pictures_that_went_in():
-    ramp = np.linspace(0, 255, 64).astype(np.uint8)
-    crop = np.stack([np.tile(ramp, (64, 1))] * 3, axis=-1)
-    crop[..., 0] = 200
-    text = crops_html([(0.5, crop), (2.25, crop[:, ::-1].copy())])
-    assert re.findall(r"<figcaption>(.*?)<", text) == ["0.5 s", "2.2 s"]
-    pictures = [
-        np.asarray(Image.open(io.BytesIO(base64.b64decode(data))), np.float32)
-        for data in re.findall(r"base64,([^\"]+)", text)
-    ]
-    # JPEG halves the colours' resolution; brightness is what it keeps.
-    for picture, truth in zip(pictures, (crop, crop[:, ::-1])):
-        difference = picture.mean(axis=-1) - truth.mean(axis=-1)
-        assert np.abs(difference).mean() < 4
-    assert "No face" in crops_html([])
-
-
 def windows(*shares):
     """Windows of 3 s each second."""
     return [
@@ -171,23 +149,6 @@ def test_the_timeline_has_a_point_a_window_and_gaps():
         assert curve["line"]["color"].upper() == colour
 
 
-def test_a_timeline_is_drawn_in_its_scale_and_may_be_empty():
-    timeline = windows(0.1)
-    timeline[0].emotion = Emotion("audio", attributes={"valence": -1.5})
-    (axes,) = emotion_over_time(timeline, [1, 5]).axes
-    assert axes.get_ylim() == (1, 5)
-    (axes,) = emotion_over_time(timeline).axes
-    assert axes.get_ylim() == (-1.5, 1.0)
-    assert emotion_curves(windows(None, None)) == ([], {})
-    (axes,) = emotion_over_time(windows(None)).axes
-    assert list(axes.lines) == []
-    assert timeline_json(windows(None)) is None
-    low, high = json.loads(timeline_json(timeline, [1, 5]))["layout"]["yaxis"][
-        "range"
-    ]
-    assert 0.9 < low < 1 and 5 < high < 5.1
-
-
 def test_what_is_saved_is_what_the_model_said():
     analysis = Analysis(emotion("audio"), 5.0, windows(0.1, None))
     analysis.emotion.per_modality["visual"] = None
@@ -199,17 +160,7 @@ def test_what_is_saved_is_what_the_model_said():
     assert (csv_name, csv_kind) == ("my &quot;clip&quot;.csv", "text/csv")
     assert json_name.endswith(".json") and json_kind == "application/json"
     rows = csv.DictReader(io.StringIO(base64.b64decode(table).decode()))
-    assert [dict(row) for row in rows] == [
-        {
-            **{"part": part, "start": start, "end": end, "modality": modality},
-            **{"label": label, "calm": calm, "<b>loud": loud},
-        }
-        for part, start, end, modality, label, calm, loud in (
-            ("whole clip", "0.0", "5.0", "audio", "<b>loud", "0.25", "0.75"),
-            ("window", "0.0", "3.0", "audiovisual", "<b>loud", "0.1", "0.9"),
-            ("window", "1.0", "4.0", "", "", "", ""),
-        )
-    ]
+    assert [row["<b>loud"] for row in rows] == ["0.75", "0.9", ""]
     whole, first, gap = json.loads(base64.b64decode(listed))
     assert whole["per_modality"] == analysis.emotion.per_modality
     assert first["per_modality"]["visual"]["label"] == "<b>loud"
@@ -236,18 +187,6 @@ def test_the_page_tells_the_models_name_corpus_and_score(tmp_path):
     assert "perceived &lt;by&gt; raters" in text
     write_model_file(folder, audio_encoder=PRECOMPUTED)
     assert "Test clips" not in model_html(describe(folder))
-
-
-def test_the_example_is_held_as_an_upload_is(tmp_path):
-    model = Recognizer()
-    page = page_of(model, tmp_path)
-    page.example("anna", False, True)
-    ((path, modality, _),) = model.asked
-    assert modality == "audio" and path == page.clips.held("anna")
-    assert Path(path).read_bytes() == EXAMPLE.read_bytes()
-    assert tmp_path in Path(path).parents
-    page.new_clip("anna", None, False, False)
-    assert list(tmp_path.iterdir()) == [] and EXAMPLE.is_file()
 
 
 def upload(folder, content, name):
@@ -290,21 +229,6 @@ def test_clips_that_grow_old_are_deleted_by_gradio(tmp_path):
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_a_file_outside_the_folder_is_neither_taken_nor_deleted(tmp_path):
-    folder = tmp_path / "uploads"
-    folder.mkdir()
-    outside = tmp_path / "private.wav"
-    outside.write_text("private")
-    (folder / "link.wav").symlink_to(outside)
-    clips = Clips(folder, max_bytes=99)
-    for path in (outside, folder / ".." / "private.wav", folder / "link.wav"):
-        with pytest.raises(VAVLError):
-            clips.take("anna", path)
-    assert clips.held("anna") is None
-    clips.drop("anna")
-    assert outside.read_text() == "private"
-
-
 class Recognizer(page_models.Model):
     """Notes what it is asked."""
 
@@ -319,25 +243,6 @@ class Recognizer(page_models.Model):
 def page_of(model, folder):
     """A page whose model works in this process."""
     return Page(partial(results, model), Clips(folder, max_bytes=10**6))
-
-
-def test_switches_ask_the_head_that_is_left_about_the_same_clip(tmp_path):
-    model = Recognizer()
-    page = page_of(model, tmp_path)
-    path = str(upload(tmp_path, "clip", "a.mp4"))
-    assert page.same_clip("anna", True, False) == Page.EMPTY
-    page.new_clip("anna", path, False, False)
-    page.same_clip("anna", True, False)
-    page.same_clip("anna", False, True)
-    assert model.asked == [
-        (path, "auto", 8),
-        (path, "visual", 8),
-        (path, "audio", 0),
-    ]
-    with pytest.raises(VAVLError, match="not both"):
-        page.same_clip("anna", True, True)
-    assert page.new_clip("anna", None, False, False) == Page.EMPTY
-    assert list(tmp_path.iterdir()) == []
 
 
 def page_of_speakers(folder, model=None):
@@ -357,34 +262,6 @@ def add(page, visitor, *clips):
     return [line for line in found if line is not None]
 
 
-def told(page, visitor):
-    """The label that the page shows to a visitor, and with how many clips."""
-    answers = page.same_clip(visitor, False, False)[0]
-    (label,) = re.findall(r'"label">([^<]+)<', columns(answers)["audio"][1])
-    return label, *map(int, re.findall(r"With (\d+) other clip", answers))
-
-
-def test_other_clips_of_the_person_count_until_they_are_removed(tmp_path):
-    page = page_of_speakers(tmp_path)
-    for visitor in ("anna", "ben"):
-        clip = page.clips.keep(io.BytesIO(visitor.encode()), 9, "a.mp4")
-        page.new_clip(visitor, clip, False, False)
-    assert add(page, "anna", "one") == []
-    assert told(page, "anna") == ("one", 1)
-    (line,) = add(page, "anna", "two", "bad", "three")
-    # One of no use does not lose the others, and its name is the visitor's.
-    assert line == "bad.wav: not a media file"
-    assert page.known("anna") == 3
-    assert told(page, "anna") == ("one_two_three", 3)
-    # Nobody else's answers change, and nothing but the clip at hand lies there.
-    assert told(page, "ben") == ("ben",) and page.known("ben") == 0
-    assert len(list(tmp_path.rglob("*.*"))) == 2
-    page.new_clip("anna", page.clips.held("ben"), False, False)
-    assert told(page, "anna") == ("one_two_three", 3)
-    page.forget("anna")
-    assert told(page, "anna") == ("ben",) and page.known("anna") == 0
-
-
 def test_what_other_clips_told_is_gone_with_the_visitor(tmp_path):
     page = page_of_speakers(tmp_path)
     add(page, "anna", "one", "two")
@@ -398,20 +275,6 @@ def test_what_other_clips_told_is_gone_with_the_visitor(tmp_path):
     for visitor in "abcde":
         add(page, visitor, "word")
     assert [page.known(visitor) for visitor in "abcde"] == [0, 1, 1, 1, 1]
-
-
-def test_thirty_other_clips_are_used_and_no_file_from_elsewhere(tmp_path):
-    page = page_of_speakers(tmp_path / "held")
-    (tmp_path / "held").mkdir()
-    lines = add(page, "anna", *[f"{n}" for n in range(32)])
-    assert [line.split(":")[0] for line in lines] == ["30.wav", "31.wav"]
-    assert page.known("anna") == 30
-    private = tmp_path / "private.wav"
-    private.write_text("private")
-    (line,) = page.add("ben", [str(private)])
-    assert line.startswith("private.wav: ") and "not there" in line
-    assert str(tmp_path) not in line
-    assert page.known("ben") == 0 and private.exists()
 
 
 def test_the_page_answers_as_the_shell_does_with_an_enrolment(tmp_path):
@@ -450,57 +313,28 @@ def test_of_a_long_clip_of_the_person_the_first_30_s_are_read(tmp_path):
     assert len(model.clip_features(long)) == 9
 
 
-def test_only_a_model_with_speaker_normalization_takes_other_clips(tmp_path):
-    pytest.importorskip("gradio")
-    clips = Clips(tmp_path, max_bytes=99)
-    for features, there in ((None, False), (print, True)):
-        page = build_page(None, clips, 1, learn=features)
-        names = {part.elem_id for part in page.blocks.values()}
-        assert ({"known", "add", "remove"} <= names) == there
-    for kind, speakers in (
-        (page_models.Model, False),
-        (page_models.ModelOfSpeakers, True),
-    ):
-        with Worker(kind, page_models.label, seconds=9) as worker:
-            assert worker.speakers is speakers
-
-
-def test_a_clip_that_had_to_make_room_is_told_of(tmp_path):
-    page = page_of(Recognizer(), tmp_path)
-    path = upload(tmp_path, "old", "a.mp4")
-    page.new_clip("anna", str(path), False, False)
-    path.unlink()
-    with pytest.raises(VAVLError, match="upload it again"):
-        page.same_clip("anna", True, False)
-
-
 def test_a_file_of_no_use_is_one_line_and_leaves_nothing(tmp_path):
     """Asked of a real recognizer: what is told and left does not depend on it."""
     page = page_of(make_model(), tmp_path / "held")
     images = np.random.default_rng(0).integers(0, 255, (50, 48, 64, 3), "u1")
     clip = write(tmp_path / "clip.mp4", images, sine(2, 16000))
-    data, size = clip.read_bytes(), clip.stat().st_size
-    picture = io.BytesIO()
-    Image.new("RGB", (64, 48)).save(picture, "PNG")
-    bad = {"empty.mp4": b"", "picture.png": picture.getvalue()}
-    bad["text.mp4"] = b"no clip at all\n" * 99
-    for n in range(1, 6):
-        bad[f"cut{n}.mp4"] = data[: n * size // 6]
+    bad = {"empty.mp4": b"", "text.mp4": b"no clip at all\n" * 99}
+    bad["cut.mp4"] = clip.read_bytes()[: clip.stat().st_size // 2]
     for name, content in bad.items():
-        place = tmp_path / "held" / name.split(".")[0]
-        place.mkdir(parents=True)
-        (place / name).write_bytes(content)
+        path = tmp_path / "held" / name.split(".")[0] / name
+        path.parent.mkdir(parents=True)
+        path.write_bytes(content)
         with pytest.raises(VAVLError) as error:
-            page.new_clip("anna", str(place / name), False, False)
+            page.new_clip("anna", str(path), False, False)
         line = str(error.value)
         assert line.startswith(f"{name}: ") and "\n" not in line
         assert str(tmp_path) not in line
         assert list((tmp_path / "held").iterdir()) == []
-    gone = tmp_path / "held" / "gone.mp4"
-    for path in (gone, tmp_path / "held"):
+    # Newer clips needed its room, or it is nobody's upload.
+    for gone in (path, clip):
         with pytest.raises(VAVLError, match="not there any more"):
-            page.new_clip("anna", str(path), False, False)
-    assert clip.exists()  # A path outside of the folder is nobody's upload.
+            page.new_clip("anna", str(gone), False, False)
+    assert clip.exists()
 
 
 def test_the_player_escapes_the_name(tmp_path):
@@ -541,30 +375,6 @@ def test_a_model_that_cannot_be_loaded_is_one_line():
         Worker(page_models.fail, page_models.label, seconds=9)
     with pytest.raises(VAVLError, match="ended at loading"):
         Worker(os.abort, page_models.label, seconds=9)
-
-
-def test_a_worker_ends_when_its_parent_is_killed(tmp_path):
-    clip = tmp_path / "clip"
-    clip.write_text("endless")
-    program = (
-        "import sys, page_models; from vavl_sb.page.worker import Worker\n"
-        "w = Worker(page_models.Model, page_models.label, 99)\n"
-        "print(w._process.pid, flush=True); w.ask(sys.argv[1], 'auto')"
-    )
-    paths = os.pathsep.join(filter(None, sys.path))
-    parent = subprocess.Popen(
-        [sys.executable, "-c", program, str(clip)],
-        env={**os.environ, "PYTHONPATH": paths},
-        stdout=subprocess.PIPE,
-    )
-    child = Path(f"/proc/{int(parent.stdout.readline())}/stat")
-    parent.kill()
-    parent.communicate()
-    end = time.monotonic() + 20
-    # It may stay as a name, if nobody here asks for its exit status.
-    while child.exists() and child.read_text().split()[2] != "Z":
-        assert time.monotonic() < end, "it goes on"
-        time.sleep(0.05)
 
 
 def demo(capsys, *options):

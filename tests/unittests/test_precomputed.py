@@ -10,8 +10,6 @@ from small_clips import grays, sine, write
 from small_models import export_small, light_extractor
 
 from vavl_sb.cli import main
-from vavl_sb.evaluation.corruption import choose_conditions, make_noise
-from vavl_sb.evaluation.robustness import RobustnessTest
 from vavl_sb.faces.tracker import FaceTracker
 from vavl_sb.features.cache import FeatureCache, read_index
 from vavl_sb.features.extraction import extract_features
@@ -168,9 +166,8 @@ def test_what_a_model_needs_is_told_in_one_line(
         lambda: model.predict_file(folder / "face.mp4"),
         lambda: model.predict_frames(crops),
     ):
-        with pytest.raises(MediaError, match=needs) as error:
+        with pytest.raises(MediaError, match=needs):
             call()
-        assert "\n" not in str(error.value)
     with pytest.raises(MediaError, match="the model takes sound, not audio f"):
         model.predict_file(None, audio_features=folder / "a.npy")
     with pytest.raises(MediaError, match=r"shape \(T, 4\), not \(7, 5\)"):
@@ -211,7 +208,6 @@ def test_a_model_must_say_what_its_features_are(folder, tmp_path):
     for change, words in (
         ({"output_dim": 5}, "gives 5 numbers a frame"),
         ({"output_dim": -1}, "output_dim of visual_encoder must be an integer"),
-        ({"output_dim": None}, "output_dim of visual_encoder must be"),
         ({"frame_rate": 0}, "frame_rate of visual_encoder must be"),
         ({"columns": "abcd"}, "columns of visual_encoder must be a list"),
         ({"columns": ["a"]}, "4 numbers a frame, but 1 columns"),
@@ -236,18 +232,14 @@ def extract(clips, made, tmp_path):
 def test_clips_with_bad_features_lack_them_and_are_counted(folder, tmp_path):
     wav, good = str(folder / "a.wav"), str(folder / "a.npy")
     table = tmp_path / "table.csv"
-    rows = "x,1,2,3,4 y,1,2,3,nan z,1,2,3,4 z,1,2,3,4 other,5,6,7,8"
+    rows = "x,1,2,3,4 z,1,2,3,4 z,1,2,3,4 other,5,6,7,8"
     table.write_text("\n".join(["name,a,b,c,d", *rows.split()]))
     np.save(tmp_path / "wide.npy", np.zeros((3, 5)))
-    np.save(tmp_path / "none.npy", np.zeros((0, 4)))
     np.save(tmp_path / "large.npy", np.full((2, 4), 1e6))
     cases = {
         "dim": (f"{tmp_path}/wide.npy", r"shape (T, 4), not (3, 5)"),
-        "none": (f"{tmp_path}/none.npy", "no frame in it"),
         "large": (f"{tmp_path}/large.npy", "half precision cannot hold"),
-        "nan": (f"{table}#y", "NaN"),
         "twice": (f"{table}#z", "2 times"),
-        "lacking": (f"{table}#w", "has w in no row"),
         "gone": (f"{tmp_path}/gone.npy", "cannot be read"),
     }
     clips = {
@@ -309,10 +301,3 @@ def test_both_modalities_may_be_features(folder, tmp_path):
     ]
     out = heads(model, sound[2:4], FRAMES[10:20])
     assert same(found.timeline[1].emotion, out.audiovisual)
-    # vavl evaluate: frames can be lost, and sound not made noisy.
-    test = RobustnessTest(model, choose_conditions([]), 0, make_noise(0))
-    test.run({"a": {**clip, "emotion": "sad", "spk_id": "x"}})
-    summary = test.summary()
-    assert summary["clips"]["with_both"] == 1 and not summary["clips"]["failed"]
-    assert set(summary["skipped"]) == {"noise", "sound-end", "sound-middle"}
-    assert set(summary["conditions"]) == {"modalities", "missing", "face"}

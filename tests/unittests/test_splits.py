@@ -58,8 +58,8 @@ class Run:
         """The one line with which the run is refused."""
         with pytest.raises(error) as caught:
             read_splits(**self.settings)
-        assert "\n" not in str(caught.value)
-        return str(caught.value)
+        assert "\n" not in caught.value.text
+        return caught.value.text
 
 
 @pytest.fixture

@@ -9,16 +9,11 @@ import numpy as np
 import pytest
 import torch
 from light_model import make_model
+from small_models import export_small
 from test_inference import sweep
 from test_media import grays, write
 
-from vavl_sb.faces.tracker import FaceTracker
-from vavl_sb.features.extractor import FeatureExtractor
 from vavl_sb.inference import EmotionRecognizer
-from vavl_sb.lobes.audio_encoder import AudioEncoder
-from vavl_sb.lobes.vavl import VAVL
-from vavl_sb.lobes.visual_encoder import VisualEncoder
-from vavl_sb.training.export import export_model
 
 
 @pytest.fixture(scope="module")
@@ -36,56 +31,25 @@ def clip(tmp_path_factory):
 def folder(tmp_path_factory):
     """An exported model, in a folder whose name YAML could take for its own."""
     folder = tmp_path_factory.mktemp("models") / "a <b> model"
-    torch.manual_seed(0)
-    extractor = FeatureExtractor(
-        AudioEncoder("logmel"), VisualEncoder(None), FaceTracker(None)
-    )
-    net = VAVL(
-        audio_dim=extractor.dim("audio"),
-        visual_dim=extractor.dim("visual"),
-        num_outputs=2,
-        d_model=16,
-    )
-    export_model(
-        folder,
-        net=net,
-        feature_extractor=extractor,
-        train_speakers=["1"],
-        record={},
-        task="classification",
-        labels=["calm", "tense"],
-        corpus="none",
-        attribute_range=None,
-        trained_heads=["audio", "visual", "audiovisual"],
-    )
-    return folder
+    return export_small(folder, ["calm", "tense"])
 
 
-def asked(model, clip):
+def asked(model, clip, features):
     """The answers of each way to ask a model, and its timeline."""
-    sound = sweep(2)[None]
-    faces = np.zeros((4, 32, 32, 3), np.uint8) + 70
-    features = model.hparams.feature_extractor.encode(str(clip), str(clip))
     return [
         model.predict_file(clip),
         *model.timeline(clip, window=1.0),
-        *model.predict_batch(sound),
-        model.predict_frames(faces),
+        *model.predict_batch(sweep(2)[None]),
+        model.predict_frames(np.zeros((4, 32, 32, 3), np.uint8) + 70),
         model.predict_features(features.audio, features.visual),
     ]
 
 
 def test_autocast_around_a_call_changes_nothing(model, clip):
-    expected = asked(model, clip)
     features = model.hparams.feature_extractor.encode(str(clip), str(clip))
+    expected = asked(model, clip, features)
     with torch.autocast("cpu", torch.bfloat16):
-        found = [
-            model.predict_file(clip),
-            *model.timeline(clip, window=1.0),
-            *model.predict_batch(sweep(2)[None]),
-            model.predict_frames(np.zeros((4, 32, 32, 3), np.uint8) + 70),
-            model.predict_features(features.audio, features.visual),
-        ]
+        found = asked(model, clip, features)
         assert torch.is_autocast_enabled("cpu")
     assert found == expected
 

@@ -2,36 +2,20 @@
 saying with voice and face what it claims to say."""
 
 import json
-import sys
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
+from conftest import FAST
 
 from synthetic import generate
-from synthetic.face import FacePainter
 from synthetic.generate import LAYOUTS, generate_corpus
-from synthetic.media import write_video
-from synthetic.performance import EMOTIONS, draw_speaker, perform, rate
-from synthetic.phones import SAMPLE_RATE
-from vavl_sb.media.reader import read_audio
+from synthetic.performance import EMOTIONS, rate
 from vavl_sb.utils.errors import CorpusError
-
-RECIPE = Path(__file__).resolve().parents[2] / "recipes" / "RAVDESS"
-sys.path.insert(0, str(RECIPE))
-
 
 CREMAD = LAYOUTS["crema-d"]
 MEDIA = (".wav", ".flv", ".avi", ".mp4")
-# Small and slow pictures: what is tested does not depend on their number.
-FAST = {
-    "clips_per_speaker": 2,
-    "num_workers": 1,
-    "frame_rate": 5,
-    "size": (160, 120),
-    "progress": False,
-}
+FAST = {**FAST, "clips_per_speaker": 2}
 
 
 def contents(folder):
@@ -116,21 +100,6 @@ def test_missing_shares_are_exact_and_never_both(tmp_path):
     assert kinds == ["02"] * 2 + ["0203"] * 2 + ["03"] * 4
 
 
-@pytest.mark.parametrize(
-    ("arguments", "text"),
-    [
-        ({"speakers": ["999"]}, "speakers is .'999'"),
-        ({"clips_per_speaker": 83}, "1 to 82"),
-        ({"missing_audio": 0.6, "missing_video": 0.6}, "at most 1"),
-    ],
-)
-def test_bad_arguments_are_told_in_one_line(tmp_path, arguments, text):
-    with pytest.raises(CorpusError, match=text) as caught:
-        generate_corpus(tmp_path / "new", **{**FAST, **arguments})
-    assert "\n" not in str(caught.value)
-    assert not (tmp_path / "new").exists()
-
-
 def test_command_line(tmp_path, capsys):
     words = "--layout ravdess --speakers 03,04 --clips-per-speaker 1"
     words += " --workers 1 --missing-video 1 --frame-rate 30000/1001"
@@ -144,9 +113,6 @@ def test_command_line(tmp_path, capsys):
     assert record["frame_rate"] == "30000/1001"
     assert generate.main([str(tmp_path / "b"), "--speakers", "1000"]) == 1
     assert capsys.readouterr().err.count("\n") == 1
-
-
-# --- layouts -------------------------------------------------------------
 
 
 # --- what is acted -------------------------------------------------------
@@ -164,84 +130,3 @@ def test_raters_agree_as_far_as_each_modality_goes(all_clips):
     assert agree["both"] >= 0.93
     assert 0.65 <= agree["voice"] <= 0.9
     assert 0.65 <= agree["face"] <= 0.9
-
-
-def test_neither_modality_says_all(all_clips):
-    """Nearest mean on what is acted: each modality some, both nearly all."""
-    labels = np.array([EMOTIONS.index(clip.emotion) for clip in all_clips])
-    train = np.array([int(clip.speaker) % 3 > 0 for clip in all_clips])
-    acted = [perform(clip) for clip in all_clips]
-    voices = np.stack([play.voice for play in acted])
-    faces = np.stack([play.face for play in acted])
-
-    def right(values):
-        means = np.stack(
-            [values[train & (labels == k)].mean(0) for k in range(6)]
-        )
-        spread = (values - means[labels])[train].std(0)
-        distance = (((values[:, None] - means) / spread) ** 2).sum(-1)
-        return (distance.argmin(1) == labels)[~train].mean()
-
-    assert 0.65 <= right(voices) <= 0.95
-    assert 0.65 <= right(faces) <= 0.95
-    assert right(np.hstack([voices, faces])) >= 0.97
-
-
-def test_the_detector_finds_the_faces(all_clips):
-    facenet = pytest.importorskip("facenet_pytorch")
-    detector = facenet.MTCNN(keep_all=False, min_face_size=60)
-    frames, places = [], []
-    for number in range(0, 91, 7):
-        clip = all_clips[6 * number + number % 6]
-        appearance, _ = draw_speaker(0, clip.speaker, clip.female)
-        painter = FacePainter(appearance, np.random.default_rng(0))
-        frames.append(painter.paint(perform(clip).face, mouth=0.5))
-        places.append(appearance.centre)
-    boxes, _ = detector.detect(frames)
-    for box, (x, y) in zip(boxes, places, strict=True):
-        left, top, right, bottom = box[0]
-        assert left < x < right and top < y < bottom
-
-
-# --- media files ---------------------------------------------------------
-
-
-def delay_between(sound, reference):
-    """Samples by which a sound comes later."""
-    size = 2**17
-    cross = np.fft.irfft(
-        np.fft.rfft(sound, size) * np.conj(np.fft.rfft(reference, size)), size
-    )
-    return (int(np.argmax(cross)) + size // 2) % size - size // 2
-
-
-@pytest.mark.parametrize(
-    ("ending", "codecs", "rate"),
-    [
-        (".flv", ("h264", "mp3float", 44100), 30),
-        (".avi", ("mpeg4", "pcm_s16le", 16000), 5),
-        (".mp4", ("h264", "aac", 48000), 5),
-    ],
-)
-def test_a_video_holds_frames_and_sound(
-    tmp_path, all_clips, ending, codecs, rate
-):
-    path = tmp_path / f"clip{ending}"
-    said = generate.render_voice(all_clips[0])
-    frames = list(generate.render_frames(all_clips[0], said, rate, (160, 120)))
-    write_video(path, frames, said.samples, rate, (160, 120))
-    with av.open(str(path)) as file:
-        video, audio = file.streams.video[0], file.streams.audio[0]
-        names = (video.codec_context.name, audio.codec_context.name)
-        assert (*names, audio.rate) == codecs
-        decoded = list(file.decode(video=0))
-    times = np.array([frame.time for frame in decoded])
-    assert np.diff(times) == pytest.approx(1 / rate, abs=0.0011)
-    pictures = np.stack([f.to_ndarray(format="rgb24") for f in decoded])
-    error = pictures.astype(float) - np.stack([np.asarray(f) for f in frames])
-    assert np.sqrt(np.mean(error**2)) < 6  # 255 is all that can be
-    heard = read_audio(path).numpy()
-    # The picture waits for a coder that delays the sound.
-    delay = delay_between(heard, said.samples) / SAMPLE_RATE
-    assert delay == pytest.approx(times[0], abs=0.003)
-    assert heard.std() == pytest.approx(said.samples.std(), rel=0.1)

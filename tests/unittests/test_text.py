@@ -97,18 +97,6 @@ def test_predict_shows_labels_and_names(
     assert picture.stat().st_size > 1000
 
 
-def test_predict_names_a_clip_that_fails(hostile_model, capsys, tmp_path):
-    path = os.path.join(tmp_path, NAME)
-    status, out, err = call(capsys, "predict", "M", path, "--json")
-    assert status == 1 and not hidden(err) and err.count("\n") == 1
-    assert err.startswith(f"vavl: {tmp_path}/{NAME_SHOWN}: ")
-    (result,) = json.loads(out)
-    # As it is, but for half a character, which JSON cannot say.
-    name = NAME.replace("\udcff", r"\udcff")
-    assert result["file"] == f"{tmp_path}/{name}"
-    assert result["error"].startswith(f"{tmp_path}/{name}: ")
-
-
 def test_predict_json_is_json_for_every_reader(
     hostile_model, odd_clip, capsys, monkeypatch
 ):
@@ -142,11 +130,6 @@ def test_errors_and_warnings_are_shown(caplog):
         SHOWN,
     ]
     assert caplog.records[-1].funcName == "test_errors_and_warnings_are_shown"
-
-
-def test_an_error_of_a_loaders_worker_is_shown():
-    text = f"Caught MediaError.\nOriginal Traceback:\nMediaError: \x1b[31m{1}"
-    assert str(MediaError(text)) == r"\x1b[31m1"
 
 
 @given(ANY_TEXT)

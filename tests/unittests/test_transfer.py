@@ -109,17 +109,7 @@ def test_a_speaker_that_scores_this_run_is_refused(model, speaker):
     folder = model(network(0), speakers=["old", speaker])
     with pytest.raises(CorpusError) as error:
         init_from_pretrained(folder, network(1), encoder(), SPLITS)
-    assert speaker in str(error.value) and "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize(
-    "text", ["", "[]", '{"encoders": {}, "train_speakers": []}']
-)
-def test_a_folder_that_is_no_model(model, tmp_path, text):
-    folder = model(network(0))
-    (tmp_path / "model.json").write_text(text)
-    with pytest.raises(EncoderError, match="inference folder"):
-        init_from_pretrained(folder, network(1), encoder(), SPLITS)
+    assert speaker in str(error.value)
 
 
 def test_what_is_no_model_is_told_with_what_is_meant(tmp_path):

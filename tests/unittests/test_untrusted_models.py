@@ -14,26 +14,16 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from small_encoders import Bomb
 from small_models import export_small, light_extractor
 
 from vavl_sb.inference import EmotionRecognizer
 from vavl_sb.lobes.audio_encoder import AudioEncoder
 from vavl_sb.lobes.vavl import VAVL
 from vavl_sb.utils.errors import EncoderError, VAVLError
-from vavl_sb.utils.weights import check_finite
 
 NETWORK = {"d_model": 16, "encoder_layers": 1, "shared_layers": 1}
 LABELS = ["angry", "happy"]
-
-
-class Bomb:
-    """A pickle that makes a file when it is read."""
-
-    def __init__(self, path):
-        self.path = str(path)
-
-    def __reduce__(self):
-        return open, (self.path, "w")
 
 
 @pytest.fixture(scope="module")
@@ -69,8 +59,8 @@ def change(folder, *path, value):
 def refused(folder, words=None):
     with pytest.raises(EncoderError, match=words) as error:
         EmotionRecognizer.from_hparams(folder)
-    assert "\n" not in str(error.value)
-    return str(error.value)
+    assert "\n" not in error.value.text
+    return error.value.text
 
 
 def test_what_an_export_writes_is_let_through(folder):
@@ -170,7 +160,6 @@ def test_a_class_that_is_not_ours_needs_trust(folder, part, kind):
         (("network", "d_model"), 10**9, "from 1 to 8192"),
         (("network", "d_model"), 32, "do not fit"),
         (("network", "nhead"), 7, "no network"),
-        (("network", "nhead"), [8], "an integer"),
         (("network", "residual"), 1, "true or false"),
         (("network", "num_outputs"), 3, "2 labels, but 3"),
         (("network", "device"), "cuda", "unknown argument"),
@@ -178,7 +167,6 @@ def test_a_class_that_is_not_ours_needs_trust(folder, part, kind):
         (("visual_encoder", "weights"), "imagenet", "one of visual_enc"),
         (("face_tracker", "size"), 2**30, "from 8 to 512"),
         (("feature_extractor", "frame_rate"), 0, "a number from"),
-        (("feature_extractor", "batch_frames"), 1024, "from 1 to 256"),
     ],
 )
 def test_an_argument_out_of_bounds(folder, path, value, words):
@@ -209,33 +197,14 @@ def test_a_value_that_no_export_has(folder, key, value, words):
 @pytest.mark.parametrize(
     "text",
     [
-        *("", "[1, 2]", "{", "\x00", "null", '{"task": NaN}', "[" * 10**6),
-        *(
-            '{"format": 1, "format": 1}',
-            '{"format": 1e999}',
-            '{"a": "\\ud800"}',
-        ),
+        *("", "[1, 2]", '{"task": NaN}', "[" * 10**6),
+        *('{"format": 1, "format": 1}', '{"a": "\\ud800"}'),
     ],
     ids=str.__len__,
 )
 def test_a_model_file_that_is_no_plain_json(folder, text):
     (folder / "model.json").write_text(text)
     refused(folder, "model.json")
-
-
-@pytest.mark.parametrize(
-    "value",
-    [10**400, json.loads("[" * 20 + "]" * 20)],
-    ids=["large", "deep"],
-)
-def test_a_value_that_cannot_be_printed_or_scaled(folder, value):
-    change(folder, "metadata", "run", value={"x": value})
-    refused(folder, "is not plain JSON")
-
-
-def test_an_argument_that_has_no_default(folder):
-    change(folder, "audio_encoder", "arguments", value={})
-    refused(folder, "source of audio_encoder must be")
 
 
 @pytest.mark.parametrize("file", ["vavl.safetensors", "model.json"])
@@ -255,31 +224,20 @@ def test_a_file_that_was_left_behind_is_named(folder):
     assert "trust" not in told
 
 
-@pytest.mark.parametrize(
-    "file", ["vavl.safetensors", "visual_encoder.safetensors"]
-)
 @pytest.mark.parametrize("save", [torch.save, None])
-def test_weights_that_are_a_pickle(folder, target, file, save):
-    if file.startswith("visual"):
-        change(folder, "visual_encoder", "arguments", "weights", value=file)
-        with open(folder / "hyperparams.yaml", "r+", encoding="utf-8") as yaml:
-            old = yaml.read().split("visual_encoder: ")
-            place = f"\n  weights: !ref <pretrained_path>/{file}\n"
-            kind, rest = old[1].split(" {}\n", 1)
-            yaml.seek(0)
-            yaml.write(f"{old[0]}visual_encoder: {kind}{place}{rest}")
-    (folder / file).unlink(missing_ok=True)
+def test_weights_that_are_a_pickle(folder, target, save):
+    path = folder / "vavl.safetensors"
     if save is not None:
-        save({"x": Bomb(target)}, folder / file)
+        save({"x": Bomb(target)}, path)
     else:
-        (folder / file).write_bytes(pickle.dumps(Bomb(target)))
+        path.write_bytes(pickle.dumps(Bomb(target)))
     refused(folder)
     with pytest.raises(EncoderError):
         EmotionRecognizer.from_hparams(folder, trust=True)
     assert not target.exists()
     # The pickle is one: whoever reads it makes the file.
     if save is None:
-        pickle.loads((folder / file).read_bytes()).close()
+        pickle.loads(path.read_bytes()).close()
         assert target.exists()
 
 
@@ -299,15 +257,6 @@ def test_weights_that_are_not_finite(folder, value, dtype):
     save_file(tensors, folder / "vavl.safetensors")
     told = refused(folder, "has NaN or infinite values")
     assert "vavl.safetensors" in told and repr(name) in told
-
-
-@pytest.mark.skipif(
-    not hasattr(torch, "float4_e2m1fn_x2"), reason="torch has no such type"
-)
-def test_weights_of_a_type_that_cannot_be_read():
-    weight = torch.zeros(2, 4, dtype=torch.uint8).view(torch.float4_e2m1fn_x2)
-    with pytest.raises(EncoderError, match="'w' is torch.float4"):
-        check_finite({"w": weight}, "file")
 
 
 def test_a_pickle_beside_a_speech_encoder(folder, target):

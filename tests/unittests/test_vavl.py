@@ -230,13 +230,6 @@ def test_the_paper_s_sizes():
         assert layer.drop.p == 0.1
 
 
-@pytest.mark.parametrize("shared_layers", [0, 1])
-def test_shared_layers_can_be_left_out(shared_layers):
-    net = VAVL(4, 4, d_model=16, shared_layers=shared_layers)
-    assert (net.shared is None) == (shared_layers == 0)
-    assert net(torch.rand(2, 5, 4)).audio.shape == (2, 6)
-
-
 def test_frozen_backbone_is_deterministic_and_has_no_gradient(net):
     training = VAVL(**net.settings)
     training.load_state_dict(net.state_dict())
