@@ -1,6 +1,7 @@
 """Speaker normalization: against closed forms, simulated speakers, and itself
 from the shell."""
 
+import itertools
 import json
 import math
 import shutil
@@ -274,8 +275,14 @@ def test_iterations_end_where_the_model_stays_with_what_it_says():
         for out in model.batch_outputs(clips, speaker)
     ]
     mean = torch.stack(said).mean(dim=0, keepdim=True)
-    again = model.mods.speaker_normalizer.without_emotion(
-        "audio", plain.statistics["audio"], mean
+    norm = model.mods.speaker_normalizer
+    usual = norm.audio_target_mean
+    pairs = itertools.combinations([p.argmax().item() for p in said], 2)
+    shown = np.mean([a != b for a, b in pairs]) / (1 - usual.square().sum())
+    skew = min(1.0, 4 * max(0.0, 1 - float(shown)))
+    assert skew > 0  # else nothing is corrected
+    again = norm.without_emotion(
+        "audio", plain.statistics["audio"], usual + skew * (mean - usual)
     )
     moved = (speaker.statistics["audio"].mean - again.mean).abs().max()
     total = (plain.statistics["audio"].mean - again.mean).abs().max()
@@ -346,6 +353,34 @@ def test_few_emotions_in_an_enrolment_count_as_few_clips():
         )
         count = speaker.statistics["audio"].count
         assert count.item() == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    "labels, skew",
+    [
+        ([0, 1, 2, 0, 1, 2], 0.0),  # 12 of 15 pairs differ: more than 2 of 3
+        ([0, 0, 0, 0, 1, 1], 0.8),  # 8 of 15, four fifths of 2 of 3
+        ([0, 0, 0, 0, 0, 0], 1.0),
+    ],
+)
+def test_only_clips_of_few_emotions_are_corrected_for_them(labels, skew):
+    model = recognizer(iterative=True)
+    norm = model.mods.speaker_normalizer
+    norm.audio_target_mean.fill_(1 / 3)
+    clips = [ClipFeatures(audio=c.audio) for c in features(6)]
+    pooled = [model.hparams.feature_extractor.pool(clip) for clip in clips]
+    # Surer of the first class than the shares of the labels are.
+    said = torch.eye(3)[torch.tensor(labels)] * 0.4
+    said += 0.6 * torch.tensor([0.5, 0.3, 0.2])
+    speaker = estimate_speaker(
+        "m", norm, pooled, lambda speaker: said, classes=True
+    )
+    plain = recognizer().enrol_features(clips).statistics["audio"]
+    effect = (said.mean(dim=0) - 1 / 3) @ norm.audio_slopes
+    expected = plain.mean[0] - skew * 6 / (2 * 6 + 8) * effect
+    found = speaker.statistics["audio"].mean[0]
+    assert found.numpy() == pytest.approx(expected.numpy(), abs=1e-5)
+    assert effect.abs().max() > 0.01
 
 
 def test_attributes_have_no_diversity_and_are_iterated_all_the_same():
