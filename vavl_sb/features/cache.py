@@ -227,14 +227,6 @@ def feature_statistics(
     )
 
 
-def clip_means(paths: list, folder: str | Path) -> torch.Tensor:
-    """Mean over the frames of each of some clips, float32 (N, D), in the order
-    of the paths; see :func:`feature_statistics`."""
-    cache = FeatureCache(folder)
-    means = [cache.read(path).mean(axis=0, dtype=np.float64) for path in paths]
-    return torch.from_numpy(np.stack(means)).float()
-
-
 def _sha256(path):
     """Hash of a file's bytes, read in pieces."""
     fingerprint = hashlib.sha256()
