@@ -416,6 +416,10 @@ def main(arguments):
         pretrained_from=hparams["pretrained_from"],
         precision=brain.precision,
         max_grad_norm=brain.max_grad_norm,
+        # With a constant learning rate a run may go on for more epochs.
+        number_of_epochs=hparams["number_of_epochs"]
+        if hparams["lr_final"] != hparams["lr"]
+        else None,
     )
 
     # Features and datasets

@@ -1,5 +1,7 @@
 """Mixup: clips between clips, with targets between theirs."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -114,3 +116,11 @@ def test_a_loss_that_takes_indices_alone_is_refused_before_it_is_wrong():
         Mixup(1.0, 3, rounded)
     Mixup(0.0, 3, rounded)  # Without mixup it gets what it wants.
     Mixup(1.0, None, rounded)  # Attributes are mixed as they are.
+
+
+@pytest.mark.parametrize("alpha", [0.0, 1.0])
+def test_a_loss_that_fails_is_refused_with_its_own_reason(alpha):
+    weight = torch.tensor([1.0, 2.0])  # of two classes; there are three
+    wrong = partial(torch.nn.functional.cross_entropy, weight=weight)
+    with pytest.raises(VAVLError, match=r"\(3, 3\) .*: weight tensor"):
+        Mixup(alpha, 3, wrong)

@@ -187,8 +187,8 @@ class _Extraction:
     def log(self, report):
         """One line a user reads."""
         logger.info(
-            "features of %d clips: %s computed, %d silent, %d without a face, "
-            "%d failed (see %s)",
+            "features of %d clips: %s computed, the others read from the "
+            "cache; %d silent, %d without a face, %d failed (see %s)",
             len(self.paths),
             " and ".join(f"{len(p)} {m}" for m, p in self.computed.items()),
             len(self.absent["audio"]),

@@ -11,7 +11,7 @@ import torch
 from speechbrain.dataio.batch import PaddedBatch, PaddedData
 
 from vavl_sb.lobes.vavl import MODALITIES
-from vavl_sb.utils.errors import VAVLError
+from vavl_sb.utils.errors import VAVLError, first_line
 
 
 class Mixup:
@@ -53,8 +53,8 @@ class Mixup:
                 f"mixup: must be 0 (none) or 0.01 to 100, not {alpha!r}"
             )
         self.alpha, self.num_classes = float(alpha), num_classes
-        if alpha and num_classes is not None and loss is not None:
-            _check_loss(loss, num_classes)
+        if num_classes is not None and loss is not None:
+            _check_loss(loss, num_classes, mixes=alpha > 0)
 
     def __call__(self, batch: PaddedBatch) -> PaddedBatch:
         """Mixes a batch, and gives it back.
@@ -131,18 +131,26 @@ def mix_frames(
     return torch.where(inside, weight * x + (1 - weight) * others, x)
 
 
-def _check_loss(loss, num_classes):
-    """Refuses a loss that reads probabilities as something else."""
+def _check_loss(loss, num_classes, mixes):
+    """Refuses a loss that fails, or reads probabilities as something else."""
     random = torch.Generator().manual_seed(0)
     classes = torch.arange(num_classes)
     certain = torch.eye(num_classes)
+    trials = torch.randn(3, *certain.shape, generator=random)
     # Whatever is wrong in the user's loss, the user needs the one line.
     try:
-        ratios = [
-            loss(logits, certain) / loss(logits, classes)
-            for logits in torch.randn(3, *certain.shape, generator=random)
-        ]
-        same = torch.allclose(torch.stack(ratios), ratios[0], rtol=1e-3)
+        values = torch.stack([loss(logits, classes) for logits in trials])
+    except Exception as error:
+        raise VAVLError(
+            f"prediction_loss: fails for logits ({num_classes}, {num_classes}) "
+            f"and class indices: {first_line(error)}"
+        ) from None
+    if not mixes:
+        return
+    try:
+        mixed = torch.stack([loss(logits, certain) for logits in trials])
+        ratios = mixed / values
+        same = torch.allclose(ratios, ratios[0], rtol=1e-3)
     except Exception:
         same = False
     if not same:
