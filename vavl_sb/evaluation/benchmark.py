@@ -59,7 +59,7 @@ CONDITIONS = {
     "audiovisual": "Both",
     **{f"missing_{p}": f"{p} % of the clips lack one" for p in MISSING},
 }
-MARKERS = "os^vDPX"
+MARKERS = "os^vDPX*"
 # Of an ablation: each turns one thing off, by the hparams file's own keys.
 VARIANTS = {
     "full": {},
