@@ -72,8 +72,9 @@ class AudioVisualNetwork(nn.Module):
     """What training, export and inference need of a network.
 
     A subclass takes ``audio_dim``, ``visual_dim`` and ``num_outputs`` among its
-    arguments, and has :meth:`forward_rows`; docs/extend.md shows one. Where it has ``audio_branch["normalize"]`` and the like, these get the
-    statistics of the training clips.
+    arguments, and has :meth:`forward_rows`; docs/extend.md shows one. Where it
+    has ``audio_branch["normalize"]`` and the like, these get the statistics of
+    the training clips.
 
     Attributes
     ----------
