@@ -344,7 +344,7 @@ MARKED = {
     "docs/protocol.md": 3,
     "docs/quickstart.md": 1,
     "docs/reliability.md": 5,
-    "docs/results.md": 6,
+    "docs/results.md": 7,
     "docs/several_processes.md": 3,
     "docs/speakers.md": 1,
 }
