@@ -287,6 +287,7 @@ def _usable(entries, features, split):
 
 def _modality_item(modality, features, dim, cache, raw):
     """Dynamic item that loads one modality's frames, or raw sound."""
+    kept = {}  # A frame or two of pooled features is soon read, and small.
 
     @takes("id")
     @provides(modality)
@@ -295,9 +296,14 @@ def _modality_item(modality, features, dim, cache, raw):
         path = features[id][modality]
         if path is None:
             return torch.zeros(0) if raw else torch.zeros(0, dim)
+        if path in kept:
+            return kept[path].float()
         try:
             if not raw:
-                return torch.from_numpy(cache.read(path)).float()
+                frames = torch.from_numpy(cache.read(path))
+                if len(frames) <= 2:
+                    kept[path] = frames
+                return frames.float()
             samples = read_audio(path)
             if samples is None:  # It had sound when the run started.
                 raise MediaError(
