@@ -83,6 +83,13 @@ def test_features_and_raw_sound_go_together(model, folder):
     alone = model.predict_file(None, visual_features=folder / "a.npy")
     assert alone.modality == "visual" and same(alone, out.visual)
     assert same(model.predict_features(sound, FRAMES), out.audiovisual)
+    given = {"visual_features": folder / "a.npy"}
+    found = model.embed_file(folder / "a.wav", **given)
+    for modality, values in found.items():
+        truth = getattr(out, f"{modality}_embedding")[0]
+        assert values == pytest.approx(truth.numpy(), abs=1e-5)
+    assert found.keys() == {"audio", "visual"}
+    assert model.embed_file(None, **given).keys() == {"visual"}
 
 
 def test_a_batch_gives_each_clip_what_it_gets_alone(model):

@@ -460,6 +460,11 @@ def test_an_export_brings_the_speakers_back(exported):
         assert known.used[-1] == "statistics of 4 clips of the speaker"
         unknown = model.predict_file(clips[0])
         assert known.probabilities != unknown.probabilities
+        one, other = (
+            model.embed_file(clips[0], speaker=who)["audio"]
+            for who in (speaker, None)
+        )
+        assert abs(one - other).max() > 1e-3
         found.append((known.probabilities, unknown.probabilities))
     assert found[0] == found[1]
     plain = EmotionRecognizer.from_hparams(exported / "without")

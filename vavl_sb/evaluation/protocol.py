@@ -233,6 +233,9 @@ def _claim_folder(plan):
     changed, known = [], {"settings": settings, "partitions": {}}
     if path.exists():
         known = read_json(path)
+        if not {"settings", "partitions"} <= known.keys():
+            changed = [f"{SETTINGS} is of another version"]
+            known = {"settings": settings, "partitions": {}}
     elif any(path.parent.glob("partition*_seed*")):
         # Nobody knows what they were trained with.
         changed = [f"there is no {SETTINGS}"]

@@ -414,14 +414,22 @@ class EmotionRecognizer(SpeakerEnrolment, Pretrained):
         return self._predict(clips[0], "features", modality, known)
 
     @undisturbed
-    def embed_file(self, path: str | Path) -> dict[str, np.ndarray]:
+    def embed_file(
+        self,
+        path: str | Path | None,
+        audio_path: str | Path | None = None,
+        audio_features: str | Path | None = None,
+        visual_features: str | Path | None = None,
+        speaker: Speaker | str | Path | None = None,
+    ) -> dict[str, np.ndarray]:
         """The network's representation of a clip, by modality.
+
+        Of a clip of more than 30 s it is the mean over chunks of 6 s.
 
         Arguments
         ---------
-        path : str or Path
-            Any container with sound, picture or both. Of a clip of more than
-            30 s it is the mean over chunks of 6 s.
+        path, audio_path, audio_features, visual_features, speaker
+            As for :meth:`predict_file`.
 
         Returns
         -------
@@ -434,10 +442,13 @@ class EmotionRecognizer(SpeakerEnrolment, Pretrained):
         MediaError
             The clip cannot be decoded, or has nothing of this.
         """
-        check_file(str(path))
-        parts, file = [], str(path)
-        for chunk in self.hparams.feature_extractor.chunks(file, file):
-            out, found = self._forward([chunk.features]), {}
+        wav, video, given = self._sources(
+            path, audio_path, audio_features, visual_features
+        )
+        known = self._known_speaker(speaker, (wav, video, given))
+        parts, extractor = [], self.hparams.feature_extractor
+        for chunk in extractor.chunks(wav, video, given=given):
+            out, found = self._forward([chunk.features], known), {}
             for name in {*MODALITIES} & {*self.trained_heads}:
                 rows = getattr(out, f"{name}_embedding")
                 if rows is not None:
@@ -445,7 +456,8 @@ class EmotionRecognizer(SpeakerEnrolment, Pretrained):
             parts.append((chunk.end - chunk.start, found))
         means = mean_outputs(parts)
         if not means:
-            raise MediaError(f"{path}: the network has no representation of it")
+            name = path or audio_path or visual_features or audio_features
+            raise MediaError(f"{name}: the network has no representation of it")
         return {name: values.numpy() for name, values in means.items()}
 
     @torch.no_grad()
