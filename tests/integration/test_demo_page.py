@@ -1,21 +1,25 @@
-"""`vavl demo` as a process of its own, driven by a headless Chromium.
+"""`vavl demo` as a process of its own, asked by Gradio's client, by plain HTTP
+and by a headless Chromium.
 
 Truth is what ``EmotionRecognizer.predict_file`` says about the same clip.
 """
 
+import http.client
 import importlib.util
+import os
+import re
 import shutil
 import signal
+import socket
+import subprocess
 import sys
 import time
 
 import pytest
 from test_evaluate import make_model
-from test_page_requests import Server
 
-from synthetic import generate_corpus
 from vavl_sb.inference import EmotionRecognizer
-from vavl_sb.training.plots import emotion_curves
+from vavl_sb.page.layout import EXAMPLE
 
 pytestmark = [
     pytest.mark.slow,
@@ -25,6 +29,11 @@ pytestmark = [
     ),
 ]
 PATIENCE = 180  # Seconds; a busy machine takes long to import Gradio.
+MAX_BYTES = 200_000
+FORM = (
+    b'--B\r\nContent-Disposition: form-data; name="files"; filename="a.mp4"'
+    b"\r\n\r\n%s\r\n--B--\r\n"
+)
 
 
 @pytest.fixture(scope="module")
@@ -33,47 +42,143 @@ def model_folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def model(model_folder):
-    return EmotionRecognizer.from_hparams(model_folder)
+def emotion(model_folder):
+    """What the model says about the example."""
+    return EmotionRecognizer.from_hparams(model_folder).predict_file(EXAMPLE)
 
 
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory):
-    """A drawn and voiced clip, sound and picture in one file."""
-    folder = tmp_path_factory.mktemp("corpus") / "CREMA-D"
-    generate_corpus(
-        folder,
-        speakers=1,
-        clips_per_speaker=1,
-        size=(96, 72),
-        num_workers=1,
-        progress=False,
-    )
-    (clip,) = (folder / "VideoFlash").glob("*.flv")
-    return clip
+class Server:
+    """The page in a process of its own, and what lies in its folder."""
 
+    def __init__(self, model_folder, folder):
+        self.folder = folder
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.host = f"127.0.0.1:{self.port}"
+        words = ["demo", model_folder, "--port", self.port, "--max-mb", 0.2]
+        paths = os.pathsep.join(filter(None, sys.path))
+        more = {"TMPDIR": str(folder), "PYTHONPATH": paths}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "vavl_sb.cli", *map(str, words)],
+            env={**os.environ, **more, "GRADIO_SHARE": "true"},
+            stdout=subprocess.PIPE,
+        )
+        if not self.process.stdout.readline().startswith(b"vavl demo: "):
+            pytest.fail("the page did not start")
 
-def wait_for(condition):
-    """What the condition gives once it is true."""
-    end = time.monotonic() + PATIENCE
-    while time.monotonic() < end:
-        found = condition()
-        if found:
-            return found
-        time.sleep(0.1)
-    pytest.fail(f"waited {PATIENCE} s in vain")
+    def ask(self, method, path, body=None, **headers):
+        """Status, body and headers of the answer to a request."""
+        connection = http.client.HTTPConnection(self.host, timeout=60)
+        headers = {k.replace("_", "-"): v for k, v in headers.items()}
+        connection.request(method, path, body, headers)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode("latin-1"), answer.headers
+
+    def upload(self, content=b"clip", **headers):
+        """The same of an upload."""
+        kind = "multipart/form-data; boundary=B"
+        route = "/gradio_api/upload"
+        headers["Content_Type"] = kind
+        return self.ask("POST", route, FORM % content, **headers)
+
+    def clips(self):
+        """The names of the clips that lie in the folder."""
+        return [path.name for path in self.folder.rglob("*.mp4")]
 
 
 @pytest.fixture(scope="module")
 def server(model_folder, tmp_path_factory):
-    words = ["demo", model_folder, "--port", "PORT", "--max-mb", "0.5"]
-    command = [sys.executable, "-m", "vavl_sb.cli", *map(str, words)]
-    server = Server(tmp_path_factory.mktemp("server"), command)
+    server = Server(model_folder, tmp_path_factory.mktemp("server"))
     yield server
-    server.stop(signal.SIGTERM)
+    server.process.terminate()
+    server.process.wait()
 
 
-@pytest.fixture(scope="module")
+def columns(answers):
+    """Head to what its column shows, with the names of the classes."""
+    parts = re.split(r'data-head="(\w+)">', answers)[1:]
+    texts = (re.sub("(<[^>]*>)+", "\n", part) for part in parts[1::2])
+    return {
+        head: text.split("\n", 3)[2:] for head, text in zip(parts[::2], texts)
+    }
+
+
+def numbers(text):
+    """Class to the probability in lines of text."""
+    found = re.findall(r"(\w+)\s+([01]\.\d\d)", text)
+    return {name: float(value) for name, value in found}
+
+
+def check_answers(answers, emotion):
+    """The page says of each head what the model says in Python."""
+    found = columns(answers)
+    for head, truth in emotion.per_modality.items():
+        label, text = found[head]
+        expected = pytest.approx(truth["probabilities"], abs=0.0051)
+        assert label == truth["label"] and numbers(text) == expected, head
+
+
+def test_a_program_asks_and_gets_what_the_model_says(
+    server, emotion, monkeypatch, tmp_path
+):
+    from gradio_client import Client, handle_file
+
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    client = Client(
+        f"http://{server.host}", verbose=False, download_files=tmp_path
+    )
+    ask = (handle_file(str(EXAMPLE)), False, False, None)
+    answers, player, plot, crops, times = client.predict(
+        *ask, api_name="/predict"
+    )
+    assert len(emotion.per_modality) == 3
+    check_answers(answers, emotion)
+    assert plot["plot"].startswith("data:image/") and len(crops) > 2
+    assert "CSV" in times and "decode" in times
+    (source,) = re.findall('src="([^"]+)"', player)
+    status, body, _ = server.ask("GET", source)
+    assert status == 200 and body.encode("latin-1") == EXAMPLE.read_bytes()
+    assert server.ask("GET", "/gradio_api/file=/etc/passwd")[0] == 403
+    text = handle_file(__file__)
+    answers = client.predict(text, False, False, None, api_name="/predict")[0]
+    assert "test_demo_page.py: not a media file" in answers
+
+
+def test_other_sites_and_other_names_are_refused(server):
+    own = f"http://{server.host}"
+    assert server.upload()[0] == 200
+    assert server.upload(Origin=own, Sec_Fetch_Site="same-origin")[0] == 200
+    for headers in (
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+        {"Origin": "http://127.0.0.1:1"},
+        {"Origin": own, "Sec_Fetch_Site": "cross-site"},
+        {"Sec_Fetch_Site": "same-site"},
+    ):
+        status, line, _ = server.upload(**headers)
+        assert (status, line) == (403, "no requests from other sites\n")
+    for host in ("evil.example", f"evil.example:{server.port}", ""):
+        status, line, _ = server.ask("GET", "/", Host=host)
+        assert status == 400 and "127.0.0.1 and localhost only" in line
+    # A link from elsewhere leads to the page, and to nothing else of it.
+    status, _, headers = server.ask("GET", "/", Sec_Fetch_Site="cross-site")
+    assert status == 200
+    assert "default-src 'self'" in headers["content-security-policy"]
+    assert server.ask("GET", "/config", Sec_Fetch_Site="cross-site")[0] == 403
+    name = f"localhost:{server.port}"
+    assert server.ask("GET", "/config", Host=name)[0] == 200
+
+
+def test_uploads_are_bounded(server):
+    before = server.clips()
+    status, line, _ = server.upload(bytes(MAX_BYTES + 1))
+    assert status >= 400 and f"{MAX_BYTES} bytes" in line
+    assert server.clips() == before
+    assert server.upload(bytes(MAX_BYTES))[0] == 200
+
+
+@pytest.fixture
 def chromium():
     """A browser without a screen."""
     browser = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -89,7 +194,6 @@ def chromium():
         "--headless=new",
         "--no-sandbox",  # Chromium has none for root.
         "--disable-dev-shm-usage",
-        "--window-size=1300,1500",
         "--no-proxy-server",
     ):
         options.add_argument(flag)
@@ -100,136 +204,48 @@ def chromium():
     chromium.quit()
 
 
-class Visit:
-    """The page as a visitor has it before them."""
+def test_a_visitor_takes_the_example_and_a_switch(server, emotion, chromium):
+    chromium.get(f"http://{server.host}")
 
-    def __init__(self, chromium, server):
-        self.chromium, self.server = chromium, server
-        self.url = f"http://127.0.0.1:{server.port}"
-        chromium.get(self.url)
-        wait_for(lambda: self.all("#file input[type=file]"))
+    def wait_for(selector):
+        end = time.monotonic() + PATIENCE
+        while time.monotonic() < end:
+            for found in chromium.find_elements("css selector", selector):
+                return found
+            time.sleep(0.1)
+        pytest.fail(f"waited {PATIENCE} s in vain for {selector}")
 
-    def all(self, selector):
-        """All elements that a CSS selector finds."""
-        return self.chromium.find_elements("css selector", selector)
+    def click(selector):
+        # By script: while it loads, what shows the progress is in front.
+        chromium.execute_script("arguments[0].click()", wait_for(selector))
 
-    def script(self, text):
-        """What JavaScript in the page gives."""
-        return self.chromium.execute_script(f"return {text}")
-
-    def upload(self, path):
-        """Chooses a file."""
-        wait_for(lambda: self.all("#file input[type=file]"))[0].send_keys(
-            str(path)
-        )
-
-    def press(self, name):
-        """Presses a switch."""
-        self.all(f"#{name} input")[0].click()
-
-    def answers(self):
-        """Head to the lines of its column; {} while there are none."""
-        text = """Object.fromEntries(
-            [...document.querySelectorAll('.vavl-answer')].map(
-                e => [e.dataset.head, e.innerText.split('\\n')]))"""
-        return self.script(text)
-
-    def wait_for_answer(self, head):
-        """The answers, once the head that is named is the chosen one."""
-        wait_for(
-            lambda: (
-                self.all(f".vavl-answer.chosen[data-head={head}]")
-                or self.toasts()
-            )
-        )
-        assert not self.toasts()
-        return self.answers()
-
-    def toasts(self):
-        """Messages in the corner, also while they fade in."""
-        return self.script(
-            "[...document.querySelectorAll('.toast-body')]"
-            ".map(e => e.innerText.trim()).filter(Boolean)"
-        )
-
-
-@pytest.fixture
-def visit(chromium, server):
-    return Visit(chromium, server)
-
-
-def expected_lines(answer):
-    """How a column shows what a head says."""
-    ranked = sorted(answer["probabilities"].items(), key=lambda row: -row[1])
-    rows = [word for name, p in ranked for word in (name, f"{p:.2f}")]
-    return [answer["label"], *rows]
-
-
-def without_blanks(lines):
-    return [line for line in lines if line.strip()][1:]
-
-
-def check_answers(visit, emotion, shown=("audio", "visual", "audiovisual")):
-    """The page says what the model says in Python."""
-    found = visit.wait_for_answer(emotion.modality)
-    for head, answer in emotion.per_modality.items():
-        lines = without_blanks(found[head])
-        expected = expected_lines(answer) if head in shown else ["ignored"]
-        assert lines == expected, head
-
-
-def test_a_clip_gives_three_answers_a_timeline_and_faces(visit, model, clip):
-    visit.upload(clip)
-    emotion = model.predict_file(clip)
-    assert len(emotion.per_modality) == 3
-    check_answers(visit, emotion)
-    wait_for(lambda: visit.all("#timeline .js-plotly-plot .scatterlayer"))
-    curves = visit.script(
-        "document.querySelector('#timeline .js-plotly-plot').data"
-        ".map(e => [e.name, e.y])"
+    click("#example")
+    wait_for(f".vavl-answer.chosen[data-head={emotion.modality}]")
+    answers = chromium.execute_script(
+        "return document.querySelector('#answers').innerHTML"
     )
-    times, values = emotion_curves(model.timeline(clip))
-    for (name, found), (label, truth) in zip(
-        curves, values.items(), strict=True
-    ):
-        assert name == label and found == pytest.approx(truth, abs=1e-5)
-    assert visit.script(
-        "[...document.querySelectorAll('.vavl-crops img')]"
-        ".every(e => e.complete && e.naturalWidth > 50)"
-    )
-    crops = visit.all(".vavl-crops img")
-    assert len(crops) == len(model.analyze(clip, crops=8).crops) > 2
-    source = visit.all("#player video")[0].get_attribute("src")
-    status, _ = visit.server.ask(f"GET {source[len(visit.url) :]}")
-    assert status == 200
-    assert [path.name for path in visit.server.clips()] == [clip.name]
-    elsewhere = visit.script(
-        "performance.getEntriesByType('resource').map(e => e.name)"
-        f".filter(n => !n.startsWith('{visit.url}') "
-        "&& !/^(data|blob):/.test(n))"
+    check_answers(answers, emotion)
+    click("#no-sound input")
+    wait_for(".vavl-answer.chosen[data-head=visual]")
+    click("#no-face input")
+    assert "not both" in wait_for(".vavl-error").text
+    elsewhere = chromium.execute_script(
+        "return performance.getEntriesByType('resource').map(e => e.name)"
+        ".filter(n => !n.startsWith(arguments[0]) && !/^(data|blob):/.test(n))",
+        f"http://{server.host}",
     )
     assert elsewhere == []
 
 
-def test_switches_ignore_sound_or_face(visit, model, clip):
-    visit.upload(clip)
-    visit.wait_for_answer("audiovisual")
-    for head, switch in (("visual", "no-sound"), ("audio", "no-face")):
-        visit.press(switch)
-        check_answers(visit, model.predict_file(clip, modality=head), (head,))
-        assert bool(visit.all(".vavl-crops img")) == (head == "visual")
-        visit.press(switch)
-        check_answers(visit, model.predict_file(clip))
-    visit.press("no-sound")
-    visit.wait_for_answer("visual")
-    visit.press("no-face")
-    (line,) = wait_for(visit.toasts)
-    assert "not both" in line and visit.answers() == {}
-
-
-def test_a_visitor_who_leaves_takes_the_clip_along(visit, clip):
-    visit.upload(clip)
-    visit.wait_for_answer("audiovisual")
-    assert visit.server.clips()
-    visit.chromium.get("about:blank")
-    wait_for(lambda: not visit.server.clips())
+def test_nothing_is_left_after_the_end(model_folder, tmp_path):
+    """Not when the terminal is closed either."""
+    server = Server(model_folder, tmp_path)
+    try:
+        assert server.upload()[0] == 200 and server.clips() == ["a.mp4"]
+        (folder,) = tmp_path.iterdir()
+        assert folder.stat().st_mode & 0o077 == 0
+        server.process.send_signal(signal.SIGHUP)
+        assert server.process.wait(timeout=PATIENCE) == 0
+        assert list(tmp_path.iterdir()) == []
+    finally:
+        server.process.kill()

@@ -336,7 +336,7 @@ NEEDS = {
 MARKED = {
     "README.md": 3,
     "docs/benchmark.md": 1,
-    "docs/demo.md": 1,
+    "docs/demo.md": 2,
     "docs/encoders.md": 1,
     "docs/features.md": 1,
     "docs/hub.md": 3,

@@ -4,37 +4,32 @@ import base64
 import csv
 import io
 import json
+import multiprocessing
 import os
 import re
 import socket
 import sys
-from functools import partial
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import page_models
 import pytest
 from light_model import make_model, write_model_file
-from matplotlib.colors import to_hex
 from test_media import sine, write
 from test_speaker_normalization import recognizer
 
 from vavl_sb.cli import main
 from vavl_sb.inference.emotion import Emotion
 from vavl_sb.inference.prediction import Analysis
-from vavl_sb.page.guard import Clips
+from vavl_sb.page import worker as worker_module
 from vavl_sb.page.layout import (
-    Page,
+    EMPTY,
     answers_html,
-    build_page,
     downloads_html,
-    learn,
-    model_html,
-    results,
-    timeline_json,
+    model_text,
+    show,
 )
-from vavl_sb.page.worker import Ended, Worker
+from vavl_sb.page.worker import Worker
 from vavl_sb.training.model_card import describe
 from vavl_sb.training.plots import emotion_curves, emotion_over_time
 from vavl_sb.utils.errors import VAVLError
@@ -136,35 +131,28 @@ def test_the_timeline_has_a_point_a_window_and_gaps():
     assert axes.get_ylabel() == "probability"
     drawn = {line.get_label(): line for line in axes.lines}
     np.testing.assert_allclose(drawn["calm"].get_ydata(), values["calm"])
-    # The page's figure has the same points and colours, and gaps too.
-    figure = json.loads(timeline_json(timeline))
-    assert figure["layout"]["xaxis"]["range"] == [0, 5.0]
-    assert figure["layout"]["yaxis"]["title"]["text"] == "probability"
-    calm, loud = figure["data"]
-    # Plotly would take a label for HTML.
-    assert (calm["name"], loud["name"]) == ("calm", "&lt;b&gt;loud")
-    assert calm["x"] == times and calm["y"] == [0.1, 0.1, None, 0.3, 0.3]
-    for curve, name in ((calm, "calm"), (loud, "<b>loud")):
-        colour = to_hex(drawn[name].get_color()).upper()
-        assert curve["line"]["color"].upper() == colour
 
 
 def test_what_is_saved_is_what_the_model_said():
     analysis = Analysis(emotion("audio"), 5.0, windows(0.1, None))
-    analysis.emotion.per_modality["visual"] = None
     text = downloads_html(analysis, 'my "clip".mp4')
     found = re.findall(
         r'download="([^"]+)" href="data:([\w/]+);base64,([^"]+)"', text
     )
-    (csv_name, csv_kind, table), (json_name, json_kind, listed) = found
+    (csv_name, csv_kind, table), (json_name, json_kind, saved) = found
     assert (csv_name, csv_kind) == ("my &quot;clip&quot;.csv", "text/csv")
     assert json_name.endswith(".json") and json_kind == "application/json"
     rows = csv.DictReader(io.StringIO(base64.b64decode(table).decode()))
-    assert [row["<b>loud"] for row in rows] == ["0.75", "0.9", ""]
-    whole, first, gap = json.loads(base64.b64decode(listed))
-    assert whole["per_modality"] == analysis.emotion.per_modality
-    assert first["per_modality"]["visual"]["label"] == "<b>loud"
-    assert gap["per_modality"] is None and gap["end"] == 4.0
+    assert [(row["part"], row["end"], row["<b>loud"]) for row in rows] == [
+        ("whole clip", "5.0", "0.75"),
+        ("window", "3.0", "0.9"),
+        ("window", "4.0", ""),
+    ]
+    saved = json.loads(base64.b64decode(saved))
+    first, gap = saved.pop("timeline")
+    assert saved == {"file": 'my "clip".mp4', **analysis.emotion.as_dict()}
+    assert first["emotion"]["probabilities"]["<b>loud"] == 0.9
+    assert gap == {"start": 1.0, "end": 4.0, "emotion": None}
 
 
 def test_the_page_tells_the_models_name_corpus_and_score(tmp_path):
@@ -180,201 +168,133 @@ def test_the_page_tells_the_models_name_corpus_and_score(tmp_path):
     write_model_file(
         folder, metadata, corpus="CREMA-D", audio_encoder=PRECOMPUTED
     )
-    text = model_html(describe(folder))
-    assert "<b>my run</b>" in text
+    text = model_text(describe(folder))
+    assert "**my run**" in text
     assert "sound 0.50, sound and face 0.71" in text and "macro F1" in text
     assert "Learned from CREMA-D (1,200 clips, 3 speakers)" in text
-    assert "perceived &lt;by&gt; raters" in text
+    assert "<by>" not in text and "perceived &#60;by&#62; raters" in text
     write_model_file(folder, audio_encoder=PRECOMPUTED)
-    assert "Test clips" not in model_html(describe(folder))
+    assert "Test clips" not in model_text(describe(folder))
 
 
-def upload(folder, content, name):
-    """A file where Gradio would put it."""
-    place = folder / content
-    place.mkdir(exist_ok=True)
-    (place / name).write_text(content)
-    return place / name
+@pytest.fixture
+def in_process(monkeypatch):
+    """Makes a worker of a model that is in this process."""
+
+    def make(model):
+        monkeypatch.setattr(worker_module, "_model", model, raising=False)
+        about = {"attribute_range": None, "trained_heads": model.trained_heads}
+        return SimpleNamespace(analyze=worker_module._analyze, about=about)
+
+    yield make
+    worker_module._enrol.cache_clear()
 
 
-def test_a_clip_is_deleted_when_the_next_comes_and_when_its_owner_leaves(
-    tmp_path,
+def sounds(folder, *frequencies):
+    """A wav of 2 s for each."""
+    return [
+        str(write(folder / f"{f}.wav", sound=sine(2, 16000, f), codecs=PCM))
+        for f in frequencies
+    ]
+
+
+def shown(answers, head="audio"):
+    """Class to the probability that the page shows."""
+    rows = re.findall(r"(\w+) <b>([\d.]+)<", columns(answers)[head][1])
+    return {name: float(value) for name, value in rows}
+
+
+def test_the_page_answers_as_the_shell_does_with_an_enrolment(
+    tmp_path, in_process
 ):
-    clips = Clips(tmp_path, max_bytes=99)
-    first, second = (upload(tmp_path, n, "a.mp4") for n in ("first", "second"))
-    clips.take("anna", first)
-    clips.take("anna", second)
-    assert [p.name for p in tmp_path.rglob("*")] == ["second", "a.mp4"]
-    clips.take("anna", second)
-    assert second.is_file() and clips.held("anna") == str(second)
-    clips.drop("anna")
-    assert list(tmp_path.iterdir()) == [] and clips.held("anna") is None
-
-
-def test_clips_that_grow_old_are_deleted_by_gradio(tmp_path):
-    pytest.importorskip("gradio")
-    from gradio.route_utils import delete_files_created_by_app
-
-    clips = Clips(tmp_path, max_bytes=99)
-    page = build_page(None, clips, max_mb=1)
-    file = (io.BytesIO(b"clip"), 4, "a.mp4")
-    paths = [Path(clips.keep(*file)) for _ in range(3)]
-    for _ in clips.kept:  # Uploads come while Gradio looks at them.
-        paths.append(Path(clips.keep(*file)))
-    delete_files_created_by_app(page, age=3600)
-    assert len(paths) == 6 and all(path.is_file() for path in paths)
-    delete_files_created_by_app(page, age=-1)
-    assert not any(path.is_file() for path in paths)
-    clips.keep(*file)
-    assert len(list(tmp_path.iterdir())) == 1
-
-
-class Recognizer(page_models.Model):
-    """Notes what it is asked."""
-
-    def __init__(self):
-        self.asked = []
-
-    def analyze(self, path, modality, crops):
-        self.asked.append((path, modality, crops))
-        return super().analyze(path, modality, crops)
-
-
-def page_of(model, folder):
-    """A page whose model works in this process."""
-    return Page(partial(results, model), Clips(folder, max_bytes=10**6))
-
-
-def page_of_speakers(folder, model=None):
-    """The same for a model with speaker normalization."""
-    model = model or page_models.ModelOfSpeakers()
-    page = page_of(model, folder)
-    page.learn = partial(learn, model)
-    return page
-
-
-def add(page, visitor, *clips):
-    """Adds uploads of such content; gives the lines about those of no use."""
-    files = [(io.BytesIO(c.encode()), len(c), f"{c[:9]}.wav") for c in clips]
-    paths = [page.clips.keep(*file) for file in files]
-    found = list(page.add(visitor, paths))
-    assert not any(Path(path).exists() for path in paths)
-    return [line for line in found if line is not None]
-
-
-def test_what_other_clips_told_is_gone_with_the_visitor(tmp_path):
-    page = page_of_speakers(tmp_path)
-    add(page, "anna", "one", "two")
-    paths = [page.clips.keep(io.BytesIO(b"word"), 4, "a.wav") for _ in range(3)]
-    adding = page.add("anna", paths)
-    next(adding)
-    page.leave("anna")  # In the midst of it.
-    assert list(adding) == [] and list(tmp_path.iterdir()) == []
-    assert page.known("anna") == 0 and page._others == {}
-    # Whose leaving nobody has noticed makes room.
-    for visitor in "abcde":
-        add(page, visitor, "word")
-    assert [page.known(visitor) for visitor in "abcde"] == [0, 1, 1, 1, 1]
-
-
-def test_the_page_answers_as_the_shell_does_with_an_enrolment(tmp_path):
     """Asked of a real recognizer: truth is what ``enrol`` gives."""
     model = recognizer()
-    sounds = [sine(2, 16000, frequency) for frequency in (300, 900, 2000)]
-    files = [
-        write(tmp_path / f"{n}.wav", sound=sound, codecs=PCM)
-        for n, sound in enumerate(sounds)
-    ]
-    (tmp_path / "held").mkdir()
-    page = page_of_speakers(tmp_path / "held", model)
-    clip, *others = (
-        page.clips.keep(io.BytesIO(f.read_bytes()), f.stat().st_size, f.name)
-        for f in files
-    )
-    page.new_clip("anna", clip, False, False)
-    assert list(page.add("anna", others)) == [None, None]
-    truth = model.predict_file(files[0], speaker=model.enrol(files[1:]))
-    plain = model.predict_file(files[0])
+    clip, *others = sounds(tmp_path, 300, 900, 2000)
+    (tmp_path / "bad.wav").write_bytes(b"no clip at all")
+    truth = model.predict_file(clip, speaker=model.enrol(others))
+    plain = model.predict_file(clip)
     assert truth.probabilities != pytest.approx(plain.probabilities, abs=0.02)
-    body = columns(page.same_clip("anna", False, False)[0])["audio"][1]
-    shown = {n: float(p) for n, p in re.findall(r"(\w+) <b>([\d.]+)<", body)}
-    assert shown == pytest.approx(truth.probabilities, abs=0.005)
+    worker = in_process(model)
+    bad = str(tmp_path / "bad.wav")
+    answers = show(worker, clip, False, False, (*others, bad))[0]
+    assert shown(answers) == pytest.approx(truth.probabilities, abs=0.0051)
+    assert "With 2 other clip(s)" in answers
+    assert re.search('<p class="vavl-error">bad.wav: [^<]+</p>$', answers)
+    answers = show(worker, clip, False, False)[0]
+    assert shown(answers) == pytest.approx(plain.probabilities, abs=0.0051)
+    answers, *more = show(worker, clip, False, False, (bad,))
+    assert "enrol: none of the clips can be used" in answers
+    assert tuple(more) == EMPTY
 
 
-def test_of_a_long_clip_of_the_person_the_first_30_s_are_read(tmp_path):
-    model = recognizer()
-    long = write(tmp_path / "long.wav", sound=sine(50, 16000), codecs=PCM)
-    cut = write(tmp_path / "cut.wav", sound=sine(30, 16000), codecs=PCM)
-    frames = [len(part.audio) for part in learn(model, str(long))]
-    (whole,) = learn(model, str(cut))
-    assert len(frames) == 5 and sum(frames) == pytest.approx(
-        len(whole.audio), abs=5
-    )
-    assert len(model.clip_features(long)) == 9
-
-
-def test_a_file_of_no_use_is_one_line_and_leaves_nothing(tmp_path):
-    """Asked of a real recognizer: what is told and left does not depend on it."""
-    page = page_of(make_model(), tmp_path / "held")
+def test_switches_ask_the_head_that_is_left(tmp_path, in_process):
+    model = make_model()
+    worker = in_process(model)
     images = np.random.default_rng(0).integers(0, 255, (50, 48, 64, 3), "u1")
-    clip = write(tmp_path / "clip.mp4", images, sine(2, 16000))
-    bad = {"empty.mp4": b"", "text.mp4": b"no clip at all\n" * 99}
-    bad["cut.mp4"] = clip.read_bytes()[: clip.stat().st_size // 2]
-    for name, content in bad.items():
-        path = tmp_path / "held" / name.split(".")[0] / name
-        path.parent.mkdir(parents=True)
+    clip = str(write(tmp_path / "clip.mp4", images, sine(2, 16000)))
+    for head, no_sound, no_face in (
+        ("visual", True, False),
+        ("audio", False, True),
+        ("audiovisual", False, False),
+    ):
+        answers, *_, crops, _ = show(worker, clip, no_sound, no_face)
+        truth = model.predict_file(clip, modality=head).probabilities
+        assert shown(answers, head) == pytest.approx(truth, abs=0.0051)
+        assert columns(answers)[head][0] == "chosen"
+        assert len(crops) == (0 if no_face else 8)
+    # The crops are the pictures that the model saw.
+    pixels, seconds = crops[0]
+    (time, truth), *_ = model.analyze(clip, crops=8).crops
+    assert (pixels == truth).all() and seconds == f"{time:.1f} s"
+    assert "not both" in show(worker, clip, True, True)[0]
+    assert "vavl-error" not in show(worker, None, True, True)[0]
+
+
+def test_names_are_text_and_a_file_of_no_use_is_one_line(tmp_path, in_process):
+    worker = in_process(make_model())
+    path = tmp_path / 'a"b<i>&.wav'
+    for content in (b"", b"no clip at all\n" * 99):
         path.write_bytes(content)
-        with pytest.raises(VAVLError) as error:
-            page.new_clip("anna", str(path), False, False)
-        line = str(error.value)
-        assert line.startswith(f"{name}: ") and "\n" not in line
-        assert str(tmp_path) not in line
-        assert list((tmp_path / "held").iterdir()) == []
-    # Newer clips needed its room, or it is nobody's upload.
-    for gone in (path, clip):
-        with pytest.raises(VAVLError, match="not there any more"):
-            page.new_clip("anna", str(gone), False, False)
-    assert clip.exists()
-
-
-def test_the_player_escapes_the_name(tmp_path):
-    page = page_of(Recognizer(), tmp_path)
-    path = upload(tmp_path, "x", 'a"b<i>&.mp4')
-    player = page.new_clip("anna", str(path), False, False)[1]
-    assert f'file={tmp_path}/x/a%22b%3Ci%3E%26.mp4"' in player
-    assert "<i>" not in player and "&lt;i&gt;&amp;.mp4" in player
+        answers, *more = show(worker, str(path), False, False)
+        assert answers.startswith(
+            '<p class="vavl-error">a&quot;b&lt;i&gt;&amp;'
+        )
+        assert answers.count("<") == 2 and "\n" not in answers
+        assert str(tmp_path) not in answers and tuple(more) == EMPTY
+    os.rename(sounds(tmp_path, 300)[0], path)
+    player = show(worker, str(path), False, False)[1]
+    assert f'file={tmp_path}/a%22b%3Ci%3E%26.wav"' in player
+    assert "<i>" not in player and "&lt;i&gt;&amp;.wav" in player
 
 
 def test_a_worker_that_hangs_or_dies_is_replaced(tmp_path):
+    paths = {}
     for word in ("happy", "endless", "crash", "bad"):
         (tmp_path / word).write_text(word)
-    with Worker(page_models.Model, page_models.label, seconds=2) as worker:
+        paths[word] = str(tmp_path / word)
+    worker = Worker(page_models.Model, seconds=2)
+    try:
+        assert worker.about["trained_heads"] == page_models.Model.trained_heads
         for word, line in (
             ("endless", "took more than 2 s"),
             ("crash", "broke off"),
         ):
-            first = worker._process.pid
-            with pytest.raises(Ended, match=f"{word}: .*{line}"):
-                worker.ask(str(tmp_path / word), "auto")
-            assert worker.ask(str(tmp_path / "happy"), "auto") == "happy"
-            assert worker._process.pid != first
+            with pytest.raises(VAVLError, match=f"{word}: .*{line}"):
+                worker.analyze(paths[word])
+            assert worker.analyze(paths["happy"]) == ("happy", [])
         with pytest.raises(VAVLError, match="bad: not a media file"):
-            worker.ask(str(tmp_path / "bad"), "auto")
-        # One that dies while it has nothing to do is replaced as well.
-        worker._process.kill()
-        worker._process.join()
-        assert worker.ask(str(tmp_path / "happy"), "auto") == "happy"
-    assert not worker._process.is_alive()
-    with pytest.raises(VAVLError):
-        worker.ask(str(tmp_path / "happy"), "auto")
-    assert not worker._process.is_alive()
+            worker.analyze(paths["bad"])
+        processes = multiprocessing.active_children()
+    finally:
+        worker.close()
+    assert len(processes) == 1 and not processes[0].is_alive()
 
 
 def test_a_model_that_cannot_be_loaded_is_one_line():
     with pytest.raises(VAVLError, match="^no such model$"):
-        Worker(page_models.fail, page_models.label, seconds=9)
+        Worker(page_models.fail, seconds=9)
     with pytest.raises(VAVLError, match="ended at loading"):
-        Worker(os.abort, page_models.label, seconds=9)
+        Worker(os.abort, seconds=9)
 
 
 def demo(capsys, *options):

@@ -1,140 +1,117 @@
 """The model in a process of its own, which can be ended at any moment."""
 
-import contextlib
+import functools
 import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, TimeoutError
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from vavl_sb.utils.errors import VAVLError
 
 
-class Ended(VAVLError):
-    """A clip on which the work was ended, or which ended the worker."""
-
-
 class Worker:
-    """Works on one clip after the other, on none of them for long.
+    """Analyses one clip after the other, none of them for long.
 
-    What decodes a clip is C code that no thread can stop, and that may take the
-    process down with it. So the model lives in another process: one that works
-    for too long or dies is replaced, and the page goes on.
+    Decoders are C code that no thread can stop, and that may take the process
+    down with it. So the model lives in another process: one that works for too
+    long or dies is replaced, and the page goes on.
 
-    ``load_model`` gives the model and ``work``, from the model and the
-    arguments of :meth:`ask`, an answer, within so many seconds; both are sent
-    to the process, and so must be picklable. ``metadata`` is the model's own, if
-    it has one; ``speakers``, whether it was trained with speaker normalization.
-    VAVLError: the model cannot be loaded.
+    Arguments
+    ---------
+    load_model : Callable
+        Gives the EmotionRecognizer; must be picklable.
+    seconds : float
+        How long the work on a clip may take.
+
+    Attributes
+    ----------
+    about : dict
+        The model's ``metadata``, ``trained_heads``, ``attribute_range``, and
+        whether it ``takes_speakers``.
     """
 
-    def __init__(self, load_model: Callable, work: Callable, seconds: float):
-        self.seconds = seconds
-        self._arguments = load_model, work
-        # Gradio's threads wait here, should several come at once.
+    def __init__(self, load_model: Callable, seconds: float):
+        self.load_model, self.seconds = load_model, seconds
         self._lock = threading.Lock()
-        self._closed = False
         self._start()
         try:
-            self._wait_for_model()
-        except BaseException:
+            self.about: dict[str, Any] = self._loaded.result()
+        except BaseException as error:
             self.close()
-            raise
+            if not isinstance(error, BrokenProcessPool):
+                raise
+            raise VAVLError("the model's process ended at loading") from None
 
-    def __enter__(self):
-        return self
+    def analyze(
+        self, path: str, modality: str = "auto", others: Sequence[str] = ()
+    ) -> tuple[Any, list[str]]:
+        """What ``EmotionRecognizer.analyze`` gives, with other clips of the
+        person enrolled, and a line for each of these that was left out.
 
-    def __exit__(self, *error):
-        self.close()
-
-    def ask(self, *arguments) -> Any:
-        """What the work gives for the arguments, first of them a clip's path.
-
-        VAVLError from the work; Ended: it took too long, or the process died.
+        VAVLError, in one line: the clip cannot be used, took too long, or
+        ended the process.
         """
         with self._lock:
-            if not self._process.is_alive() and not self._closed:
-                self._start()
-            if not self._ready:
-                self._wait_for_model()
-            reason = "the analysis broke off; see the terminal"
-            with contextlib.suppress(EOFError, OSError):
-                self._pipe.send(arguments)
-                if self._pipe.poll(self.seconds):
-                    return self._receive()
+            try:
+                self._loaded.result()
+                arguments = path, modality, tuple(others)
+                found = self._pool.submit(_analyze, *arguments)
+                return found.result(self.seconds * (1 + len(others)))
+            except TimeoutError:
                 reason = (
                     f"took more than {self.seconds:g} s; give a shorter one"
                 )
-            self._process.kill()
-            self._process.join()
-            if not self._closed:
-                self._start()
-            raise Ended(f"{arguments[0]}: {reason}")
+            except BrokenProcessPool:
+                reason = "the analysis broke off; see the terminal"
+            self.close()
+            self._start()
+        raise VAVLError(f"{path}: {reason}")
 
     def close(self) -> None:
         """Ends the process."""
-        self._closed = True
-        self._process.kill()
-        self._process.join()
+        for process in multiprocessing.active_children():
+            process.kill()
+        self._pool.shutdown()
 
     def _start(self):
         """Starts a process, which begins to load the model."""
         # Not forked: PyTorch's threads would be missing in the copy.
         context = multiprocessing.get_context("spawn")
-        self._pipe, other = context.Pipe()
-        self._process = context.Process(
-            target=_run, args=(other, *self._arguments), daemon=True
-        )
-        self._process.start()
-        other.close()
-        self._ready = False
-
-    def _wait_for_model(self):
-        """Waits until the model is loaded, and tells what it is."""
-        try:
-            self.metadata, self.speakers = self._receive()
-        except (EOFError, OSError):
-            raise VAVLError("the model's process ended at loading") from None
-        self._ready = True
-
-    def _receive(self):
-        """What the process sends, raised if it is an error."""
-        answer = self._pipe.recv()
-        if isinstance(answer, VAVLError):
-            raise answer
-        return answer
+        self._pool = ProcessPoolExecutor(1, mp_context=context)
+        self._loaded = self._pool.submit(_load, self.load_model)
 
 
-def _run(pipe, load_model, work):
-    """What the process does."""
-    # Ctrl+C in a terminal goes to both; the page's process ends this one, and
-    # so does its death.
+def _load(load_model):
+    """Loads the model of this process, and tells what it is."""
+    global _model
+    # Ctrl+C in a terminal goes to both processes; the page ends this one.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    model = _answer(pipe, load_model, told=_metadata)
-    with contextlib.suppress(EOFError):
-        while model is not None:
-            _answer(pipe, work, model, *pipe.recv())
+    _model = load_model()
+    return {
+        "metadata": _model.metadata,
+        "trained_heads": _model.trained_heads,
+        "attribute_range": getattr(_model.hparams, "attribute_range", None),
+        "takes_speakers": "speaker_normalizer" in _model.mods,
+    }
 
 
-def _metadata(model):
-    """What a model says of itself, and whether it can do with a speaker."""
-    modules = getattr(model, "mods", ())
-    return getattr(model, "metadata", None), "speaker_normalizer" in modules
+def _analyze(path, modality, others):
+    """See :meth:`Worker.analyze`."""
+    speaker = _enrol(others) if others else None
+    crops = 0 if modality == "audio" else 8
+    found = _model.analyze(path, modality, crops=crops, speaker=speaker)
+    return found, speaker.left_out if others else []
 
 
-def _answer(pipe, function, *arguments, told=None):
-    """Sends what a function gives, or what ``told`` makes of it, or the line
-    that it fails with."""
-    found = None
-    try:
-        found = function(*arguments)
-        pipe.send(told(found) if told else found)
-    except VAVLError as error:
-        # As plain text: its kind may take other arguments.
-        pipe.send(VAVLError(str(error)))
-    return found
+@functools.lru_cache(maxsize=1)
+def _enrol(paths):
+    """Other clips of a person, read once for all questions with them."""
+    return _model.enrol(paths)
 
 
 def _end_with_parent():
