@@ -1,4 +1,4 @@
-"""Trained models applied to clips."""
+"""Inference with trained models."""
 
 from vavl_sb.inference.emotion import EmotionRecognizer
 from vavl_sb.inference.prediction import Analysis, Emotion, TimedEmotion

@@ -1,4 +1,4 @@
-"""Clips that are tensors already, made ready for a feature extractor."""
+"""Prepares clips given as tensors for the feature extractor."""
 
 from collections.abc import Sequence
 from typing import TypeAlias
@@ -11,20 +11,18 @@ from vavl_sb.features.extractor import ClipFeatures, FeatureExtractor
 from vavl_sb.media.decoders import RatePicker
 from vavl_sb.utils.errors import MediaError, VAVLError
 
-# Beyond it no sound goes that is meant to be in [-1, 1]; 16-bit samples that
-# were made floats without a division do, unless they are all but silent.
-MOST_AMPLITUDE = 8.0
+# Above this peak, samples were converted from 16 bit without scaling: audio in
+# [-1, 1] never reaches it.
+MAX_AMPLITUDE = 8.0
 
-# Anything of the batch's or row's shape that can be made a tensor.
 Values: TypeAlias = torch.Tensor | np.ndarray | Sequence
 
 
 def to_tensor(values: Values, name: str) -> torch.Tensor:
-    """Values of an array, a tensor or nested lists of them, as one tensor on
-    the CPU.
+    """Converts an array, a tensor or nested lists of them to a CPU tensor.
 
-    VAVLError, in one line that calls them by ``name``: rows differ in length or
-    are no numbers.
+    Raises VAVLError, with ``name`` in the message, if rows differ in length or
+    values are not numbers.
 
     Example
     -------
@@ -36,7 +34,7 @@ def to_tensor(values: Values, name: str) -> torch.Tensor:
             return values.detach().cpu()
         if isinstance(values, list | tuple) and not np.isscalar(values[0]):
             return torch.stack([to_tensor(row, name) for row in values])
-        # A copy: PyTorch takes neither steps back nor what is read-only.
+        # Copied, as PyTorch rejects negative strides and read-only arrays.
         return torch.from_numpy(np.array(values, order="C"))
     except (TypeError, ValueError, IndexError, RuntimeError):
         raise VAVLError(
@@ -51,13 +49,13 @@ def unpad(
     crops: Values | None = None,
     crop_lens: Values | None = None,
 ) -> list[tuple]:
-    """The clips of a batch without their padding: samples (n,) and crops (N, 3,
-    H, W) of each, None where there are none.
+    """Splits a batch into clips without padding: pairs of samples (n,) and
+    crops (N, 3, H, W), None for a missing modality.
 
-    ``wavs`` has the shape (B, n): floats in [-1, 1], or int16 or int32, which
-    are scaled as those of a file are; a list may have rows of different
-    lengths. ``crops`` are uint8 (B, N, 3, H, W). The lengths (B,) are relative
-    to each row's, or None for rows that are full.
+    ``wavs`` has shape (B, n): floats in [-1, 1], or int16 or int32, which are
+    scaled as in a file; a list may have rows of different lengths. ``crops``
+    are uint8 (B, N, 3, H, W). Lengths (B,) are relative, or None for no
+    padding.
 
     Example
     -------
@@ -65,30 +63,30 @@ def unpad(
     >>> samples.shape, crops
     (torch.Size([5]), None)
     """
-    sounds = _batch(wavs, "wavs", _samples)
+    audio = _batch(wavs, "wavs", _samples)
     faces = _batch(crops, "crops", _crops)
-    counts = {len(batch) for batch in (sounds, faces) if batch is not None}
+    counts = {len(batch) for batch in (audio, faces) if batch is not None}
     if len(counts) != 1:
         raise VAVLError(
             "predict_batch: give wavs, crops, or both of as many clips"
         )
     (count,) = counts
-    sounds = _rows(sounds, wav_lens, count, "wav_lens")
-    for number, row in enumerate(sounds):
-        # Also with inf in it, which is a fault of its row alone.
+    audio = _rows(audio, wav_lens, count, "wav_lens")
+    for number, row in enumerate(audio):
+        # inf and NaN are reported later, for their clip alone.
         peak = (
             0.0 if row is None else float(row.nan_to_num(0, 0, 0).abs().max())
         )
-        if peak > MOST_AMPLITUDE:
+        if peak > MAX_AMPLITUDE:
             raise VAVLError(
                 f"wavs: row {number} reaches {peak:.0f}, where floats must be "
                 "in [-1, 1]; divide 16-bit samples by 32768"
             )
-    return list(zip(sounds, _rows(faces, crop_lens, count, "crop_lens")))
+    return list(zip(audio, _rows(faces, crop_lens, count, "crop_lens")))
 
 
 def _batch(values, name, check):
-    """The rows of a batch, each a checked tensor; None for None."""
+    """Returns the rows of a batch as checked tensors; None for None."""
     if values is None:
         return None
     try:
@@ -101,21 +99,21 @@ def _batch(values, name, check):
 
 
 def _samples(row):
-    """A row of sound, as floats."""
-    whole = row.dtype in (torch.int16, torch.int32)
-    if row.ndim != 1 or not (whole or row.is_floating_point()):
+    """Checks a row of samples and converts it to float32."""
+    integer = row.dtype in (torch.int16, torch.int32)
+    if row.ndim != 1 or not (integer or row.is_floating_point()):
         raise VAVLError(
             "wavs: must be floats in [-1, 1], int16 or int32, of shape (B, n), "
             f"not rows of {row.dtype} {tuple(row.shape)}"
         )
-    if whole:
+    if integer:
         row = row.double() / -torch.iinfo(row.dtype).min
     return row.float()
 
 
 def _crops(row):
-    """A row of pictures."""
-    row = _bytes(row)
+    """Checks a row of images."""
+    row = _to_uint8(row)
     if row.ndim != 4 or row.shape[1] != 3 or row.dtype != torch.uint8:
         raise VAVLError(
             "crops: must be uint8 of shape (B, N, 3, H, W), not rows of "
@@ -124,12 +122,12 @@ def _crops(row):
     return row
 
 
-def _bytes(pictures):
-    """Pictures as uint8, where they are lists of such numbers."""
-    if pictures.dtype != torch.int64 or pictures.numel() == 0:
-        return pictures
-    fits = pictures.min() >= 0 and pictures.max() <= 255
-    return pictures.to(torch.uint8) if fits else pictures
+def _to_uint8(images):
+    """Converts int64 images, made from lists, to uint8 if values fit."""
+    if images.dtype != torch.int64 or images.numel() == 0:
+        return images
+    fits = images.min() >= 0 and images.max() <= 255
+    return images.to(torch.uint8) if fits else images
 
 
 def unpad_features(
@@ -139,11 +137,11 @@ def unpad_features(
     visual: Values | None,
     visual_lens: Values | None,
 ) -> tuple[list[ClipFeatures], bool]:
-    """The features of each clip, without padding; and whether there are
-    several.
+    """Returns the features of each clip without padding, and whether the input
+    is a batch.
 
-    ``audio`` and ``visual`` are (T, D) of one clip or (B, T, D) of several, or
-    None, their lengths (B,) relative or None for rows that are full.
+    ``audio`` and ``visual`` have shape (T, D) for one clip or (B, T, D) for a
+    batch, or are None. Lengths (B,) are relative, or None for no padding.
     """
     given = {"audio": (audio, audio_lens), "visual": (visual, visual_lens)}
     batches = {
@@ -151,19 +149,18 @@ def unpad_features(
         for name, (frames, _) in given.items()
         if frames is not None
     }
-    kinds = {batch.ndim for batch in batches.values()}
-    if len(kinds) != 1 or not kinds <= {2, 3}:
+    ndims = {batch.ndim for batch in batches.values()}
+    if len(ndims) != 1 or not ndims <= {2, 3}:
         raise VAVLError(
             "predict_features: give audio, visual or both, of shape (T, D) of "
             "one clip or (B, T, D) of several"
         )
-    several = kinds == {3}
-    if not several:
+    is_batch = ndims == {3}
+    if not is_batch:
         batches = {name: batch[None] for name, batch in batches.items()}
     if len({len(batch) for batch in batches.values()}) != 1:
         raise VAVLError(
-            "predict_features: audio and visual are of different numbers of "
-            "clips"
+            "predict_features: audio and visual have different numbers of clips"
         )
     count = len(next(iter(batches.values())))
     clips = [ClipFeatures() for _ in range(count)]
@@ -171,15 +168,17 @@ def unpad_features(
         rows = _rows(batches.get(name), lens, count, f"{name}_lens")
         for number, row in enumerate(rows):
             if row is not None:
-                what = f"clip {number} of the batch" if several else "features"
+                label = (
+                    f"clip {number} of the batch" if is_batch else "features"
+                )
                 frames = row.float().numpy()
-                frames = extractor.read_features(name, frames, what)
+                frames = extractor.read_features(name, frames, label)
                 setattr(clips[number], name, frames)
-    return clips, several
+    return clips, is_batch
 
 
 def _rows(batch, lens, count, name):
-    """Each row cut to its length; None where there is nothing of it."""
+    """Cuts each row to its relative length; None for an empty row."""
     if batch is None:
         return [None] * count
     lens = torch.ones(count) if lens is None else to_tensor(lens, name)
@@ -195,12 +194,11 @@ def prepare_frames(
     wanted_rate: float | None,
     size: int,
 ) -> torch.Tensor:
-    """Pictures of a face as a visual encoder takes them: uint8 (n, 3, size,
-    size).
+    """Resamples, crops and resizes face frames for a visual encoder: uint8
+    (n, 3, size, size).
 
-    ``frames`` are uint8, RGB, (N, H, W, 3) or (N, 3, H, W), at a
-    ``frame_rate``, of which at most the ``wanted_rate`` is kept; all of them
-    where one is None.
+    ``frames`` are uint8, RGB, (N, H, W, 3) or (N, 3, H, W), at ``frame_rate``.
+    At most ``wanted_rate`` frames a second are kept; all if either is None.
 
     Example
     -------
@@ -208,27 +206,23 @@ def prepare_frames(
     >>> prepare_frames(frames, 30.0, wanted_rate=10.0, size=24).shape
     torch.Size([10, 3, 24, 24])
     """
-    pictures: np.ndarray = _bytes(to_tensor(frames, "frames")).numpy()
-    if pictures.ndim == 4 and pictures.shape[1] == 3 and pictures.shape[3] != 3:
-        pictures = pictures.transpose(0, 2, 3, 1)
-    if (
-        pictures.ndim != 4
-        or pictures.shape[3] != 3
-        or pictures.dtype != np.uint8
-    ):
+    images: np.ndarray = _to_uint8(to_tensor(frames, "frames")).numpy()
+    if images.ndim == 4 and images.shape[1] == 3 and images.shape[3] != 3:
+        images = images.transpose(0, 2, 3, 1)
+    if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8:
         raise VAVLError(
             "frames: must be uint8 of shape (N, H, W, 3) or (N, 3, H, W), not "
-            f"{pictures.dtype} {pictures.shape}"
+            f"{images.dtype} {images.shape}"
         )
-    if pictures.size == 0:
+    if images.size == 0:
         raise MediaError("frames: there is no picture in it")
     if frame_rate is not None:
         if not frame_rate > 0:
             raise VAVLError(f"frame_rate: must be above 0, not {frame_rate}")
         picker = RatePicker(wanted_rate)
-        kept = [n for n in range(len(pictures)) if picker.pick(n / frame_rate)]
-        pictures = pictures[kept]
-    return torch.stack([centre_square(frame, size)[0] for frame in pictures])
+        kept = [n for n in range(len(images)) if picker.pick(n / frame_rate)]
+        images = images[kept]
+    return torch.stack([centre_square(image, size)[0] for image in images])
 
 
 def encode_tensors(
@@ -237,9 +231,9 @@ def encode_tensors(
     crops: torch.Tensor | None,
     name: str,
 ) -> ClipFeatures:
-    """Features of samples (n,) at 16 kHz and of crops (N, 3, H, W).
+    """Encodes samples (n,) at 16 kHz and crops (N, 3, H, W).
 
-    ``name`` is what an error calls the clip.
+    ``name`` stands for the clip in error messages.
     """
     features = ClipFeatures()
     if samples is not None:

@@ -1,9 +1,9 @@
-"""EmotionRecognizer: a clip in, an emotion out.
+"""EmotionRecognizer: predicts the emotion of clips.
 
-Every way to ask a model about a file goes once over it: files to features
-(:mod:`vavl_sb.features.extractor`), features to the network's outputs, and
-these to a prediction (:mod:`vavl_sb.inference.prediction`), in memory that does
-not grow with the clip.
+Each method reads a file once: the feature extractor
+(:mod:`vavl_sb.features.extractor`) computes features in chunks, the network
+their outputs, and :mod:`vavl_sb.inference.prediction` the prediction. Memory
+does not grow with the length of the clip.
 """
 
 import contextlib
@@ -26,25 +26,25 @@ from vavl_sb.inference.batch_inputs import (
     unpad_features,
 )
 from vavl_sb.inference.hub import hub_options, model_folder
+from vavl_sb.inference.isolation import (
+    inference_method,
+    own_precision,
+    refuse_after_fork,
+)
 from vavl_sb.inference.loading import load_parts, read_weights
 from vavl_sb.inference.prediction import (
     Analysis,
     Emotion,
     TimedEmotion,
-    account,
     check_modality,
     mean_outputs,
     select_head,
     to_prediction,
+    used_and_left_out,
     why_no_head,
 )
 from vavl_sb.inference.sliding_windows import CropSample, SlidingWindows
 from vavl_sb.inference.speakers import Speaker, SpeakerEnrolment
-from vavl_sb.inference.surroundings import (
-    own_precision,
-    refuse_after_fork,
-    undisturbed,
-)
 from vavl_sb.lobes.vavl import HEADS, MODALITIES, READS, VAVLOutput
 from vavl_sb.media.demuxing import check_file
 from vavl_sb.nnet.attribute_scale import AttributeScale
@@ -57,13 +57,13 @@ logger = get_logger(__name__)
 
 STAGES = ("decode", "faces", "audio encoder", "visual encoder", "heads")
 WORDS = {"audio": "sound", "visual": "picture"}
-BLOCK = 32  # Clips that go through the network together
+BATCH_SIZE = 32
 
 
 class EmotionRecognizer(SpeakerEnrolment, Pretrained):
-    """A trained VAVL model with its encoders, ready for clips.
+    """A trained VAVL model with its encoders.
 
-    Make one with :meth:`from_hparams`.
+    Load one with :meth:`from_hparams`.
 
     Example
     -------
@@ -75,7 +75,7 @@ class EmotionRecognizer(SpeakerEnrolment, Pretrained):
 
     HPARAMS_NEEDED = ["task", "labels", "feature_extractor"]
     MODULES_NEEDED = ["vavl"]
-    # What it is and was trained on (training.model_card.describe), if known.
+    # From training.model_card.describe; None without model.json.
     metadata: dict | None = None
 
     def __init__(self, *args, **kwargs):
@@ -101,20 +101,19 @@ class EmotionRecognizer(SpeakerEnrolment, Pretrained):
         source : str or Path
             A folder such as a run's ``inference/``, or a hub id.
         trust : bool
-            False: the model is data. Its objects are made by vavl_sb from
-            model.json, its tensors are safetensors, and nothing outside of
-            its folder is read. True: its hyperparams.yaml is loaded by
-            SpeechBrain's ``Pretrained``, which runs whatever it names, such
-            as an encoder of your own.
+            False: the model is data. vavl_sb creates its objects from
+            model.json, its tensors are safetensors, and nothing outside its
+            folder is read. True: SpeechBrain's ``Pretrained`` loads its
+            hyperparams.yaml, which can run any code, such as your own encoder.
         overrides : dict
-            Values in place of the model's: of model.json (see
+            Values that replace those of model.json (see
             :func:`vavl_sb.inference.loading.load_parts`) or, with trust, of
             hyperparams.yaml.
         **kwargs
             ``run_opts``; for a hub id also ``revision``, ``token``,
-            ``local_files_only`` and ``fetch_config``; with trust, what
-            ``Pretrained.from_hparams`` takes. ``savedir`` has no effect:
-            models stand in the hub's own cache.
+            ``local_files_only`` and ``fetch_config``; with trust, arguments of
+            ``Pretrained.from_hparams``. ``savedir`` has no effect: models are
+            stored in the cache of the hub.
 
         Returns
         -------
@@ -123,8 +122,8 @@ class EmotionRecognizer(SpeakerEnrolment, Pretrained):
         Raises
         ------
         EncoderError
-            The folder does not hold a model, its weights do not fit, or it
-            asks for trust.
+            The folder contains no model, the weights do not fit, or the model
+            requires trust.
         """
         folder = model_folder(source, **hub_options(kwargs))
         kwargs.pop("savedir", None)
@@ -139,7 +138,8 @@ class EmotionRecognizer(SpeakerEnrolment, Pretrained):
                 )
             modules, hparams = load_parts(folder, overrides)
             model = cls(modules, hparams, **kwargs)
-        with contextlib.suppress(EncoderError):  # A trusted YAML may be alone.
+        # With trust, a folder may have a YAML and no model.json.
+        with contextlib.suppress(EncoderError):
             model.metadata = describe(folder)
         model.hparams.feature_extractor.to(model.device)
         return model
@@ -155,29 +155,28 @@ class EmotionRecognizer(SpeakerEnrolment, Pretrained):
     ) -> Emotion:
         """Predicts the emotion of a clip.
 
-        A clip of more than 30 s is taken in chunks of 6 s, and the prediction
-        is the mean of theirs (see :mod:`vavl_sb.inference.prediction`).
+        A clip longer than 30 s is split into chunks of 6 s, whose outputs are
+        averaged (see :func:`vavl_sb.inference.prediction.mean_outputs`).
 
         Arguments
         ---------
         path : str or Path
-            Any container with sound, picture or both; None where features
-            are all there is.
+            A file in any container, with audio, video or both; None if only
+            features are given.
         modality : str
-            "auto": both where the clip has both, otherwise what it has;
-            "audio", "visual", "audiovisual": that head, or an error. Where
-            only one of sound and picture can be read, and the other is not
-            asked for, a warning says what was lost.
+            "auto": the audio-visual head if the clip has both modalities,
+            otherwise the head of the one it has. "audio", "visual" or
+            "audiovisual": that head, or an error. If audio or video cannot be
+            decoded and is not required, the other is used, with a warning.
         audio_path : str or Path
-            Sound that stands in a file of its own; then the sound in
-            ``path`` is not used.
+            A separate audio file; audio in ``path`` is then ignored.
         audio_features, visual_features : str or Path
-            Features in place of sound or picture, for a model that was trained
-            on such: see :mod:`vavl_sb.utils.feature_files`.
+            Features that replace audio or video, for a model that was trained
+            on features: see :mod:`vavl_sb.utils.feature_files`.
         speaker : Speaker, str or Path
-            Who speaks, for a model that was trained with speaker
-            normalization: from :meth:`enrol`, the file of one, or "self" for
-            what windows of the clip itself tell.
+            For a model trained with speaker normalization: a Speaker from
+            :meth:`enrol`, its file, or "self" to estimate the statistics from
+            windows of the clip itself.
 
         Returns
         -------
@@ -188,7 +187,7 @@ class EmotionRecognizer(SpeakerEnrolment, Pretrained):
         MediaError
             The clip cannot be decoded, or lacks what ``modality`` needs.
         """
-        found = self.analyze(
+        analysis = self.analyze(
             path,
             modality,
             audio_path,
@@ -198,8 +197,8 @@ class EmotionRecognizer(SpeakerEnrolment, Pretrained):
             visual_features=visual_features,
             speaker=speaker,
         )
-        assert found.emotion is not None  # analyze refuses such a clip
-        return found.emotion
+        assert analysis.emotion is not None  # analyze raises otherwise
+        return analysis.emotion
 
     def timeline(
         self,
@@ -212,17 +211,17 @@ class EmotionRecognizer(SpeakerEnrolment, Pretrained):
     ) -> list[TimedEmotion]:
         """Predicts the emotion of a clip over time.
 
-        Features are computed once, as for :meth:`predict_file`; each window
-        takes those of its own time. A model whose audio frames are about as
-        long as a window (``audio_frame_average``) encodes each by itself.
+        Features are computed once, as in :meth:`predict_file`, and cut into
+        windows. If audio frames are about as long as a window
+        (``audio_frame_average``), the audio of each window is encoded alone.
 
         Arguments
         ---------
         path : str or Path
             As for :meth:`predict_file`.
         window, hop : float
-            Seconds of a window (30 at most), and from the start of one to the
-            start of the next. The last window ends with the clip.
+            Length of a window (at most 30) and distance between the starts of
+            two windows, in seconds. The last window ends with the clip.
         modality, audio_path, speaker
             As for :meth:`predict_file`, for each window.
 
@@ -233,7 +232,7 @@ class EmotionRecognizer(SpeakerEnrolment, Pretrained):
         options = (modality, audio_path, window, hop)
         return self.analyze(path, *options, crops=0, speaker=speaker).timeline
 
-    @undisturbed
+    @inference_method
     def analyze(
         self,
         path: str | Path | None,
@@ -246,16 +245,17 @@ class EmotionRecognizer(SpeakerEnrolment, Pretrained):
         visual_features: str | Path | None = None,
         speaker: Speaker | str | Path | None = None,
     ) -> Analysis:
-        """Emotion, timeline, face crops and times of a clip, in one pass.
+        """Computes prediction, timeline, face crops and timings of a clip, in
+        one pass.
 
         Arguments
         ---------
         path, modality, audio_path
             As for :meth:`predict_file`.
         window, hop : float
-            As for :meth:`timeline`; a window of None gives none.
+            As for :meth:`timeline`; no timeline if ``window`` is None.
         crops : int
-            At most so many face crops, evenly over the clip.
+            Maximum number of face crops, evenly spaced over the clip.
         audio_features, visual_features, speaker
             As for :meth:`predict_file`.
 
@@ -266,24 +266,24 @@ class EmotionRecognizer(SpeakerEnrolment, Pretrained):
         Raises
         ------
         MediaError, VAVLError
-            In one line: what is wrong with the clip or with the arguments.
+            The clip cannot be used, or an argument is invalid.
         """
         check_modality(modality)
         wav, video, given = self._sources(
             path, audio_path, audio_features, visual_features
         )
-        known = self._known_speaker(speaker, (wav, video, given))
+        known = self._load_speaker(speaker, (wav, video, given))
         options = (wav, video, given, modality, window, hop, crops, known)
         try:
-            found, has = self._one_pass(*options)
+            analysis, has = self._one_pass(*options)
         except (MediaError, EncoderError) as error:
-            found, has = self._without_the_fault(error, *options)
-        if found.emotion is None:
+            analysis, has = self._analyze_intact_stream(error, *options)
+        if analysis.emotion is None:
             name = path or audio_path or visual_features or audio_features
             raise MediaError(f"{name}: {self._why_none(modality, has)}")
-        return found
+        return analysis
 
-    @undisturbed
+    @inference_method
     def predict_batch(
         self,
         wavs: Values | None = None,
@@ -293,31 +293,31 @@ class EmotionRecognizer(SpeakerEnrolment, Pretrained):
         modality: str = "auto",
         speaker: Speaker | str | Path | None = None,
     ) -> list[Emotion | None]:
-        """Predicts the emotion of clips that are tensors already.
+        """Predicts the emotion of clips given as tensors.
 
-        Each clip is encoded by itself, as from a file, and is taken whole.
+        Each clip is encoded alone, as from a file, but not split into chunks.
 
         Arguments
         ---------
         wavs : array, tensor or list
             16 kHz mono, shape (B, n): floats in [-1, 1], or int16 or int32,
-            which are scaled as those of a file are. A list may have rows of
-            different lengths. None for no sound.
+            which are scaled as in a file. A list may have rows of different
+            lengths. None for no audio.
         wav_lens : array, tensor or list
-            Lengths relative to each row's, shape (B,), 0 for a clip without
-            sound; None if all clips fill it.
+            Relative lengths, shape (B,), 0 for a clip without audio; None for
+            no padding.
         crops : array, tensor or list
             Face crops, uint8, RGB, shape (B, N, 3, H, W); None for none.
         crop_lens : array, tensor or list
             As ``wav_lens``.
         modality, speaker
-            As for :meth:`predict_file`; all clips are of that speaker.
+            As for :meth:`predict_file`; the speaker applies to all clips.
 
         Returns
         -------
         list of (Emotion or None)
-            None for a clip without an answer, such as silence; a warning says
-            why. The others stand.
+            None, with a warning, for a clip without a prediction, such as
+            silence.
         """
         check_modality(modality)
         rows = unpad(wavs, wav_lens, crops, crop_lens)
@@ -330,7 +330,7 @@ class EmotionRecognizer(SpeakerEnrolment, Pretrained):
 
         return self._predict_each(rows, encode, modality, speaker)
 
-    @undisturbed
+    @inference_method
     def predict_frames(
         self,
         frames: Values,
@@ -338,19 +338,19 @@ class EmotionRecognizer(SpeakerEnrolment, Pretrained):
         modality: str = "visual",
         speaker: Speaker | str | Path | None = None,
     ) -> Emotion:
-        """Predicts the emotion of a face from a sequence of its crops.
+        """Predicts the emotion of one face from a sequence of crops.
 
         Arguments
         ---------
         frames : array, tensor or list
-            uint8, RGB, shape (N, H, W, 3), or (N, 3, H, W): pictures of one
-            face in order of time. They are cut to a square and resized to what
-            the visual encoder was trained on; no face is looked for in them.
+            uint8, RGB, shape (N, H, W, 3) or (N, 3, H, W), in order of time.
+            They are cropped to a square and resized for the visual encoder;
+            no face detector runs.
         frame_rate : float
-            Frames a second; those that are more than the model takes are left
-            out. None: all are taken.
+            Frames a second, reduced to the frame rate of the model; None to
+            use all frames.
         modality : str
-            "visual" or "auto", which is the same here.
+            "visual" or "auto", which are the same here.
         speaker
             As for :meth:`predict_file`.
 
@@ -363,10 +363,10 @@ class EmotionRecognizer(SpeakerEnrolment, Pretrained):
         size = extractor.face_tracker.size
         faces = prepare_frames(frames, frame_rate, extractor.frame_rate, size)
         features = encode_tensors(extractor, None, faces, "frames")
-        known = self._known_speaker(speaker)
+        known = self._load_speaker(speaker)
         return self._predict(features, "frames", modality, known)
 
-    @undisturbed
+    @inference_method
     def predict_features(
         self,
         audio: Values | None = None,
@@ -381,39 +381,39 @@ class EmotionRecognizer(SpeakerEnrolment, Pretrained):
         Arguments
         ---------
         audio, visual : array, tensor or list
-            Frames as the model's encoders give them, or, for a model that was
-            trained on features, as those: floats of shape (T, D) of a clip,
-            or (B, T, D) of several. None for a modality that they lack.
+            Outputs of the model's encoders, or features like those that the
+            model was trained on: floats of shape (T, D) for one clip, or
+            (B, T, D) for a batch. None for a missing modality.
         audio_lens, visual_lens : array, tensor or list
-            Of several clips: lengths relative to T, shape (B,), 0 for a clip
-            that lacks the modality; None if all clips fill it.
+            For a batch: relative lengths, shape (B,), 0 for a clip that lacks
+            the modality; None for no padding.
         modality, speaker
-            As for :meth:`predict_file`; all clips are of that speaker.
+            As for :meth:`predict_file`; the speaker applies to all clips.
 
         Returns
         -------
         Emotion or list of (Emotion or None)
-            A list for several clips, with None for one that lacks what
-            ``modality`` needs; a warning says so.
+            A list for a batch, with None and a warning for a clip that lacks
+            what ``modality`` needs.
 
         Raises
         ------
         VAVLError
-            In one line: they have another shape, are no numbers, or the one
-            clip lacks what ``modality`` needs.
+            The shape is wrong, values are not numbers, or a single clip lacks
+            what ``modality`` needs.
         """
         check_modality(modality)
-        clips, several = unpad_features(
+        clips, is_batch = unpad_features(
             self.hparams.feature_extractor,
             *(audio, audio_lens, visual, visual_lens),
         )
-        if several:
+        if is_batch:
             options = (modality, speaker)
             return self._predict_each(clips, lambda clip, _: clip, *options)
-        known = self._known_speaker(speaker)
+        known = self._load_speaker(speaker)
         return self._predict(clips[0], "features", modality, known)
 
-    @undisturbed
+    @inference_method
     def embed_file(
         self,
         path: str | Path | None,
@@ -422,9 +422,9 @@ class EmotionRecognizer(SpeakerEnrolment, Pretrained):
         visual_features: str | Path | None = None,
         speaker: Speaker | str | Path | None = None,
     ) -> dict[str, np.ndarray]:
-        """The network's representation of a clip, by modality.
+        """Computes the embedding of each modality of a clip.
 
-        Of a clip of more than 30 s it is the mean over chunks of 6 s.
+        For a clip longer than 30 s: the mean over chunks of 6 s.
 
         Arguments
         ---------
@@ -434,26 +434,26 @@ class EmotionRecognizer(SpeakerEnrolment, Pretrained):
         Returns
         -------
         dict
-            "audio" and "visual", as far as the clip has them and the network
-            was trained on them, to float32 of shape (d_model,).
+            "audio" and "visual", if the clip has them and that head was
+            trained, to float32 of shape (d_model,).
 
         Raises
         ------
         MediaError
-            The clip cannot be decoded, or has nothing of this.
+            The clip cannot be decoded, or has neither.
         """
         wav, video, given = self._sources(
             path, audio_path, audio_features, visual_features
         )
-        known = self._known_speaker(speaker, (wav, video, given))
+        known = self._load_speaker(speaker, (wav, video, given))
         parts, extractor = [], self.hparams.feature_extractor
         for chunk in extractor.chunks(wav, video, given=given):
-            out, found = self._forward([chunk.features], known), {}
+            out, embeddings = self._forward([chunk.features], known), {}
             for name in {*MODALITIES} & {*self.trained_heads}:
                 rows = getattr(out, f"{name}_embedding")
                 if rows is not None:
-                    found[name] = rows[0].float().cpu()
-            parts.append((chunk.end - chunk.start, found))
+                    embeddings[name] = rows[0].float().cpu()
+            parts.append((chunk.end - chunk.start, embeddings))
         means = mean_outputs(parts)
         if not means:
             name = path or audio_path or visual_features or audio_features
@@ -464,22 +464,22 @@ class EmotionRecognizer(SpeakerEnrolment, Pretrained):
     def outputs(
         self, features: ClipFeatures, speaker: Speaker | None = None
     ) -> dict[str, torch.Tensor]:
-        """The numbers that each head gives for a clip's features.
+        """Computes the output of each head for the features of a clip.
 
         Arguments
         ---------
         features : vavl_sb.features.extractor.ClipFeatures
-            From the model's own ``feature_extractor``, not pooled yet.
+            From the model's ``feature_extractor``, before pooling.
         speaker : Speaker
-            From :meth:`enrol`; None where nothing is known of the speaker.
+            From :meth:`enrol`; None for an unknown speaker.
 
         Returns
         -------
         dict
-            Each head that the clip allows and that was trained ("audio",
-            "visual", "audiovisual") to a float32 tensor on the CPU, shape
-            (n,): logits for classes, divided by the head's temperature;
-            attributes in the corpus's own scale.
+            Each trained head whose inputs the clip has ("audio", "visual",
+            "audiovisual") to a float32 tensor on the CPU, shape (n,): logits
+            divided by the temperature of the head, or attributes in the scale
+            of the corpus.
         """
         return self.batch_outputs([features], speaker)[0]
 
@@ -487,27 +487,30 @@ class EmotionRecognizer(SpeakerEnrolment, Pretrained):
     def batch_outputs(
         self, clips: Sequence[ClipFeatures], speaker: Speaker | None = None
     ) -> list[dict[str, torch.Tensor]]:
-        """The same for several clips of one speaker, a block at a time."""
+        """Computes :meth:`outputs` for several clips of one speaker, in
+        batches."""
         temperatures, limits = {}, None
         if self.hparams.task == "classification":
             temperatures = getattr(self.hparams, "temperatures", None) or {}
         else:
             limits = getattr(self.hparams, "attribute_range", None)
         scale = AttributeScale(limits)
-        found: list[dict] = [{} for _ in clips]
-        for start in range(0, len(clips), BLOCK):
-            block = slice(start, start + BLOCK)
-            out = self._forward(clips[block], speaker)
+        outputs: list[dict] = [{} for _ in clips]
+        for start in range(0, len(clips), BATCH_SIZE):
+            batch = slice(start, start + BATCH_SIZE)
+            out = self._forward(clips[batch], speaker)
             for head in self.trained_heads:
                 values = getattr(out, head)
                 if values is None:
                     continue
                 values = values.float().cpu() / temperatures.get(head, 1.0)
                 rows = scale.to_corpus(values)
-                for clip, said, row in zip(clips[block], found[block], rows):
+                for clip, by_head, row in zip(
+                    clips[batch], outputs[batch], rows
+                ):
                     if clip.modalities >= {*READS[head]}:
-                        said[head] = row
-        return found
+                        by_head[head] = row
+        return outputs
 
     def forward(
         self,
@@ -521,21 +524,21 @@ class EmotionRecognizer(SpeakerEnrolment, Pretrained):
 
     @property
     def trained_heads(self) -> tuple[str, ...]:
-        """Heads that have learned."""
+        """Heads that were trained."""
         trained = getattr(self.hparams, "trained_heads", None) or HEADS
         return tuple(head for head in HEADS if head in trained)
 
     @property
     def title(self) -> str:
-        """The network's class and its corpus, as figures say them."""
+        """Network class and corpus, for titles of figures."""
         corpus = getattr(self.hparams, "corpus", "a corpus that is not known")
         return f"{type(self.mods.vavl).__name__}, trained on {corpus}"
 
     @classmethod
     def _from_yaml(cls, folder, overrides, **kwargs):
-        """A model that is trusted, as SpeechBrain loads it."""
+        """Loads a trusted model with SpeechBrain."""
         if "<" in str(folder):
-            # HyperPyYAML takes such a name for a reference to a key.
+            # HyperPyYAML would parse "<" as a reference to a key.
             with tempfile.TemporaryDirectory(prefix="vavl-") as link:
                 link = Path(link) / "model"
                 link.symlink_to(folder.absolute())
@@ -546,14 +549,8 @@ class EmotionRecognizer(SpeakerEnrolment, Pretrained):
             return super().from_hparams(
                 source=str(folder), overrides=overrides, **kwargs
             )
-        # Whatever stands in a damaged YAML; what it makes raises its own.
-        except (
-            OSError,
-            YAMLError,
-            KeyError,
-            ValueError,
-            TypeError,
-        ) as error:
+        # Errors of a damaged YAML.
+        except (OSError, YAMLError, KeyError, ValueError, TypeError) as error:
             reason = " ".join(str(error).split())[:200]
             raise EncoderError(
                 f"{path}: no model can be made from it "
@@ -567,7 +564,7 @@ class EmotionRecognizer(SpeakerEnrolment, Pretrained):
         audio_features=None,
         visual_features=None,
     ):
-        """Files of sound and picture, and ClipFeatures of what is given."""
+        """Returns the audio file, the video file, and the given features."""
         extractor, given = self.hparams.feature_extractor, ClipFeatures()
         references = {"audio": audio_features, "visual": visual_features}
         for modality, reference in references.items():
@@ -584,8 +581,7 @@ class EmotionRecognizer(SpeakerEnrolment, Pretrained):
         wav = video if audio_path is None else str(audio_path)
         for file in filter(None, (video, wav)):
             check_file(file)
-        # What is given as features is not looked for in the clip, nor is what
-        # no head reads.
+        # Streams replaced by features, or read by no head, are not decoded.
         if given.audio is not None or not self._reads("audio"):
             wav = None
         if given.visual is not None or not self._reads("visual"):
@@ -595,17 +591,18 @@ class EmotionRecognizer(SpeakerEnrolment, Pretrained):
     def _one_pass(
         self, wav, video, given, modality, window, hop, crops, speaker
     ):
-        """(Analysis, what the clip has); no emotion where no head has one."""
+        """Returns the Analysis (its emotion None without a prediction) and the
+        modalities of the clip."""
         extractor, watch = self.hparams.feature_extractor, Stopwatch()
         sample = CropSample(crops) if crops > 0 else None
         windows = None
         if window is not None:
             windows = SlidingWindows(window, hop, extractor, watch)
         parts, timeline, has, infos = [], [], set(), {}
-        found = Analysis(None, 0.0, timeline)
+        analysis = Analysis(None, 0.0, timeline)
 
         def weighted(start, end, features):
-            """Seconds of a stretch, and the heads' outputs on it."""
+            """Returns duration in seconds and outputs by head."""
             with watch("heads"):
                 return end - start, self.outputs(features, speaker)
 
@@ -618,24 +615,26 @@ class EmotionRecognizer(SpeakerEnrolment, Pretrained):
             for span in windows.add(chunk) if windows else ():
                 emotion = self._to_emotion([weighted(*span)], modality)
                 timeline.append(TimedEmotion(*span[:2], emotion))
-            found.duration = chunk.end
-        found.emotion = self._to_emotion(parts, modality)
-        if found.emotion is not None:
-            head = found.emotion.modality
-            used, left_out = account(
+            analysis.duration = chunk.end
+        analysis.emotion = self._to_emotion(parts, modality)
+        if analysis.emotion is not None:
+            head = analysis.emotion.modality
+            used, left_out = used_and_left_out(
                 *(infos, sorted(given.modalities), head, has)
             )
             if speaker is not None and {*READS[head]} & {*speaker.statistics}:
                 used.append(
                     f"statistics of {speaker.clips} clips of the speaker"
                 )
-            found.emotion.used, found.emotion.left_out = used, left_out
-        found.crops = sample.chosen() if sample else []
-        found.profile = {s: watch.seconds.get(s, 0.0) for s in STAGES}
-        return found, has
+            analysis.emotion.used, analysis.emotion.left_out = used, left_out
+        analysis.crops = sample.chosen() if sample else []
+        analysis.profile = {s: watch.seconds.get(s, 0.0) for s in STAGES}
+        return analysis, has
 
-    def _without_the_fault(self, error, wav, video, given, modality, *options):
-        """A pass over the one stream that is whole, where that is enough."""
+    def _analyze_intact_stream(
+        self, error, wav, video, given, modality, *options
+    ):
+        """Analyzes audio or video alone, if the other one raised ``error``."""
         if modality == "audiovisual":
             raise error
         good, faults = {}, {}
@@ -647,24 +646,22 @@ class EmotionRecognizer(SpeakerEnrolment, Pretrained):
                 faults[name] = fault
         if modality in faults:
             raise faults[modality]
-        if len(faults) != 1 or any(f.emotion is None for f, _ in good.values()):
+        if len(faults) != 1 or any(a.emotion is None for a, _ in good.values()):
             raise error
-        ((lost, why),) = faults.items()
+        ((lost, fault),) = faults.items()
         logger.warning(
-            "%s: answering without its %s (%s)",
-            *(video or wav, WORDS[lost], why),
+            "%s: predicting without its %s (%s)",
+            *(video or wav, WORDS[lost], fault),
         )
-        ((found, has),) = good.values()
-        found.emotion.left_out.append(f"{WORDS[lost]}: {why.text}")
-        return found, has
+        ((analysis, has),) = good.values()
+        analysis.emotion.left_out.append(f"{WORDS[lost]}: {fault.text}")
+        return analysis, has
 
     def _predict_each(self, clips, encode, modality, speaker):
-        """An Emotion for each clip of a batch, or None with a warning.
-
-        ``encode`` gives features of a clip and of its name, for an error.
-        """
-        known = self._known_speaker(speaker)
-        found = []
+        """Returns an Emotion, or None with a warning, for each clip of a batch;
+        ``encode(clip, name)`` returns its features."""
+        known = self._load_speaker(speaker)
+        emotions = []
         for number, clip in enumerate(clips):
             name = f"clip {number} of the batch"
             try:
@@ -672,21 +669,21 @@ class EmotionRecognizer(SpeakerEnrolment, Pretrained):
                 emotion = self._predict(features, name, modality, known)
             except MediaError as reason:
                 emotion = None
-                logger.warning("%s; its answer is None", reason)
-            found.append(emotion)
-        return found
+                logger.warning("%s; its prediction is None", reason)
+            emotions.append(emotion)
+        return emotions
 
     def _predict(self, features, name, modality, speaker):
-        """The emotion of a clip's features, which are taken whole."""
+        """Predicts from the features of a clip, without chunks."""
         outputs = self.outputs(features, speaker)
         emotion = self._to_emotion([(1.0, outputs)], modality)
         if emotion is None:
-            why = self._why_none(modality, features.modalities)
-            raise MediaError(f"{name}: {why}")
+            reason = self._why_none(modality, features.modalities)
+            raise MediaError(f"{name}: {reason}")
         return emotion
 
     def _to_emotion(self, parts, modality):
-        """The Emotion of (seconds, outputs) of chunks, or None."""
+        """Returns the Emotion for (seconds, outputs) of chunks, or None."""
         head = select_head(parts, modality)
         if head is None:
             return None
@@ -695,17 +692,17 @@ class EmotionRecognizer(SpeakerEnrolment, Pretrained):
 
     @torch.no_grad()
     def _forward(self, clips, speaker=None):
-        """What the network says about clips' features."""
+        """Runs the network on the features of clips."""
         extractor, inputs = self.hparams.feature_extractor, {}
         pooled = [extractor.pool(features) for features in clips]
         for name in MODALITIES:
             rows = [getattr(features, name) for features in pooled]
             if all(row is None for row in rows):
                 continue
-            nothing = torch.zeros(0, extractor.dim(name))
+            no_frames = torch.zeros(0, extractor.dim(name))
             frames, lens = pad_frames(
                 [
-                    nothing if row is None else torch.from_numpy(row).float()
+                    no_frames if row is None else torch.from_numpy(row).float()
                     for row in rows
                 ]
             )
@@ -719,7 +716,7 @@ class EmotionRecognizer(SpeakerEnrolment, Pretrained):
             return self.mods.vavl(**inputs) if inputs else VAVLOutput()
 
     def _refuse_batch(self, modality, given):
-        """Refuses to predict where no clip can have an answer."""
+        """Raises if no clip of the batch can have a prediction."""
         takes_features = self.hparams.feature_extractor.takes_features
         for name in given:
             if takes_features(name) and self._reads(name):
@@ -728,18 +725,19 @@ class EmotionRecognizer(SpeakerEnrolment, Pretrained):
         if given == {*MODALITIES}:
             heads = self.trained_heads
         if not heads or modality not in ("auto", *heads):
-            why = self._why_none(modality, given)
-            raise MediaError(f"predict_batch: {why}")
+            reason = self._why_none(modality, given)
+            raise MediaError(f"predict_batch: {reason}")
 
     def _why_none(self, modality, has):
-        """Why no head has a prediction for a clip that has so much."""
+        """Explains why no head has a prediction for a clip with modalities
+        ``has``."""
         needed = READS["audiovisual" if modality == "auto" else modality]
         if modality == "auto" and has:
             needed = ()
         for name in needed:
-            # Of what no head reads, an export leaves the encoder out.
-            lacks = name not in has and self._reads(name)
-            if lacks and self.hparams.feature_extractor.takes_features(name):
+            # Exports omit the encoder of a modality that no head reads.
+            missing = name not in has and self._reads(name)
+            if missing and self.hparams.feature_extractor.takes_features(name):
                 return needs_features(name)
         return why_no_head(modality, has, self.trained_heads)
 

@@ -1,4 +1,4 @@
-"""Models on the Hugging Face hub: fetching one, and sending one there."""
+"""Downloads models from the Hugging Face hub and uploads them."""
 
 import os
 from pathlib import Path
@@ -11,8 +11,7 @@ from vavl_sb.utils.errors import EncoderError, VAVLError
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-# All that a model consists of. Nothing pickled is among it, so that nothing
-# pickled is ever fetched or sent; nor is what else stands in a folder.
+# The files of a model. No pickled or other file is downloaded or uploaded.
 FILES = [
     "model.json",
     "hyperparams.yaml",
@@ -26,7 +25,7 @@ FILES = [
 
 
 def hub_options(kwargs: dict) -> dict:
-    """Takes what concerns the hub out of the options of ``from_hparams``.
+    """Pops the options of the hub from the options of ``from_hparams``.
 
     Example
     -------
@@ -50,18 +49,17 @@ def hub_options(kwargs: dict) -> dict:
 
 
 def model_folder(source: str | Path, **options) -> Path:
-    """A local folder with the model, fetched from the hub where needed.
+    """Returns the local folder of a model, downloaded if necessary.
 
-    The source is a folder that a run exported, the run's own folder, or a hub
-    id; options are those of :func:`fetch_model`. EncoderError, in one line:
-    there is no model.
+    ``source`` is an exported folder, the output folder of a run, or a hub id;
+    ``options`` are those of :func:`fetch_model`. Raises EncoderError if there
+    is no model.
     """
     folder, blobs = Path(source), None
     if not folder.is_dir():
         folder = fetch_model(str(source), **options)
-        # The hub's cache: snapshots/<commit>/<file> leads to blobs/<digest>.
+        # The hub's cache links snapshots/<commit>/<file> to blobs/<digest>.
         blobs = folder.parents[1] / "blobs"
-    # A run's folder has its model in a folder of its own.
     inner = folder / "inference"
     if (inner / WEIGHTS).is_file() and not inner.is_symlink():
         folder = inner
@@ -76,12 +74,11 @@ def model_folder(source: str | Path, **options) -> Path:
 
 
 def refuse_links(folder: str | Path, blobs: str | Path | None = None) -> None:
-    """Refuses a model with a link that leaves its folder.
+    """Refuses a model with a symbolic link out of its folder.
 
-    It would have another file of this machine read as a part of the model,
-    or sent to the hub. Files may lead into ``blobs`` too, that of the hub's
-    cache. EncoderError, in one line: which link, or what else is neither file
-    nor folder.
+    Such a link could load, or upload to the hub, another file of this machine.
+    Links to ``blobs`` in the cache of the hub are allowed. Raises EncoderError
+    for a link, or anything else that is neither a file nor a folder.
 
     Example
     -------
@@ -103,7 +100,7 @@ def refuse_links(folder: str | Path, blobs: str | Path | None = None) -> None:
                     "it leads to in its place if you trust the model, or give "
                     "the model's name on the hub"
                 )
-            if path.is_symlink() and real.is_dir():  # One may hold itself.
+            if path.is_symlink() and real.is_dir():  # It may contain itself.
                 raise EncoderError(
                     f"{path}: is a link to a folder; copy the folder in its "
                     "place"
@@ -122,13 +119,12 @@ def fetch_model(
     local_files_only: bool = False,
     cache_dir: str | Path | None = None,
 ) -> Path:
-    """Folder of a model on the hub, downloaded or from the hub's cache.
+    """Downloads a model from the hub and returns its folder.
 
-    Without a network (or with HF_HUB_OFFLINE=1, or ``local_files_only``) it is
-    what the cache has, ``cache_dir`` or HF_HUB_CACHE. A revision is a branch, a
-    tag or a commit; a token that of an account that may read the model, None for
-    that of `hf auth login` or HF_TOKEN. EncoderError, in one line: why it cannot
-    be had.
+    Without a network, with HF_HUB_OFFLINE=1 or with ``local_files_only``, the
+    cache (``cache_dir`` or HF_HUB_CACHE) is used. ``revision`` is a branch, tag
+    or commit; ``token`` None is that of `hf auth login` or HF_TOKEN. Raises
+    EncoderError if the model is not available.
     """
     from huggingface_hub import snapshot_download
 
@@ -148,11 +144,11 @@ def fetch_model(
                 allow_patterns=FILES,
             )
         )
-    # From the network, the disk, the hub or its library: one line for all.
+    # Network, disk, hub and library raise many types: one line for all.
     except Exception as error:
-        where = source if revision is None else f"{source} at {revision}"
+        model = source if revision is None else f"{source} at {revision}"
         raise EncoderError(
-            f"{where}: no such folder here, and not to be had from the hub: "
+            f"{model}: no such folder, and not available from the hub: "
             f"{reason(error)}"
         ) from None
 
@@ -164,11 +160,11 @@ def send_model(
     token: str | None = None,
     api: "HfApi | None" = None,
 ) -> str:
-    """Sends a model's folder to the hub, where its repository is made.
+    """Uploads the :data:`FILES` of a model to the hub and returns the address.
 
-    Only :data:`FILES` are sent. Whether a new repository is private is as the
-    account has it for None; so is the token that of `hf auth login`. Gives the
-    address of the model. VAVLError, in one line: why it cannot be sent.
+    The repository is created if necessary. ``private`` None is the default of
+    the account; ``token`` None is that of `hf auth login`. Raises VAVLError if
+    the upload fails.
     """
     from huggingface_hub import HfApi
 
@@ -177,32 +173,29 @@ def send_model(
     refuse_links(folder)
     api = api or HfApi(token=token)
     try:
-        made = api.create_repo(
+        repo = api.create_repo(
             repo_id, repo_type="model", private=private, exist_ok=True
         )
         api.upload_folder(
-            repo_id=made.repo_id,
+            repo_id=repo.repo_id,
             repo_type="model",
             folder_path=str(folder),
             allow_patterns=FILES,
             commit_message="A VAVL model, exported by vavl_sb",
         )
-    # From the network, the hub or its library: one line for all.
+    # Network, hub and library raise many types: one line for all.
     except Exception as error:
         raise VAVLError(
             f"{repo_id}: the model cannot be sent: {reason(error)}"
         ) from None
-    return str(made)
+    return str(repo)
 
 
 def reason(error: BaseException) -> str:
-    """Why the hub did not do what it was asked, in one line.
-
-    In huggingface_hub's own words, which say what to do.
-    """
+    """Returns the error message of huggingface_hub in one line."""
     from huggingface_hub import constants
 
-    told = " ".join(str(error).split())[:300] or type(error).__name__
+    message = " ".join(str(error).split())[:300] or type(error).__name__
     if constants.HF_HUB_OFFLINE:
-        told = f"HF_HUB_OFFLINE is set; unset it ({told})"
-    return told
+        message = f"HF_HUB_OFFLINE is set; unset it ({message})"
+    return message

@@ -1,7 +1,7 @@
-"""From an exported model's plain data to the objects that it names.
+"""Creates the objects of an exported model from model.json and safetensors.
 
-See :mod:`vavl_sb.training.model_file` for what an untrusted model may say. Nothing
-is allocated before the sizes in ``model.json`` are those of the weights.
+:mod:`vavl_sb.training.model_file` defines what an untrusted model may contain.
+No memory is allocated before the sizes in ``model.json`` match the weights.
 """
 
 from pathlib import Path
@@ -29,24 +29,24 @@ from vavl_sb.utils.weights import load_weights
 def load_parts(
     folder: str | Path, overrides: dict | None = None
 ) -> tuple[dict, dict]:
-    """The modules of a model that nobody has to trust, and what it says.
+    """Loads the modules and hparams of an untrusted model.
 
-    Gives ``vavl``, ``audio_encoder`` and ``visual_encoder``, and of a model
-    that was trained with it ``speaker_normalizer``; and ``task``, ``labels``,
-    ``corpus``, ``attribute_range``, ``trained_heads``, ``temperatures`` and
-    ``feature_extractor``. Overrides are values in place of those in model.json,
-    such as ``{"feature_extractor": {"arguments": {"frame_rate": 5.0}}}``.
-    EncoderError, in one line: what is not let through, is missing, or does not
-    fit.
+    Modules are ``vavl``, ``audio_encoder``, ``visual_encoder`` and, if trained
+    with speaker normalization, ``speaker_normalizer``. Hparams are ``task``,
+    ``labels``, ``corpus``, ``attribute_range``, ``trained_heads``,
+    ``temperatures`` and ``feature_extractor``. ``overrides`` replaces values of
+    model.json, such as
+    ``{"feature_extractor": {"arguments": {"frame_rate": 5.0}}}``. Raises
+    EncoderError if anything is not allowed, missing, or does not fit.
     """
     folder = Path(folder)
     model = _overridden(read_model(folder), overrides or {})
     check_parts(model, folder / MODEL)
     _check_files(model, folder)
-    kind = find_class(model["network"]["class"])
-    network = model["network"]["arguments"]
-    _check_sizes(kind, network, folder / WEIGHTS)
-    net = kind(**network)
+    cls = find_class(model["network"]["class"])
+    settings = model["network"]["arguments"]
+    _check_sizes(cls, settings, folder / WEIGHTS)
+    net = cls(**settings)
     load_weights(net, folder / WEIGHTS)
     audio_encoder = _make(model, "audio_encoder", folder)
     visual_encoder = _make(model, "visual_encoder", folder)
@@ -65,42 +65,40 @@ def load_parts(
     if "speaker_normalization" in model:
         modules["speaker_normalizer"] = _speaker_normalization(model, folder)
         check_dims(modules["speaker_normalizer"], extractor)
-    plain = (
+    keys = (
         *("task", "labels", "corpus", "attribute_range"),
         *("trained_heads", "temperatures"),
     )
-    hparams = {key: model[key] for key in plain}
+    hparams = {key: model[key] for key in keys}
     return modules, {**hparams, "feature_extractor": extractor}
 
 
 def check_dims(net: torch.nn.Module, extractor: FeatureExtractor) -> None:
-    """Refuses a model whose encoders are not those of its network."""
+    """Refuses a model whose feature sizes differ between encoder and
+    network."""
     for modality in MODALITIES:
-        given = extractor.dim(modality)
-        wanted = net.settings[f"{modality}_dim"]
-        if given != wanted:
+        size = extractor.dim(modality)
+        expected = net.settings[f"{modality}_dim"]
+        if size != expected:
             raise EncoderError(
-                f"the model's {modality} encoder gives {given} "
-                f"numbers a frame, but its network reads {wanted}; export it "
+                f"the model's {modality} encoder gives {size} "
+                f"numbers a frame, but its network reads {expected}; export it "
                 "again"
             )
 
 
 def read_weights(module: torch.nn.Module) -> None:
-    """Reads all weights of a network or of encoders into memory.
-
-    Loaders map files of weights, whose pages come from the disk when a clip
-    first needs them: in the middle of the first answer.
-    """
+    """Reads memory-mapped weights now, so that the first prediction does not
+    wait for the disk."""
     for tensor in (*module.parameters(), *module.buffers()):
-        # Others (lazy, quantized) need not come from a file at all.
+        # Lazy and quantized tensors may not be backed by a file.
         if type(tensor.data) is torch.Tensor and tensor.is_floating_point():
             if tensor.device.type == "cpu" and tensor.element_size() > 1:
                 tensor.detach().sum()
 
 
 def _overridden(model, changes):
-    """A model's data with other values; all names must be there already."""
+    """Returns model data with values replaced; all keys must exist."""
     changed = dict(model)
     for key, value in changes.items():
         if key not in model:
@@ -118,7 +116,7 @@ def _overridden(model, changes):
 
 
 def _make(model, part, folder):
-    """One part; what names a file gets it within the model's folder."""
+    """Creates one part, with its files taken from the model's folder."""
     arguments = dict(model[part]["arguments"])
     for key in ("source", "weights"):
         if key in arguments:
@@ -127,11 +125,11 @@ def _make(model, part, folder):
 
 
 def _speaker_normalization(model, folder):
-    """The speaker normalization, of a size that its file has."""
-    made = model["speaker_normalization"]
-    kind, settings = find_class(made["class"]), made["arguments"]
-    _check_sizes(kind, settings, folder / SPEAKERS)
-    normalization = kind(**settings)
+    """Loads the speaker normalization and checks its variances."""
+    part = model["speaker_normalization"]
+    cls, settings = find_class(part["class"]), part["arguments"]
+    _check_sizes(cls, settings, folder / SPEAKERS)
+    normalization = cls(**settings)
     load_weights(normalization, folder / SPEAKERS)
     for name, values in normalization.named_buffers():
         least = values.min() if values.numel() else torch.tensor(1.0)
@@ -146,7 +144,7 @@ def _speaker_normalization(model, folder):
 
 
 def _check_files(model, folder):
-    """Refuses files that are missing, are none, or that no export has."""
+    """Refuses missing files, and files that no export contains."""
     check_file(folder / WEIGHTS)
     if "speaker_normalization" in model:
         check_file(folder / SPEAKERS)
@@ -168,11 +166,11 @@ def _check_files(model, folder):
             )
 
 
-def _check_sizes(kind, settings, path):
-    """Refuses settings that are not those of the weights."""
+def _check_sizes(cls, settings, path):
+    """Refuses settings that do not match the shapes of the weights."""
     try:
         with safe_open(path, framework="pt") as file:
-            found = {
+            shapes = {
                 name: list(file.get_slice(name).get_shape())
                 for name in file.keys()
             }
@@ -181,26 +179,26 @@ def _check_sizes(kind, settings, path):
             f"{path}: weights cannot be read ({error})"
         ) from None
     for name in ("encoder_layers", "shared_layers"):
-        if settings.get(name, 0) > len(found):
+        if settings.get(name, 0) > len(shapes):
             raise EncoderError(
                 f"{path.with_name(MODEL)}: {name} is {settings[name]}, which does "
                 "not fit the weights; export the model again"
             )
     try:
-        # On no device: shapes without memory.
+        # The meta device has shapes without memory.
         with torch.device("meta"):
-            net = kind(**settings)
+            net = cls(**settings)
     except (VAVLError, ValueError, TypeError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise EncoderError(
             f"{path.with_name(MODEL)}: no network has these settings ({reason}); "
             "export the model again"
         ) from None
-    wanted = {name: list(t.shape) for name, t in net.state_dict().items()}
+    expected = {name: list(t.shape) for name, t in net.state_dict().items()}
     faults = sorted(
         name
-        for name in {*wanted, *found}
-        if wanted.get(name) != found.get(name)
+        for name in {*expected, *shapes}
+        if expected.get(name) != shapes.get(name)
     )
     if faults:
         raise EncoderError(

@@ -1,4 +1,4 @@
-"""From the heads' outputs on a clip's chunks to a prediction."""
+"""Turns outputs of the heads on chunks of a clip into a prediction."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -12,7 +12,7 @@ from vavl_sb.utils.errors import VAVLError
 
 WORDS = {"audio": "sound", "visual": "face"}
 
-# How the modalities are called in a file, and why they may be none there.
+# Modality to the kind of stream, and why a stream may not have been used.
 STREAMS = {
     "audio": ("audio", "silent"),
     "visual": ("video", "no face was found in it"),
@@ -26,18 +26,18 @@ class Emotion:
     Attributes
     ----------
     modality : str
-        The head that predicted: "audio", "visual" or "audiovisual".
+        The head used: "audio", "visual" or "audiovisual".
     label : str
         The most probable class; None for attributes.
     probabilities : dict
         Class to probability; None for attributes.
     attributes : dict
-        Attribute to value, in the corpus's own scale; None for classes.
+        Attribute to value, in the scale of the corpus; None for classes.
     per_modality : dict
-        The same, from each head that the clip allows.
+        Head to these fields, for each trained head whose inputs the clip has.
     used, left_out : list of str
-        Of a file: what the prediction was made from and what it was not made
-        from, a line each; None for a window and for what is no file.
+        Streams and features that were used and that were not, a line each;
+        None for windows and for tensors.
     """
 
     modality: str
@@ -49,17 +49,16 @@ class Emotion:
     left_out: list[str] | None = field(default=None, compare=False)
 
     def as_dict(self) -> dict:
-        """The fields that are not None, as plain Python."""
+        """Returns the fields that are not None, as plain Python."""
         return {k: v for k, v in asdict(self).items() if v is not None}
 
 
 @dataclass
 class TimedEmotion:
-    """What a model predicts for a window of a clip, from ``start`` to ``end``
-    in seconds.
+    """What a model predicts for a window of a clip.
 
-    ``emotion`` is None where the window has neither sound nor a face, or lacks
-    what the modality that was asked for needs.
+    ``start`` and ``end`` are in seconds. ``emotion`` is None if the window
+    lacks the inputs of the requested head.
     """
 
     start: float
@@ -69,12 +68,11 @@ class TimedEmotion:
 
 @dataclass
 class Analysis:
-    """All that one pass over a clip tells.
+    """All results of one pass over a clip.
 
-    Its ``duration`` is in seconds, and its ``timeline`` in order of time.
-    ``crops`` are times, each with a face as the visual encoder saw it: uint8
-    (H, W, 3), RGB. ``profile`` is stage to the seconds that it took: "decode",
-    "faces", "audio encoder", "visual encoder" and "heads".
+    ``duration`` and the times of ``crops`` are in seconds; crops are inputs of
+    the visual encoder, uint8 (H, W, 3), RGB. ``profile`` is the seconds spent
+    in "decode", "faces", "audio encoder", "visual encoder" and "heads".
     """
 
     emotion: Emotion | None
@@ -85,7 +83,7 @@ class Analysis:
 
 
 def check_modality(modality: str, allowed: tuple = ("auto", *HEADS)) -> None:
-    """Refuses a modality that is none of those allowed."""
+    """Refuses an unknown modality."""
     if modality not in allowed:
         raise VAVLError(
             f"modality: must be one of {', '.join(allowed)}, not {modality!r}"
@@ -93,13 +91,12 @@ def check_modality(modality: str, allowed: tuple = ("auto", *HEADS)) -> None:
 
 
 def select_head(parts: list, modality: str = "auto") -> str | None:
-    """The head whose prediction is a clip's; None if no head has an output, or
-    not the one that was asked for.
+    """Selects the head to predict with; None if it has no output.
 
-    ``parts`` are each chunk's weight (seconds) and its outputs by head. With
-    "auto" it is both together, if they have an output for at least half of the
-    time that has any; otherwise the one modality that has for longer, sound
-    where they are equal.
+    ``parts`` are pairs of duration in seconds and outputs by head, one per
+    chunk. "auto" selects the audio-visual head if it has an output for at least
+    half of the time for which any head has one; otherwise the head with
+    outputs for the longest time, audio if equal.
 
     Example
     -------
@@ -120,16 +117,16 @@ def select_head(parts: list, modality: str = "auto") -> str | None:
     whole = sum(weight for weight, outputs in parts if outputs)
     if "audiovisual" in seconds and 2 * seconds["audiovisual"] >= whole:
         return "audiovisual"
-    found = [head for head in HEADS if head in seconds]
-    return max(found, key=seconds.__getitem__, default=None)
+    heads = [head for head in HEADS if head in seconds]
+    return max(heads, key=seconds.__getitem__, default=None)
 
 
 def mean_outputs(parts: list) -> dict:
-    """Each head's output for a clip: the mean over its chunks.
+    """Averages the outputs of each head over chunks, weighted by duration.
 
-    ``parts`` are each chunk's seconds and its outputs by head. Weighted by how
-    long each chunk lasts. It is the logits of classes that are averaged, so that
-    a chunk with a clear emotion counts for more than one that is undecided.
+    ``parts`` are pairs of duration in seconds and outputs by head. For classes,
+    logits are averaged rather than probabilities, so that confident chunks
+    count for more.
 
     Example
     -------
@@ -138,50 +135,47 @@ def mean_outputs(parts: list) -> dict:
     """
     means = {}
     for head in HEADS:
-        found = [(w, o[head]) for w, o in parts if head in o]
-        total = sum(weight for weight, _ in found)
-        if len(found) == 1 or (found and total == 0):
-            means[head] = found[0][1]
-        elif found:
-            means[head] = sum(w * out for w, out in found) / total
+        outputs = [(w, o[head]) for w, o in parts if head in o]
+        total = sum(weight for weight, _ in outputs)
+        if len(outputs) == 1 or (outputs and total == 0):
+            means[head] = outputs[0][1]
+        elif outputs:
+            means[head] = sum(w * out for w, out in outputs) / total
     return means
 
 
 def to_prediction(
     head: str, outputs: dict[str, torch.Tensor], task: str, labels: list[str]
 ) -> Emotion:
-    """The heads' outputs with names.
+    """Converts outputs by head, logits or attributes (n,), to an Emotion.
 
-    ``outputs`` are logits of classes or values of attributes, shape (n,), by
-    head; ``labels`` the names of the n; ``head`` comes from
-    :func:`select_head`.
+    ``labels`` are the n names; ``head`` comes from :func:`select_head`.
     """
     named: dict[str, dict[str, Any]] = {}
     for name, values in outputs.items():
         if task == "classification":
-            shares = torch.softmax(values, dim=-1).tolist()
+            probabilities = torch.softmax(values, dim=-1).tolist()
             named[name] = {
                 "label": labels[int(values.argmax())],
-                "probabilities": dict(zip(labels, shares)),
+                "probabilities": dict(zip(labels, probabilities)),
             }
         else:
             named[name] = {"attributes": dict(zip(labels, values.tolist()))}
     return Emotion(head, **named[head], per_modality=named)
 
 
-def account(
+def used_and_left_out(
     infos: dict[str, MediaInfo], given: list[str], head: str, has: set[str]
 ) -> tuple[list[str], list[str]]:
-    """What a prediction was made from, and what it was not made from.
+    """Lists the streams and features that ``head`` used and those it did not.
 
-    Of ``infos``, the MediaInfo of each file that was read, and of features that
-    were ``given`` for some modalities; ``has`` is what the clip has of "audio"
-    and "visual".
+    ``infos`` maps each file to its MediaInfo, ``given`` are modalities given
+    as features, and ``has`` the modalities of the clip.
 
     Example
     -------
     >>> info = MediaInfo(used={"audio": "sound", "video": "picture"})
-    >>> account({"c.mp4": info}, [], "audio", {"audio"})
+    >>> used_and_left_out({"c.mp4": info}, [], "audio", {"audio"})
     (['sound'], ['picture: no face was found in it'])
     """
     taken = READS[head]
@@ -189,23 +183,24 @@ def account(
     left_out = [f"{name} features" for name in given if name not in taken]
     for path, info in infos.items():
         left_out += info.left_out
-        for name, (kind, lack) in STREAMS.items():
+        for name, (kind, no_features) in STREAMS.items():
             stream = info.used.get(kind)
             if stream is not None and name in taken:
                 used.append(stream)
             elif stream is not None:
-                why = f"the {head} head predicted" if name in has else lack
-                left_out.append(f"{stream}: {why}")
+                reason = no_features
+                if name in has:
+                    reason = f"the {head} head predicted"
+                left_out.append(f"{stream}: {reason}")
             elif getattr(info, f"has_{kind}"):
                 left_out.append(f"{kind} of {path}: not read")
     return used, left_out
 
 
 def why_no_head(modality: str, has: set[str], trained: tuple) -> str:
-    """Why no head has a prediction for a clip, to stand after its name.
+    """Explains why no head has a prediction for a clip.
 
-    ``has`` is what the clip has of "audio" and "visual", ``trained`` the heads
-    that have learned.
+    ``has`` are the modalities of the clip, ``trained`` the trained heads.
 
     Example
     -------
@@ -213,12 +208,12 @@ def why_no_head(modality: str, has: set[str], trained: tuple) -> str:
     'neither sound nor a face was found in it'
     """
     head = " and ".join(sorted(has)) if modality == "auto" else modality
-    never = (
-        f"the model's {head} head was never trained, so it cannot answer "
-        f"(trained: {', '.join(trained)}); take another model or modality"
+    untrained = (
+        f"the model's {head} head was never trained, so it cannot predict "
+        f"(trained: {', '.join(trained)}); use another model or modality"
     )
     if modality != "auto" and modality not in trained:
-        return never
+        return untrained
     if not has:
         if len(trained) == 1 and trained[0] in WORDS:
             return (
@@ -231,6 +226,6 @@ def why_no_head(modality: str, has: set[str], trained: tuple) -> str:
     if missing:
         return (
             f"no {' and no '.join(missing)} was found in it, so the "
-            f"{modality} head cannot answer; use modality auto"
+            f"{modality} head cannot predict; use modality auto"
         )
-    return never
+    return untrained

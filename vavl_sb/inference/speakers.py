@@ -1,4 +1,4 @@
-"""What a model knows of a speaker, from clips without labels."""
+"""Speaker enrolment: feature statistics of a speaker, from unlabelled clips."""
 
 import contextlib
 import dataclasses
@@ -13,9 +13,9 @@ from typing import Any
 import torch
 
 from vavl_sb.features.extractor import ClipFeatures, Stopwatch
+from vavl_sb.inference.isolation import inference_method
 from vavl_sb.inference.prediction import why_no_head
 from vavl_sb.inference.sliding_windows import SlidingWindows
-from vavl_sb.inference.surroundings import undisturbed
 from vavl_sb.lobes.feature_encoder import hash_state
 from vavl_sb.lobes.speaker_normalization import (
     SpeakerNormalization,
@@ -28,32 +28,31 @@ from vavl_sb.utils.logger import get_logger
 
 logger = get_logger(__name__)
 
-MAX_FILE = 16 * 2**20  # Bytes of a speaker's file
+MAX_FILE = 16 * 2**20  # bytes of a speaker file
 MAX_CLIPS = 10**6
-ROUNDS = 10  # of iterative normalization, at most
-TOLERANCE = 1e-3  # Predictions that change by less have converged
-# The correction for emotions is whole where a quarter of their diversity is
-# missing, and none where nothing is.
+MAX_ROUNDS = 10  # of iterative normalization
+TOLERANCE = 1e-3  # on predictions, for convergence
+# The correction for emotions grows linearly from none at diversity 1 to full
+# at diversity 1 - 1 / SKEW = 0.75.
 SKEW = 4.0
-ONE_SIDED = 0.5  # A lower diversity of emotions is worth a warning
+MIN_DIVERSITY = 0.5  # of emotions, below which enrolment warns
 
 
 @dataclass(eq=False)
 class Speaker:
-    """Statistics of a speaker's clips, for one model.
+    """Feature statistics of one speaker, for one model.
 
     Arguments
     ---------
     model : str
-        Fingerprint of the model whose features they are of.
+        Fingerprint of the model.
     clips : int
-        How many clips they are of; of a clip of more than 30 s, its chunks.
+        Number of clips; each chunk of a clip longer than 30 s counts.
     statistics : dict
-        "audio" and "visual", as far as the clips have them, to
-        :class:`vavl_sb.lobes.speaker_normalization.SpeakerStatistics` of one
-        speaker.
+        "audio" and "visual", if the clips have them, to
+        :class:`vavl_sb.lobes.speaker_normalization.SpeakerStatistics`.
     left_out : list of str
-        Why clips could not be used, a line each; not in the file.
+        Why clips could not be used, a line each; not saved.
     """
 
     model: str
@@ -62,26 +61,20 @@ class Speaker:
     left_out: list[str] = field(default_factory=list)
 
     def save(self, path: str | Path) -> None:
-        """Writes a JSON file that only its owner may read: means and variances
-        of features, and counts."""
+        """Writes means, variances and counts to a JSON file, readable by its
+        owner only."""
         content: dict = {"model": self.model, "clips": self.clips}
-        for modality, found in self.statistics.items():
-            content[modality] = {"count": float(found.count)}
+        for modality, statistics in self.statistics.items():
+            content[modality] = {"count": float(statistics.count)}
             for name in ("mean", "variance"):
-                values = getattr(found, name).flatten().tolist()
+                values = getattr(statistics, name).flatten().tolist()
                 content[modality][name] = [float(f"{x:.9g}") for x in values]
         write_json(path, content)
         os.chmod(path, 0o600)
 
     @classmethod
     def load(cls, path: str | Path) -> "Speaker":
-        """Reads what :meth:`save` has written.
-
-        Raises
-        ------
-        VAVLError
-            In one line: it is no such file.
-        """
+        """Reads a file of :meth:`save`; raises VAVLError if it is not one."""
         try:
             if os.path.exists(path) and not os.path.isfile(path):
                 raise ValueError("not a file")
@@ -118,8 +111,7 @@ class Speaker:
 
 
 def _statistics(content, clips):
-    """One modality's statistics; ValueError, KeyError or TypeError where they
-    cannot be."""
+    """Checks and converts the statistics of one modality."""
     count = content["count"]
     if type(count) not in (int, float) or not 0 <= count <= clips:
         raise ValueError("count is no number of clips")
@@ -140,80 +132,82 @@ def estimate_speaker(
     predict: Callable[[Speaker], torch.Tensor],
     classes: bool,
 ) -> Speaker:
-    """A speaker's statistics; of an iterative model, in rounds.
+    """Estimates the statistics of a speaker; in rounds if the normalization is
+    iterative.
 
-    Of a model of that fingerprint, its normalization, and ``clips`` that are
-    pooled as the network reads them, with at least one modality each.
-    ``predict`` is from a speaker to predictions for the clips, (n,
-    num_outputs): probabilities of ``classes``, or attributes.
+    ``model`` is the fingerprint of the model. ``clips`` are pooled features
+    with at least one modality each. ``predict`` maps a Speaker to predictions
+    for the clips, (n, num_outputs): probabilities if ``classes``, else
+    attributes.
     """
     means = {m: _time_means(clips, m) for m in MODALITIES}
-    plain = {
+    uncorrected = {
         m: SpeakerStatistics.of(x) for m, (x, _) in means.items() if len(x)
     }
-    speaker, before = Speaker(model, len(clips), plain), None
-    for _ in range(ROUNDS if normalization.iterative else 0):
+    speaker, previous = Speaker(model, len(clips), uncorrected), None
+    for _ in range(MAX_ROUNDS if normalization.iterative else 0):
         targets = predict(speaker)
-        if before is not None and bool(
-            ((targets - before).abs() < TOLERANCE).all()
+        if previous is not None and bool(
+            ((targets - previous).abs() < TOLERANCE).all()
         ):
             break
-        before, found = targets, {}
-        for modality, statistics in plain.items():
-            own = targets[means[modality][1]]
-            found[modality] = _corrected(
-                normalization, modality, statistics, own, classes
+        previous, corrected = targets, {}
+        for modality, statistics in uncorrected.items():
+            _, rows = means[modality]
+            corrected[modality] = _corrected(
+                normalization, modality, statistics, targets[rows], classes
             )
-        speaker = dataclasses.replace(speaker, statistics=found)
+        speaker = dataclasses.replace(speaker, statistics=corrected)
     return speaker
 
 
 def _time_means(clips, modality):
-    """Time means (n, D) of the clips that have a modality, and their places."""
-    rows = [getattr(features, modality) for features in clips]
-    places = [place for place, row in enumerate(rows) if row is not None]
-    found = [torch.from_numpy(rows[p]).float().mean(dim=0) for p in places]
-    return (torch.stack(found) if found else []), places
+    """Returns time means (n, D) of the clips with a modality, and their
+    indices."""
+    clips = [getattr(features, modality) for features in clips]
+    indices = [i for i, frames in enumerate(clips) if frames is not None]
+    means = [torch.from_numpy(clips[i]).float().mean(dim=0) for i in indices]
+    return (torch.stack(means) if means else []), indices
 
 
 def _corrected(normalization, modality, statistics, targets, classes):
-    """Statistics without the mean effect of the emotions in the clips, which
-    count for less the fewer emotions there are."""
+    """Removes the mean effect of the emotions of the clips, and scales the
+    count by their diversity."""
     device = normalization.audio_mean.device
-    # Sorted, as in SpeakerStatistics.of.
+    # Sorted, so that the order of clips does not matter.
     mean = targets.double().sort(dim=0).values.mean(dim=0)[None].float()
-    usual = normalization.get_buffer(f"{modality}_target_mean").cpu()
-    shown = 1.0
+    prior = normalization.get_buffer(f"{modality}_target_mean").cpu()
+    variety = 1.0
     if classes:
-        shown = diversity(targets.argmax(dim=-1), usual)
-        # Where all emotions are shown there is nothing to correct, and the
-        # errors of the predictions would be taken for emotions.
-        mean = usual + min(1.0, SKEW * (1 - shown)) * (mean - usual)
-    found = normalization.without_emotion(
+        variety = diversity(targets.argmax(dim=-1), prior)
+        # Clips of all emotions need no correction, which would only add the
+        # errors of the predictions.
+        mean = prior + min(1.0, SKEW * (1 - variety)) * (mean - prior)
+    corrected = normalization.without_emotion(
         modality, statistics.to(device), mean.to(device)
     ).to("cpu")
-    found.count = found.count * shown
-    return found
+    corrected.count = corrected.count * variety
+    return corrected
 
 
-def diversity(labels: torch.Tensor, usual: torch.Tensor) -> float:
-    """How many emotions clips show, next to as many clips of the corpus.
+def diversity(labels: torch.Tensor, prior: torch.Tensor) -> float:
+    """Computes the diversity of emotions among clips, relative to the corpus.
 
     It is the share of pairs of clips with different emotions (Simpson's
-    unbiased index of diversity), divided by what the corpus's shares give.
+    unbiased index of diversity), divided by its expectation in the corpus.
 
     Arguments
     ---------
     labels : torch.Tensor
-        A class for each clip, int64, shape (n,).
-    usual : torch.Tensor
-        The classes' shares in the corpus, shape (num_classes,).
+        Class of each clip, int64, shape (n,).
+    prior : torch.Tensor
+        Class frequencies in the corpus, shape (num_classes,).
 
     Returns
     -------
     float
-        From 0, all of one emotion, to 1, as many as in the corpus or more. A
-        lone clip has 1.
+        From 0 (one emotion) to 1 (as diverse as the corpus, or more); 1 for a
+        single clip.
 
     Example
     -------
@@ -227,63 +221,62 @@ def diversity(labels: torch.Tensor, usual: torch.Tensor) -> float:
         return 1.0
     counts = torch.bincount(labels.cpu()).double()
     different = 1 - (counts * (counts - 1)).sum() / (n * (n - 1))
-    expected = 1 - usual.cpu().double().square().sum()
+    expected = 1 - prior.cpu().double().square().sum()
     return min(1.0, float(different / expected.clamp(min=1e-6)))
 
 
 class SpeakerEnrolment:
-    """What an EmotionRecognizer learns of a speaker, from clips."""
+    """Speaker enrolment of an EmotionRecognizer."""
 
-    # Of the EmotionRecognizer.
+    # Defined by EmotionRecognizer.
     hparams: Any
     mods: Any
     batch_outputs: Callable
     _sources: Callable
     _reads: Callable
 
-    @undisturbed
+    @inference_method
     def enrol(self, clips: Sequence[str | Path | dict]) -> Speaker:
-        """What clips tell of their speaker; they need no labels.
+        """Estimates the statistics of a speaker from clips without labels.
 
         Arguments
         ---------
         clips : sequence of str, Path or dict
-            Clips of one speaker, of any emotion: the more the better, and five
-            at least to be of use. A dict has arguments of
-            :meth:`predict_file`: ``path``, ``audio_path``, ``audio_features``
-            and ``visual_features``. A clip that cannot be used is left out
-            with a warning. Of a clip of more than 30 s every chunk of 6 s
-            counts. The features of all clips are held in memory.
+            Clips of one speaker, of any emotions; use at least five. A dict
+            has arguments of :meth:`predict_file`: ``path``, ``audio_path``,
+            ``audio_features`` and ``visual_features``. A clip that cannot be
+            used is left out with a warning. Each chunk of 6 s of a clip longer
+            than 30 s counts as a clip. All features are kept in memory.
 
         Returns
         -------
         Speaker
-            For this model's ``predict_file(..., speaker=...)``. The order of
-            the clips does not matter.
+            For ``predict_file(..., speaker=...)`` of this model. It does not
+            depend on the order of the clips.
 
         Raises
         ------
         MediaError, VAVLError
-            In one line: no clip can be used, or the model was trained without
-            speaker normalization.
+            No clip can be used, or the model was trained without speaker
+            normalization.
         """
         self.refuse_speaker()
         if isinstance(clips, (str, Path, dict)):
             clips = [clips]
-        found, left_out = [], []
+        features, left_out = [], []
         for clip in clips:
             try:
-                found += self.clip_features(clip)
+                features += self.clip_features(clip)
             except (MediaError, EncoderError) as error:
                 logger.warning("%s; left out of the enrolment", error)
                 left_out.append(error.text)
-        speaker = self.enrol_features(found)
+        speaker = self.enrol_features(features)
         speaker.left_out = left_out
         return speaker
 
     def _parts(self, wav, video, given, windows=False, most=None):
-        """Features of a clip's chunks, ``most`` of them, or of its windows of
-        3 s; of one stream where the other one is broken."""
+        """Returns features of at most ``most`` chunks of a clip, or of its
+        windows of 3 s; of one stream if the other cannot be decoded."""
         extractor = self.hparams.feature_extractor
 
         def read(wav, video, given):
@@ -299,24 +292,23 @@ class SpeakerEnrolment:
         try:
             return read(wav, video, given)
         except (MediaError, EncoderError):
-            found = []
-            for one in ((wav, None), (None, video)):
+            parts = []
+            for files in ((wav, None), (None, video)):
                 with contextlib.suppress(MediaError, EncoderError):
-                    found += read(*one, given)
-            if not found:
+                    parts += read(*files, given)
+            if not parts:
                 raise
-            return found
+            return parts
 
-    @undisturbed
+    @inference_method
     def clip_features(
         self, clip: str | Path | dict, most: int | None = None
     ) -> list[ClipFeatures]:
-        """Features of a clip, or of each of its chunks, for
-        :meth:`enrol_features`.
+        """Extracts features for :meth:`enrol_features`: one element, or at most
+        ``most`` chunks of 6 s for a clip longer than 30 s.
 
-        ``clip`` is as of :meth:`enrol`; of one of more than 30 s, ``most``
-        chunks of 6 s are read. MediaError, EncoderError, in one line: the clip
-        cannot be used.
+        ``clip`` is as for :meth:`enrol`. Raises MediaError or EncoderError if
+        it cannot be used.
         """
         given = clip if isinstance(clip, dict) else {"path": clip}
         wav, video, features = self._sources(**given)
@@ -330,12 +322,12 @@ class SpeakerEnrolment:
     def enrol_features(
         self, clips: Sequence[ClipFeatures], warn: bool = True
     ) -> Speaker:
-        """As :meth:`enrol`, from clips' features, not pooled yet.
+        """Enrols a speaker as :meth:`enrol`, from features before pooling.
 
-        ``warn``: whether to say where they show few emotions.
+        ``warn``: whether to warn if the clips show few emotions.
         """
         self.refuse_speaker()
-        # What no head reads would tell of the person, and be of no use.
+        # Do not store personal data that no head uses.
         read = [m for m in MODALITIES if self._reads(m)]
         clips = [
             ClipFeatures(**{m: getattr(clip, m) for m in read})
@@ -344,14 +336,15 @@ class SpeakerEnrolment:
         classes = self.hparams.task == "classification"
 
         def predict(speaker):
-            found = self.batch_outputs(clips, speaker)
-            # Of the head that reads most of what a clip has.
-            found = [said[max(said, key=HEADS.index)] for said in found]
-            values = torch.stack(found)
+            outputs = self.batch_outputs(clips, speaker)
+            # The audio-visual head, the last one, if it has an output.
+            values = torch.stack(
+                [heads[max(heads, key=HEADS.index)] for heads in outputs]
+            )
             return torch.softmax(values, dim=-1) if classes else values
 
         outputs = self.batch_outputs(clips)
-        clips = [clip for clip, said in zip(clips, outputs) if said]
+        clips = [clip for clip, heads in zip(clips, outputs) if heads]
         if not clips:
             raise MediaError("enrol: none of the clips can be used")
 
@@ -362,10 +355,10 @@ class SpeakerEnrolment:
         )
         if warn and classes and len(clips) > 2:
             labels = predict(speaker).argmax(dim=-1)
-            usual = normalization.audio_target_mean
-            if not usual.any():  # No training clip had sound.
-                usual = normalization.visual_target_mean
-            if diversity(labels, usual) < ONE_SIDED:
+            prior = normalization.audio_target_mean
+            if not prior.any():  # No training clip had audio.
+                prior = normalization.visual_target_mean
+            if diversity(labels, prior) < MIN_DIVERSITY:
                 common = int(torch.bincount(labels.cpu()).argmax())
                 logger.warning(
                     "enrol: the model predicts %s for most clips of the "
@@ -376,12 +369,12 @@ class SpeakerEnrolment:
         return speaker
 
     def read_speaker(self, path: str | Path) -> Speaker:
-        """Reads the file of ``vavl enrol``, which must be of this model."""
-        return self._known_speaker(path)
+        """Reads a file of ``vavl enrol``, which must belong to this model."""
+        return self._load_speaker(path)
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Of the network and its encoders, 16 hexadecimal digits."""
+        """Fingerprint of network and encoders, 16 hexadecimal digits."""
         parts = [self.mods.vavl]
         if "speaker_normalizer" in self.mods:
             parts.append(self.mods.speaker_normalizer)
@@ -391,7 +384,7 @@ class SpeakerEnrolment:
         return hash_state({"parts": encoders + digests}, {})[:16]
 
     def refuse_speaker(self) -> None:
-        """Refuses a speaker for a model that can do nothing with one."""
+        """Raises VAVLError if the model has no speaker normalization."""
         if "speaker_normalizer" not in self.mods:
             raise VAVLError(
                 "speaker: the model was trained without speaker normalization; "
@@ -399,9 +392,9 @@ class SpeakerEnrolment:
                 "speaker out"
             )
 
-    def _known_speaker(self, speaker, sources=None):
-        """The Speaker that an argument names, of this very model; ``sources``
-        are those of the clip at hand."""
+    def _load_speaker(self, speaker, sources=None):
+        """Returns the Speaker for a ``speaker`` argument; ``sources`` are those
+        of the clip, for "self"."""
         if speaker is None:
             return None
         self.refuse_speaker()
@@ -420,18 +413,18 @@ class SpeakerEnrolment:
                 f"{name}: was enrolled with another model; enrol the clips "
                 "again with this one"
             )
-        for modality, found in known.statistics.items():
+        for modality, statistics in known.statistics.items():
             dim = self.mods.speaker_normalizer.dim(modality)
-            if found.mean.shape[1] != dim:
+            if statistics.mean.shape[1] != dim:
                 raise VAVLError(f"{name}: does not fit the model; enrol again")
         return known
 
     def _speaker_of_windows(self, sources):
-        """The speaker of a long clip, by its own windows of 3 s."""
+        """Enrols the speaker of a long clip from its own windows of 3 s."""
         if sources is None:
             raise VAVLError("speaker: self needs a clip; enrol others instead")
-        found = self._parts(*sources, windows=True)
-        if len(found) < 2:
-            logger.warning("speaker: the clip is too short to tell of itself")
+        parts = self._parts(*sources, windows=True)
+        if len(parts) < 2:
+            logger.warning("speaker: the clip is too short for speaker=self")
             return None
-        return self.enrol_features(found)
+        return self.enrol_features(parts)

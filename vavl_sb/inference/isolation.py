@@ -1,4 +1,4 @@
-"""What a prediction must not depend on: the state of whoever asks for it."""
+"""Keeps predictions independent of the caller's dtype, autocast and forks."""
 
 import contextlib
 import functools
@@ -15,16 +15,16 @@ from vavl_sb.utils.errors import VAVLError
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 _lock = threading.Lock()
-_inside: list[torch.dtype] = []  # The caller's dtype, once for each call
+_callers: list[torch.dtype] = []  # The caller's dtype, once per running call
 _loaded: weakref.WeakSet = weakref.WeakSet()
 
 
 @contextlib.contextmanager
 def own_precision() -> Iterator[None]:
-    """Within it, neither autocast nor another default dtype is the caller's.
+    """Disables autocast and sets the default dtype to float32.
 
-    Autocast is of a thread; the default dtype is of the process, and comes back
-    when the last of the calls that run at once is done.
+    Autocast is per thread. The default dtype is per process: it is restored
+    when the last of several concurrent calls ends.
 
     Example
     -------
@@ -37,7 +37,7 @@ def own_precision() -> Iterator[None]:
     >>> torch.set_default_dtype(torch.float32)
     """
     with _lock:
-        _inside.append(_inside[0] if _inside else torch.get_default_dtype())
+        _callers.append(_callers[0] if _callers else torch.get_default_dtype())
         torch.set_default_dtype(torch.float32)
     try:
         with (
@@ -47,32 +47,32 @@ def own_precision() -> Iterator[None]:
             yield
     finally:
         with _lock:
-            before = _inside.pop()
-            if not _inside:
-                torch.set_default_dtype(before)
+            dtype = _callers.pop()
+            if not _callers:
+                torch.set_default_dtype(dtype)
 
 
 def refuse_after_fork(model: object) -> None:
-    """Has a model refuse, from now on, to answer in a forked child."""
+    """Makes the methods of a model raise in processes forked from now on."""
     _loaded.add(model)
 
 
 def _in_child():
-    """After a fork: PyTorch's threads are not in the child."""
+    """Marks models in a forked child, which lacks PyTorch's threads."""
     for model in _loaded:
         model.forked = True
 
 
-if hasattr(os, "register_at_fork"):  # Windows has none.
+if hasattr(os, "register_at_fork"):  # Not on Windows.
     os.register_at_fork(after_in_child=_in_child)
 
 
-def undisturbed(method: Method) -> Method:
-    """A method of a model, in :func:`own_precision`.
+def inference_method(method: Method) -> Method:
+    """Runs a method of a model in :func:`own_precision`.
 
-    VAVLError in a child that was forked after the model was loaded: PyTorch
-    would wait there forever for threads that only the parent has. With one
-    thread it needs none.
+    Raises VAVLError in a process that was forked after the model was loaded,
+    where PyTorch would wait forever for threads of the parent. With one thread
+    it is safe.
     """
 
     @functools.wraps(method)
