@@ -260,7 +260,7 @@ def test_the_command_writes_its_files_in_any_order_of_clips(
     assert "Noise in the sound (SNR in dB): macro F1" in table
     result = json.loads((folder / "robustness.json").read_text())
     # All clips are of a speaker of the training.
-    seen = "trained on 1 of their speakers (1001)"
+    seen = "trained on 1 of these speakers (1001)"
     assert seen in table and result["speakers_in_training"] == ["1001"]
     others = report_lines({**result, "speakers_in_training": []})
     assert "trained on" not in "".join(others)

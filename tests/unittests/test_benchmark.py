@@ -317,7 +317,7 @@ def test_attributes_are_scored_where_clips_lack_one(tmp_path):
     "options, words",
     [
         (["--fusion=vavl,lat"], ["fusion: lat is none of vavl,", "late"]),
-        (["--fusion=vavl,vavl"], ["--fusion: names one twice"]),
+        (["--fusion=vavl,vavl"], ["--fusion: has a duplicate"]),
         (["--withhold=0,1"], ["--withhold: cannot be 1"]),
         (["--withhold=half"], ["--withhold: cannot be half"]),
         (["--lrs=0.1,0"], ["--lrs: cannot be 0"]),

@@ -1,1 +1,1 @@
-"""How well a trained model does where information is missing or partial."""
+"""Evaluation: robustness, protocols of many runs, statistics, comparison."""

@@ -1,8 +1,7 @@
-"""A benchmark: several networks on the same clips, by the same protocol; or an
-ablation: one network with parts of it turned off.
+"""Benchmark of several networks by one protocol, and ablation of one network.
 
-They are scored on test clips that have both modalities, one, or in part only
-one, and can be trained on clips that lack one.
+Networks are tested on audio, visual and audio-visual input, and with some clips
+lacking one modality. They can be trained on clips that lack one, too.
 """
 
 import argparse
@@ -60,7 +59,7 @@ CONDITIONS = {
     **{f"missing_{p}": f"{p} % of the clips lack one" for p in MISSING},
 }
 MARKERS = "os^vDPX*"
-# Of an ablation: each turns one thing off, by the hparams file's own keys.
+# Ablations: keys of the hparams file that turn one part off.
 VARIANTS = {
     "full": {},
     "no_shared_layers": {"shared_layers": "0"},
@@ -71,26 +70,26 @@ VARIANTS = {
 
 @dataclass
 class Benchmark:
-    """What a benchmark or an ablation is asked for."""
+    """Settings of a benchmark or an ablation."""
 
-    name: str  # "benchmark" or "ablation", of what it writes
+    name: str  # "benchmark" or "ablation", also of the output files
     plan: Plan  # the protocol of each network
-    models: dict  # name to the options that its runs get
+    models: dict  # name to options of train.py
     withhold: list  # shares of the training clips that lack one modality
-    lrs: list  # learning rates to choose from; empty for the recipe's
-    score: str | None  # of choice, tests and figure; None for the task's
+    lrs: list  # candidate learning rates; empty for that of the recipe
+    score: str | None  # for selection, tests and figure; None for the default
 
     @property
     def reference(self) -> str:
-        """The network that all others are tested against."""
+        """The network that the others are compared with."""
         return "vavl" if "vavl" in self.models else next(iter(self.models))
 
 
 def read_benchmark(plan: Plan, options: argparse.Namespace) -> Benchmark:
     """Checks the options of :func:`vavl_sb.cli.protocol.add_benchmark_options`.
 
-    VAVLError, in one line: a list cannot be used, or an option is both given
-    and set for each run.
+    Raises VAVLError for an invalid list, or a recipe option that the benchmark
+    sets itself.
     """
     name, models = "ablation", VARIANTS
     if options.command == "benchmark":
@@ -100,19 +99,19 @@ def read_benchmark(plan: Plan, options: argparse.Namespace) -> Benchmark:
             find_network(fusion)
     shares = _words("withhold", options.withhold)
     rates = _words("lrs", options.lrs)
-    for option, words, good in (
+    for option, words, is_valid in (
         ("withhold", shares, lambda share: 0 <= share < 1),
         ("lrs", rates, lambda rate: 0 < rate < np.inf),
     ):
         for word in words:
-            if not re.fullmatch(r"[\d.]+(e-?\d+)?", word) or not good(
+            if not re.fullmatch(r"[\d.]+(e-?\d+)?", word) or not is_valid(
                 float(word)
             ):
                 raise VAVLError(f"--{option}: cannot be {word}")
     set_by = {"withhold_audio": "withhold", "withhold_visual": "withhold"}
     if rates:
         set_by["lr"] = "lrs"
-        inner_partition(plan)  # Refused now, and not after the first runs.
+        inner_partition(plan)  # Raises before any run starts
     for key in plan.overrides.keys() & set_by.keys():
         raise VAVLError(f"--{key}: is set for each run; give --{set_by[key]}")
     shares = shares or ["0"]
@@ -120,19 +119,19 @@ def read_benchmark(plan: Plan, options: argparse.Namespace) -> Benchmark:
 
 
 def _words(option, text):
-    """Words with commas between them, as a list."""
+    """Splits a comma-separated option; duplicates are an error."""
     words = [word.strip() for word in (text or "").split(",") if word.strip()]
     if len(set(words)) < len(words):
-        raise VAVLError(f"--{option}: names one twice in {text}")
+        raise VAVLError(f"--{option}: has a duplicate in {text}")
     return words
 
 
 def inner_partition(plan: Plan) -> dict:
-    """A partition of the first partition's training speakers alone.
+    """Returns a partition of the training speakers of the first partition.
 
-    A quarter of them, drawn by a fixed seed, is tested; no test speaker of the
-    partition has a part in it. VAVLError: its speakers are not known before a
-    run.
+    A random quarter of them (fixed seed) is tested, so that learning rates are
+    never chosen on test speakers. Raises VAVLError if the speakers are not
+    known before a run.
     """
     speakers = next(iter(plan.partitions.values()))
     if not isinstance(speakers, dict) and os.path.isfile(speakers):
@@ -149,15 +148,14 @@ def inner_partition(plan: Plan) -> dict:
 
 
 def run_benchmark(benchmark: Benchmark) -> tuple[dict, list]:
-    """Chooses learning rates, runs what has not finished, and writes the
-    tables.
+    """Chooses learning rates, runs all unfinished runs, and writes the tables.
 
-    Gives what benchmark.json (ablation.json) holds and the lines of
-    benchmark.md. The former has among others ``partial``, ``models`` (name to
+    Returns the content of benchmark.json (ablation.json) and the lines of
+    benchmark.md. The content has ``partial``, ``models`` (name to
     ``parameters``, ``lr`` and ``lr_scores``) and ``results``: a dict for each
     network and share of training clips withheld, with ``summary`` and
-    ``difference``, of the functions ``summarize`` and ``compare`` of
-    :mod:`vavl_sb.evaluation.comparison`, by condition.
+    ``difference`` by condition, from ``summarize`` and ``compare`` of
+    :mod:`vavl_sb.evaluation.comparison`.
     """
     plan = benchmark.plan
     networks, errors = _choose_lrs(benchmark)
@@ -167,7 +165,7 @@ def run_benchmark(benchmark: Benchmark) -> tuple[dict, list]:
         for model in benchmark.models
         if model not in errors
     }
-    results, found, score = [], {}, benchmark.score
+    results, all_runs, score = [], {}, benchmark.score
     protocols = run_protocols([*plans.values()])
     for (share, model), (content, _) in zip(plans, protocols):
         folder = plans[share, model].folder
@@ -176,7 +174,7 @@ def run_benchmark(benchmark: Benchmark) -> tuple[dict, list]:
                 networks[model] |= _read_network(Path(folder, run["folder"]))
             else:
                 errors[model] = run["error"]
-        runs = found[share, model] = {
+        runs = all_runs[share, model] = {
             (partition, seed): add_missing(result, seed)
             for (partition, seed), result in read_protocol(folder).items()
         }
@@ -192,7 +190,7 @@ def run_benchmark(benchmark: Benchmark) -> tuple[dict, list]:
                 "difference": {},
             }
         )
-    _compare(results, found, benchmark.reference)
+    _compare(results, all_runs, benchmark.reference)
     content = {
         "hparams": recipe_name(plan),
         "overrides": plan.overrides,
@@ -213,13 +211,13 @@ def run_benchmark(benchmark: Benchmark) -> tuple[dict, list]:
 
 
 def _plan_of(benchmark, model, lr, share="0"):
-    """The protocol of one network."""
+    """Returns the protocol of one network."""
     plan, title, folder = benchmark.plan, f"{model} ", model
     options = {**plan.overrides, **benchmark.models[model]}
     if lr is not None:
         options["lr"] = lr
     if float(share):
-        # Each of so many clips lacks one of the two, half of them the sound.
+        # Half of the share lacks the audio, half the video.
         for modality in OTHER:
             options[f"withhold_{modality}"] = f"{float(share) / 2:g}"
         title, folder = f"{title}withhold {share} ", f"{folder}_withhold{share}"
@@ -230,8 +228,8 @@ def _plan_of(benchmark, model, lr, share="0"):
 def _choose_lrs(benchmark):
     """Tries each learning rate on the inner partition.
 
-    Gives for each network its ``lr`` (None: the recipe's) and ``lr_scores``,
-    and why it has none, for those of which a run failed.
+    Returns ``lr`` (None: that of the recipe) and ``lr_scores`` for each
+    network, and the errors of networks of which a run failed.
     """
     networks = {
         model: {"parameters": None, "lr": None, "lr_scores": {}}
@@ -241,7 +239,7 @@ def _choose_lrs(benchmark):
         (model, lr)
         for model, options in benchmark.models.items()
         for lr in benchmark.lrs
-        # The others are fitted at once.
+        # Other networks have no learning rate.
         if find_network(options.get("fusion", "vavl")).updates
     ]
     split = inner_partition(benchmark.plan) if candidates else {}
@@ -255,14 +253,14 @@ def _choose_lrs(benchmark):
         )
         for model, lr in candidates
     ]
-    errors, done = {}, run_protocols(plans)
-    for (model, lr), plan, (content, _) in zip(candidates, plans, done):
+    errors, protocols = {}, run_protocols(plans)
+    for (model, lr), plan, (content, _) in zip(candidates, plans, protocols):
         if content["partial"]:
             errors[model] = f"lr {lr}: {content['runs'][0]['error']}"
             continue
         (result,) = read_protocol(plan.folder).values()
         score = _choose_score(benchmark.score, result)
-        # Of both modalities, where the corpus has them.
+        # The last head is the audio-visual one, if the corpus has pairs.
         scores = list(result.scores.values())[-1]
         networks[model]["lr_scores"][lr] = scores[score]
     for model, part in networks.items():
@@ -273,7 +271,7 @@ def _choose_lrs(benchmark):
 
 
 def _choose_score(score, result):
-    """The score that was asked for, or the task's; refused if there is none."""
+    """Returns the given score, or that of the task; raises if unknown."""
     score = score or STATS[result.task].main
     known = list(next(iter(result.scores.values())))
     if score not in known:
@@ -282,23 +280,23 @@ def _choose_score(score, result):
 
 
 def _read_network(folder):
-    """What a run says of its network and labels."""
-    found = {"target": read_json(folder / "metrics.json").get("target")}
+    """Reads the target and the number of parameters from a run."""
+    facts = {"target": read_json(folder / "metrics.json").get("target")}
     try:
         model = read_json(folder / "inference" / "model.json")
-        found["parameters"] = model["metadata"]["parameters"]
+        facts["parameters"] = model["metadata"]["parameters"]
     except (OSError, ValueError, KeyError):
-        pass  # Exports take space, and may have been removed.
-    return found
+        pass  # The export may have been deleted to save space.
+    return facts
 
 
 def add_missing(result: RunResult, seed: int) -> RunResult:
-    """A run with heads and scores of test clips that lack one modality.
+    """Adds heads "missing_50" and so on, where a percentage of the clips lacks
+    one modality.
 
-    Of the clips that have both, "missing_50" and so on take the prediction of
-    the head that is left for those that
-    :func:`~vavl_sb.evaluation.corruption.lose_modality` draws, and else that of
-    the audio-visual head.
+    Clips drawn by :func:`~vavl_sb.evaluation.corruption.lose_modality` have the
+    prediction of the head of the other modality, all others that of the
+    audio-visual head.
     """
     heads = result.heads
     if not set(HEADS) <= heads.keys():
@@ -307,33 +305,33 @@ def add_missing(result: RunResult, seed: int) -> RunResult:
     for percent in MISSING:
         lost = lose_modality(heads["audiovisual"], percent, seed)
         clips = {
-            clip: heads[OTHER[lost[clip]]][clip] if clip in lost else whole
-            for clip, whole in heads["audiovisual"].items()
+            clip: heads[OTHER[lost[clip]]][clip] if clip in lost else both
+            for clip, both in heads["audiovisual"].items()
         }
         result.add(f"missing_{percent}", clips)
     return result
 
 
-def _compare(results, found, reference):
-    """Adds each network's difference to the reference, by condition."""
+def _compare(results, all_runs, reference):
+    """Adds the difference of each network to the reference, by condition."""
     for entry in results:
-        key, other = (
-            (entry["withhold"], name) for name in (entry["model"], reference)
+        if entry["model"] == reference:
+            continue
+        runs, reference_runs = (
+            all_runs.get((entry["withhold"], name), {})
+            for name in (entry["model"], reference)
         )
-        if key == other or not (found[key] and found.get(other)):
-            continue
-        names = f"{entry['model']} and {reference}"
-        if not found[key].keys() & found[other].keys():
-            continue
-        compared = compare_runs(found[key], found[other], names)
-        entry["difference"] = compared["modalities"]
+        if runs.keys() & reference_runs.keys():
+            names = f"{entry['model']} and {reference}"
+            compared = compare_runs(runs, reference_runs, names)
+            entry["difference"] = compared["modalities"]
     parts = [entry["difference"].values() for entry in results]
     add_holm(itertools.chain(*parts))
 
 
 def benchmark_lines(content: dict) -> list:
-    """What benchmark.json holds, as lines of Markdown: a table for each
-    condition, and for each share of training clips that lack one modality."""
+    """Formats benchmark.json as Markdown: a table for each condition and share
+    of training clips that lack one modality."""
     models, results = content["models"], content["results"]
     counts = [len(content[name]) for name in ("partitions", "seeds")]
     lines = [
@@ -391,7 +389,7 @@ def benchmark_lines(content: dict) -> list:
 
 
 def _head(entries, content):
-    """The head of a table."""
+    """Returns the header of a table."""
     scores = next(e["summary"] for e in entries if e["summary"])
     names = next(iter(scores.values()))["scores"]
     titles = [score_title(name) for name in names]
@@ -401,7 +399,7 @@ def _head(entries, content):
 
 
 def _row(entry, condition, content):
-    """A network's row in the table of a condition."""
+    """Returns the row of a network in the table of a condition."""
     networks = content["models"][entry["model"]]
     count = networks["parameters"]
     row = [entry["model"], "-" if count is None else f"{count:,}"]
@@ -416,16 +414,16 @@ def _row(entry, condition, content):
 
 
 def _draw(content, path):
-    """Draws the score over the share of test clips that lack one modality: a
-    panel for each share of the training clips, a line for each network. Below,
-    the paired differences to the reference with their intervals."""
+    """Plots the score over the share of test clips that lack one modality, in a
+    panel per share of training clips, with a line per network. Below: paired
+    differences to the reference with intervals."""
     points = {"audiovisual": 0, **{f"missing_{p}": p for p in MISSING}}
     panels = {}
     for entry in content["results"]:
         if points.keys() <= entry["summary"].keys():
             panels.setdefault(entry["withhold"], []).append(entry)
     if not panels:
-        remove_figure(path)  # Of an earlier benchmark.
+        remove_figure(path)  # Of an earlier benchmark
         return
     models, reference = list(content["models"]), content["reference"]
     several = len(models) > 1
@@ -442,7 +440,7 @@ def _draw(content, path):
             lines[plain(model)] = style
             scores = [entry["summary"][n]["scores"][score] for n in points]
             mean, low, high = (
-                [one[key] for one in scores] for key in ("mean", "low", "high")
+                [s[key] for s in scores] for key in ("mean", "low", "high")
             )
             axes.plot([*points.values()], mean, **style)
             if model == reference:
@@ -479,11 +477,11 @@ def _draw(content, path):
 
 
 def _draw_differences(axes, entry, points, score, shift, style):
-    """A network's paired differences to the reference, with intervals."""
+    """Plots paired differences of a network to the reference."""
     for place, name in enumerate(points):
-        found = entry["difference"].get(name, {}).get("scores", {}).get(score)
-        if found is not None:
+        test = entry["difference"].get(name, {}).get("scores", {}).get(score)
+        if test is not None:
             x = place + shift
-            axes.plot([x], [found["difference"]], linestyle="", **style)
-            ends = found["low"], found["high"]
+            axes.plot([x], [test["difference"]], linestyle="", **style)
+            ends = test["low"], test["high"]
             axes.vlines(x, *ends, color=style["color"], linewidth=1.5)

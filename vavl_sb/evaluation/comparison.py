@@ -1,8 +1,4 @@
-"""The results of protocols: summary and paired comparison.
-
-A protocol's folder holds protocol.json, which names its runs. Each result here
-is written as JSON and as a Markdown table.
-"""
+"""Summary and paired comparison of protocols, as JSON and Markdown tables."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -32,24 +28,21 @@ SPREAD = (
 
 
 def summarize(results: list) -> dict:
-    """Mean, deviation and bootstrap interval of each head's scores over runs.
+    """Summarizes RunResult objects of one task and the same labels.
 
-    Of RunResult objects of one task and labels. Head to ``n_runs``,
-    ``n_speakers`` and ``scores``: score name to ``mean``, ``sd`` (sample
-    standard deviation over runs; None for one run), ``low`` and ``high`` (95 %
-    bootstrap interval of the mean, by speaker).
+    Returns head to ``n_runs``, ``n_speakers`` and ``scores``: score name to
+    ``mean``, ``sd`` (sample standard deviation over runs; None for one run),
+    ``low`` and ``high`` (95 % bootstrap interval of the mean, by speaker).
     """
     summary = {}
     for name in _heads(results):
-        having = [result for result in results if name in result.heads]
-        if not having:
-            continue
-        score = score_function(having[0].task, having[0].labels)
-        sums, tested, speakers = speaker_sums([r.heads[name] for r in having])
+        runs = [result for result in results if name in result.heads]
+        score = score_function(runs[0].task, runs[0].labels)
+        sums, tested, speakers = speaker_sums([r.heads[name] for r in runs])
         scores = {}
         draws = mean_scores(sums, draw_speakers(tested), score)
         for key, drawn in draws.items():
-            values = [result.scores[name][key] for result in having]
+            values = [run.scores[name][key] for run in runs]
             low, high = interval(drawn)
             scores[key] = {
                 "mean": float(np.mean(values)),
@@ -58,7 +51,7 @@ def summarize(results: list) -> dict:
                 "high": high,
             }
         summary[name] = {
-            "n_runs": len(having),
+            "n_runs": len(runs),
             "n_speakers": len(speakers),
             "scores": scores,
         }
@@ -66,19 +59,19 @@ def summarize(results: list) -> dict:
 
 
 def _heads(results):
-    """The heads that some run has, in order."""
+    """Returns the heads of all runs, in order."""
     return list(dict.fromkeys(head for r in results for head in r.heads))
 
 
 def write_summary(
     folder: str | Path, recipe: str, overrides: dict, errors: dict
 ) -> tuple[dict, list]:
-    """Reads what finished and writes protocol.json and protocol.md; gives what
-    the first holds and the lines of the second.
+    """Reads finished runs and writes protocol.json and protocol.md; returns
+    the content of the former and the lines of the latter.
 
-    ``recipe`` is what readers call the hparams file, ``overrides`` what each
-    train.py got; ``errors`` maps each :class:`~vavl_sb.evaluation.protocol.Run` to
-    why it failed, or None.
+    ``recipe`` is the display name of the hparams file, ``overrides`` the
+    options of each train.py. ``errors`` maps each
+    :class:`~vavl_sb.evaluation.protocol.Run` to its error, or None.
     """
     entries, results = [], []
     for run, error in errors.items():
@@ -111,12 +104,12 @@ def write_summary(
 
 
 def summary_lines(content: dict) -> list:
-    """What protocol.json holds, as lines of Markdown."""
-    done, wanted = content["n_finished"], content["n_runs"]
-    lines = [f"# {content['hparams']}: {done} of {wanted} runs", ""]
+    """Formats protocol.json as lines of Markdown."""
+    done, total = content["n_finished"], content["n_runs"]
+    lines = [f"# {content['hparams']}: {done} of {total} runs", ""]
     if content["partial"]:
         lines += [
-            f"PARTIAL: {wanted - done} of {wanted} runs did not finish; the "
+            f"PARTIAL: {total - done} of {total} runs did not finish; the "
             "same command tries them again.",
             "",
         ]
@@ -133,7 +126,7 @@ def summary_lines(content: dict) -> list:
 
 
 def score_cells(part: dict) -> list[str]:
-    """What :func:`summarize` says of a head, a cell for each score."""
+    """Formats the scores of one head of :func:`summarize`, a cell each."""
     cells = []
     for s in part["scores"].values():
         spread = "" if s["sd"] is None else f" ± {s['sd']:.3f}"
@@ -143,7 +136,7 @@ def score_cells(part: dict) -> list[str]:
 
 
 def read_protocol(folder: str | Path) -> dict:
-    """The finished runs of a protocol: (partition, seed) to RunResult."""
+    """Reads the finished runs of a protocol: (partition, seed) to RunResult."""
     path = Path(folder) / "protocol.json"
     try:
         return {
@@ -163,31 +156,30 @@ def read_protocol(folder: str | Path) -> dict:
 
 
 def compare(first: str | Path, second: str | Path) -> dict:
-    """Compares two protocols, by their folders, on the clips of the runs that
-    both have.
+    """Compares two protocols, given their folders, on common runs and clips.
 
-    Gives what comparison.json holds: ``runs`` in common, ``only_first`` and
+    Returns the content of comparison.json: ``runs`` in common, ``only_first``,
     ``only_second``, and ``modalities``: for each ``n_runs``, ``n_speakers``,
-    ``n_clips``, ``n_unpaired`` (clips that one side lacks), ``exact``,
+    ``n_clips``, ``n_unpaired`` (clips missing on one side), ``exact``,
     ``smallest_p`` and ``scores``: ``first``, ``second``, ``difference`` (first
-    - second), ``low``, ``high``, ``p`` and ``p_holm``. VAVLError, in one line:
-    tasks or labels differ, or there is nothing in common.
+    - second), ``low``, ``high``, ``p`` and ``p_holm``. Raises VAVLError if
+    tasks or labels differ, or there are no common runs or clips.
     """
     runs = read_protocol(first), read_protocol(second)
     content = compare_runs(*runs, f"{first} and {second}")
     return {"first": str(first), "second": str(second), **content}
 
 
-def compare_runs(one: dict, other: dict, names: str) -> dict:
-    """The same of two dictionaries of :func:`read_protocol`, which errors call
-    by ``names``, without ``first`` and ``second``."""
-    common = [key for key in one if key in other]
+def compare_runs(first: dict, second: dict, names: str) -> dict:
+    """Compares two results of :func:`read_protocol`, as :func:`compare`;
+    ``names`` stands for them in error messages."""
+    common = [key for key in first if key in second]
     if not common:
         raise VAVLError(
             f"{names}: have no finished run (partition, seed) in common; run "
             "both with the same --partitions and --seeds"
         )
-    pairs = [(one[key], other[key]) for key in common]
+    pairs = [(first[key], second[key]) for key in common]
     for a, b in pairs:
         if (a.task, a.labels) != (b.task, b.labels):
             raise VAVLError(
@@ -196,59 +188,60 @@ def compare_runs(one: dict, other: dict, names: str) -> dict:
             )
     modalities = {}
     for head in _heads([a for a, _ in pairs]):
-        having = [
+        paired = [
             _pair(a.heads[head], b.heads[head], names)
             for a, b in pairs
             if head in a.heads and head in b.heads
         ]
-        if any(a for a, _, _ in having):
+        if any(a for a, _, _ in paired):
             score = score_function(pairs[0][0].task, pairs[0][0].labels)
-            modalities[head] = _compare_head(having, score)
+            modalities[head] = _compare_head(paired, score)
     if not modalities:
         raise VAVLError(f"{names}: have no test clip in common")
     add_holm(modalities.values())
     return {
         "runs": [list(key) for key in common],
-        "only_first": [list(key) for key in one if key not in other],
-        "only_second": [list(key) for key in other if key not in one],
+        "only_first": [list(key) for key in first if key not in second],
+        "only_second": [list(key) for key in second if key not in first],
         "modalities": modalities,
     }
 
 
-def _pair(one, other, names):
-    """The clips that both have, of each in one order, and how many only one."""
-    common = sorted(one.keys() & other.keys())
+def _pair(first, second, names):
+    """Returns the common clips of both, in one order, and the number of
+    others."""
+    common = sorted(first.keys() & second.keys())
     for clip in common:
-        a, b = one[clip], other[clip]
-        near = np.abs(a.target - b.target).max() <= 1e-5
-        if not near or a.speaker != b.speaker:
+        a, b = first[clip], second[clip]
+        equal = np.abs(a.target - b.target).max() <= 1e-5
+        if not equal or a.speaker != b.speaker:
             raise VAVLError(
                 f"{names}: clip {clip} has another label or speaker; the two "
                 "must be scored on the same labels"
             )
-    a, b = ({clip: run[clip] for clip in common} for run in (one, other))
-    return a, b, len(one) + len(other) - 2 * len(common)
+    a, b = ({clip: run[clip] for clip in common} for run in (first, second))
+    return a, b, len(first) + len(second) - 2 * len(common)
 
 
 def _compare_head(pairs, score):
-    """The comparison of one head, from :func:`_pair` of each run."""
-    unpaired = sum(left for _, _, left in pairs)
+    """Compares one head, given the result of :func:`_pair` for each run."""
+    unpaired = sum(count for _, _, count in pairs)
     pairs = [(a, b) for a, b, _ in pairs if a]
     first, tested, speakers = speaker_sums([a for a, _ in pairs])
     second, _, _ = speaker_sums([b for _, b in pairs], speakers)
-    # The first of all weights: each speaker once.
+    # Row 0 has each speaker once, for the scores themselves.
     weights = np.concatenate(
         [np.ones((1, len(speakers))), draw_speakers(tested)]
     )
-    ones = mean_scores(first, weights, score)
-    others = mean_scores(second, weights, score)
+    a = mean_scores(first, weights, score)
+    b = mean_scores(second, weights, score)
     tests, exact = swap_test(first, second, score)
     scores = {}
     for name, (difference, p) in tests.items():
-        low, high = interval(ones[name][1:] - others[name][1:])
+        low, high = interval(a[name][1:] - b[name][1:])
         scores[name] = {
-            "first": float(ones[name][0]),
-            "second": float(others[name][0]),
+            "first": float(a[name][0]),
+            "second": float(b[name][0]),
             "difference": difference,
             "low": low,
             "high": high,
@@ -266,8 +259,8 @@ def _compare_head(pairs, score):
 
 
 def add_holm(compared: Iterable[dict]) -> None:
-    """Adds ``p_holm`` to the tests of what was compared, such as modalities: for
-    each score, they are one family."""
+    """Adds ``p_holm`` to the tests of comparisons; the tests of one score are a
+    family."""
     families: dict[str, list] = {}
     for part in compared:
         for name, test in part["scores"].items():
@@ -278,8 +271,8 @@ def add_holm(compared: Iterable[dict]) -> None:
 
 
 def write_comparison(content: dict, folder: str | Path) -> list:
-    """Writes what :func:`compare` gives as comparison.json and comparison.md,
-    and gives the lines of the latter."""
+    """Writes the result of :func:`compare` to comparison.json and .md, and
+    returns the lines of the latter."""
     lines = [
         f"# A: {content['first']}, B: {content['second']}",
         "",
@@ -313,12 +306,12 @@ def write_comparison(content: dict, folder: str | Path) -> list:
 
 
 def score_title(name: str) -> str:
-    """What tables call a score."""
+    """Returns the name of a score in tables."""
     return SCORE_NAMES.get(name) or markdown(name.replace("ccc_", "CCC "))
 
 
 def difference_cells(test: dict) -> list[str]:
-    """Both scores, their difference with its interval, and p."""
+    """Formats both scores, their difference, its interval, p and p_holm."""
     return [
         f"{test['first']:.3f}",
         f"{test['second']:.3f}",
@@ -332,7 +325,7 @@ def difference_cells(test: dict) -> list[str]:
 def write_result(
     folder: str | Path, name: str, content: dict, lines: list[str]
 ) -> list[str]:
-    """Writes NAME.json and NAME.md; gives the latter's lines."""
+    """Writes NAME.json and NAME.md, and returns the lines of the latter."""
     write_json(Path(folder) / f"{name}.json", content)
     write_lines(Path(folder) / f"{name}.md", lines)
     return lines

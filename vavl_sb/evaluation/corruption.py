@@ -1,7 +1,7 @@
-"""What a clip can lose, and in which degrees: the conditions of a test.
+"""Corruptions of clips, and the levels at which models are tested with them.
 
-Nothing here changes its input. What is chosen at random depends on a seed and
-the clip's id alone.
+Inputs are not modified in place. Random choices depend only on the seed and the
+id of the clip.
 """
 
 from collections.abc import Callable, Iterable
@@ -22,10 +22,7 @@ from vavl_sb.utils.seeding import clip_generator, shuffled
 
 
 def _silence_middle(samples, percent, *_):
-    """Sound (n,) of the same length with digital silence in its middle.
-
-    There are as many samples before as after it (or one more after).
-    """
+    """Replaces the middle of samples (n,) by zeros."""
     count = _part(len(samples), percent)
     start = (len(samples) - count) // 2
     samples = samples.clone()
@@ -34,15 +31,15 @@ def _silence_middle(samples, percent, *_):
 
 
 def _cut_end(samples, percent, *_):
-    """Sound (n,) without its end."""
+    """Cuts off the end of samples (n,)."""
     return samples[: len(samples) - _part(len(samples), percent)]
 
 
 def _drop_frames(frames, percent, clip, seed, _):
-    """Features of a face (T, D) without some frames, as if it was not seen.
+    """Drops random frames of visual features (T, D), but at least one is kept.
 
-    One is always left. What a smaller share drops, a larger one drops as well,
-    since the generator is the same.
+    The seed is the same at all levels, so that a higher level also drops the
+    frames of a lower one.
     """
     order = clip_generator(clip, seed, "face").permutation(len(frames))
     count = min(_part(len(frames), percent), len(frames) - 1)
@@ -50,12 +47,11 @@ def _drop_frames(frames, percent, clip, seed, _):
 
 
 def _add_noise(samples, snr, clip, _, noise):
-    """Sound (n,) with noise on top, at a signal-to-noise ratio in dB.
+    """Adds noise to samples (n,) at a signal-to-noise ratio in dB.
 
-    The ratio is that of the root mean squares over the whole clip, pauses
-    included, as SpeechBrain defines it. (Its ``AddNoise`` also turns down the
-    sound, so that the level of the speech would change with the ratio.) The
-    sum is not clipped.
+    The ratio is that of the RMS over the whole clip, pauses included, as in
+    SpeechBrain, whose ``AddNoise`` would also lower the level of the speech.
+    The sum is not clipped.
     """
     noise = noise(clip, len(samples))
     level, noise_level = (
@@ -65,12 +61,11 @@ def _add_noise(samples, snr, clip, _, noise):
 
 
 def make_noise(seed: int, path: str | Path | None = None) -> Callable:
-    """A source of noise: white, or parts of a file, repeated where short.
+    """Returns a function of clip id and n that returns noise (n,) at 16 kHz.
 
-    The seed chooses each clip's noise, or where in the file (any container with
-    sound) it begins. Gives a function of clip id and n that gives samples (n,)
-    at 16 kHz, the same at each call. MediaError: the file cannot be decoded, or
-    is silent.
+    It is white noise, or a part of an audio file, repeated if it is too short.
+    The seed and the clip id determine the noise, or where in the file it
+    begins. Raises MediaError if the file cannot be decoded or is silent.
     """
 
     def white(clip, length):
@@ -89,7 +84,7 @@ def make_noise(seed: int, path: str | Path | None = None) -> Callable:
     def part(clip, length):
         start = clip_generator(clip, seed, "noise").integers(len(sound))
         noise = sound[(int(start) + torch.arange(length)) % len(sound)]
-        if not noise.any():  # Zeros have no level that could be changed.
+        if not noise.any():  # Digital silence cannot be scaled to a level.
             noise = sound[torch.arange(length) % len(sound)]
         return noise
 
@@ -97,13 +92,12 @@ def make_noise(seed: int, path: str | Path | None = None) -> Callable:
 
 
 def lose_modality(clips: Iterable[str], percent: float, seed: int) -> dict:
-    """Chooses clips, of ids that have both, that lose their sound or face.
+    """Chooses clips that lose a modality, among ids of clips that have both.
 
-    ``round(percent / 100 * n)`` of the n clips: id to "audio" or "visual",
-    what it loses. Which ones depends on the seed and the ids alone. Those that
-    a smaller share takes, a larger one takes as well, and they lose the same.
-    Half of the chosen clips lose the sound, half the face (one more the sound,
-    where their number is odd).
+    Returns id to the modality lost, "audio" or "visual", for
+    ``round(percent / 100 * n)`` of the n clips: half of them each, and the odd
+    one "audio". The choice depends only on the seed and the ids. A higher
+    percentage includes the choices of a lower one.
 
     Example
     -------
@@ -116,22 +110,20 @@ def lose_modality(clips: Iterable[str], percent: float, seed: int) -> dict:
 
 
 def _part(count, percent):
-    """How many of ``count`` things a share of them is."""
+    """Returns a percentage of ``count``, rounded."""
     return round(percent / 100 * count)
 
 
 @dataclass(frozen=True)
 class Condition:
-    """One thing that clips can lose, in several degrees."""
+    """A corruption and its levels."""
 
-    name: str  # as on the command line
-    title: str  # what it does, for a table or a plot
-    unit: str  # what a level counts
-    # The degrees, the clean clip first: 0, or None where no number means clean.
-    levels: tuple
-    # Which input it changes; None: it only chooses which inputs there are.
-    modality: str | None = None
-    # (samples or frames, level, clip id, seed, noise) to the same, changed,
+    name: str  # on the command line
+    title: str  # in tables and figures
+    unit: str  # of the levels
+    levels: tuple  # the clean one first: 0, or None
+    modality: str | None = None  # that it changes; None: it withholds inputs
+    # (samples or frames, level, clip id, seed, noise) to samples or frames,
     # with noise from make_noise.
     corrupt: Callable | None = None
 
@@ -162,10 +154,11 @@ CONDITIONS = {condition.name: condition for condition in ALL}
 
 
 def choose_conditions(names: list | None) -> list:
-    """Conditions by name, each once, in the order of ``CONDITIONS``.
+    """Returns conditions by name, without duplicates, in the order of
+    ``CONDITIONS``.
 
-    A text may hold several names with commas between them. An empty list is
-    for all conditions, None for none. VAVLError if there is no such condition.
+    A name may be a comma-separated list. An empty list means all conditions,
+    None none. Raises VAVLError for an unknown name.
 
     Example
     -------
@@ -174,10 +167,10 @@ def choose_conditions(names: list | None) -> list:
     """
     if names is None:
         return []
-    wanted = [name for text in names for name in text.split(",") if name]
-    for name in wanted:
+    chosen = [name for text in names for name in text.split(",") if name]
+    for name in chosen:
         if name not in CONDITIONS:
             raise VAVLError(
                 f"--conditions: {name} is not one of {', '.join(CONDITIONS)}"
             )
-    return [c for n, c in CONDITIONS.items() if n in wanted or not names]
+    return [c for n, c in CONDITIONS.items() if n in chosen or not names]

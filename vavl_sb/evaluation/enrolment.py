@@ -1,9 +1,9 @@
-"""What knowing the speaker is worth: scores over the number of other clips.
+"""Scores a model by the number of clips that its test speakers are enrolled
+with.
 
-A test speaker's clips are divided by chance into those that the model learns
-the speaker from, without their labels, and those that it is scored on. Acted
-corpora have every emotion of everybody equally often, which flatters such a
-method; so it is also scored on enrolments of one emotion or two.
+The clips of each test speaker are split at random into unlabelled clips for
+enrolment and clips for scoring. Balanced emotions, as in acted corpora, favour
+speaker normalization, so enrolments of only one or two emotions are tested too.
 """
 
 import re
@@ -37,17 +37,17 @@ if TYPE_CHECKING:
     from vavl_sb.inference.emotion import EmotionRecognizer
 
 ALL = "all"
-SKEWED = 5  # Clips of an enrolment that has not all emotions
+SKEWED_SIZE = 5  # clips of an enrolment that lacks some emotions
 CALM = ("calm", "neutral")
 
 
 def read_sizes(text: str) -> list[str]:
-    """Numbers of enrolment clips, with commas between them, or "all".
+    """Parses comma-separated numbers of enrolment clips, or "all".
 
     Raises
     ------
     VAVLError
-        In one line: one of them is no such number.
+        A value is not a number, is repeated, or there is none.
 
     Example
     -------
@@ -58,32 +58,32 @@ def read_sizes(text: str) -> list[str]:
     for word in words:
         if word != ALL and not re.fullmatch("[0-9]{1,6}", word):
             raise VAVLError(
-                "--enrol: must be numbers of clips, or all, with commas "
-                f"between them, not {word}"
+                "--enrol: must be numbers of clips, or all, separated by "
+                f"commas, not {word}"
             )
     sizes = sorted({int(word) for word in words if word != ALL})
     if len(sizes) + (ALL in words) < max(len(words), 1):
-        raise VAVLError(f"--enrol: names none, or one twice, in {text!r}")
+        raise VAVLError(f"--enrol: empty, or has a duplicate: {text!r}")
     return [*map(str, sizes), *([ALL] if ALL in words else [])]
 
 
 class EnrolmentTest:
-    """Scores a model by how much it knows of the speaker.
+    """Scores a model with different enrolments of the test speakers.
 
     Arguments
     ---------
     model : vavl_sb.inference.emotion.EmotionRecognizer
         Trained with speaker normalization.
     entries : dict
-        Clip id to its entry in the manifest, with ``spk_id`` and the label.
+        Clip id to manifest entry, with ``spk_id`` and the label.
     features : dict
-        Clip id to ClipFeatures, not pooled yet.
+        Clip id to ClipFeatures, before pooling.
     sizes : sequence of str
         From :func:`read_sizes`.
     draws : int
-        Enrolments of each size, drawn for each speaker.
+        Number of random enrolments for each size and speaker.
     seed : int
-        Of the draws.
+        Seed of the draws.
     """
 
     def __init__(
@@ -108,24 +108,24 @@ class EnrolmentTest:
         Returns
         -------
         list of dict
-            For each condition ``enrolment`` (its name), ``clips`` (their mean
-            number), ``draws``, ``speakers`` (how many have clips enough),
-            ``transductive`` (whether the scored clips were among those
-            enrolled), ``scores`` (head to those of
+            For each condition: ``enrolment`` (name), ``clips`` (mean number),
+            ``draws``, ``speakers`` (number with enough clips),
+            ``transductive`` (whether the scored clips are also enrolled),
+            ``scores`` (head to the result of
             :meth:`vavl_sb.evaluation.predictions.Predictions.score_of`) and
-            ``without``, the same of the same clips without any enrolment.
+            ``without`` (scores of the same clips without enrolment).
         """
         clips = [*self.features]
         parts = [self.features[clip] for clip in clips]
-        self.unknown = dict(zip(clips, self.model.batch_outputs(parts)))
+        self.unenrolled = dict(zip(clips, self.model.batch_outputs(parts)))
         conditions = [(size, size) for size in self.sizes]
         if {*self.sizes} - {"0", ALL}:
-            conditions += [(kind, str(SKEWED)) for kind in self._skewed()]
+            conditions += [(kind, str(SKEWED_SIZE)) for kind in self._skewed()]
         bar = tqdm(conditions, desc="enrolments", dynamic_ncols=True)
         return [self._condition(kind, size) for kind, size in bar]
 
     def _skewed(self):
-        """Kinds of enrolments that lack some emotions."""
+        """Returns the kinds of enrolments that lack some emotions."""
         if self.model.hparams.task != "classification":
             return []
         calm = [name for name in CALM if name in self.model.hparams.labels]
@@ -133,10 +133,10 @@ class EnrolmentTest:
         return [*kinds, "one emotion", "two emotions"]
 
     def _condition(self, kind, size):
-        """Scores of one condition."""
+        """Scores one condition."""
         counts, scored = [], set()
         task = self.model.hparams.task, self.model.hparams.labels
-        found, without = Predictions(*task), Predictions(*task)
+        enrolment, without = Predictions(*task), Predictions(*task)
         draws = 1 if size in ("0", ALL) else self.draws
         for speaker, clips in self.speakers.items():
             for draw in range(draws):
@@ -154,22 +154,22 @@ class EnrolmentTest:
                 scored.add(speaker)
                 parts = [self.features[clip] for clip in tested]
                 outputs = self.model.batch_outputs(parts, known)
-                for clip, said in zip(tested, outputs):
+                for clip, heads in zip(tested, outputs):
                     name, entry = f"{clip} {draw}", self.entries[clip]
-                    found.add(name, said, entry)
-                    without.add(name, self.unknown[clip], entry)
+                    enrolment.add(name, heads, entry)
+                    without.add(name, self.unenrolled[clip], entry)
         return {
             "enrolment": kind,
             "clips": float(np.mean(counts)) if counts else 0.0,
             "draws": draws,
             "speakers": len(scored),
             "transductive": size == ALL,
-            "scores": found.scores(HEADS),
+            "scores": enrolment.scores(HEADS),
             "without": without.scores(HEADS),
         }
 
     def _draw(self, kind, size, speaker, draw):
-        """Ids of an enrolment, or None where the speaker has too few clips."""
+        """Draws clips to enrol; None if the speaker has too few clips."""
         clips = self.speakers[speaker]
         if size == ALL:
             return clips
@@ -178,10 +178,10 @@ class EnrolmentTest:
         if kind != size:
             emotions = sorted({self.entries[clip]["emotion"] for clip in clips})
             number = 1 if kind == "one emotion" else 2
-            some = random.permutation(emotions)[:number].tolist()
+            chosen = random.permutation(emotions)[:number].tolist()
             if kind.startswith(CALM):
-                some = list(CALM)
-            pool = [c for c in clips if self.entries[c]["emotion"] in some]
+                chosen = list(CALM)
+            pool = [c for c in clips if self.entries[c]["emotion"] in chosen]
             size = min(int(size), len(pool)) or len(clips)
         if int(size) >= len(clips):
             return None
@@ -189,19 +189,10 @@ class EnrolmentTest:
 
 
 def write_enrolment(folder: str | Path, result: dict) -> list[str]:
-    """Writes ``enrolment.json``, ``.txt`` and the figure, and gives the lines.
+    """Writes ``enrolment.json``, ``.txt`` and the figure; returns the lines.
 
-    Arguments
-    ---------
-    folder : str or Path
-        Where to write.
-    result : dict
-        ``task``, ``title`` (model and corpus) and ``enrolment``, from
-        :meth:`EnrolmentTest.run`.
-
-    Returns
-    -------
-    list of str
+    ``result`` has ``task``, ``title`` (model and corpus) and ``enrolment``,
+    from :meth:`EnrolmentTest.run`.
     """
     folder = Path(folder)
     lines = enrolment_lines(result)
@@ -212,7 +203,7 @@ def write_enrolment(folder: str | Path, result: dict) -> list[str]:
 
 
 def enrolment_lines(result: dict) -> list[str]:
-    """A table: a row for each condition, a column for each head."""
+    """Formats a table with a row per condition and a column per head."""
     key = STATS[result["task"]].main
     rows = []
     heads = [
@@ -230,17 +221,17 @@ def enrolment_lines(result: dict) -> list[str]:
         cells = [_cell(row, head, key) for head in heads]
         rows.append([name, row["speakers"], row["draws"], *cells])
     title = (
-        f"Knowing the speaker by other clips, without labels: {SCORE_NAMES[key]} of "
-        "the rest of the clips, with the 95 % interval over speakers, and the "
-        "difference to the same clips without it"
+        f"Speaker enrolment with other clips, without labels: {SCORE_NAMES[key]} "
+        "of the remaining clips, with the 95 % interval over speakers, and the "
+        "difference to the same clips without enrolment"
     )
-    columns = ["known of the speaker", "speakers", "draws", *heads]
+    columns = ["enrolment", "speakers", "draws", *heads]
     seen = seen_in_training(result.get("speakers_in_training") or [])
     return [*seen, title, *table(columns, rows)]
 
 
 def _cell(row, head, key):
-    """A score with its interval, and what enrolment has changed."""
+    """Formats a score, its interval, and the change by enrolment."""
     score = row["scores"].get(head)
     if score is None:
         return "-"
@@ -252,31 +243,31 @@ def _cell(row, head, key):
 
 
 def _draw_curve(result, path):
-    """Draws scores by what is known of the speaker: a line over the number of
-    clips, beside it the enrolments that lack some emotions."""
+    """Plots scores over the number of enrolled clips, and for the enrolments
+    that lack some emotions."""
     key, rows = STATS[result["task"]].main, result["enrolment"]
     names = [row["enrolment"] for row in rows]
     sized = sum(name.isdecimal() or name == ALL for name in names)
-    skewed = (f"{SKEWED}, of {name}" for name in names[sized:])
+    skewed = (f"{SKEWED_SIZE}, of {name}" for name in names[sized:])
     names[sized:] = [textwrap.fill(name, 9) for name in skewed]
     figure, axes = make_figure(0.8 * len(rows) + 3.0, 3.4)
     drawn = {}
     for shift, (head, colour) in zip((-0.07, 0.0, 0.07), HEAD_COLOURS.items()):
-        found = [row["scores"].get(head) for row in rows]
-        if not any(found):
+        scores = [row["scores"].get(head) for row in rows]
+        if not any(scores):
             continue
         places = np.arange(len(rows)) + shift  # Intervals side by side
-        values = [s[key] if s else np.nan for s in found]
+        values = [s[key] if s else np.nan for s in scores]
         ends = [
             (s and s["interval"]) or [value] * 2
-            for s, value in zip(found, values)
+            for s, value in zip(scores, values)
         ]
         drawn[head] = {"color": colour, "marker": "o", "markersize": 4}
         axes.plot(places[:sized], values[:sized], **drawn[head])
         axes.plot(places[sized:], values[sized:], ls="", **drawn[head])
         axes.vlines(places, *np.transpose(ends), color=colour, alpha=0.4)
         for place, value, row in zip(places, values, rows):
-            if row["transductive"]:  # Not as the others are.
+            if row["transductive"]:  # Not comparable with the others
                 white = {"markersize": 7, "markerfacecolor": "white"}
                 axes.plot(place, value, **{**drawn[head], **white})
             elif head in row["without"] and row["enrolment"] != "0":
@@ -286,7 +277,7 @@ def _draw_curve(result, path):
     axes.set_xlabel("other clips of the speaker, without labels")
     axes.set_ylabel(SCORE_NAMES[key])
     dots = {"color": "dimgray", "ls": ""}
-    drawn["the same clips\nwithout any"] = {**dots, "marker": "_"}
+    drawn["the same clips\nwithout"] = {**dots, "marker": "_"}
     if ALL in names:
         hollow = {**dots, "marker": "o", "markerfacecolor": "white"}
         drawn["all: the scored\nclips too"] = hollow

@@ -1,4 +1,4 @@
-"""Predictions of a model's heads: collected clip by clip, or of a run."""
+"""Predictions of each head and their scores, collected or read from a run."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -22,11 +22,11 @@ from vavl_sb.utils.errors import VAVLError
 from vavl_sb.utils.files import read_json
 from vavl_sb.utils.metrics import ConcordanceStats, EmotionStats, emotion_scores
 
-DRAWS = 1000  # of speakers, for an interval
+DRAWS = 1000  # bootstrap draws of speakers
 
 
 class Predictions:
-    """Outputs of each head of a model, and scores of any choice among them.
+    """Collects outputs of each head, and scores any selection of them.
 
     Example
     -------
@@ -43,9 +43,9 @@ class Predictions:
         self.targets, self.speakers = {}, {}
 
     def add(self, clip: str, outputs: dict, entry: dict) -> None:
-        """Adds a clip: its id, head to tensor (n,), and its manifest's entry.
+        """Adds a clip: its id, outputs (n,) by head, and its manifest entry.
 
-        "auto" becomes the audio-visual head's output where there is one.
+        "auto" is the audio-visual output if there is one, else the other.
         """
         for head, values in outputs.items():
             self.outputs[head][clip] = values
@@ -58,43 +58,40 @@ class Predictions:
             self.targets[clip] = [float(entry[name]) for name in self.labels]
 
     def clips(self, head: str = "auto") -> list:
-        """Ids of the clips that a head ("auto": any) has an output for."""
+        """Returns ids of the clips with an output of a head ("auto": any)."""
         return list(self.outputs[head])
 
     def scores(self, heads: Sequence[str], clips: list | None = None) -> dict:
-        """Scores of some heads, of ``HEADS`` and "auto", each on its own, from
-        :meth:`score_of`; heads without a clip are left out.
+        """Scores heads (of ``HEADS`` and "auto") separately, with
+        :meth:`score_of`; heads without clips are left out.
 
-        Where ``clips`` are given, only these; where one of them has lost a
-        modality, its "auto" output counts for "audiovisual", as in use.
+        If ``clips`` are given, only these are scored; of those that have lost
+        a modality, "auto" outputs count for "audiovisual".
         """
-        found = {}
+        scores = {}
         for head in heads:
             alone = clips is None or head != "audiovisual"
             source = head if alone else "auto"
             chosen = self.clips(head) if clips is None else clips
             chosen = [c for c in chosen if c in self.outputs[source]]
             if chosen:
-                found[head] = self.score_of(dict.fromkeys(chosen, source))
-        return found
+                scores[head] = self.score_of(dict.fromkeys(chosen, source))
+        return scores
 
     def score_of(self, heads: dict) -> dict:
-        """Scores where each clip has a head of its own (clip to head).
+        """Scores clips, each by the output of one head (clip to head).
 
-        ``n``, and ``f1_macro``, ``f1_micro``, ``uar``, or ``ccc`` and
-        ``ccc_mean``; and ``interval``, that of the first of them or of the
-        mean: 95 %, bootstrap by speaker, None for fewer than two speakers.
+        Returns ``n``; ``f1_macro``, ``f1_micro`` and ``uar``, or ``ccc`` and
+        ``ccc_mean``; and ``interval``, the 95 % bootstrap interval by speaker
+        of f1_macro or ccc_mean, None for fewer than two speakers.
         """
         stats = self.stats(heads)
         summary = dict(stats.summarize())
         summary.pop("confusion", None)
-        return {
-            **{"n": len(heads), **summary},
-            "interval": self._interval(stats),
-        }
+        return {"n": len(heads), **summary, "interval": self._interval(stats)}
 
     def _interval(self, stats):
-        """Of the score that stands for the task."""
+        """Returns the interval of the main score of the task, or None."""
         if len({self.speakers[clip] for clip in stats.ids}) < 2:
             return None
         sums, tested, _ = speaker_sums(
@@ -105,17 +102,17 @@ class Predictions:
         return interval(mean_scores(sums, weights, score)[stats.main])
 
     def chance(self, clips: list) -> float:
-        """The score that stands for the task, of guesses that know nothing:
-        each class as often, or the same value for every clip."""
+        """Returns the main score at chance level: of uniform guesses, or of one
+        value for every clip."""
         if self.task == "regression":
             return 0.0
         targets = [self.targets[clip] for clip in clips]
         n = len(self.labels)
-        guessed = np.outer(np.bincount(targets, minlength=n), np.ones(n) / n)
-        return float(emotion_scores(guessed)["f1_macro"])
+        confusion = np.outer(np.bincount(targets, minlength=n), np.ones(n) / n)
+        return float(emotion_scores(confusion)["f1_macro"])
 
     def stats(self, heads: dict) -> EmotionStats | ConcordanceStats:
-        """The same (clip to head) as a statistics object."""
+        """Returns a statistics object of outputs (clip to head)."""
         stats = STATS[self.task](self.labels)
         if heads:
             stats.append(
@@ -127,16 +124,16 @@ class Predictions:
 
 
 class Clip(NamedTuple):
-    """A test clip of one head: who speaks, the class index or attributes (n,),
-    and a row of :func:`~vavl_sb.evaluation.statistics.clip_statistics`."""
+    """A test clip with the sufficient statistics of one head, a row of
+    :func:`~vavl_sb.evaluation.statistics.clip_statistics`."""
 
     speaker: str
-    target: np.ndarray
+    target: np.ndarray  # class index, or attributes (n,)
     statistics: np.ndarray
 
 
 def _clips(task, stats, speakers):
-    """What a head's statistics object has collected: clip id to Clip."""
+    """Converts a statistics object to a dict of clip id to Clip."""
     predictions, targets = stats.stacked()
     rows = zip(targets, clip_statistics(task, predictions, targets))
     return {c: Clip(speakers[c], *row) for c, row in zip(stats.ids, rows)}
@@ -144,7 +141,7 @@ def _clips(task, stats, speakers):
 
 @dataclass
 class RunResult:
-    """A finished run."""
+    """Predictions and scores of a finished run."""
 
     task: str  # "classification" or "regression"
     labels: list  # names of classes or attributes
@@ -161,11 +158,11 @@ class RunResult:
 
 
 def read_run(folder: str | Path) -> RunResult:
-    """Reads a finished run, whose scores are computed from its predictions.
+    """Reads a finished run, and computes its scores from its predictions.
 
-    Of a train.py's output folder: metrics.json (task and labels),
-    predictions_test.csv and test.json (who speaks in each clip). VAVLError, in
-    one line: a file is missing or broken, or a clip has no speaker.
+    Reads metrics.json (task and labels), predictions_test.csv and test.json
+    (speakers) of the output folder. Raises VAVLError if a file is missing or
+    broken, or a clip has no speaker.
     """
     folder = Path(folder)
     try:

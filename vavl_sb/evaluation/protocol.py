@@ -1,5 +1,4 @@
-"""A protocol: train.py over partitions and seeds, in one folder, each run here
-or in a Slurm array."""
+"""Runs train.py over partitions and seeds, locally or as a Slurm array."""
 
 import argparse
 import hashlib
@@ -28,56 +27,53 @@ from vavl_sb.utils.signals import sigterm_raises
 from vavl_sb.utils.text import printable, say
 
 SETTINGS = "protocol_settings.json"
-MARK = "protocol_run.json"  # Of a run that has ended well.
-FIRST_SEED = 1234  # the seed of the hparams files
-# What the protocol sets itself, for each run.
-RESERVED = ("partition", "seed", "output_folder")
-# Keys that change where or how fast a run is computed, not what comes out.
-NEUTRAL = ("feature_folder", "num_workers")
+MARK = "protocol_run.json"  # written when a run succeeds
+FIRST_SEED = 1234  # as in the hparams files
+RESERVED = ("partition", "seed", "output_folder")  # set for each run
+NEUTRAL = ("feature_folder", "num_workers")  # do not change results
 PATH_ENDINGS = (
     *("_folder", "_csv", "_source", "_weights", "_from", "_features"),
 )
 
-# Processes that this one has started and that have not ended.
-RUNNING = set()
+RUNNING = set()  # child processes
 
 
 @dataclass
 class Plan:
-    """What a protocol is asked for."""
+    """Settings of a protocol."""
 
     recipe_file: Path  # the hparams file, recipes/X/hparams/Y.yaml
     partitions: dict  # from read_partitions
-    seeds: list  # each partition is run with each
-    overrides: dict  # what each train.py gets: key to value, None for a flag
-    folder: str  # where everything goes
+    seeds: list  # for each partition
+    overrides: dict  # options of train.py: key to value, None for a flag
+    folder: str  # output folder
     launcher: str  # "local" or "slurm"
-    jobs: int  # runs at a time; for Slurm 0 means as many as it allows
-    # Of submitit's AutoExecutor.update_parameters; and ``cluster``: "local" to
-    # try Slurm's launcher without it.
+    jobs: int  # concurrent runs; for Slurm, 0 means no limit
+    # Parameters of submitit's AutoExecutor; ``cluster="local"`` tests the
+    # launcher without Slurm.
     slurm: dict
-    title: str = ""  # before each line of progress
+    title: str = ""  # prefix of progress lines
 
 
 @dataclass(frozen=True)
 class Run:
-    """What one run is."""
+    """One run of train.py."""
 
-    partition: str  # its name
+    partition: str  # name of the partition
     seed: int
-    folder: str  # where its results go
-    command: tuple  # the command line of train.py
-    recipe: Path  # the folder to run it in
-    settings: str  # a hash of the protocol's settings
-    title: str = ""  # before each line of progress
+    folder: str  # output folder
+    command: tuple  # command line
+    recipe: Path  # working directory
+    settings: str  # hash of the settings of the protocol
+    title: str = ""  # prefix of progress lines
 
 
 def read_plan(options: argparse.Namespace, command: str) -> Plan:
-    """What the options of a command, whose name the default folder has, ask for.
+    """Creates the Plan for command-line options.
 
-    They are those of :func:`vavl_sb.cli.protocol.add_options`, and
-    ``passed_on``: the words that each train.py gets. VAVLError, in one line: a
-    wrong option, of the protocol or of its train.py.
+    ``options`` are those of :func:`vavl_sb.cli.protocol.add_options`, and
+    ``passed_on``, the options of train.py; ``command`` names the default
+    output folder. Raises VAVLError for an invalid option.
     """
     recipe_file = Path(os.path.abspath(options.recipe_file))
     train = recipe_file.parent.parent / "train.py"
@@ -104,7 +100,7 @@ def read_plan(options: argparse.Namespace, command: str) -> Plan:
             raise VAVLError(f"--slurm: must be KEY=VALUE, not {word!r}")
         slurm[key] = int(value) if value.isdigit() else value
     passed_on = [word for word in options.passed_on if word != "--"]
-    # Before a folder is claimed, and before runs fail one after the other.
+    # Check the options of train.py before creating a folder or starting runs.
     parse_arguments([str(recipe_file), *passed_on], later=RESERVED)
     plan = Plan(
         recipe_file=recipe_file,
@@ -122,10 +118,8 @@ def read_plan(options: argparse.Namespace, command: str) -> Plan:
 
 
 def _divide(plan, count):
-    """The speakers of a corpus in so many folds, neighbours by name in one.
-
-    They are those of the manifests of its train.py, which prepares them.
-    """
+    """Splits the sorted speakers of a corpus, read from manifests that train.py
+    prepares, into folds."""
     folder = os.path.join(plan.folder, "prepared")
     os.makedirs(folder, exist_ok=True)
     say(f"Reading the speakers' names ({folder}/run.log)")
@@ -156,7 +150,7 @@ def _divide(plan, count):
 
 
 def _command(plan, folder, *options):
-    """The command line of a train.py, for the recipe's folder."""
+    """Returns the command line of train.py, for the folder of the recipe."""
     return (
         sys.executable,
         "train.py",
@@ -168,16 +162,16 @@ def _command(plan, folder, *options):
 
 
 def run_protocols(plans: list) -> list[tuple[dict, list]]:
-    """Runs what has not finished yet, and writes the summaries.
+    """Runs all unfinished runs, and writes the summaries.
 
-    Each plan has a folder of its own; the runs of all go side by side as the
-    first one's ``jobs`` and ``launcher`` allow. Gives for each what
-    protocol.json holds (``partial`` where a run failed) and the lines of
+    Each plan has its own folder; runs of all plans are launched together, with
+    ``jobs`` and ``launcher`` of the first plan. Returns for each plan the
+    content of protocol.json (``partial`` if a run failed) and the lines of
     protocol.md.
     """
-    made = [_make_runs(plan) for plan in plans]
-    every = [run for runs in made for run in runs]
-    errors = launch(every, plans[0]) if every else {}
+    runs_by_plan = [_make_runs(plan) for plan in plans]
+    all_runs = [run for runs in runs_by_plan for run in runs]
+    errors = launch(all_runs, plans[0]) if all_runs else {}
     return [
         write_summary(
             plan.folder,
@@ -185,17 +179,17 @@ def run_protocols(plans: list) -> list[tuple[dict, list]]:
             plan.overrides,
             {run: errors[run] for run in runs},
         )
-        for plan, runs in zip(plans, made)
+        for plan, runs in zip(plans, runs_by_plan)
     ]
 
 
 def recipe_name(plan: Plan) -> str:
-    """What readers call the hparams file: recipe, folder and name."""
+    """Returns the display name of the hparams file: recipe/hparams/name."""
     return "/".join(plan.recipe_file.parts[-3:])
 
 
 def _make_runs(plan):
-    """Claims the folder; gives the runs of a plan."""
+    """Claims the output folder and returns the runs of a plan."""
     settings, runs = _claim_folder(plan), []
     for name, value in plan.partitions.items():
         if isinstance(value, dict):  # a fold
@@ -207,13 +201,14 @@ def _make_runs(plan):
             folder = os.path.abspath(folder)
             options = f"--partition={value}", f"--seed={seed}"
             command = _command(plan, folder, *options)
-            place = (folder, command, plan.recipe_file.parent.parent, settings)
-            runs.append(Run(name, seed, *place, plan.title))
+            recipe = plan.recipe_file.parent.parent
+            run = (name, seed, folder, command, recipe, settings, plan.title)
+            runs.append(Run(*run))
     return runs
 
 
 def _claim_folder(plan):
-    """Makes the folder, or refuses one that holds runs of other settings.
+    """Creates the folder, or refuses one that contains runs of other settings.
 
     Partitions and seeds may be added later. Returns a hash of the settings.
     """
@@ -221,7 +216,7 @@ def _claim_folder(plan):
     words = [str(plan.recipe_file), *_as_words(plan.overrides)]
     _, _, overrides = parse_arguments(words, later=RESERVED)
     settings = read_settings(str(plan.recipe_file), overrides)
-    # Beside the file's keys, options of SpeechBrain's such as --precision.
+    # Overrides include SpeechBrain options, such as --precision.
     settings = {"hparams": recipe_name(plan), **plan.overrides, **settings}
     settings = {k: v for k, v in settings.items() if k not in NEUTRAL}
     partitions = {}
@@ -237,11 +232,11 @@ def _claim_folder(plan):
             changed = [f"{SETTINGS} is of another version"]
             known = {"settings": settings, "partitions": {}}
     elif any(path.parent.glob("partition*_seed*")):
-        # Nobody knows what they were trained with.
+        # The settings of these runs are unknown.
         changed = [f"there is no {SETTINGS}"]
-    before = known["settings"]
-    for key in sorted({*before, *settings}):
-        old, new = (s.get(key, "default") for s in (before, settings))
+    old_settings = known["settings"]
+    for key in sorted({*old_settings, *settings}):
+        old, new = (s.get(key, "default") for s in (old_settings, settings))
         if old != new:
             changed.append(f"{key} {old}, not {new}")
     for name, value in partitions.items():
@@ -259,38 +254,39 @@ def _claim_folder(plan):
 
 
 def read_partitions(text: str) -> dict:
-    """Reads the partitions of a command line.
+    """Parses the partitions of a command line.
 
-    They are "1-5", "1,3", "session1,session2", or files, separated by commas. A
-    file with lists of speakers, ``[[speakers], ...]`` or ``{"name":
-    [[speakers], ...]}``, is a cross-validation: each list is tested by networks
-    that are trained on all others, without validation.
+    ``text`` is "1-5", "1,3", "session1,session2", or files, separated by
+    commas. A file with lists of speakers, ``[[speakers], ...]`` or ``{"name":
+    [[speakers], ...]}``, is a cross-validation: each list is the test set of
+    networks trained on all others, without validation.
 
-    Gives name (for folders) to what ``--partition`` gets: files by absolute
-    path, named by their stem. Folds, "fold1" and so on, to lists of speakers,
-    ``{"train": ..., "valid": [], "test": ...}``. VAVLError, in one line: there
-    is none, two have the same name, or a speaker is in two folds.
+    Returns name (for folders) to the value of ``--partition``: absolute paths
+    for files, named by their stem, and lists of speakers ``{"train": ...,
+    "valid": [], "test": ...}`` for folds, named "fold1" and so on. Raises
+    VAVLError if there is none, a name is repeated, or a speaker is in two
+    folds.
 
     Example
     -------
     >>> read_partitions("1-3,session2")
     {'1': '1', '2': '2', '3': '3', 'session2': 'session2'}
     """
-    found = []
+    partitions = []
     for part in filter(None, (p.strip() for p in text.split(","))):
         span = re.fullmatch(r"(\d+)-(\d+)", part)
         if os.path.isfile(part):
             folds = _read_folds(part)
             if folds is None:
-                found.append((Path(part).stem, os.path.abspath(part)))
+                partitions.append((Path(part).stem, os.path.abspath(part)))
             else:
-                found += fold_partitions(folds).items()
+                partitions += fold_partitions(folds).items()
         elif span and int(span[1]) <= int(span[2]):
             numbers = map(str, range(int(span[1]), int(span[2]) + 1))
-            found += [(number, number) for number in numbers]
+            partitions += [(number, number) for number in numbers]
         else:
-            found.append((part, part))
-    names = [name for name, _ in found]
+            partitions.append((part, part))
+    names = [name for name, _ in partitions]
     for name in names:
         if not re.fullmatch(r"[\w.+-]+", name):
             raise VAVLError(f"--partitions: no such file: {name}")
@@ -299,20 +295,20 @@ def read_partitions(text: str) -> dict:
                 f"--partitions: {name} is given twice in {text!r}; files need "
                 "different names"
             )
-    if not found:
+    if not partitions:
         raise VAVLError(
             "--partitions: must be like 1-5, 1,3 or files, separated by "
             f"commas, not {text!r}"
         )
-    return dict(found)
+    return dict(partitions)
 
 
 def _read_folds(path):
-    """The folds in a file; None if it holds something else."""
+    """Reads folds from a file; None if it contains something else."""
     try:
         folds = read_json(path)
     except (OSError, ValueError):
-        return None  # train.py says what is wrong with it.
+        return None  # train.py reports the error
     if isinstance(folds, dict) and len(folds) == 1:
         folds = next(iter(folds.values()))
     lists = isinstance(folds, list) and all(isinstance(f, list) for f in folds)
@@ -320,24 +316,24 @@ def _read_folds(path):
 
 
 def fold_partitions(folds: list) -> dict:
-    """The partitions of a cross-validation, from the speakers of each fold.
+    """Returns the partitions of a cross-validation, given speakers per fold.
 
-    VAVLError, in one line: a speaker is in two folds, or there are too few.
+    Raises VAVLError if a speaker is in two folds, or there are too few folds.
 
     Example
     -------
     >>> fold_partitions([["1", "2"], ["3"]])["fold2"]
     {'train': ['1', '2'], 'valid': [], 'test': ['3']}
     """
-    speakers = [str(who) for fold in folds for who in fold]
-    for who in speakers:
-        if speakers.count(who) > 1:
-            raise VAVLError(f"--partitions: speaker {who} is in two folds")
+    speakers = [str(speaker) for fold in folds for speaker in fold]
+    for speaker in speakers:
+        if speakers.count(speaker) > 1:
+            raise VAVLError(f"--partitions: speaker {speaker} is in two folds")
     if len(folds) < 2 or not all(folds):
         raise VAVLError("--partitions: two folds or more need a speaker each")
     return {
         f"fold{number}": {
-            "train": [who for f in folds if f is not fold for who in f],
+            "train": [s for f in folds if f is not fold for s in f],
             "valid": [],
             "test": list(fold),
         }
@@ -346,7 +342,7 @@ def fold_partitions(folds: list) -> dict:
 
 
 def _read_seeds(text):
-    """The seeds of a command line: a count, or a list with a comma in it.
+    """Parses seeds: a count, or a comma-separated list.
 
     Example
     -------
@@ -368,12 +364,11 @@ def _read_seeds(text):
 
 
 def _read_overrides(words):
-    """The options that each train.py is to get: key to value, None for a flag.
+    """Parses the options of train.py: key to value, None for a flag.
 
-    A path is meant as seen from where the command stands, though train.py
-    runs in the recipe's folder: values of path options (``PATH_ENDINGS``) and
-    values with a slash are made absolute where they name something that
-    exists; ``feature_folder`` is always made absolute.
+    train.py runs in the folder of the recipe, so paths relative to the current
+    directory are made absolute: values of path options (``PATH_ENDINGS``) and
+    values with a slash, if they exist; ``feature_folder`` always.
 
     Example
     -------
@@ -396,15 +391,15 @@ def _read_overrides(words):
 
 
 def _resolved(key, value):
-    """A value, absolute if it is a path."""
-    looks = key.endswith(PATH_ENDINGS) or "/" in value
-    if key == "feature_folder" or (looks and os.path.exists(value)):
+    """Returns a value, made absolute if it is a path."""
+    is_path = key.endswith(PATH_ENDINGS) or "/" in value
+    if key == "feature_folder" or (is_path and os.path.exists(value)):
         return os.path.abspath(value)
     return value
 
 
 def _as_words(overrides):
-    """Options as words of a command line."""
+    """Converts options to words of a command line."""
     return [
         f"--{key}" if value is None else f"--{key}={value}"
         for key, value in overrides.items()
@@ -412,14 +407,12 @@ def _as_words(overrides):
 
 
 def launch(runs: list, plan: Plan) -> dict:
-    """Performs runs, those that have finished before left out; gives each run
-    to why it failed, or None.
+    """Runs all unfinished runs; returns the error of each run, or None.
 
-    The plan says where, and how many at a time. Where that is more than one,
-    the first goes alone, unless one has finished before: it computes the
-    features that all share. A line is printed for each run that starts (Slurm:
-    is submitted) and ends. VAVLError, in one line: submitit is missing, there
-    is no Slurm here, or a parameter is unknown.
+    If several runs are allowed at once and none has finished, the first runs
+    alone, since it computes the features that all share. A line is printed when
+    a run starts (Slurm: is submitted) and ends. Raises VAVLError if submitit or
+    Slurm is missing, or a parameter is unknown.
     """
     errors = dict.fromkeys(runs)
 
@@ -445,19 +438,18 @@ def launch(runs: list, plan: Plan) -> dict:
     alone = len(waiting) == len(runs) and several
     for part in (waiting[:alone], waiting[alone:]):
         if part and executor:
-            _on_slurm(executor, part, report)
+            _run_on_slurm(executor, part, report)
         elif part:
-            _here(part, report, min(plan.jobs, len(part)))
+            _run_locally(part, report, min(plan.jobs, len(part)))
     return errors
 
 
 def _perform(run, threads=None):
-    """Runs a train.py until it ends; resumes it where it was killed before.
+    """Runs or resumes train.py; returns a progress line, and its error or None.
 
-    All that it prints goes to run.log in its folder. May be called in any
-    process of any machine that sees the folder. ``threads`` is for
-    OMP_NUM_THREADS, where the environment has none. Gives a line that says
-    how it went, and why it failed or None.
+    Output is appended to run.log in the folder of the run. Any process on any
+    machine with access to the folder can call this. ``threads`` sets
+    OMP_NUM_THREADS if it is not set yet.
     """
     folder, start = Path(run.folder), time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
@@ -477,7 +469,7 @@ def _perform(run, threads=None):
 
 
 def _is_finished(run):
-    """Whether a run has ended well, with the same settings."""
+    """Whether a run has succeeded with the same settings."""
     folder = Path(run.folder)
     try:
         mark = read_json(folder / MARK)["settings"]
@@ -488,7 +480,7 @@ def _is_finished(run):
 
 
 def _finished(run, when):
-    """Scores of a run that has ended well, or why its files are of no use."""
+    """Returns a line with the scores of a finished run, and an error or None."""
     try:
         result = read_run(run.folder)
     except VAVLError as error:
@@ -499,12 +491,10 @@ def _finished(run, when):
 
 
 def _train(run, threads):
-    """Runs the command, until this process is told to end; gives its error.
-
-    That is the last line with "error: " in it, or else the last line.
-    """
+    """Runs the command; returns its error, the last line with "error: " or else
+    the last line, or None."""
     environment = dict(os.environ)
-    # Threads that spin while they wait slow a busy machine many times.
+    # Busy-waiting threads of concurrent runs slow each other down.
     environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if threads:
         environment.setdefault("OMP_NUM_THREADS", str(threads))
@@ -512,7 +502,7 @@ def _train(run, threads):
         command = printable(f"$ {' '.join(run.command)}")
         log.write(f"\n{command}\n".encode())
         log.flush()
-        begin = log.tell()
+        start = log.tell()
         process = subprocess.Popen(
             run.command,
             cwd=run.recipe,
@@ -528,7 +518,7 @@ def _train(run, threads):
             RUNNING.discard(process)
             if process.poll() is None:
                 process.terminate()
-        log.seek(begin)
+        log.seek(start)
         text = log.read().decode("utf-8", "replace")
     if code == 0:
         return None
@@ -539,20 +529,21 @@ def _train(run, threads):
     return lines[-1].split("error: ", 1)[-1] if lines else f"status {code}"
 
 
-def _here(runs, report, jobs):
-    """Runs on this machine, some at a time; ends them when it is ended."""
-    # Runs side by side share the cores, rather than each taking all.
+def _run_locally(runs, report, jobs):
+    """Runs ``jobs`` at a time on this machine; terminates them on an
+    exception."""
+    # Concurrent runs share the cores.
     threads = max(1, (os.cpu_count() or 1) // jobs) if jobs > 1 else None
 
-    def one(run):
+    def perform(run):
         report(run)
         return _perform(run, threads)
 
-    # Else SIGTERM would end this process alone, and leave its runs.
+    # SIGTERM must end the runs too.
     with sigterm_raises():
         pool = ThreadPoolExecutor(jobs)
         try:
-            futures = {pool.submit(one, run): run for run in runs}
+            futures = {pool.submit(perform, run): run for run in runs}
             for future in as_completed(futures):
                 report(futures[future], *future.result())
         except BaseException:
@@ -564,7 +555,7 @@ def _here(runs, report, jobs):
 
 
 def _slurm_executor(jobs, folder, cluster="slurm", **parameters):
-    """A submitit executor; ``cluster="local"`` tries things out here."""
+    """Creates a submitit executor; ``cluster="local"`` is for tests."""
     try:
         import submitit
 
@@ -582,7 +573,7 @@ def _slurm_executor(jobs, folder, cluster="slurm", **parameters):
     return executor
 
 
-def _on_slurm(executor, runs, report):
+def _run_on_slurm(executor, runs, report):
     """Submits runs as one array, and waits for them."""
     import submitit
 

@@ -1,8 +1,7 @@
-"""Scores a model on the clips of a manifest, as they are and corrupted.
+"""Scores a model on the clips of a manifest, clean and corrupted.
 
-Each clip is decoded once and its face is encoded once; its sound is encoded
-once for each condition and level that changes it. Only the heads' outputs are
-kept.
+Each clip is decoded once and its face is encoded once; its audio is encoded
+again for each level of an audio corruption. Only outputs are kept in memory.
 """
 
 import os
@@ -51,12 +50,11 @@ def read_clips(
     labels: list,
     data_root: str | Path | None = None,
 ) -> dict:
-    """Reads the manifest of a test: clip id to entry, with real paths.
+    """Reads a test manifest: clip id to entry, with absolute paths.
 
-    The clips' labels must be among the model's. ``data_root`` is what
-    ``{data_root}`` stands for, by default what prepare_report.json beside the
-    manifest says. ManifestError, in one line: the manifest cannot be used, or a
-    label is not one of the model's.
+    ``data_root`` replaces ``{data_root}``; by default it is read from
+    prepare_report.json beside the manifest. Raises ManifestError if the
+    manifest cannot be used, or the model lacks a label.
     """
     entries = read_entries(manifest, data_root, task, labels)
     if not entries:
@@ -73,13 +71,11 @@ def read_clips(
 
 
 class RobustnessTest:
-    """One pass over clips, and the scores that come out of it.
+    """Scores a model on clean clips and under ``conditions``, in one pass.
 
-    The model is scored on the clips as they are, and under each of the
-    ``conditions``; the seed chooses clips and frames, and ``noise`` is from
-    :func:`vavl_sb.evaluation.corruption.make_noise`.
-    Set to ``{}`` before :meth:`run`, ``features`` keeps those of each clip that
-    was scored.
+    ``seed`` determines clips and frames; ``noise`` comes from
+    :func:`vavl_sb.evaluation.corruption.make_noise`. Set ``features`` to ``{}``
+    before :meth:`run` to keep the features of each scored clip.
     """
 
     def __init__(
@@ -105,18 +101,18 @@ class RobustnessTest:
         self.absent = {"audio": [], "visual": []}
 
     def run(self, entries: dict) -> None:
-        """Decodes all clips of :func:`read_clips`, and collects the outputs.
+        """Runs the model on all clips of :func:`read_clips`.
 
-        MediaError: no clip at all can be used.
+        Raises MediaError if no clip can be used.
         """
         self.count = len(entries)
-        # Where the corpus has clips with both, all is scored on those.
+        # If any clip has both modalities, conditions use only those clips.
         self.has_pairs = any(
             all(find_source(entry, modality) for modality in MEDIA_FIELD)
             for entry in entries.values()
         )
         for clip in tqdm(sorted(entries), desc="clips", disable=None):
-            self._one_clip(clip, entries[clip])
+            self._run_clip(clip, entries[clip])
         if not self.clean.clips():
             reason = next(iter(self.failed.values()), "all are silent")
             raise MediaError(
@@ -124,8 +120,8 @@ class RobustnessTest:
                 "check --data_root"
             )
 
-    def _one_clip(self, clip, entry):
-        """Predictions for one clip, as it is and corrupted."""
+    def _run_clip(self, clip, entry):
+        """Runs the model on one clip, clean and corrupted."""
         samples, visual = self._read(clip, entry)
         features = ClipFeatures(self._encode(samples, clip, "audio"), visual)
         for modality in MEDIA_FIELD:
@@ -133,11 +129,11 @@ class RobustnessTest:
         has = {m: getattr(features, m) is not None for m in OTHER}
         for modality in MEDIA_FIELD:
             source = find_source(entry, modality)
-            lacks = source is not None and not has[modality]
-            if lacks and f"{clip} ({modality})" not in self.failed:
+            missing = source is not None and not has[modality]
+            if missing and f"{clip} ({modality})" not in self.failed:
                 self.absent[modality].append(clip)
         outputs = self.model.outputs(features) if any(has.values()) else None
-        if not outputs:  # Nothing, or only what the model was not trained on.
+        if not outputs:  # Empty, or only a modality without a trained head.
             return
         self.clean.add(clip, outputs, entry)
         if self.features is not None:
@@ -147,23 +143,23 @@ class RobustnessTest:
         for condition in self.conditions:
             trained = condition.modality in self.model.trained_heads
             if condition.modality == "audio" and samples is None:
-                continue  # Features can't be made noisy as sound is.
+                continue  # Given as features, to which no noise can be added.
             if trained and has[condition.modality]:
                 self._corrupt(condition, clip, entry, samples, features)
 
     def _corrupt(self, condition, clip, entry, samples, features):
-        """Predictions for one clip at all levels but the clean one."""
-        sound = condition.modality == "audio"
-        given = samples if sound else features.visual
+        """Runs the model on one clip at all levels but the clean one."""
+        is_audio = condition.modality == "audio"
+        clean = samples if is_audio else features.visual
         for level in condition.levels[1:]:
-            changed = condition.corrupt(
-                given, level, clip, self.seed, self.noise
+            corrupted = condition.corrupt(
+                clean, level, clip, self.seed, self.noise
             )
-            if sound:
+            if is_audio:
                 where = f"{condition.name} {level}"
-                changed = self._encode(changed, clip, where)
-            part = replace(features, **{condition.modality: changed})
-            # What is left of the sound may be silence.
+                corrupted = self._encode(corrupted, clip, where)
+            part = replace(features, **{condition.modality: corrupted})
+            # The remaining audio may be silence, encoded as None.
             if part.audio is not None or part.visual is not None:
                 outputs = self.model.outputs(part)
                 if outputs:
@@ -171,13 +167,13 @@ class RobustnessTest:
                     predictions.add(clip, outputs, entry)
 
     def _read(self, clip, entry):
-        """Samples and visual features; what cannot be decoded is None."""
+        """Reads samples and visual features; None if they fail to decode."""
         wav, video = entry["wav"], entry["video"]
         if wav == video:
             try:
                 return self.encoder.read(wav, video)
             except MediaError:
-                pass  # Perhaps one of the two can be decoded alone.
+                pass  # Try audio and video separately.
         samples = visual = None
         try:
             samples, _ = self.encoder.read(wav=wav)
@@ -190,7 +186,7 @@ class RobustnessTest:
         return samples, visual
 
     def _read_features(self, clip, entry, modality, features):
-        """Puts in what an entry gives as features, in place of a file."""
+        """Reads precomputed features of an entry into ``features``."""
         reference = entry.get(FEATURE_FIELD[modality])
         if reference is not None:
             try:
@@ -200,7 +196,7 @@ class RobustnessTest:
                 self._leave_out(clip, modality, error)
 
     def _encode(self, samples, clip, where):
-        """Audio features; None without samples, or without sound in them."""
+        """Encodes audio; None without samples or for silence."""
         if samples is None:
             return None
         try:
@@ -210,18 +206,17 @@ class RobustnessTest:
             return None
 
     def _leave_out(self, clip, where, error):
-        """Notes a part of a clip that cannot be used."""
+        """Records and logs a part of a clip that cannot be used."""
         self.failed[f"{clip} ({where})"] = error.text
         logger.warning("%s: %s left out: %s", clip, where, error)
 
     def summary(self) -> dict:
-        """What robustness.json says about clips and scores.
+        """Returns the clips and scores for robustness.json.
 
-        ``clips`` (counts, and ids of what was left out), ``clean`` (scores of
-        each head on the clips that it has an output for, and of "auto": the
-        head that fits each clip), ``chance`` (the score of guesses on the
-        clips of the conditions), ``conditions`` and ``skipped`` (name to
-        reason).
+        ``clips`` (counts, and ids of clips left out), ``clean`` (scores of each
+        head on clips with its inputs, and of "auto", the head for the inputs
+        of each clip), ``chance`` (chance level on the clips of the
+        conditions), ``conditions`` and ``skipped`` (name to reason).
         """
         conditions, skipped = {}, {}
         for condition in self.conditions:
@@ -255,23 +250,23 @@ class RobustnessTest:
         }
 
     def _levels(self, condition):
-        """Scores at each level of a condition, or why there are none."""
+        """Returns scores at each level, or the reason why there are none."""
         modality, pairs = condition.modality, self.clean.clips("audiovisual")
         if modality and modality not in self.model.trained_heads:
             return f"the {modality} head was never trained"
         if modality == "audio" and self.encoder.takes_features(modality):
             return "the model takes features of the sound, not sound"
-        alone = modality and not self.has_pairs
-        clips = self.clean.clips(modality) if alone else pairs
+        single = modality and not self.has_pairs
+        clips = self.clean.clips(modality) if single else pairs
         if not clips:
-            return f"no clip has {NEEDS[modality if alone else None]}"
+            return f"no clip has {NEEDS[modality if single else None]}"
         if condition.name == "modalities":
             scores = self.clean.scores(HEADS, pairs)
             return [{**scores, **self.clean.scores(["auto"])}]
         if condition.name == "missing":
             return [self._missing(pairs, level) for level in condition.levels]
-        # The other head stays as it is, for comparison.
-        heads = [modality] if alone else HEADS
+        # The head of the other modality is unchanged, for comparison.
+        heads = [modality] if single else HEADS
         return [
             self.corrupted.get((condition.name, level), self.clean).scores(
                 heads, clips
@@ -280,7 +275,7 @@ class RobustnessTest:
         ]
 
     def _missing(self, pairs, percent):
-        """Scores where a part of the clips has lost a modality."""
+        """Scores with a percentage of clips that lost one modality."""
         lost = lose_modality(pairs, percent, self.seed)
         heads = {
             clip: OTHER[lost[clip]] if clip in lost else "audiovisual"
@@ -292,11 +287,11 @@ class RobustnessTest:
 def write_report(
     folder: str | Path, result: dict, predictions: Predictions
 ) -> list:
-    """Writes ``robustness.json`` and ``.txt``, its figure, and the predictions
-    on the clips as they are, in the form of a run's predictions_test.csv.
+    """Writes ``robustness.json`` and ``.txt``, the figure, and the predictions
+    on clean clips, in the format of predictions_test.csv.
 
-    ``result`` has ``task``, ``labels``, ``title`` (model and corpus) and what
-    :meth:`RobustnessTest.summary` gives. Returns :func:`report_lines`.
+    ``result`` has ``task``, ``labels``, ``title`` (model and corpus) and the
+    result of :meth:`RobustnessTest.summary`. Returns :func:`report_lines`.
     """
     folder, lines = Path(folder), report_lines(result)
     stats = {
@@ -307,15 +302,15 @@ def write_report(
     write_json(folder / "robustness.json", result)
     write_lines(folder / "robustness.txt", lines)
     write_atomically(folder / "predictions_clean.csv", rows)
-    remove_figure(folder / "robustness")  # Of an earlier test.
+    remove_figure(folder / "robustness")  # Of an earlier evaluation
     if result["conditions"]:
         _draw(result, folder / "robustness")
     return lines
 
 
 def report_lines(result: dict) -> list:
-    """What robustness.json holds, as lines: the clean scores, then for each
-    condition the score that stands for the task, macro F1 or the mean CCC."""
+    """Formats robustness.json as lines: clean scores, then macro F1 or mean CCC
+    for each condition."""
     counts, clean = result["clips"], result["clean"]
     metrics = {
         "task": result["task"],
@@ -341,19 +336,19 @@ def report_lines(result: dict) -> list:
 
 
 def seen_in_training(speakers: list[str]) -> list[str]:
-    """A line where the model was trained on speakers that it is scored on."""
+    """Returns a warning line if test speakers were in the training set."""
     if not speakers:
         return []
     more = ", ..." if len(speakers) > 3 else ""
     return [
-        f"The model was trained on {len(speakers)} of their speakers "
-        f"({', '.join(speakers[:3])}{more}): these scores say nothing of new "
-        "ones"
+        f"The model was trained on {len(speakers)} of these speakers "
+        f"({', '.join(speakers[:3])}{more}): the scores do not apply to new "
+        "speakers"
     ]
 
 
 def _condition_table(condition, task):
-    """One row a level, one column a head."""
+    """Formats a table with a row per level and a column per head."""
     key = STATS[task].main
     levels = condition["levels"]
     heads = list(dict.fromkeys(h for x in levels for h in x["scores"]))
@@ -375,13 +370,13 @@ def _condition_table(condition, task):
 
 
 def _level_name(level):
-    """How tables and figures name a level."""
+    """Returns the name of a level in tables and figures."""
     return "clean" if level is None else f"{level:g}"
 
 
 def _draw(result, path):
-    """Draws a panel for each condition, a line for each head; a head whose
-    input stays as it is has a dashed one."""
+    """Plots a panel per condition and a line per head, dashed if its input is
+    unchanged."""
     key = STATS[result["task"]].main
     panels = result["conditions"].values()
     columns = min(3, len(panels))
@@ -400,10 +395,10 @@ def _draw(result, path):
                 continue
             drawn[head] = {"color": colour, "marker": "o", "markersize": 4}
             names, scores = zip(*points)
-            if len(condition["levels"]) == 1:  # One of all heads.
+            if len(condition["levels"]) == 1:
                 names = (head,)
-            values = [one[key] for one in scores]
-            ends = [one["interval"] or [one[key]] * 2 for one in scores]
+            values = [s[key] for s in scores]
+            ends = [s["interval"] or [s[key]] * 2 for s in scores]
             low, high = np.transpose(ends)
             lowest = min(lowest, *values, *low)
             dashed = "--" if len(set(values)) == 1 else "-"

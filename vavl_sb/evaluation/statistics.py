@@ -1,12 +1,12 @@
 """Statistics by speaker: bootstrap intervals and a permutation test.
 
-Clips of one speaker are alike, so the speaker, not the clip, is what is drawn
-or swapped here. A score of a whole set (a macro F1, a concordance coefficient)
-is computed anew for each draw from its sufficient statistics, which each clip
-adds to: a confusion matrix for classes, six moments for attributes.
+Clips of one speaker are not independent, so speakers, not clips, are resampled
+or swapped. Each draw recomputes the score of the whole set (macro F1, CCC) from
+sufficient statistics summed over clips: a confusion matrix for classes, six
+moments for attributes.
 
-``sums`` are arrays of shape (runs, speakers, ...): what the clips of each
-speaker add up to in each run, and zeros where a run does not test a speaker.
+``sums`` are statistics summed by run and speaker, of shape (runs, speakers,
+...), zero where a run does not test a speaker.
 """
 
 from collections.abc import Callable
@@ -22,11 +22,11 @@ CHUNK = 500  # draws at a time: bounds the memory
 def clip_statistics(
     task: str, predictions: np.ndarray, targets: np.ndarray
 ) -> np.ndarray:
-    """What each clip adds to the sufficient statistics of its set.
+    """Computes the sufficient statistics of each clip.
 
-    Of logits or attributes (N, n), and of class indices (N,) or attributes (N,
-    n). Classes: shape (N, n, n), a single 1 for each clip, true class by row.
-    Attributes: shape (N, n, 6): 1, p, t, p^2, t^2 and p t.
+    ``predictions`` are logits or attributes (N, n); ``targets`` are class
+    indices (N,) or attributes (N, n). Returns confusion matrices (N, n, n) with
+    the true class by row, or moments (N, n, 6): 1, p, t, p^2, t^2 and p t.
     """
     if task == "classification":
         confusion = np.zeros((*predictions.shape, predictions.shape[1]))
@@ -37,9 +37,10 @@ def clip_statistics(
 
 
 def _concordance(moments):
-    """Concordance correlation coefficients (...) of moments (..., 6).
+    """Computes the CCC (...) from moments (..., 6).
 
-    0 where neither side varies, as in :func:`vavl_sb.utils.metrics.concordance`.
+    0 if both sides are constant, as in
+    :func:`vavl_sb.utils.metrics.concordance`.
     """
     count = np.maximum(moments[..., :1], 1e-300)
     mean_p, mean_t, square_p, square_t, product = np.moveaxis(
@@ -48,18 +49,18 @@ def _concordance(moments):
     gap = mean_p - mean_t
     spread = square_p - mean_p**2 + square_t - mean_t**2 + gap**2
     covariance = product - mean_p * mean_t
-    # What is left of a difference of equal numbers is rounding, not spread.
-    real = spread > 1e-12 * (square_p + square_t)
+    # A constant has a spread of rounding errors.
+    varies = spread > 1e-12 * (square_p + square_t)
     return np.divide(
-        2 * covariance, spread, out=np.zeros_like(spread), where=real
+        2 * covariance, spread, out=np.zeros_like(spread), where=varies
     )
 
 
 def score_function(task: str, labels: list) -> Callable:
-    """The scores of a task, as a function of summed statistics.
+    """Returns the function from summed statistics to the scores of a task.
 
-    It gives score name ("f1_macro", "f1_micro" and "uar", or "ccc_mean" and
-    "ccc_<name>") to array.
+    Scores are arrays by name: "f1_macro", "f1_micro" and "uar", or "ccc_mean"
+    and "ccc_<name>".
     """
     if task == "classification":
         return emotion_scores
@@ -75,29 +76,29 @@ def score_function(task: str, labels: list) -> Callable:
 def speaker_sums(
     runs: list, speakers: list | None = None
 ) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Sums the clips' statistics by run and speaker.
+    """Sums the statistics of clips by run and speaker.
 
-    Each of the ``runs`` is clip id to
-    :class:`~vavl_sb.evaluation.predictions.Clip`. Gives the sums (runs,
-    speakers, ...); whether a run tests a speaker, bool (runs, speakers); and
-    the speakers in that order, by default all of them, sorted.
+    Each of ``runs`` maps clip id to
+    :class:`~vavl_sb.evaluation.predictions.Clip`. Returns the sums (runs,
+    speakers, ...), whether a run tests a speaker, bool (runs, speakers), and
+    the speakers in order (default: all, sorted).
     """
     if speakers is None:
         speakers = sorted({c.speaker for run in runs for c in run.values()})
-    place = {who: index for index, who in enumerate(speakers)}
+    index = {speaker: i for i, speaker in enumerate(speakers)}
     first = next(iter(runs[0].values())).statistics
     sums = np.zeros((len(runs), len(speakers), *first.shape))
     tested = np.zeros((len(runs), len(speakers)), dtype=bool)
     for run, clips in enumerate(runs):
-        columns = np.array([place[c.speaker] for c in clips.values()])
+        columns = np.array([index[c.speaker] for c in clips.values()])
         np.add.at(sums[run], columns, [c.statistics for c in clips.values()])
         tested[run, columns] = True
     return sums, tested, speakers
 
 
 def mean_scores(sums: np.ndarray, weights: np.ndarray, score: Callable) -> dict:
-    """The mean over runs of each score (draws,), for each draw of weights: how
-    often each speaker counts, shape (draws, speakers)."""
+    """Computes the mean over runs of each score (draws,), given how often each
+    speaker counts: weights of shape (draws, speakers)."""
     parts = []
     for start in range(0, len(weights), CHUNK):
         part = weights[start : start + CHUNK]
@@ -111,12 +112,11 @@ def draw_speakers(
 ) -> np.ndarray:
     """Draws speakers with replacement, as weights of shape (draws, speakers).
 
-    Speakers are drawn among those whose runs have test speakers in common: all
-    runs of one partition share a draw; partitions without a common speaker are
-    drawn each on its own, as many speakers as it has; partitions that overlap
-    are drawn together, so that a speaker counts the same in all of them. A draw
-    that leaves a run without any speaker is drawn anew. ``tested`` is what
-    :func:`speaker_sums` gives.
+    All runs of one partition share a draw. Partitions with disjoint test
+    speakers are drawn separately, each as many speakers as it has. Partitions
+    that overlap are drawn together, so that a speaker has the same weight in
+    all of them. A draw that leaves a run without speakers is repeated.
+    ``tested`` comes from :func:`speaker_sums`.
 
     Example
     -------
@@ -134,17 +134,17 @@ def draw_speakers(
         members = np.flatnonzero(group_of == group)
         runs = tested[:, members]
         runs = np.unique(runs[runs.any(axis=1)], axis=0).astype(float)
-        left = np.arange(draws)
-        while len(left):
-            chances = np.full(len(members), 1 / len(members))
-            drawn = random.multinomial(len(members), chances, size=len(left))
-            weights[np.ix_(left, members)] = drawn
-            left = left[(drawn @ runs.T == 0).any(axis=1)]
+        rows = np.arange(draws)
+        while len(rows):
+            uniform = np.full(len(members), 1 / len(members))
+            drawn = random.multinomial(len(members), uniform, size=len(rows))
+            weights[np.ix_(rows, members)] = drawn
+            rows = rows[(drawn @ runs.T == 0).any(axis=1)]
     return weights
 
 
 def interval(values: np.ndarray) -> list:
-    """The 95 % percentile interval of bootstrap draws (draws,): two floats."""
+    """Returns the 95 % percentile interval of bootstrap draws (draws,)."""
     return [float(end) for end in np.percentile(values, [2.5, 97.5])]
 
 
@@ -155,18 +155,16 @@ def swap_test(
     draws: int = DRAWS,
     seed: int = 0,
 ) -> tuple[dict, bool]:
-    """Paired permutation test: all that a speaker has is swapped at once.
+    """Paired permutation test by speaker.
 
-    If two ways of training do not differ, it is chance which of them made a
-    speaker's predictions. Each draw swaps the two for a random half of the
-    speakers, in all runs together, and the difference of the mean scores is
-    computed anew. All swaps are tried where that is no more than ``draws``;
-    swapping every speaker only turns the sign, so that 2^(speakers - 1) are all
-    that a two-sided test needs.
+    Under the null hypothesis, predictions of the two systems are exchangeable.
+    Each draw swaps them for a random half of the speakers, in all runs
+    together, and recomputes the difference of the mean scores. The test is
+    exact, with all swaps, if these are at most ``draws``. Swapping all speakers
+    only changes the sign, so 2^(speakers - 1) swaps suffice.
 
-    ``first`` and ``second`` are sums of the two on the same clips. Gives score
-    name to (difference first - second, two-sided p), and whether all swaps were
-    tried.
+    ``first`` and ``second`` are sums on the same clips. Returns score name to
+    (difference first - second, two-sided p), and whether the test is exact.
     """
     speakers = first.shape[1]
     exact = speakers <= 60 and 2 ** (speakers - 1) <= draws
@@ -177,22 +175,21 @@ def swap_test(
         swaps = np.random.default_rng(seed).integers(0, 2, (draws, speakers))
         swaps = np.concatenate([np.zeros((1, speakers), swaps.dtype), swaps])
     sums = np.concatenate([first, second], axis=1)
-    one = mean_scores(sums, np.concatenate([1 - swaps, swaps], axis=1), score)
-    other = mean_scores(sums, np.concatenate([swaps, 1 - swaps], axis=1), score)
-    found = {}
-    for name in one:
-        differences = one[name] - other[name]
-        # The first is the observed one; it counts among all, or the drawn.
-        # Equal differences must not be told apart by rounding.
-        reached = np.abs(differences) >= abs(differences[0]) - 1e-12
-        found[name] = (float(differences[0]), float(reached.mean()))
-    return found, exact
+    a = mean_scores(sums, np.concatenate([1 - swaps, swaps], axis=1), score)
+    b = mean_scores(sums, np.concatenate([swaps, 1 - swaps], axis=1), score)
+    tests = {}
+    for name in a:
+        differences = a[name] - b[name]
+        # The first draw is the observed one, without swaps, and counts too.
+        # The tolerance makes equal differences equal despite rounding.
+        extreme = np.abs(differences) >= abs(differences[0]) - 1e-12
+        tests[name] = (float(differences[0]), float(extreme.mean()))
+    return tests, exact
 
 
 def holm(p_values: list) -> list:
-    """Holm's correction: p-values that hold for all tests of a family together.
-
-    In the same order, at most 1.
+    """Corrects the p-values of a family of tests by Holm's method; keeps their
+    order.
 
     Example
     -------
