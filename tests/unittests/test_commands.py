@@ -223,7 +223,7 @@ def test_predict_draws(model, clips, capsys, tmp_path):
         (["--plot", "x.txt"], "no name of a .png"),
         (["--timeline", "--hop", "0"], "hop"),
         (["--timeline", "--window", "99"], "window"),
-        (["--profile", "--hop", "2"], "--hop: is of --timeline and --plot"),
+        (["--profile", "--hop", "2"], "--hop: needs --timeline or --plot"),
     ],
 )
 def test_predict_options_that_cannot_be(model, clips, capsys, words, said):
@@ -497,7 +497,7 @@ def test_export_makes_a_folder_that_loads(run_folder, capsys, tmp_path):
     copied = json.loads((target / "model.json").read_text())["metadata"]
     assert copied["test"] == {"audio": {"f1_macro": 0.5, "uar": 0.25}}
     status, _, err = call(capsys, "export", run_folder, target)
-    assert status == 1 and "is there already" in err
+    assert status == 1 and "exists already" in err
     assert [p.name for p in target.parent.iterdir()] == ["model"]
 
 
@@ -531,7 +531,7 @@ def test_check_media_tells_what_is_in_a_clip(clips, capsys, tmp_path):
     assert "RMS -13" in call(capsys, "check-media", clips / "both.mp4")[1]
     soundfile.write(tmp_path / "silent.wav", np.zeros(RATE), RATE)
     out = call(capsys, "check-media", tmp_path / "silent.wav")[1]
-    assert "a silent track" in out and "none looked for" in out
+    assert "a silent track" in out and "not checked" in out
     assert "left out: sound: stream 0 (pcm_s16le, 16000 Hz, 1 channel)" in out
 
 

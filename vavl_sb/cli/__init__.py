@@ -1,9 +1,8 @@
-"""The command `vavl`: use a trained model from the shell.
+"""The command `vavl`: use and evaluate models from the shell.
 
-Each module of :mod:`vavl_sb.cli` has ``add_parser``, which adds one subcommand
-or a few that belong together, describes their options, and sets ``run``, what
-does the work. One that also sets ``passes_on`` gets options that it does not
-know in ``passed_on``.
+Each module of :mod:`vavl_sb.cli` has ``add_parser``, which adds one or more
+subcommands and sets ``run``, the function to call. If a subcommand sets
+``passes_on``, unknown options are in ``passed_on`` instead of an error.
 """
 
 import argparse
@@ -24,18 +23,18 @@ MODULES = ("predict", "clips", "model", "evaluate", "protocol")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line without the program's name; None for ``sys.argv``.
+    """Runs a command line without the program name; None for ``sys.argv``.
 
-    Gives the exit status: 0, 1 where a clip or the model failed or the output
-    cannot be written, 130 where it was interrupted, or 141 where whoever reads
-    the output has gone.
+    Returns the exit status: 0; 1 if a clip or the model failed or the output
+    cannot be written; 130 if interrupted; 141 if the reader of a pipe has
+    closed it.
     """
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # Not where a caller replaced it.
-            # A name that the terminal cannot show is written out.
+        if hasattr(stream, "reconfigure"):  # Not if a caller replaced it
+            # File names may contain characters that cannot be encoded.
             stream.reconfigure(errors="backslashreplace")
     try:
-        with _whole_output():
+        with _checked_output():
             return _run(arguments)
     except VAVLError as error:
         say_error(error)
@@ -43,27 +42,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as stop:
         say_error("interrupted")
         return exit_status(stop)
-    except BrokenPipeError:  # Whoever reads has enough, as `head` has.
+    except BrokenPipeError:  # As after `vavl ... | head`
         return 128 + signal.SIGPIPE
 
 
 def _run(arguments):
-    """The exit status of the subcommand that a command line asks for."""
+    """Runs the subcommand of a command line; returns its exit status."""
     parser = _parser()
-    options, rest = parser.parse_known_args(arguments)
-    words = [word for word in rest if not word.startswith("-")]
-    if words == rest and getattr(options, "clips", None) == []:
-        # Clips that may be left out argparse does not take after an option.
-        options.clips, rest = rest, []
-    if rest and not getattr(options, "passes_on", False):
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    options.passed_on = rest
+    options, unknown = parser.parse_known_args(arguments)
+    words = [word for word in unknown if not word.startswith("-")]
+    if words == unknown and getattr(options, "clips", None) == []:
+        # argparse does not match nargs="*" after an option.
+        options.clips, unknown = unknown, []
+    if unknown and not getattr(options, "passes_on", False):
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    options.passed_on = unknown
     return options.run(options)
 
 
 @contextlib.contextmanager
-def _whole_output():
-    """Sees that what is printed arrives, or says in one line why not."""
+def _checked_output():
+    """Flushes stdout, and raises VAVLError if it cannot be written."""
     try:
         try:
             yield
@@ -73,11 +72,11 @@ def _whole_output():
     except OSError as error:
         if error.filename is not None or error.errno not in UNWRITABLE:
             raise
-        # What is left unwritten would fail again when Python ends.
+        # Buffered output would raise again when Python exits.
         with contextlib.suppress(OSError, ValueError):
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, sys.stdout.fileno())
-            os.close(nowhere)
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, sys.stdout.fileno())
+            os.close(null)
         if error.errno == errno.EPIPE:
             raise
         raise VAVLError(
@@ -85,19 +84,19 @@ def _whole_output():
         ) from None
 
 
-# Of a pipe that nobody reads, a full disk and a disk that fails.
+# A closed pipe, a full disk, a full quota and an I/O error.
 UNWRITABLE = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 
 class _Parser(argparse.ArgumentParser):
-    """Shows control characters, which a shell's ``*`` brings in with names."""
+    """Escapes control characters of file names in error messages."""
 
     def error(self, message):
         super().error(printable(message))
 
 
 def _parser():
-    """The command line."""
+    """Creates the parser with all subcommands."""
     parser = _Parser(
         prog="vavl",
         description="Emotion from speech, from a face, or from both.",

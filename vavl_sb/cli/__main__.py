@@ -1,4 +1,4 @@
-"""`python -m vavl_sb.cli`: the command `vavl`."""
+"""Runs the command `vavl` as `python -m vavl_sb.cli`."""
 
 import sys
 

@@ -22,55 +22,58 @@ SPEAKER = ".speaker.json"
 def add_parser(commands: argparse._SubParsersAction) -> None:
     """Adds the commands to the command line."""
     parser = commands.add_parser(
-        "enrol", help="learn how one speaker sounds and looks, without labels"
+        "enrol",
+        help="estimate feature statistics of a speaker from unlabelled clips",
     )
     add_model(parser, clips="*")
-    for modality, words in (("audio", "sound"), ("visual", "picture")):
+    for modality, stream in (("audio", "audio"), ("visual", "video")):
         parser.add_argument(
             f"--{modality}_features",
             metavar="FILE",
             action="append",
             default=[],
-            help=f"features in place of a clip's {words}, once for each clip "
-            "in their order, or without clips",
+            help=f"features instead of {stream}; repeat it for each clip, in "
+            "the same order, or give no clips",
         )
-    add_output(parser, f"such as one{SPEAKER}: means of features, and no media")
+    add_output(
+        parser, f"such as name{SPEAKER}: statistics of features, no media"
+    )
     parser.set_defaults(run=run_enrol)
 
     parser = commands.add_parser(
-        "embed", help="write the network's representation of each clip"
+        "embed", help="write the embeddings of clips to a file"
     )
     add_model(parser, clips="+")
-    add_output(parser, "a .npy (a row for each clip that is printed) or a .csv")
+    add_output(parser, ".npy (rows in the order of the printed clips) or .csv")
     parser.set_defaults(run=run_embed)
 
     parser = commands.add_parser(
-        "demo", help="serve a page for the browser on this computer"
+        "demo", help="serve a web page for the model on this computer"
     )
     add_model(parser)
     parser.add_argument(
         "--port",
         type=int,
         default=7860,
-        help="where on 127.0.0.1 (default: 7860)",
+        help="port on 127.0.0.1 (default: 7860)",
     )
     parser.add_argument(
         "--max-mb",
         type=float,
         default=100.0,
-        help="largest file that may be uploaded, in MB (default: 100)",
+        help="maximum size of an upload, in MB (default: 100)",
     )
     parser.add_argument(
         "--max-seconds",
         type=float,
         default=120.0,
-        help="how long the work on a clip may take (default: 120)",
+        help="maximum processing time of a clip (default: 120)",
     )
     parser.set_defaults(run=run_demo)
 
     parser = commands.add_parser(
         "check-media",
-        help="tell a clip's streams, duration, faces and loudness",
+        help="show streams, duration, faces and loudness of clips",
     )
     parser.add_argument(
         "clips", metavar="CLIP", nargs="+", help="video or audio files"
@@ -80,8 +83,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 
 def run_enrol(options: argparse.Namespace) -> int:
-    """Writes what clips tell of their speaker; gives 1 where some clip could
-    not be used."""
+    """Writes a speaker file; returns 1 if a clip could not be used."""
     if not options.output.endswith(SPEAKER):
         raise VAVLError(f"--output: {options.output} must end in {SPEAKER}")
     columns = {
@@ -92,7 +94,7 @@ def run_enrol(options: argparse.Namespace) -> int:
     columns = {name: values for name, values in columns.items() if values}
     if len({*map(len, columns.values())}) != 1:
         raise VAVLError(
-            "give clips, or features, or as many features as clips (see vavl "
+            "give clips, features, or as many features as clips (see vavl "
             "enrol --help)"
         )
     probe_folder(options.output)
@@ -102,44 +104,43 @@ def run_enrol(options: argparse.Namespace) -> int:
     say(
         f"{options.output}: {speaker.clips} clips of a speaker "
         f"({' and '.join(speaker.statistics)}), for vavl predict --speaker. It "
-        "says how a person sounds or looks: delete it as you would a clip."
+        "describes the voice or face of a person: handle it as personal data."
     )
     return 1 if speaker.left_out else 0
 
 
 def run_embed(options: argparse.Namespace) -> int:
-    """Writes the table, and prints the clips in the order of its rows.
+    """Writes embeddings, and prints the clips in the order of the rows.
 
-    What a clip lacks is NaN there, and so is all of one that failed; gives 1
-    where one did.
+    Missing modalities and failed clips are NaN. Returns 1 if a clip failed.
     """
     import numpy as np
     from tqdm import tqdm
 
     if not options.output.endswith((".npy", ".csv")):
-        raise VAVLError(f"--output: {options.output} is no .npy nor .csv")
+        raise VAVLError(f"--output: {options.output} must end in .npy or .csv")
     model = load_model(options)
-    clips, found = clip_files(options.clips), []
+    clips, embeddings = clip_files(options.clips), []
     for clip in tqdm(clips, unit="clip", disable=None, leave=False):
         try:
-            found.append(model.embed_file(clip))
+            embeddings.append(model.embed_file(clip))
         except VAVLError as error:
-            found.append({})
+            embeddings.append({})
             with tqdm.external_write_mode():
                 say_error(error)
-    widths = {m: len(r) for one in found for m, r in sorted(one.items())}
-    if not widths:
+    sizes = {m: len(values) for e in embeddings for m, values in e.items()}
+    if not sizes:
         raise VAVLError(f"{options.output}: not written, no clip can be used")
-    names = [f"{m}_{i}" for m in sorted(widths) for i in range(widths[m])]
+    names = [f"{m}_{i}" for m in sorted(sizes) for i in range(sizes[m])]
     rows = np.stack(
         [
             np.concatenate(
                 [
-                    one.get(m, np.full(widths[m], np.nan, np.float32))
-                    for m in sorted(widths)
+                    embedding.get(m, np.full(sizes[m], np.nan, np.float32))
+                    for m in sorted(sizes)
                 ]
             )
-            for one in found
+            for embedding in embeddings
         ]
     )
     if options.output.endswith(".npy"):
@@ -150,7 +151,7 @@ def run_embed(options: argparse.Namespace) -> int:
         lines = ([clip, *row] for clip, row in zip(clips, rows.tolist()))
         write_csv(options.output, ["file", *names], lines)
     say(*clips)
-    return 0 if all(found) else 1
+    return 0 if all(embeddings) else 1
 
 
 def run_demo(options: argparse.Namespace) -> int:
@@ -167,10 +168,10 @@ def run_demo(options: argparse.Namespace) -> int:
 
 
 def run_check_media(options: argparse.Namespace) -> int:
-    """Reads each clip and prints what is in it; no model is needed.
+    """Prints a report of each clip; needs no model.
 
-    Gives 1 where a clip is no media, a stream of it has a fault, or faces
-    could not be looked for.
+    Returns 1 if a clip is not a media file, has a broken stream, or faces
+    could not be detected.
     """
     from vavl_sb.features.clip_report import report_clip
 
@@ -179,7 +180,6 @@ def run_check_media(options: argparse.Namespace) -> int:
         try:
             report = report_clip(clip)
         except MediaError as error:
-            # One that is no media does not stop the rest.
             say_error(error)
             reports.append({"file": clip, "error": error.text})
             status = 1
@@ -194,14 +194,14 @@ def run_check_media(options: argparse.Namespace) -> int:
 
 
 def _lines(report):
-    """What is in a clip, for a reader."""
+    """Formats the report of a clip as text."""
     lines = [f"{report['file']}: {report['duration']:.2f} s"]
     lines += [f"  used: {text}" for text in report["used"]]
     lines += [f"  left out: {text}" for text in report["left_out"]]
     lines.append(f"  loudness: {_loudness(report)}")
     faces = report["frames_with_face"]
     if faces is None:
-        lines.append("  faces: none looked for")
+        lines.append("  faces: not checked")
     else:
         lines.append(f"  faces: in {faces} of {report['frames']} frames")
     lines += [f"  fault: {fault}" for fault in report["faults"]]
@@ -209,10 +209,10 @@ def _lines(report):
 
 
 def _loudness(report):
-    """Loudness in words."""
+    """Formats the loudness of a clip."""
     if report["silent_track"] is None:
         return "no sound"
     if report["rms_dbfs"] is None:
         return "a silent track (all samples are 0)"
-    words = f"RMS {report['rms_dbfs']:.1f} dBFS"
-    return f"{words}: a silent track" if report["silent_track"] else words
+    rms = f"RMS {report['rms_dbfs']:.1f} dBFS"
+    return f"{rms}: a silent track" if report["silent_track"] else rms

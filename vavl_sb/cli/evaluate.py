@@ -1,4 +1,4 @@
-"""`vavl evaluate`: score a model where information is missing or partial."""
+"""`vavl evaluate`: scores a model on clean, partial and corrupted clips."""
 
 import argparse
 from pathlib import Path
@@ -12,7 +12,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     """Adds the command to the command line."""
     parser = commands.add_parser(
         "evaluate",
-        help="score a model, also where information is missing or partial",
+        help="score a model, also with missing or corrupted inputs",
     )
     add_model(parser)
     parser.add_argument(
@@ -24,51 +24,49 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         "--conditions",
         nargs="*",
         metavar="NAME",
-        help="such as missing or noise; no name for all of them (default: "
-        "score the clips as they are only)",
+        help="corruptions, such as missing or noise; without a name: all of "
+        "them (default: clean clips only)",
     )
     parser.add_argument(
         "--data_root",
         metavar="FOLDER",
-        help="the corpus (default: what prepare_report.json beside the "
-        "manifest says)",
+        help="the corpus (default: from prepare_report.json beside the "
+        "manifest)",
     )
     parser.add_argument(
         "--output",
         metavar="FOLDER",
         default="results/robustness",
-        help="where results go (default: %(default)s)",
+        help="output folder (default: %(default)s)",
     )
     parser.add_argument(
         "--noise",
         metavar="FILE",
-        help="sound to mix in for the noise condition (default: white noise)",
+        help="audio file for the noise condition (default: white noise)",
     )
     parser.add_argument(
         "--enrol",
         metavar="NUMBERS",
-        help="such as 0,1,3,5,10,20,all: score a model with speaker "
-        "normalization by how many other clips of a speaker it knows",
+        help="numbers of clips to enrol each speaker with, such as "
+        "0,1,3,5,10,20,all, for a model with speaker normalization",
     )
     parser.add_argument(
         "--draws",
         type=int,
-        help="enrolments of each number, for each speaker (default: 5)",
+        help="random enrolments per number and speaker (default: 5)",
     )
     parser.add_argument(
         "--seed",
         type=int,
         default=1234,
-        help="chooses clips, frames and noise (default: %(default)s)",
+        help="seed of clips, frames and noise (default: %(default)s)",
     )
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Scores the model, prints a table and writes the files.
-
-    Clips that fail are counted, and the rest goes on.
-    """
+    """Scores the model, prints a table and writes the files; clips that fail
+    are counted and left out."""
     from vavl_sb.dataio.preparation import read_target
     from vavl_sb.evaluation.corruption import choose_conditions, make_noise
     from vavl_sb.evaluation.enrolment import (
@@ -82,7 +80,7 @@ def run(options: argparse.Namespace) -> int:
         write_report,
     )
 
-    # Wrong options are refused before the long work.
+    # Check all options before loading the model.
     conditions = choose_conditions(options.conditions)
     if options.noise and "noise" not in [c.name for c in conditions]:
         raise VAVLError("--noise: needs the condition noise; add --conditions")
@@ -99,8 +97,7 @@ def run(options: argparse.Namespace) -> int:
     task, labels = model.hparams.task, list(model.hparams.labels)
     clips = read_clips(options.manifest, task, labels, options.data_root)
     speakers = {entry["spk_id"] for entry in clips.values()}
-    known = set((model.metadata or {}).get("train_speakers") or ())
-    # So is a folder that cannot be written.
+    trained_on = set((model.metadata or {}).get("train_speakers") or ())
     probe_folder(Path(options.output) / "robustness.json")
     test = RobustnessTest(model, conditions, options.seed, noise)
     test.features = {} if sizes else None
@@ -114,12 +111,12 @@ def run(options: argparse.Namespace) -> int:
         "labels": labels,
         "title": f"{model.title}; tested on {Path(options.manifest).name}",
         "target": read_target(Path(options.manifest).parent)["target"],
-        "speakers_in_training": sorted(speakers & known),
+        "speakers_in_training": sorted(speakers & trained_on),
         **test.summary(),
     }
     lines = write_report(options.output, result, test.clean)
     if sizes:
-        curve = EnrolmentTest(
+        enrolment = EnrolmentTest(
             *(model, clips, test.features or {}, sizes),
             *(draws, options.seed),
         )
@@ -127,8 +124,8 @@ def run(options: argparse.Namespace) -> int:
             *("model", "manifest", "seed", "task", "title", "target"),
             "speakers_in_training",
         )
-        found = {key: result[key] for key in metadata}
-        found["enrolment"] = curve.run()
-        lines += ["", *write_enrolment(options.output, found)]
+        result = {key: result[key] for key in metadata}
+        result["enrolment"] = enrolment.run()
+        lines += ["", *write_enrolment(options.output, result)]
     say(*lines, "", f"Written to {options.output}")
     return 0

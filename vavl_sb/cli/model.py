@@ -1,5 +1,5 @@
-"""Commands about a model's folder: `vavl info`, `export`, `push`, `import-audio`
-and `import-visual`; and what all commands that take a model have."""
+"""`vavl info`, `export`, `push`, `import-audio` and `import-visual`, and helpers
+shared by all commands that take a model."""
 
 import argparse
 import csv
@@ -17,8 +17,7 @@ from vavl_sb.utils.text import printable, say
 if TYPE_CHECKING:
     from vavl_sb.inference.emotion import EmotionRecognizer
 
-
-# What is taken for a clip in a folder; a file that is named is always tried.
+# Clips in folders; files on the command line may have any suffix.
 SUFFIXES = set(
     ".3gp .aac .aif .aiff .amr .avi .caf .flac .flv .m4a .m4v .mka .mkv .mov "
     ".mp3 .mp4 .mpeg .mpg .mts .oga .ogg .ogv .opus .ts .wav .webm .wma "
@@ -26,16 +25,16 @@ SUFFIXES = set(
 )
 
 TOKEN = (
-    "of an account that may {} (default: HF_TOKEN, or that of `hf auth login`, "
-    "which keeps it out of the shell's history)"
+    "access token with permission to {} (default: HF_TOKEN, or that of `hf auth "
+    "login`, which keeps it out of the shell history)"
 )
-TRUST = "run whatever the model's YAML names, such as your own encoder"
+TRUST = "allow the model's YAML to run any code, such as your own encoder"
 
 
 def clip_files(paths: Iterable[str]) -> list[str]:
-    """Files as they are, and of a folder the clips in it and below, sorted.
+    """Replaces folders by the clips in them, recursively and sorted.
 
-    A folder without any stays, so that it is told of as a file would be.
+    A folder without clips is kept, so that it causes an error later.
 
     Example
     -------
@@ -45,19 +44,19 @@ def clip_files(paths: Iterable[str]) -> list[str]:
     >>> [Path(path).name for path in clip_files([str(folder), "c.bin"])]
     ['a.mp4', 'b.WAV', 'c.bin']
     """
-    found = []
+    files = []
     for path in paths:
         inside = sorted(
             str(file)
             for file in Path(path).rglob("[!.]*")
             if file.suffix.lower() in SUFFIXES and file.is_file()
         )
-        found += inside or [path]
-    return found
+        files += inside or [path]
+    return files
 
 
 def write_csv(path: str, columns: list[str], rows: Iterable[list]) -> None:
-    """Writes a table whose cells are numbers, with seven digits, or texts."""
+    """Writes a CSV table of text and numbers, with seven digits."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     for row in ([*columns], *rows):
@@ -71,10 +70,10 @@ def write_csv(path: str, columns: list[str], rows: Iterable[list]) -> None:
 def add_model(
     parser: argparse.ArgumentParser, loads: bool = True, clips: str = ""
 ) -> None:
-    """Adds MODEL and the options that say how it may be had, and CLIP where
-    ``clips`` is "*" or "+".
+    """Adds MODEL and its options, and CLIP with nargs ``clips``, "*" or "+".
 
-    A command that loads it has `--trust`; reading its files needs none.
+    ``loads``: whether the command loads the model, with `--trust` and
+    `--device`.
 
     Example
     -------
@@ -105,23 +104,23 @@ def add_model(
         )
 
 
-def add_output(parser: argparse.ArgumentParser, words: str) -> None:
-    """Adds `-o`, which must be given."""
+def add_output(parser: argparse.ArgumentParser, text: str) -> None:
+    """Adds the required option `-o`, with a help text."""
     parser.add_argument(
-        "-o", "--output", metavar="FILE", required=True, help=words
+        "-o", "--output", metavar="FILE", required=True, help=text
     )
 
 
 def probe_folder(path: str | Path) -> None:
-    """Refuses, in one line and before the long work, to write a file where it
-    cannot be written."""
+    """Raises VAVLError, before long work, if a file cannot be written in the
+    folder of ``path``."""
     probe = Path(path).parent / f".{os.getpid()}.probe"
     write_atomically(probe, b"")
     probe.unlink()
 
 
 def load_model(options: argparse.Namespace) -> "EmotionRecognizer":
-    """The EmotionRecognizer that a command line asks for."""
+    """Loads the EmotionRecognizer of a command line."""
     from vavl_sb.inference.emotion import EmotionRecognizer
 
     run_opts = {} if options.device is None else {"device": options.device}
@@ -136,27 +135,25 @@ def load_model(options: argparse.Namespace) -> "EmotionRecognizer":
 def add_parser(commands: argparse._SubParsersAction) -> None:
     """Adds the commands to the command line."""
     parser = commands.add_parser(
-        "info", help="tell what a model is: task, labels, corpus, scores"
+        "info", help="show task, labels, corpus and scores of a model"
     )
     add_model(parser, loads=False)
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run_info)
 
     parser = commands.add_parser(
-        "export", help="copy a finished run's model into a folder, checked"
+        "export", help="check the model of a finished run and copy it"
     )
     parser.add_argument("source", metavar="RUN", help="a run's output folder")
-    parser.add_argument(
-        "folder", metavar="DIR", help="the folder to make (or an empty one)"
-    )
+    parser.add_argument("folder", metavar="DIR", help="a new or empty folder")
     parser.add_argument("--trust", action="store_true", help=TRUST)
     parser.set_defaults(run=run_export)
 
     parser = commands.add_parser(
         "push",
-        help="share a model on the Hugging Face hub, with a card",
-        description="Writes the model's card, README.md, into its folder and "
-        "sends the model. A README.md of your own is kept.",
+        help="upload a model to the Hugging Face hub, with a model card",
+        description="Writes the model card, README.md, into the folder and "
+        "uploads the model. A README.md of your own is kept.",
     )
     parser.add_argument("model", metavar="MODEL", help="an exported folder")
     parser.add_argument(
@@ -166,30 +163,32 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         "--private",
         action="store_true",
         default=None,
-        help="make a new repository private (default: as the account has it)",
+        help="make a new repository private (default: that of the account)",
     )
     parser.add_argument("--token", help=TOKEN.format("write"))
     parser.set_defaults(run=run_push)
 
-    for name, does, reads, default in (
+    for name, summary, description, default in (
         (
             "import-visual",
-            "take the weights of an EfficientNet-B2 from a published file",
+            "convert published weights of an EfficientNet-B2",
             "Reads HSEmotion's enet_b2_8_best.pt, or another pickled timm "
-            "tf_efficientnet_b2, without running it, and writes safetensors "
+            "tf_efficientnet_b2, without unpickling it, and writes safetensors "
             "for --visual_encoder_weights.",
-            "FILE with the ending .safetensors",
+            "FILE with the suffix .safetensors",
         ),
         (
             "import-audio",
-            "take a wav2vec2 from a published state dict",
+            "convert a published state dict of a wav2vec2",
             "Reads VAVL's final_wav2vec.pt, or another state dict of a "
-            "wav2vec2, without running it, and writes a Hugging Face folder "
+            "wav2vec2, without unpickling it, and writes a Hugging Face folder "
             "for --audio_encoder_source.",
-            "FILE without its ending",
+            "FILE without its suffix",
         ),
     ):
-        parser = commands.add_parser(name, help=does, description=reads)
+        parser = commands.add_parser(
+            name, help=summary, description=description
+        )
         parser.add_argument(
             "file",
             metavar="FILE",
@@ -199,20 +198,20 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
             "out",
             metavar="OUT",
             nargs="?",
-            help=f"what to write; must not exist (default: {default})",
+            help=f"output; must not exist (default: {default})",
         )
         parser.set_defaults(run=run_import, config=None, command=name)
-    # The last one, import-audio, has one more.
+    # Of import-audio, the last parser, only.
     parser.add_argument(
         "--config",
         metavar="FOLDER",
-        help="has the config.json of the model (default: as of "
-        "wav2vec2-large-robust, with as many layers as there are)",
+        help="folder with the config.json of the model (default: that of "
+        "wav2vec2-large-robust, with the number of layers in FILE)",
     )
 
 
 def run_info(options: argparse.Namespace) -> int:
-    """Prints what a model's files say, by groups; nothing is loaded."""
+    """Prints the metadata of a model without loading it."""
     from vavl_sb.inference.hub import model_folder
     from vavl_sb.training.model_card import describe, facts
 
@@ -225,7 +224,7 @@ def run_info(options: argparse.Namespace) -> int:
 
 
 def run_export(options: argparse.Namespace) -> int:
-    """Checks that the model loads, and copies it, whole or not at all."""
+    """Checks that the model loads, and copies its folder atomically."""
     from vavl_sb.inference.emotion import EmotionRecognizer
     from vavl_sb.inference.hub import model_folder
 
@@ -235,17 +234,16 @@ def run_export(options: argparse.Namespace) -> int:
         )
     source, target = model_folder(options.source), Path(options.folder)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise VAVLError(f"{target}: is there already; give another folder")
+        raise VAVLError(f"{target}: exists already; give another folder")
     EmotionRecognizer.from_hparams(source, trust=options.trust)
     with write_folder(target) as copy:
-        # Makes the folders above it, too.
         shutil.copytree(source, copy)
     say(f"Exported to {target}")
     return 0
 
 
 def run_push(options: argparse.Namespace) -> int:
-    """Writes the card and sends the folder."""
+    """Writes the model card and uploads the folder."""
     from vavl_sb.inference.hub import model_folder, send_model
     from vavl_sb.training.model_card import write_card
 
@@ -258,25 +256,26 @@ def run_push(options: argparse.Namespace) -> int:
     address = send_model(
         folder, options.repo_id, options.private, options.token
     )
-    say(f"Sent to {address}, with the card {card}")
+    say(f"Uploaded to {address}, with the model card {card}")
     return 0
 
 
 def run_import(options: argparse.Namespace) -> int:
-    """Imports published weights of an encoder, for a recipe, and says what was
-    written and what was left out; nothing in their files is run."""
+    """Converts published weights of an encoder for a recipe, without
+    unpickling them."""
     from vavl_sb.lobes.import_weights import import_audio, import_visual
 
     if options.command == "import-audio":
-        found = import_audio(options.file, options.out, options.config)
         option = "--audio_encoder_source"
+        target, left_out = import_audio(
+            options.file, options.out, options.config
+        )
     else:
-        found = import_visual(options.file, options.out)
         option = "--visual_encoder_weights"
-    target, left_out = found
+        target, left_out = import_visual(options.file, options.out)
     if left_out:
         more = f" and {len(left_out) - 8} more" if len(left_out) > 8 else ""
         names = ", ".join(left_out[:8])
-        say(f"Left out, no feature needs it: {names}{more}")
-    say(f"For a recipe: {option} {target}")
+        say(f"Left out, not needed for features: {names}{more}")
+    say(f"Use it in a recipe: {option} {target}")
     return 0

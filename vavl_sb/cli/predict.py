@@ -1,4 +1,4 @@
-"""`vavl predict`: predict the emotion of clips."""
+"""`vavl predict`: predicts the emotion of clips."""
 
 import argparse
 import dataclasses
@@ -10,7 +10,7 @@ from vavl_sb.utils.files import say_json
 from vavl_sb.utils.text import say
 
 FEATURES = ("audio_features", "visual_features")
-WINDOW, HOP = 3.0, 1.0  # seconds, of a timeline
+WINDOW, HOP = 3.0, 1.0  # defaults of a timeline, in seconds
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -21,47 +21,48 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         "--modality",
         default="auto",
         choices=["auto", "audio", "visual", "audiovisual"],
-        help="which head answers (default: what the clip has)",
+        help="head to predict with (default: auto, by the modalities of the "
+        "clip)",
     )
     parser.add_argument(
         "--audio",
         metavar="FILE",
-        help="the sound of the clip, where it is a file of its own",
+        help="the audio of the clip, if it is a separate file",
     )
-    for modality, words in (("audio", "sound"), ("visual", "picture")):
+    for modality, stream in (("audio", "audio"), ("visual", "video")):
         parser.add_argument(
             f"--{modality}_features",
             metavar="FILE",
-            help=f"features in place of the {words}, for a model that takes "
-            "such: .npy, .safetensors, .csv, or TABLE.csv#NAME",
+            help=f"features instead of {stream}, for a model trained on "
+            "features: .npy, .safetensors, .csv, or TABLE.csv#NAME",
         )
     parser.add_argument(
         "--speaker",
         metavar="FILE",
-        help="who speaks: a file of vavl enrol; clips, where all of these "
-        "clips are of one speaker; or self, for a long clip",
+        help="a file of vavl enrol; or clips, if all clips are of one speaker; "
+        "or self, for a long clip",
     )
     parser.add_argument("--json", action="store_true", help="print a JSON list")
     parser.add_argument(
         "--csv", metavar="FILE", help="write a table with a row for each clip"
     )
     parser.add_argument(
-        "--timeline", action="store_true", help="tell the emotion over time"
+        "--timeline", action="store_true", help="predict the emotion over time"
     )
-    for name, seconds, words in (
-        ("--window", WINDOW, "seconds of each window of the timeline"),
-        ("--hop", HOP, "seconds between the starts of two windows"),
+    for name, seconds, text in (
+        ("--window", WINDOW, "length of a window of the timeline"),
+        ("--hop", HOP, "time between the starts of two windows"),
     ):
         parser.add_argument(
             name,
             type=float,
             metavar="S",
-            help=f"{words} (default: {seconds})",
+            help=f"{text}, in seconds (default: {seconds})",
         )
     parser.add_argument(
         "--plot",
         metavar="FILE",
-        help="draw the emotion over time (of one clip): .png, .pdf or .svg",
+        help="plot the emotion over time (one clip): .png, .pdf or .svg",
     )
     parser.add_argument(
         "--profile", action="store_true", help="show the time of each stage"
@@ -70,29 +71,26 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Predicts clip by clip; gives 1 where a clip failed.
-
-    One failed clip does not stop the rest.
-    """
+    """Predicts each clip; returns 1 if one failed."""
     from vavl_sb.training.model_card import learned_from
     from vavl_sb.training.plots import FORMATS
 
-    # What can be wrong with the options is told before the long work.
+    # Check all options before loading the model.
     if not str(options.plot or ".png").endswith(FORMATS):
         raise VAVLError(
-            f"--plot: {options.plot} is no name of a .png, .pdf or .svg file"
+            f"--plot: {options.plot} must end in .png, .pdf or .svg"
         )
     timed = options.timeline or options.plot
     for name in ("window", "hop"):
         if getattr(options, name) is not None and not timed:
-            raise VAVLError(f"--{name}: is of --timeline and --plot; give one")
+            raise VAVLError(f"--{name}: needs --timeline or --plot")
     given = [getattr(options, name) for name in FEATURES]
     clips: list = clip_files(options.clips) or [next(filter(None, given), None)]
     if clips == [None]:
         raise VAVLError("give a clip, or features (see vavl predict --help)")
     for name in ("audio", "plot", *FEATURES):
         if getattr(options, name) is not None and len(clips) > 1:
-            raise VAVLError(f"--{name}: is for one clip; give one at a time")
+            raise VAVLError(f"--{name}: is for one clip; give only one clip")
     model = load_model(options)
     if options.speaker == "clips":
         options.speaker = _enrol(model, clips, options)
@@ -100,9 +98,9 @@ def run(options: argparse.Namespace) -> int:
         options.speaker = model.read_speaker(options.speaker)
     results: list[dict] = []
     try:
-        _write_table(options.csv, results, model)  # Or it is told now.
+        _write_table(options.csv, results, model)  # Fails now, if at all.
         _predict_all(model, clips, options, results)
-    finally:  # Also where somebody stops it: what is done is kept.
+    finally:  # Keeps the finished clips if interrupted.
         _write_table(options.csv, results, model)
     if options.json:
         say_json(results)
@@ -112,8 +110,8 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _enrol(model, clips, options):
-    """The speaker of all clips; None where none of them can be used, which is
-    then told of each."""
+    """Enrols the speaker of all clips; None if none of them can be used, which
+    the prediction of each then reports."""
     given = {name: getattr(options, name) for name in FEATURES}
     given["audio_path"] = options.audio
     model.refuse_speaker()
@@ -129,17 +127,17 @@ def _enrol(model, clips, options):
 
 
 def _predict_all(model, clips, options, results):
-    """Adds each clip's prediction, or what is wrong with it, to the results."""
+    """Appends the prediction or the error of each clip to the results."""
     from tqdm import tqdm
 
-    # disable=None: no bar where nobody sees it, as in a log file.
+    # disable=None: no progress bar if stderr is not a terminal.
     for clip in tqdm(clips, unit="clip", disable=None, leave=False):
         try:
             path = clip if options.clips else None
             results.append({"file": clip, **_predict(model, path, options)})
         except VAVLError as error:
-            nothing = {"used": [], "left_out": []}
-            results.append({"file": clip, "error": error.text, **nothing})
+            empty = {"used": [], "left_out": []}
+            results.append({"file": clip, "error": error.text, **empty})
             with tqdm.external_write_mode():
                 say_error(error)
             continue
@@ -149,7 +147,7 @@ def _predict_all(model, clips, options, results):
 
 
 def _write_table(path, results, model):
-    """Writes what --csv asks for, where it does."""
+    """Writes the table of --csv, if given."""
     if path is None:
         return
     names, rows = list(model.hparams.labels), []
@@ -167,47 +165,47 @@ def _write_table(path, results, model):
 
 
 def _predict(model, clip, options):
-    """One clip's prediction, as JSON has it."""
-    given = {name: getattr(options, name) for name in (*FEATURES, "speaker")}
+    """Returns the prediction of one clip as a dict for JSON."""
+    named = {name: getattr(options, name) for name in (*FEATURES, "speaker")}
+    arguments = (options.modality, options.audio)
     timed = options.timeline or options.plot
     if not (timed or options.profile):
-        asked = (options.modality, options.audio)
-        return model.predict_file(clip, *asked, **given).as_dict()
+        return model.predict_file(clip, *arguments, **named).as_dict()
     window = WINDOW if options.window is None else options.window
     hop = HOP if options.hop is None else options.hop
-    asked = (options.modality, options.audio, window if timed else None, hop)
-    found = model.analyze(clip, *asked, crops=0, **given)
+    arguments += (window if timed else None, hop)
+    analysis = model.analyze(clip, *arguments, crops=0, **named)
     if options.plot:
         from vavl_sb.training.plots import emotion_over_time, save_figure
 
         limits = getattr(model.hparams, "attribute_range", None)
         title = f"{Path(clip or 'features').name}: {model.title}"
-        figure = emotion_over_time(found.timeline, limits, title)
+        figure = emotion_over_time(analysis.timeline, limits, title)
         save_figure(figure, options.plot)
-    result = found.emotion.as_dict()
+    result = analysis.emotion.as_dict()
     if options.timeline:
         result["timeline"] = [
             {
                 **dataclasses.asdict(window),
                 "emotion": window.emotion and window.emotion.as_dict(),
             }
-            for window in found.timeline
+            for window in analysis.timeline
         ]
     if options.profile:
-        result["profile"] = {**found.profile, "duration": found.duration}
+        result["profile"] = {**analysis.profile, "duration": analysis.duration}
     return result
 
 
 def _lines(result):
-    """One clip's prediction for a reader."""
-    lines = [f"{result['file']} ({result['modality']}): {_words(result)}"]
+    """Formats the prediction of one clip as text."""
+    lines = [f"{result['file']} ({result['modality']}): {_text(result)}"]
     for window in result.get("timeline", ()):
         emotion = window["emotion"]
-        said = "neither sound nor a face"
+        text = "neither sound nor a face"
         if emotion is not None:
-            said = f"{_words(emotion)} ({emotion['modality']})"
+            text = f"{_text(emotion)} ({emotion['modality']})"
         lines.append(
-            f"  {window['start']:7.2f} - {window['end']:7.2f} s: {said}"
+            f"  {window['start']:7.2f} - {window['end']:7.2f} s: {text}"
         )
     for stage, seconds in result.get("profile", {}).items():
         stage = "clip's duration" if stage == "duration" else stage
@@ -215,11 +213,11 @@ def _lines(result):
     return lines
 
 
-def _words(found):
-    """A prediction as words and numbers."""
-    if "label" in found:
-        ranked = sorted(found["probabilities"].items(), key=lambda p: -p[1])
-        shares = ", ".join(f"{name} {share:.2f}" for name, share in ranked)
-        return f"{found['label']}  [{shares}]"
-    values = found["attributes"].items()
+def _text(emotion):
+    """Formats label and probabilities, or attributes."""
+    if "label" in emotion:
+        ranked = sorted(emotion["probabilities"].items(), key=lambda p: -p[1])
+        listed = ", ".join(f"{name} {value:.2f}" for name, value in ranked)
+        return f"{emotion['label']}  [{listed}]"
+    values = emotion["attributes"].items()
     return ", ".join(f"{name} {value:.2f}" for name, value in values)

@@ -1,5 +1,5 @@
-"""`vavl protocol`, `ablate`, `benchmark` and `compare`: many runs, and what they
-prove."""
+"""`vavl protocol`, `ablate`, `benchmark` and `compare`: many runs and their
+statistics."""
 
 import argparse
 from pathlib import Path
@@ -11,13 +11,18 @@ from vavl_sb.utils.text import say
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
     """Adds the four commands to the command line."""
-    for name, does, *defaults in (
-        ("protocol", "train over partitions and seeds, and sum up", "1-5", "5"),
-        ("ablate", "turn parts of the network off, and compare", "1", "3"),
+    for name, summary, *defaults in (
+        ("protocol", "train over partitions and seeds", "1-5", "5"),
+        (
+            "ablate",
+            "train with parts of the network off, and compare",
+            "1",
+            "3",
+        ),
         ("benchmark", "train several networks, and compare", "1-5", "3"),
     ):
-        # No abbreviations: --seed must not pass for --seeds.
-        parser = commands.add_parser(name, help=does, allow_abbrev=False)
+        # Without abbreviations, as --seed must not match --seeds.
+        parser = commands.add_parser(name, help=summary, allow_abbrev=False)
         add_options(parser, *defaults)
         if name != "protocol":
             add_benchmark_options(parser)
@@ -25,20 +30,20 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--fusion",
         metavar="NAMES",
-        help="networks, such as vavl,late (default: all); they are compared "
-        "with vavl, or the first",
+        help="networks, such as vavl,late (default: all), compared with vavl "
+        "or the first one",
     )
     parser = commands.add_parser(
         "compare", help="test two protocols against each other, by speaker"
     )
     parser.add_argument(
-        "first", metavar="DIR_A", help="a folder that vavl protocol has filled"
+        "first", metavar="DIR_A", help="an output folder of vavl protocol"
     )
-    parser.add_argument("second", metavar="DIR_B", help="another")
+    parser.add_argument("second", metavar="DIR_B", help="another one")
     parser.add_argument(
         "--output_folder",
         default=".",
-        help="where comparison.json and .md go (default: here)",
+        help="folder for comparison.json and .md (default: here)",
     )
     parser.set_defaults(run=run_compare)
 
@@ -46,10 +51,10 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 def add_options(
     parser: argparse.ArgumentParser, partitions: str, seeds: str
 ) -> None:
-    """Options of a command that runs protocols, with the defaults of two."""
+    """Adds the options of a command that runs protocols."""
     parser.epilog = (
-        "All other options (--key value) go to each train.py; put -- before "
-        "them where they could be taken for one of these."
+        "All other options (--key value) are passed to train.py; put -- before "
+        "them if they could be mistaken for one of these."
     )
     parser.add_argument(
         "recipe_file", metavar="HPARAMS", help="recipes/X/hparams/Y.yaml"
@@ -58,20 +63,21 @@ def add_options(
     tested.add_argument(
         "--partitions",
         default=partitions,
-        help="1-5, or 1,3, or files: of a partition, or of the folds of a "
+        help="1-5, or 1,3, or files with a partition or the folds of a "
         "cross-validation (default: %(default)s)",
     )
     tested.add_argument(
         "--folds",
         type=int,
         metavar="N",
-        help="instead, a cross-validation: the corpus's speakers in N folds, "
-        "neighbours by name in one",
+        help="instead, a cross-validation with the sorted speakers of the "
+        "corpus in N folds",
     )
     parser.add_argument(
         "--seeds",
         default=seeds,
-        help="how many, from 1234 on; or a list 1,2,3 (default: %(default)s)",
+        help="number of seeds from 1234 on, or a list such as 1,2,3 (default: "
+        "%(default)s)",
     )
     parser.add_argument(
         "--output_folder",
@@ -81,13 +87,13 @@ def add_options(
         "--launcher",
         default="local",
         choices=["local", "slurm"],
-        help="here, or as a Slurm array (default: %(default)s)",
+        help="run here, or as a Slurm array (default: %(default)s)",
     )
     parser.add_argument(
         "--jobs",
         type=int,
         metavar="N",
-        help="runs at a time (default: 1; with Slurm, what it allows)",
+        help="concurrent runs (default: 1; with Slurm, no limit)",
     )
     parser.add_argument(
         "--slurm",
@@ -99,32 +105,31 @@ def add_options(
 
 
 def add_benchmark_options(parser: argparse.ArgumentParser) -> None:
-    """Options of a benchmark or ablation, beside those of its protocols."""
+    """Adds the options of a benchmark or ablation."""
     parser.add_argument(
         "--withhold",
         default="0",
         metavar="SHARES",
-        help="of training clips that lose one modality, such as 0,0.5,0.9; "
-        "each share is trained anew (default: %(default)s)",
+        help="shares of the training clips that lose one modality, such as "
+        "0,0.5,0.9, with a training run for each (default: %(default)s)",
     )
     parser.add_argument(
         "--lrs",
         metavar="RATES",
-        help="learning rates to choose from, for each network on the first "
-        "partition's training speakers (default: the recipe's)",
+        help="learning rates to choose from, for each network, on the training "
+        "speakers of the first partition (default: that of the recipe)",
     )
     parser.add_argument(
         "--score",
-        help="f1_macro, f1_micro, uar or ccc_mean: of choice, tests and figure "
-        "(default: macro F1, or the mean CCC)",
+        help="score for selection, tests and figure: f1_macro, f1_micro, uar or "
+        "ccc_mean (default: macro F1 or mean CCC)",
     )
 
 
 def run(options: argparse.Namespace) -> int:
-    """Runs the protocol, or those of an ablation or a benchmark, and prints the
-    table.
+    """Runs a protocol, ablation or benchmark, and prints the table.
 
-    Gives 1 where a run failed, 130 or 143 where it was stopped.
+    Returns 1 if a run failed, 130 or 143 if it was stopped.
     """
     from vavl_sb.evaluation.benchmark import read_benchmark, run_benchmark
     from vavl_sb.evaluation.protocol import read_plan, run_protocols
@@ -144,7 +149,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def run_compare(options: argparse.Namespace) -> int:
-    """Compares, writes and prints."""
+    """Compares two protocols, writes and prints the result."""
     from vavl_sb.evaluation.comparison import compare, write_comparison
 
     content = compare(options.first, options.second)
