@@ -167,7 +167,7 @@ def test_the_hub_is_asked_with_token_and_for_a_models_files(monkeypatch):
         raise ConnectionError("no route\nto host")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", record)
-    with pytest.raises(EncoderError, match="from the hub: no route"):
+    with pytest.raises(EncoderError, match="from the hub: .*no route"):
         EmotionRecognizer.from_hparams("me/model", token="hf_x", revision="v2")
     assert asked["source"] == "me/model"
     assert asked["token"] == "hf_x" and asked["revision"] == "v2"

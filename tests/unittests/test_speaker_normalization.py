@@ -409,7 +409,7 @@ def test_what_no_head_reads_is_not_kept_of_a_person():
 def test_a_block_of_clips_has_the_outputs_of_each_alone(monkeypatch):
     model, clips = recognizer(), features(7)
     whole = model.batch_outputs(clips)
-    monkeypatch.setattr(emotion_module, "BLOCK", 2)
+    monkeypatch.setattr(emotion_module, "BATCH_SIZE", 2)
     for one, other in zip(whole, model.batch_outputs(clips)):
         assert one.keys() == other.keys()
         for head in one:
