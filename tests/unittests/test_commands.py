@@ -220,7 +220,7 @@ def test_predict_draws(model, clips, capsys, tmp_path):
     [
         (["second.mp4", "--plot", "x.png"], "--plot: is for one clip"),
         (["second.mp4", "--audio", "x.wav"], "--audio: is for one clip"),
-        (["--plot", "x.txt"], "no name of a .png"),
+        (["--plot", "x.txt"], "must end in .png"),
         (["--timeline", "--hop", "0"], "hop"),
         (["--timeline", "--window", "99"], "window"),
         (["--profile", "--hop", "2"], "--hop: needs --timeline or --plot"),
@@ -427,7 +427,7 @@ def test_embed_of_a_long_clip_is_the_mean_over_its_chunks(model, tmp_path):
 
 def test_embed_without_anything_to_write(model, clips, capsys, tmp_path):
     text = clips / "text.txt"
-    for name, said in (("r.txt", "no .npy"), ("r.npy", "not written")):
+    for name, said in (("r.txt", "must end in .npy"), ("r.npy", "not written")):
         words = ("embed", "M", text, "-o", tmp_path / name)
         status, out, err = call(capsys, *words)
         assert status == 1 and out == "" and said in err
