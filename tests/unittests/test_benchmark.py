@@ -318,9 +318,9 @@ def test_attributes_are_scored_where_clips_lack_one(tmp_path):
     [
         (["--fusion=vavl,lat"], ["fusion: lat is none of vavl,", "late"]),
         (["--fusion=vavl,vavl"], ["--fusion: has a duplicate"]),
-        (["--withhold=0,1"], ["--withhold: cannot be 1"]),
-        (["--withhold=half"], ["--withhold: cannot be half"]),
-        (["--lrs=0.1,0"], ["--lrs: cannot be 0"]),
+        (["--withhold=0,1"], ["--withhold: invalid value 1"]),
+        (["--withhold=half"], ["--withhold: invalid value half"]),
+        (["--lrs=0.1,0"], ["--lrs: invalid value 0"]),
         (["--lrs=0.1,0.01", "--lr=0.1"], ["--lr: ", "give --lrs"]),
         (["--withhold_audio=0.1"], ["--withhold_audio: ", "give --withhold"]),
         (["--lrs=0.1,0.01", "--partitions=1"], ["--lrs: ", "file of folds"]),

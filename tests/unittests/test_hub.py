@@ -125,11 +125,11 @@ def test_links_within_a_model_and_what_is_no_file(tmp_path, exported):
     (folder / "a").unlink()
     (folder / "README.md").unlink()
     os.mkfifo(folder / "README.md")
-    with pytest.raises(EncoderError, match="README.md: is no file"):
+    with pytest.raises(EncoderError, match="README.md: is not a file"):
         EmotionRecognizer.from_hparams(folder)
     (folder / "README.md").unlink()
     (folder / "README.md").symlink_to("README.md")
-    with pytest.raises(EncoderError, match="README.md: is no file"):
+    with pytest.raises(EncoderError, match="README.md: is not a file"):
         EmotionRecognizer.from_hparams(folder)
 
 

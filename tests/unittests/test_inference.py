@@ -475,7 +475,7 @@ def test_a_row_without_an_answer_leaves_the_others(model, caplog):
     said = [r.getMessage() for r in caplog.records]
     assert len(said) == 2 and all("\n" not in line for line in said)
     assert said[0].startswith("clip 1 of the batch: neither sound nor a face")
-    assert "clip 2 of the batch: its sound is not a number" in said[1]
+    assert "clip 2 of the batch: its audio has NaN or infinity" in said[1]
     frames = model.hparams.feature_extractor.encode_audio(sound)
     first, none = model.predict_features(
         np.stack([frames, frames]), audio_lens=[1, 0]

@@ -530,7 +530,7 @@ def test_what_cannot_be_compared_gets_one_line(two, recipe, tmp_path, capsys):
     path.write_text(text)
     assert cli.main(["compare", a, b]) == 1
     errors = capsys.readouterr().err.splitlines()
-    assert "vavl protocol has filled" in errors[0]
+    assert "give an output folder of vavl protocol" in errors[0]
     assert "no finished run (partition, seed) in common" in errors[1]
     assert "has another label or speaker" in errors[2]
     assert len(errors) == 3

@@ -211,7 +211,7 @@ def test_a_model_file_that_is_no_plain_json(folder, text):
 def test_a_named_pipe_is_not_waited_for(folder, file):
     (folder / file).unlink()
     os.mkfifo(folder / file)
-    refused(folder, "is no file")
+    refused(folder, "is not a file")
 
 
 def test_a_file_that_was_left_behind_is_named(folder):
@@ -277,7 +277,7 @@ def test_an_encoder_of_another_size(folder):
 def test_options_of_a_trusted_load_need_trust(folder):
     with pytest.raises(VAVLError, match="pymodule_file: needs trust"):
         EmotionRecognizer.from_hparams(folder, pymodule_file="custom.py")
-    with pytest.raises(VAVLError, match="'x' is none of format"):
+    with pytest.raises(VAVLError, match="'x' is not one of format"):
         EmotionRecognizer.from_hparams(folder, overrides={"x": 1})
 
 

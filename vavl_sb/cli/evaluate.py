@@ -117,14 +117,10 @@ def run(options: argparse.Namespace) -> int:
     lines = write_report(options.output, result, test.clean)
     if sizes:
         enrolment = EnrolmentTest(
-            *(model, clips, test.features or {}, sizes),
-            *(draws, options.seed),
+            model, clips, test.features or {}, sizes, draws, options.seed
         )
-        metadata = (
-            *("model", "manifest", "seed", "task", "title", "target"),
-            "speakers_in_training",
-        )
-        result = {key: result[key] for key in metadata}
+        metadata = "model manifest seed task title target speakers_in_training"
+        result = {key: result[key] for key in metadata.split()}
         result["enrolment"] = enrolment.run()
         lines += ["", *write_enrolment(options.output, result)]
     say(*lines, "", f"Written to {options.output}")

@@ -107,7 +107,7 @@ def read_benchmark(plan: Plan, options: argparse.Namespace) -> Benchmark:
             if not re.fullmatch(r"[\d.]+(e-?\d+)?", word) or not is_valid(
                 float(word)
             ):
-                raise VAVLError(f"--{option}: cannot be {word}")
+                raise VAVLError(f"--{option}: invalid value {word}")
     set_by = {"withhold_audio": "withhold", "withhold_visual": "withhold"}
     if rates:
         set_by["lr"] = "lrs"
@@ -273,9 +273,9 @@ def _choose_lrs(benchmark):
 def _choose_score(score, result):
     """Returns the given score, or that of the task; raises if unknown."""
     score = score or STATS[result.task].main
-    known = list(next(iter(result.scores.values())))
-    if score not in known:
-        raise VAVLError(f"--score: {score} is not one of {', '.join(known)}")
+    names = list(next(iter(result.scores.values())))
+    if score not in names:
+        raise VAVLError(f"--score: {score} is not one of {', '.join(names)}")
     return score
 
 
@@ -444,10 +444,8 @@ def _draw(content, path):
             )
             axes.plot([*points.values()], mean, **style)
             if model == reference:
-                axes.fill_between(
-                    *([*points.values()], low, high),
-                    **{"color": colours[model], "alpha": 0.15, "lw": 0},
-                )
+                band = {"color": colours[model], "alpha": 0.15, "lw": 0}
+                axes.fill_between([*points.values()], low, high, **band)
             for panel in below:
                 # Side by side, in the order of the legend.
                 shift = 0.7 * ((place + 0.5) / len(models) - 0.5)

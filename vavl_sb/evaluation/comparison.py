@@ -148,8 +148,8 @@ def read_protocol(folder: str | Path) -> dict:
         }
     except OSError as error:
         raise VAVLError(
-            f"{path}: cannot be read ({error.strerror}); give a folder that "
-            "vavl protocol has filled"
+            f"{path}: cannot be read ({error.strerror}); give an output folder "
+            "of vavl protocol"
         ) from None
     except (ValueError, KeyError, TypeError) as error:
         raise VAVLError(f"{path}: cannot be used ({error})") from None
@@ -183,7 +183,7 @@ def compare_runs(first: dict, second: dict, names: str) -> dict:
     for a, b in pairs:
         if (a.task, a.labels) != (b.task, b.labels):
             raise VAVLError(
-                f"{names}: are not of the same task and labels ({a.task} "
+                f"{names}: differ in task or labels ({a.task} "
                 f"{a.labels}, {b.task} {b.labels})"
             )
     modalities = {}
@@ -216,8 +216,8 @@ def _pair(first, second, names):
         equal = np.abs(a.target - b.target).max() <= 1e-5
         if not equal or a.speaker != b.speaker:
             raise VAVLError(
-                f"{names}: clip {clip} has another label or speaker; the two "
-                "must be scored on the same labels"
+                f"{names}: clip {clip} has another label or speaker; both must "
+                "use the same labels"
             )
     a, b = ({clip: run[clip] for clip in common} for run in (first, second))
     return a, b, len(first) + len(second) - 2 * len(common)

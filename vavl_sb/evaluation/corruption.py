@@ -77,7 +77,7 @@ def make_noise(seed: int, path: str | Path | None = None) -> Callable:
         return white
     sound = read_audio(path)
     if sound is None:
-        raise MediaError(f"{path}: no sound in it; give another noise file")
+        raise MediaError(f"{path}: contains no audio; give another noise file")
     # So that a part from the beginning is never zeros alone.
     sound = sound[sound.nonzero()[0, 0] :]
 
@@ -133,20 +133,34 @@ SHARES, RATIOS = (0, 25, 50, 75), (None, 20, 10, 5, 0, -5)
 ALL = (
     Condition("modalities", "Inputs the model gets", "", (None,)),
     Condition(
-        *("missing", "Clips without sound or without a face", "% of clips"),
+        "missing",
+        "Clips without sound or without a face",
+        "% of clips",
         (*SHARES, 100),
     ),
     Condition(
-        *("face", "Face frames missing", "% of frames", (*SHARES, 90)),
-        *("visual", _drop_frames),
+        "face",
+        "Face frames missing",
+        "% of frames",
+        (*SHARES, 90),
+        "visual",
+        _drop_frames,
     ),
     Condition(
-        *("sound-middle", "Middle of the sound silent", SOUND, SHARES),
-        *("audio", _silence_middle),
+        "sound-middle",
+        "Middle of the sound silent",
+        SOUND,
+        SHARES,
+        "audio",
+        _silence_middle,
     ),
     Condition(
-        *("sound-end", "End of the sound cut off", SOUND, SHARES),
-        *("audio", _cut_end),
+        "sound-end",
+        "End of the sound cut off",
+        SOUND,
+        SHARES,
+        "audio",
+        _cut_end,
     ),
     Condition("noise", "Noise in the sound", SNR, RATIOS, "audio", _add_noise),
 )

@@ -31,9 +31,7 @@ MARK = "protocol_run.json"  # written when a run succeeds
 FIRST_SEED = 1234  # as in the hparams files
 RESERVED = ("partition", "seed", "output_folder")  # set for each run
 NEUTRAL = ("feature_folder", "num_workers")  # do not change results
-PATH_ENDINGS = (
-    *("_folder", "_csv", "_source", "_weights", "_from", "_features"),
-)
+PATH_ENDINGS = tuple("_folder _csv _source _weights _from _features".split())
 
 RUNNING = set()  # child processes
 
@@ -84,15 +82,15 @@ def read_plan(options: argparse.Namespace, command: str) -> Plan:
         )
     if not train.is_file():
         raise VAVLError(
-            f"{train}: no such file; the hparams file must stand in a "
-            "recipe's hparams folder, with train.py beside that"
+            f"{train}: no such file; the hparams file must be in the hparams "
+            "folder of a recipe, beside train.py"
         )
     default = train.parent / "results" / command / recipe_file.stem
     on_slurm = options.launcher == "slurm"
     if options.jobs is not None and options.jobs < 1:
         raise VAVLError(f"--jobs: must be at least 1, not {options.jobs}")
     if options.slurm and not on_slurm:
-        raise VAVLError("--slurm: only goes with --launcher slurm")
+        raise VAVLError("--slurm: needs --launcher slurm")
     slurm = {}
     for word in options.slurm:
         key, equals, value = word.partition("=")
@@ -122,7 +120,7 @@ def _divide(plan, count):
     prepares, into folds."""
     folder = os.path.join(plan.folder, "prepared")
     os.makedirs(folder, exist_ok=True)
-    say(f"Reading the speakers' names ({folder}/run.log)")
+    say(f"Reading speakers of the corpus ({folder}/run.log)")
     command = _command(plan, folder, "--prepare_only=True")
     run = Run("", 0, folder, command, plan.recipe_file.parent.parent, "")
     with sigterm_raises():
@@ -225,29 +223,29 @@ def _claim_folder(plan):
             partitions[name] = value
         elif os.path.isfile(value):
             partitions[name] = Path(value).read_text("utf-8", "replace")
-    changed, known = [], {"settings": settings, "partitions": {}}
+    changed, saved = [], {"settings": settings, "partitions": {}}
     if path.exists():
-        known = read_json(path)
-        if not {"settings", "partitions"} <= known.keys():
+        saved = read_json(path)
+        if not {"settings", "partitions"} <= saved.keys():
             changed = [f"{SETTINGS} is of another version"]
-            known = {"settings": settings, "partitions": {}}
+            saved = {"settings": settings, "partitions": {}}
     elif any(path.parent.glob("partition*_seed*")):
         # The settings of these runs are unknown.
         changed = [f"there is no {SETTINGS}"]
-    old_settings = known["settings"]
+    old_settings = saved["settings"]
     for key in sorted({*old_settings, *settings}):
         old, new = (s.get(key, "default") for s in (old_settings, settings))
         if old != new:
             changed.append(f"{key} {old}, not {new}")
     for name, value in partitions.items():
-        if known["partitions"].get(name, value) != value:
+        if saved["partitions"].get(name, value) != value:
             changed.append(f"partition {name} was changed since")
     if changed:
         raise VAVLError(
-            f"{plan.folder}: holds runs of other settings "
+            f"{plan.folder}: contains runs of other settings "
             f"({', '.join(changed)}); choose another --output_folder"
         )
-    partitions = {**known["partitions"], **partitions}
+    partitions = {**saved["partitions"], **partitions}
     write_json(path, {"settings": settings, "partitions": partitions})
     text = json.dumps(settings, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

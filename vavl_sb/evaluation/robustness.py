@@ -58,7 +58,7 @@ def read_clips(
     """
     entries = read_entries(manifest, data_root, task, labels)
     if not entries:
-        raise ManifestError(f"{manifest}: no clip in it")
+        raise ManifestError(f"{manifest}: contains no clip")
     paths = [find_source(e, m) for e in entries.values() for m in MEDIA_FIELD]
     if data_root is None and any("{data_root}" in p for p in paths if p):
         folder = os.path.dirname(os.path.abspath(manifest))
@@ -126,25 +126,27 @@ class RobustnessTest:
         features = ClipFeatures(self._encode(samples, clip, "audio"), visual)
         for modality in MEDIA_FIELD:
             self._read_features(clip, entry, modality, features)
-        has = {m: getattr(features, m) is not None for m in OTHER}
+        present = {m: getattr(features, m) is not None for m in OTHER}
         for modality in MEDIA_FIELD:
             source = find_source(entry, modality)
-            missing = source is not None and not has[modality]
+            missing = source is not None and not present[modality]
             if missing and f"{clip} ({modality})" not in self.failed:
                 self.absent[modality].append(clip)
-        outputs = self.model.outputs(features) if any(has.values()) else None
+        outputs = (
+            self.model.outputs(features) if any(present.values()) else None
+        )
         if not outputs:  # Empty, or only a modality without a trained head.
             return
         self.clean.add(clip, outputs, entry)
         if self.features is not None:
             self.features[clip] = features
-        if self.has_pairs and not all(has.values()):
+        if self.has_pairs and not all(present.values()):
             return
         for condition in self.conditions:
             trained = condition.modality in self.model.trained_heads
             if condition.modality == "audio" and samples is None:
                 continue  # Given as features, to which no noise can be added.
-            if trained and has[condition.modality]:
+            if trained and present[condition.modality]:
                 self._corrupt(condition, clip, entry, samples, features)
 
     def _corrupt(self, condition, clip, entry, samples, features):

@@ -38,7 +38,7 @@ def to_tensor(values: Values, name: str) -> torch.Tensor:
         return torch.from_numpy(np.array(values, order="C"))
     except (TypeError, ValueError, IndexError, RuntimeError):
         raise VAVLError(
-            f"{name}: must be numbers, with rows (or pictures) of one size; "
+            f"{name}: must be numbers, with rows (or images) of one size; "
             "pad or resize them first"
         ) from None
 
@@ -68,7 +68,7 @@ def unpad(
     counts = {len(batch) for batch in (audio, faces) if batch is not None}
     if len(counts) != 1:
         raise VAVLError(
-            "predict_batch: give wavs, crops, or both of as many clips"
+            "predict_batch: give wavs, crops, or both for the same clips"
         )
     (count,) = counts
     audio = _rows(audio, wav_lens, count, "wav_lens")
@@ -152,8 +152,8 @@ def unpad_features(
     ndims = {batch.ndim for batch in batches.values()}
     if len(ndims) != 1 or not ndims <= {2, 3}:
         raise VAVLError(
-            "predict_features: give audio, visual or both, of shape (T, D) of "
-            "one clip or (B, T, D) of several"
+            "predict_features: give audio, visual or both, of shape (T, D) for "
+            "one clip or (B, T, D) for several"
         )
     is_batch = ndims == {3}
     if not is_batch:
@@ -215,7 +215,7 @@ def prepare_frames(
             f"{images.dtype} {images.shape}"
         )
     if images.size == 0:
-        raise MediaError("frames: there is no picture in it")
+        raise MediaError("frames: contains no image")
     if frame_rate is not None:
         if not frame_rate > 0:
             raise VAVLError(f"frame_rate: must be above 0, not {frame_rate}")
@@ -238,7 +238,7 @@ def encode_tensors(
     features = ClipFeatures()
     if samples is not None:
         if not bool(torch.isfinite(samples).all()):
-            raise MediaError(f"{name}: its sound is not a number")
+            raise MediaError(f"{name}: its audio has NaN or infinity")
         features.audio = extractor.encode_audio(samples.float(), name)
     if crops is not None and len(crops):
         features.visual = extractor.encode_faces(crops, name)

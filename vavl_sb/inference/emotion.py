@@ -272,15 +272,15 @@ class EmotionRecognizer(SpeakerEnrolment, Pretrained):
         wav, video, given = self._sources(
             path, audio_path, audio_features, visual_features
         )
-        known = self._load_speaker(speaker, (wav, video, given))
-        options = (wav, video, given, modality, window, hop, crops, known)
+        enrolled = self._load_speaker(speaker, (wav, video, given))
+        options = (wav, video, given, modality, window, hop, crops, enrolled)
         try:
-            analysis, has = self._one_pass(*options)
+            analysis, present = self._one_pass(*options)
         except (MediaError, EncoderError) as error:
-            analysis, has = self._analyze_intact_stream(error, *options)
+            analysis, present = self._analyze_intact_stream(error, *options)
         if analysis.emotion is None:
             name = path or audio_path or visual_features or audio_features
-            raise MediaError(f"{name}: {self._why_none(modality, has)}")
+            raise MediaError(f"{name}: {self._why_none(modality, present)}")
         return analysis
 
     @inference_method
@@ -363,8 +363,8 @@ class EmotionRecognizer(SpeakerEnrolment, Pretrained):
         size = extractor.face_tracker.size
         faces = prepare_frames(frames, frame_rate, extractor.frame_rate, size)
         features = encode_tensors(extractor, None, faces, "frames")
-        known = self._load_speaker(speaker)
-        return self._predict(features, "frames", modality, known)
+        enrolled = self._load_speaker(speaker)
+        return self._predict(features, "frames", modality, enrolled)
 
     @inference_method
     def predict_features(
@@ -405,13 +405,16 @@ class EmotionRecognizer(SpeakerEnrolment, Pretrained):
         check_modality(modality)
         clips, is_batch = unpad_features(
             self.hparams.feature_extractor,
-            *(audio, audio_lens, visual, visual_lens),
+            audio,
+            audio_lens,
+            visual,
+            visual_lens,
         )
         if is_batch:
             options = (modality, speaker)
             return self._predict_each(clips, lambda clip, _: clip, *options)
-        known = self._load_speaker(speaker)
-        return self._predict(clips[0], "features", modality, known)
+        enrolled = self._load_speaker(speaker)
+        return self._predict(clips[0], "features", modality, enrolled)
 
     @inference_method
     def embed_file(
@@ -445,10 +448,10 @@ class EmotionRecognizer(SpeakerEnrolment, Pretrained):
         wav, video, given = self._sources(
             path, audio_path, audio_features, visual_features
         )
-        known = self._load_speaker(speaker, (wav, video, given))
+        enrolled = self._load_speaker(speaker, (wav, video, given))
         parts, extractor = [], self.hparams.feature_extractor
         for chunk in extractor.chunks(wav, video, given=given):
-            out, embeddings = self._forward([chunk.features], known), {}
+            out, embeddings = self._forward([chunk.features], enrolled), {}
             for name in {*MODALITIES} & {*self.trained_heads}:
                 rows = getattr(out, f"{name}_embedding")
                 if rows is not None:
@@ -457,7 +460,7 @@ class EmotionRecognizer(SpeakerEnrolment, Pretrained):
         means = mean_outputs(parts)
         if not means:
             name = path or audio_path or visual_features or audio_features
-            raise MediaError(f"{name}: the network has no representation of it")
+            raise MediaError(f"{name}: the network has no embedding for it")
         return {name: values.numpy() for name, values in means.items()}
 
     @torch.no_grad()
@@ -531,7 +534,7 @@ class EmotionRecognizer(SpeakerEnrolment, Pretrained):
     @property
     def title(self) -> str:
         """Network class and corpus, for titles of figures."""
-        corpus = getattr(self.hparams, "corpus", "a corpus that is not known")
+        corpus = getattr(self.hparams, "corpus", "an unknown corpus")
         return f"{type(self.mods.vavl).__name__}, trained on {corpus}"
 
     @classmethod
@@ -553,7 +556,7 @@ class EmotionRecognizer(SpeakerEnrolment, Pretrained):
         except (OSError, YAMLError, KeyError, ValueError, TypeError) as error:
             reason = " ".join(str(error).split())[:200]
             raise EncoderError(
-                f"{path}: no model can be made from it "
+                f"{path}: no model can be loaded from it "
                 f"({type(error).__name__}: {reason}); export it again"
             ) from error
 
@@ -598,7 +601,7 @@ class EmotionRecognizer(SpeakerEnrolment, Pretrained):
         windows = None
         if window is not None:
             windows = SlidingWindows(window, hop, extractor, watch)
-        parts, timeline, has, infos = [], [], set(), {}
+        parts, timeline, present, infos = [], [], set(), {}
         analysis = Analysis(None, 0.0, timeline)
 
         def weighted(start, end, features):
@@ -610,7 +613,7 @@ class EmotionRecognizer(SpeakerEnrolment, Pretrained):
         for chunk in extractor.chunks(
             wav, video, watch, on_crops, given, infos
         ):
-            has |= chunk.features.modalities
+            present |= chunk.features.modalities
             parts.append(weighted(chunk.start, chunk.end, chunk.features))
             for span in windows.add(chunk) if windows else ():
                 emotion = self._to_emotion([weighted(*span)], modality)
@@ -620,7 +623,7 @@ class EmotionRecognizer(SpeakerEnrolment, Pretrained):
         if analysis.emotion is not None:
             head = analysis.emotion.modality
             used, left_out = used_and_left_out(
-                *(infos, sorted(given.modalities), head, has)
+                infos, sorted(given.modalities), head, present
             )
             if speaker is not None and {*READS[head]} & {*speaker.statistics}:
                 used.append(
@@ -629,7 +632,7 @@ class EmotionRecognizer(SpeakerEnrolment, Pretrained):
             analysis.emotion.used, analysis.emotion.left_out = used, left_out
         analysis.crops = sample.chosen() if sample else []
         analysis.profile = {s: watch.seconds.get(s, 0.0) for s in STAGES}
-        return analysis, has
+        return analysis, present
 
     def _analyze_intact_stream(
         self, error, wav, video, given, modality, *options
@@ -651,22 +654,24 @@ class EmotionRecognizer(SpeakerEnrolment, Pretrained):
         ((lost, fault),) = faults.items()
         logger.warning(
             "%s: predicting without its %s (%s)",
-            *(video or wav, WORDS[lost], fault),
+            video or wav,
+            WORDS[lost],
+            fault,
         )
-        ((analysis, has),) = good.values()
+        ((analysis, present),) = good.values()
         analysis.emotion.left_out.append(f"{WORDS[lost]}: {fault.text}")
-        return analysis, has
+        return analysis, present
 
     def _predict_each(self, clips, encode, modality, speaker):
         """Returns an Emotion, or None with a warning, for each clip of a batch;
         ``encode(clip, name)`` returns its features."""
-        known = self._load_speaker(speaker)
+        enrolled = self._load_speaker(speaker)
         emotions = []
         for number, clip in enumerate(clips):
             name = f"clip {number} of the batch"
             try:
                 features = encode(clip, name)
-                emotion = self._predict(features, name, modality, known)
+                emotion = self._predict(features, name, modality, enrolled)
             except MediaError as reason:
                 emotion = None
                 logger.warning("%s; its prediction is None", reason)
@@ -708,9 +713,9 @@ class EmotionRecognizer(SpeakerEnrolment, Pretrained):
             )
             frames, lens = frames.to(self.device), lens.to(self.device)
             if speaker is not None and name in speaker.statistics:
-                known = speaker.statistics[name].to(self.device)
+                statistics = speaker.statistics[name].to(self.device)
                 normalize = self.mods.speaker_normalizer
-                frames = normalize(name, frames, known, lens)
+                frames = normalize(name, frames, statistics, lens)
             inputs[name], inputs[f"{name}_lens"] = frames, lens
         with self.inference_ctx:
             return self.mods.vavl(**inputs) if inputs else VAVLOutput()
@@ -728,18 +733,18 @@ class EmotionRecognizer(SpeakerEnrolment, Pretrained):
             reason = self._why_none(modality, given)
             raise MediaError(f"predict_batch: {reason}")
 
-    def _why_none(self, modality, has):
+    def _why_none(self, modality, present):
         """Explains why no head has a prediction for a clip with modalities
-        ``has``."""
+        ``present``."""
         needed = READS["audiovisual" if modality == "auto" else modality]
-        if modality == "auto" and has:
+        if modality == "auto" and present:
             needed = ()
         for name in needed:
             # Exports omit the encoder of a modality that no head reads.
-            missing = name not in has and self._reads(name)
+            missing = name not in present and self._reads(name)
             if missing and self.hparams.feature_extractor.takes_features(name):
                 return needs_features(name)
-        return why_no_head(modality, has, self.trained_heads)
+        return why_no_head(modality, present, self.trained_heads)
 
     def _reads(self, modality):
         """Whether a trained head reads a modality."""

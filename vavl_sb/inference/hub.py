@@ -96,18 +96,18 @@ def refuse_links(folder: str | Path, blobs: str | Path | None = None) -> None:
             real = Path(os.path.realpath(path))
             if not any(real.is_relative_to(home) for home in homes):
                 raise EncoderError(
-                    f"{path}: is a link out of the model's folder; copy what "
-                    "it leads to in its place if you trust the model, or give "
+                    f"{path}: is a link out of the model's folder; replace it "
+                    "by a copy of its target if you trust the model, or give "
                     "the model's name on the hub"
                 )
             if path.is_symlink() and real.is_dir():  # It may contain itself.
                 raise EncoderError(
-                    f"{path}: is a link to a folder; copy the folder in its "
-                    "place"
+                    f"{path}: is a link to a folder; replace it by a copy of "
+                    "the folder"
                 )
             if not real.is_dir() and not real.is_file():
                 raise EncoderError(
-                    f"{path}: is no file (a broken link, or a device); remove "
+                    f"{path}: is not a file (broken link or device); remove "
                     "it from the model's folder"
                 )
 

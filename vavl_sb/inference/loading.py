@@ -25,6 +25,16 @@ from vavl_sb.training.model_file import (
 from vavl_sb.utils.errors import EncoderError, VAVLError
 from vavl_sb.utils.weights import load_weights
 
+# Keys of model.json that are hparams of the recognizer.
+HPARAMS = (
+    "task",
+    "labels",
+    "corpus",
+    "attribute_range",
+    "trained_heads",
+    "temperatures",
+)
+
 
 def load_parts(
     folder: str | Path, overrides: dict | None = None
@@ -65,11 +75,7 @@ def load_parts(
     if "speaker_normalization" in model:
         modules["speaker_normalizer"] = _speaker_normalization(model, folder)
         check_dims(modules["speaker_normalizer"], extractor)
-    keys = (
-        *("task", "labels", "corpus", "attribute_range"),
-        *("trained_heads", "temperatures"),
-    )
-    hparams = {key: model[key] for key in keys}
+    hparams = {key: model[key] for key in HPARAMS}
     return modules, {**hparams, "feature_extractor": extractor}
 
 
@@ -103,8 +109,8 @@ def _overridden(model, changes):
     for key, value in changes.items():
         if key not in model:
             raise VAVLError(
-                f"overrides: {key!r} is none of {', '.join(model)}; leave it "
-                "out, or load a model that you trust with trust=True"
+                f"overrides: {key!r} is not one of {', '.join(model)}; leave "
+                "it out, or load a model that you trust with trust=True"
             )
         nested = isinstance(value, dict) and key != "arguments"
         if nested:
@@ -137,7 +143,7 @@ def _speaker_normalization(model, folder):
             "between" in name and least < 0
         ):
             raise EncoderError(
-                f"{folder / SPEAKERS}: {name} is no variance; export the "
+                f"{folder / SPEAKERS}: {name} is not a variance; export the "
                 "model again"
             )
     return normalization
@@ -161,8 +167,8 @@ def _check_files(model, folder):
         check_file(path)
         if path.name not in ENCODER_FILES:
             raise EncoderError(
-                f"{path}: no speech encoder that vavl_sb exports has such a "
-                "file; export the model again"
+                f"{path}: is not a file of an exported speech encoder; export "
+                "the model again"
             )
 
 
@@ -191,8 +197,8 @@ def _check_sizes(cls, settings, path):
     except (VAVLError, ValueError, TypeError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise EncoderError(
-            f"{path.with_name(MODEL)}: no network has these settings ({reason}); "
-            "export the model again"
+            f"{path.with_name(MODEL)}: invalid settings of the network "
+            f"({reason}); export the model again"
         ) from None
     expected = {name: list(t.shape) for name, t in net.state_dict().items()}
     faults = sorted(

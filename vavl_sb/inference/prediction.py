@@ -165,12 +165,12 @@ def to_prediction(
 
 
 def used_and_left_out(
-    infos: dict[str, MediaInfo], given: list[str], head: str, has: set[str]
+    infos: dict[str, MediaInfo], given: list[str], head: str, present: set[str]
 ) -> tuple[list[str], list[str]]:
     """Lists the streams and features that ``head`` used and those it did not.
 
     ``infos`` maps each file to its MediaInfo, ``given`` are modalities given
-    as features, and ``has`` the modalities of the clip.
+    as features, and ``present`` the modalities of the clip.
 
     Example
     -------
@@ -189,7 +189,7 @@ def used_and_left_out(
                 used.append(stream)
             elif stream is not None:
                 reason = no_features
-                if name in has:
+                if name in present:
                     reason = f"the {head} head predicted"
                 left_out.append(f"{stream}: {reason}")
             elif getattr(info, f"has_{kind}"):
@@ -197,32 +197,32 @@ def used_and_left_out(
     return used, left_out
 
 
-def why_no_head(modality: str, has: set[str], trained: tuple) -> str:
+def why_no_head(modality: str, present: set[str], trained: tuple) -> str:
     """Explains why no head has a prediction for a clip.
 
-    ``has`` are the modalities of the clip, ``trained`` the trained heads.
+    ``present`` are the modalities of the clip, ``trained`` the trained heads.
 
     Example
     -------
     >>> why_no_head("audio", set(), HEADS)
     'neither sound nor a face was found in it'
     """
-    head = " and ".join(sorted(has)) if modality == "auto" else modality
+    head = " and ".join(sorted(present)) if modality == "auto" else modality
     untrained = (
         f"the model's {head} head was never trained, so it cannot predict "
         f"(trained: {', '.join(trained)}); use another model or modality"
     )
     if modality != "auto" and modality not in trained:
         return untrained
-    if not has:
+    if not present:
         if len(trained) == 1 and trained[0] in WORDS:
             return (
                 f"no {WORDS[trained[0]]} was found in it, and the model's other "
                 "heads were never trained"
             )
         return "neither sound nor a face was found in it"
-    needed = has if modality == "auto" else {*READS[modality]}
-    missing = [WORDS[m] for m in MODALITIES if m in needed - has]
+    needed = present if modality == "auto" else {*READS[modality]}
+    missing = [WORDS[m] for m in MODALITIES if m in needed - present]
     if missing:
         return (
             f"no {' and no '.join(missing)} was found in it, so the "

@@ -85,26 +85,29 @@ class Speaker:
             content = parse_json(text.decode("utf-8"))
             model, clips = content["model"], content["clips"]
             if type(clips) is not int or not 0 < clips <= MAX_CLIPS:
-                raise ValueError("clips is no number of clips")
+                raise ValueError("invalid number of clips")
             statistics = {
                 modality: _statistics(content[modality], clips)
                 for modality in MODALITIES
                 if modality in content
             }
             if type(model) is not str or not statistics:
-                raise ValueError("no model, or no statistics")
+                raise ValueError("no model or statistics")
         except OSError as error:
             raise VAVLError(
                 f"{path}: cannot be read ({error.strerror}); make it with "
                 "vavl enrol"
             ) from None
         except (
-            *(ValueError, KeyError, TypeError),
-            *(OverflowError, RecursionError),
+            ValueError,
+            KeyError,
+            TypeError,
+            OverflowError,
+            RecursionError,
         ) as error:
             reason = " ".join(str(error).split())[:80]
             raise VAVLError(
-                f"{path}: is no speaker's file ({reason}); make it with vavl "
+                f"{path}: is not a speaker file ({reason}); make it with vavl "
                 "enrol"
             ) from None
         return cls(model, clips, statistics)
@@ -114,13 +117,13 @@ def _statistics(content, clips):
     """Checks and converts the statistics of one modality."""
     count = content["count"]
     if type(count) not in (int, float) or not 0 <= count <= clips:
-        raise ValueError("count is no number of clips")
+        raise ValueError("invalid count")
     rows = [content["mean"], content["variance"]]
     if not all(type(x) in (int, float) for row in rows for x in row):
-        raise ValueError("mean or variance is no list of numbers")
+        raise ValueError("mean or variance is not a list of numbers")
     mean, variance = values = torch.tensor(rows, dtype=torch.float64).float()
     if not bool(torch.isfinite(values).all()) or bool((variance < 0).any()):
-        raise ValueError("mean or variance is not finite, or below 0")
+        raise ValueError("mean or variance is not finite, or negative")
     count = torch.tensor([float(count)])
     return SpeakerStatistics(count, mean[None], variance[None])
 
@@ -346,7 +349,7 @@ class SpeakerEnrolment:
         outputs = self.batch_outputs(clips)
         clips = [clip for clip, heads in zip(clips, outputs) if heads]
         if not clips:
-            raise MediaError("enrol: none of the clips can be used")
+            raise MediaError("enrol: no clip can be used")
 
         normalization = self.mods.speaker_normalizer
         pooled = [self.hparams.feature_extractor.pool(clip) for clip in clips]
@@ -361,9 +364,9 @@ class SpeakerEnrolment:
             if diversity(labels, prior) < MIN_DIVERSITY:
                 common = int(torch.bincount(labels.cpu()).argmax())
                 logger.warning(
-                    "enrol: the model predicts %s for most clips of the "
-                    "enrolment; part of the emotion may be taken for the "
-                    "speaker: enrol clips of several emotions if there are any",
+                    "enrol: the model predicts %s for most clips, so the "
+                    "statistics may include the emotion: enrol clips of "
+                    "several emotions if there are any",
                     self.hparams.labels[common],
                 )
         return speaker
@@ -405,24 +408,24 @@ class SpeakerEnrolment:
                 "speaker: must be a Speaker from enrol(), the path of its "
                 f"file, or self, not {speaker!r:.40}"
             )
-        known, name = speaker, "speaker"
+        loaded, name = speaker, "speaker"
         if not isinstance(speaker, Speaker):
-            known, name = Speaker.load(speaker), str(speaker)
-        if known.model != self.fingerprint:
+            loaded, name = Speaker.load(speaker), str(speaker)
+        if loaded.model != self.fingerprint:
             raise VAVLError(
                 f"{name}: was enrolled with another model; enrol the clips "
                 "again with this one"
             )
-        for modality, statistics in known.statistics.items():
+        for modality, statistics in loaded.statistics.items():
             dim = self.mods.speaker_normalizer.dim(modality)
             if statistics.mean.shape[1] != dim:
                 raise VAVLError(f"{name}: does not fit the model; enrol again")
-        return known
+        return loaded
 
     def _speaker_of_windows(self, sources):
         """Enrols the speaker of a long clip from its own windows of 3 s."""
         if sources is None:
-            raise VAVLError("speaker: self needs a clip; enrol others instead")
+            raise VAVLError("speaker: self needs a clip; use enrol() instead")
         parts = self._parts(*sources, windows=True)
         if len(parts) < 2:
             logger.warning("speaker: the clip is too short for speaker=self")
