@@ -120,11 +120,12 @@ class EnrolmentTest:
         self.unenrolled = dict(zip(clips, self.model.batch_outputs(parts)))
         conditions = [(size, size) for size in self.sizes]
         if {*self.sizes} - {"0", ALL}:
-            conditions += [(kind, str(SKEWED_SIZE)) for kind in self._skewed()]
+            size = str(SKEWED_SIZE)
+            conditions += [(kind, size) for kind in self._skewed_kinds()]
         bar = tqdm(conditions, desc="enrolments", dynamic_ncols=True)
-        return [self._condition(kind, size) for kind, size in bar]
+        return [self._score(kind, size) for kind, size in bar]
 
-    def _skewed(self):
+    def _skewed_kinds(self):
         """Returns the kinds of enrolments that lack some emotions."""
         if self.model.hparams.task != "classification":
             return []
@@ -132,7 +133,7 @@ class EnrolmentTest:
         kinds = [" or ".join(calm)] if calm else []
         return [*kinds, "one emotion", "two emotions"]
 
-    def _condition(self, kind, size):
+    def _score(self, kind, size):
         """Scores one condition."""
         counts, scored = [], set()
         task = self.model.hparams.task, self.model.hparams.labels
@@ -146,14 +147,14 @@ class EnrolmentTest:
                 tested = clips
                 if size != ALL:
                     tested = [clip for clip in clips if clip not in enrolled]
-                known = None
+                statistics = None
                 if enrolled:
                     parts = [self.features[clip] for clip in enrolled]
-                    known = self.model.enrol_features(parts, warn=False)
+                    statistics = self.model.enrol_features(parts, warn=False)
                 counts.append(len(enrolled))
                 scored.add(speaker)
                 parts = [self.features[clip] for clip in tested]
-                outputs = self.model.batch_outputs(parts, known)
+                outputs = self.model.batch_outputs(parts, statistics)
                 for clip, heads in zip(tested, outputs):
                     name, entry = f"{clip} {draw}", self.entries[clip]
                     enrolment.add(name, heads, entry)

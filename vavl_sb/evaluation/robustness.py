@@ -222,7 +222,7 @@ class RobustnessTest:
         """
         conditions, skipped = {}, {}
         for condition in self.conditions:
-            levels = self._levels(condition)
+            levels = self._score_levels(condition)
             if isinstance(levels, str):
                 skipped[condition.name] = levels
                 continue
@@ -251,7 +251,7 @@ class RobustnessTest:
             "skipped": skipped,
         }
 
-    def _levels(self, condition):
+    def _score_levels(self, condition):
         """Returns scores at each level, or the reason why there are none."""
         modality, pairs = condition.modality, self.clean.clips("audiovisual")
         if modality and modality not in self.model.trained_heads:
@@ -266,7 +266,7 @@ class RobustnessTest:
             scores = self.clean.scores(HEADS, pairs)
             return [{**scores, **self.clean.scores(["auto"])}]
         if condition.name == "missing":
-            return [self._missing(pairs, level) for level in condition.levels]
+            return [self._score_missing(pairs, p) for p in condition.levels]
         # The head of the other modality is unchanged, for comparison.
         heads = [modality] if single else HEADS
         return [
@@ -276,7 +276,7 @@ class RobustnessTest:
             for level in condition.levels
         ]
 
-    def _missing(self, pairs, percent):
+    def _score_missing(self, pairs, percent):
         """Scores with a percentage of clips that lost one modality."""
         lost = lose_modality(pairs, percent, self.seed)
         heads = {
