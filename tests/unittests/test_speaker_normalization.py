@@ -402,7 +402,7 @@ def test_what_no_head_reads_is_not_kept_of_a_person():
         for c in features(6)
         if c.visual is not None
     ]
-    with pytest.raises(MediaError, match="none of the clips"):
+    with pytest.raises(MediaError, match="no clip can be used"):
         model.enrol_features(faces)
 
 
@@ -551,7 +551,7 @@ def test_the_shell_says_in_one_line_what_it_cannot(exported, tmp_path, capsys):
     for words, reason in (
         (("enrol", exported / "without", clips, "-o", path), "without speaker"),
         (("enrol", exported / "with", clips, "-o", "one.json"), "must end in"),
-        (("enrol", exported / "with", path, "-o", path), "none of the clips"),
+        (("enrol", exported / "with", path, "-o", path), "no clip can be used"),
         (
             ("predict", exported / "with", clips, "--speaker", path),
             "cannot be read",

@@ -159,7 +159,7 @@ def test_a_class_that_is_not_ours_needs_trust(folder, part, kind):
     [
         (("network", "d_model"), 10**9, "from 1 to 8192"),
         (("network", "d_model"), 32, "do not fit"),
-        (("network", "nhead"), 7, "no network"),
+        (("network", "nhead"), 7, "invalid settings"),
         (("network", "residual"), 1, "true or false"),
         (("network", "num_outputs"), 3, "2 labels, but 3"),
         (("network", "device"), "cuda", "unknown argument"),
