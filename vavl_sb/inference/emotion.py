@@ -452,10 +452,10 @@ class EmotionRecognizer(SpeakerEnrolment, Pretrained):
         parts, extractor = [], self.hparams.feature_extractor
         for chunk in extractor.chunks(wav, video, given=given):
             out, embeddings = self._forward([chunk.features], enrolled), {}
-            for name in {*MODALITIES} & {*self.trained_heads}:
-                rows = getattr(out, f"{name}_embedding")
+            for modality in {*MODALITIES} & {*self.trained_heads}:
+                rows = getattr(out, f"{modality}_embedding")
                 if rows is not None:
-                    embeddings[name] = rows[0].float().cpu()
+                    embeddings[modality] = rows[0].float().cpu()
             parts.append((chunk.end - chunk.start, embeddings))
         means = mean_outputs(parts)
         if not means:
@@ -651,15 +651,15 @@ class EmotionRecognizer(SpeakerEnrolment, Pretrained):
             raise faults[modality]
         if len(faults) != 1 or any(a.emotion is None for a, _ in good.values()):
             raise error
-        ((lost, fault),) = faults.items()
+        ((lost, reason),) = faults.items()
         logger.warning(
             "%s: predicting without its %s (%s)",
             video or wav,
             WORDS[lost],
-            fault,
+            reason,
         )
         ((analysis, present),) = good.values()
-        analysis.emotion.left_out.append(f"{WORDS[lost]}: {fault.text}")
+        analysis.emotion.left_out.append(f"{WORDS[lost]}: {reason.text}")
         return analysis, present
 
     def _predict_each(self, clips, encode, modality, speaker):
