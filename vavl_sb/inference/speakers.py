@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import functools
-import itertools
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -269,7 +268,7 @@ class SpeakerEnrolment:
         features, left_out = [], []
         for clip in clips:
             try:
-                features += self.clip_features(clip)
+                features += self._clip_features(clip)
             except (MediaError, EncoderError) as error:
                 logger.warning("%s; left out of the enrolment", error)
                 left_out.append(error.text)
@@ -277,14 +276,13 @@ class SpeakerEnrolment:
         speaker.left_out = left_out
         return speaker
 
-    def _parts(self, wav, video, given, windows=False, most=None):
-        """Returns features of at most ``most`` chunks of a clip, or of its
-        windows of 3 s; of one stream if the other cannot be decoded."""
+    def _parts(self, wav, video, given, windows=False):
+        """Returns features of the chunks of a clip, or of its windows of 3 s;
+        of one stream if the other cannot be decoded."""
         extractor = self.hparams.feature_extractor
 
         def read(wav, video, given):
             chunks = extractor.chunks(wav, video, given=given)
-            chunks = itertools.islice(chunks, most)
             if windows:
                 cut = SlidingWindows(3.0, 3.0, extractor, Stopwatch())
                 parts = [f for chunk in chunks for *_, f in cut.add(chunk)]
@@ -303,19 +301,11 @@ class SpeakerEnrolment:
                 raise
             return parts
 
-    @inference_method
-    def clip_features(
-        self, clip: str | Path | dict, most: int | None = None
-    ) -> list[ClipFeatures]:
-        """Extracts features for :meth:`enrol_features`: one element, or at most
-        ``most`` chunks of 6 s for a clip longer than 30 s.
-
-        ``clip`` is as for :meth:`enrol`. Raises MediaError or EncoderError if
-        it cannot be used.
-        """
+    def _clip_features(self, clip):
+        """Returns features of each chunk of a clip; raises if there are none."""
         given = clip if isinstance(clip, dict) else {"path": clip}
         wav, video, features = self._sources(**given)
-        parts = self._parts(wav, video, features, most=most)
+        parts = self._parts(wav, video, features)
         if not parts:
             name = next(filter(None, given.values()), "clip")
             raise MediaError(f"{name}: {why_no_head('auto', set(), ())}")
