@@ -223,7 +223,7 @@ def test_the_page_answers_as_the_shell_does_with_an_enrolment(
     answers = show(worker, clip, False, False)[0]
     assert shown(answers) == pytest.approx(plain.probabilities, abs=0.0051)
     answers, *more = show(worker, clip, False, False, (bad,))
-    assert "enrol: none of the clips can be used" in answers
+    assert "enrol: no clip can be used" in answers
     assert tuple(more) == EMPTY
 
 
