@@ -5,16 +5,16 @@ from a face, or from both (https://arxiv.org/abs/2305.07216).
 > python train.py hparams/vavl_cls.yaml --data_folder /path/to/CREMA-D
 > python train.py hparams/vavl_reg.yaml --data_folder /path/to/CREMA-D
 
-All recipes share this file: the hparams file chooses the corpus, its labels,
-the loss and the metric. The first run extracts the features of every clip and
-caches them; later runs read the cache. A run leaves its scores (metrics.json),
-predictions, plots and the exported model (inference/) in the output folder. The
-same command resumes a run that was stopped.
+All recipes share this file: the hparams file sets the corpus, labels, loss and
+metric. The first run extracts the features of every clip and caches them; later
+runs read the cache. A run writes its scores (metrics.json), predictions, plots
+and the exported model (inference/) to the output folder. The same command
+resumes a run that was stopped.
 
 Read main() at the end first, then VAVLBrain. The network is
-vavl_sb/lobes/vavl.py; --fusion selects another one in its place. EmotionBrain
-adds exact resuming, training in several processes, and skips updates whose loss
-or gradient is not finite.
+vavl_sb/lobes/vavl.py, or another one with --fusion. EmotionBrain adds exact
+resuming and distributed training, and skips updates whose loss or gradient is
+not finite.
 
 Authors
  * The vavl_sb authors 2026
@@ -56,13 +56,13 @@ from vavl_sb.utils.errors import VAVLError, exit_on_error
 from vavl_sb.utils.lock import hold_folder
 from vavl_sb.utils.logger import get_logger
 
-# The other recipes link to this file. Python resolves the link before it adds
-# the script's folder to its path; the prepare script is beside the link.
+# The other recipes have a symbolic link to this file. Python puts the link's
+# target on the path, but the prepare script is beside the link.
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 logger = get_logger(__name__)
 
-# Settings that the exported model's card names, beside its scores
+# Settings that are listed in the exported model's card
 RECORDED = [
     "fusion",
     "seed",
@@ -80,17 +80,17 @@ RECORDED = [
 
 
 class VAVLBrain(EmotionBrain):
-    """The three updates of VAVL, their losses, and what is scored and kept.
+    """The three updates of VAVL, their losses, scores and checkpoints.
 
-    Other networks (--fusion) take the updates that they name.
+    Other networks (--fusion) list their updates in their ``updates`` attribute.
     """
 
     def init_optimizers(self):
-        """One Adam for all updates.
+        """Creates one Adam optimizer for all updates.
 
-        An update leaves the gradients of what it does not train at None, which
-        Adam skips. The shared layers so have one moment estimate, which both
-        unimodal updates feed.
+        Adam skips parameters whose gradient is None, so each update changes
+        only the parameters it trains. The visual and audio updates share the
+        moment estimates of the shared layers.
         """
         groups = [{"params": list(self.modules.vavl.parameters())}]
         if "audio_encoder" in self.modules:
@@ -104,21 +104,21 @@ class VAVLBrain(EmotionBrain):
             self.checkpointer.add_recoverable("optimizer", self.optimizer)
 
     def compute_forward(self, batch, stage, update="joint"):
-        """Runs the network on the modalities that an update needs.
+        """Runs the network on the modalities of an update.
 
-        The audio-visual head is trained with all else frozen, without
-        gradients and in eval mode; and in no update does its loss reach the
-        layers below it.
+        The audio-visual update freezes the layers below the audio-visual head:
+        they run in eval mode and without gradients. In the joint update, the
+        loss of this head does not reach them either.
 
         Arguments
         ---------
         batch : PaddedBatch
-            ``audio``, features (B, Ta, Da), or samples (B, n) if the speech
-            encoder is trained; ``visual``, features (B, Tv, Dv).
+            ``audio``: features (B, Ta, Da), or samples (B, n) if the speech
+            encoder is trained. ``visual``: features (B, Tv, Dv).
         stage : sb.Stage
             TRAIN, VALID or TEST.
         update : str
-            "visual", "audio", "audiovisual", or "joint" for all of them.
+            "visual", "audio", "audiovisual", or "joint" for all three heads.
 
         Returns
         -------
@@ -132,11 +132,11 @@ class VAVLBrain(EmotionBrain):
                 continue
             frames, lens = batch[modality]
             if update == "audiovisual":
-                # A clip that lacks one of the two trains nothing here.
+                # Only clips with both modalities train this head.
                 lens = lens * self.present(batch, update)
             if modality == "audio":
-                # Cached features pass; a speech encoder that learns gets
-                # samples, and learns in the audio update.
+                # Returns cached features unchanged. A speech encoder that is
+                # trained gets samples, and gradients except in this update.
                 frames, lens = self.encode_speech(
                     frames, lens, learn=update != "audiovisual"
                 )
@@ -148,27 +148,27 @@ class VAVLBrain(EmotionBrain):
         )
 
     def present(self, batch, head):
-        """Which clips have what a head needs, shape (B,): a length above 0."""
-        needed = MODALITIES if head == "audiovisual" else (head,)
-        has = [batch[modality].lengths > 0 for modality in needed]
-        return torch.stack(has).all(dim=0)
+        """Returns a mask (B,) of the clips that have a head's modalities."""
+        required = MODALITIES if head == "audiovisual" else (head,)
+        present = [batch[modality].lengths > 0 for modality in required]
+        return torch.stack(present).all(dim=0)
 
     def compute_objectives(self, out, batch, stage, update="joint"):
-        """Loss of a head's update, or the sum of all heads' losses: a scalar,
-        or None if no clip of the batch has the modalities needed."""
+        """Returns the loss of an update ("joint": the sum over all heads), a
+        scalar, or None if no clip has the required modalities."""
         heads = HEADS if update == "joint" else (update,)
         losses = [self.head_loss(out, batch, head, stage) for head in heads]
         losses = [loss for loss in losses if loss is not None]
         return torch.stack(losses).sum() if losses else None
 
     def head_loss(self, out, batch, head, stage):
-        """Loss of one head over the clips that have its modalities: a scalar,
-        or None if there are none. The prediction loss; for a single modality
-        plus the weighted reconstruction loss, if the network reconstructs."""
+        """Returns the loss of one head over the clips that have its modalities,
+        a scalar, or None if there are none. The audio and visual heads add the
+        weighted reconstruction loss, if the network has one."""
         net, rows = self.modules.vavl, self.present(batch, head)
         targets = batch.label.data
         if targets.is_floating_point():
-            # Attributes, or class probabilities after mixup.
+            # Attributes, or class probabilities after mixup
             targets = self.hparams.scale.to_network(targets)
         else:
             targets = targets.squeeze(-1)
@@ -181,10 +181,10 @@ class VAVLBrain(EmotionBrain):
                 for name in ("reconstruction", "target")
             ]
         if stage == sb.Stage.TRAIN:
-            # The loss of the whole batch, not of this process's share of it.
+            # The loss is computed over the batch of all processes
             parts = gather_rows(parts)
         else:
-            # Scores are in the corpus's own scale, and of the whole set.
+            # The metric stores predictions in the corpus's own scale
             scaled = self.hparams.scale.to_corpus(predictions.float())
             self.collect(head, batch, rows, scaled)
         predictions, targets, *reconstruction = parts
@@ -199,12 +199,12 @@ class VAVLBrain(EmotionBrain):
         return loss
 
     def fit_batch(self, batch):
-        """Visual update, audio update, audio-visual update.
+        """Takes the visual, the audio and the audio-visual update on a batch.
 
-        The joint schedule sends a batch through the network once and takes one
-        step with the sum of the three losses. Each loss moves what it moves in
-        the paper's schedule; the shared layers take one step instead of two,
-        and the audio-visual head learns from representations with dropout.
+        The joint schedule runs the network once and takes one step with the sum
+        of the three losses. Each loss trains the same parameters as in the
+        paper's schedule, but the shared layers take one step instead of two,
+        and the audio-visual head is trained on representations with dropout.
         """
         batch = batch.to(self.device, non_blocking=True)
         self.on_fit_batch_start(batch, True)
@@ -224,23 +224,23 @@ class VAVLBrain(EmotionBrain):
         return total
 
     def on_stage_start(self, stage, epoch=None):
-        """Sets the epoch's learning rates; scores start anew."""
+        """Resets the metrics and sets the learning rates of the epoch."""
         super().on_stage_start(stage, epoch)
         self.stats = {head: self.hparams.metric() for head in HEADS}
         if stage == sb.Stage.TRAIN:
-            # By the epoch's number, so that a resumed run has them too.
+            # A function of the epoch, so that resumed runs have the same rates
             lr, _ = self.hparams.lr_annealing(epoch)
             initial = (self.hparams.lr, self.hparams.lr_audio_encoder)
             for group, start in zip(self.optimizer.param_groups, initial):
                 group["lr"] = start * lr / self.hparams.lr
 
     def on_stage_end(self, stage, stage_loss, epoch=None):
-        """Logs and keeps the checkpoint of an epoch; at test, the results."""
+        """Logs and checkpoints an epoch, or writes the test results."""
         losses = self.stage_losses(stage, stage_loss)
         if stage == sb.Stage.TRAIN:
             self.train_losses = losses
             if not self.has_valid:
-                # Nothing to choose by: the last epoch is kept.
+                # Without validation clips, keep the last epoch
                 self.end_epoch(epoch, losses, {}, criterion=-float(epoch))
         elif stage == sb.Stage.VALID:
             for head, summary in report.scores(self.stats).items():
@@ -252,28 +252,28 @@ class VAVLBrain(EmotionBrain):
             self.write_results(self.hparams.task, self.hparams.labels)
 
     def criterion(self):
-        """The lowest criterion chooses the checkpoint: the audio-visual head's
-        loss over all validation clips at once, or minus its score (select_by).
-        If that head is not trained or has no validation clips: the mean over
-        the heads that are and have."""
-        found = {}
+        """Returns the number that the best checkpoint minimizes: the prediction
+        loss of the audio-visual head over all validation clips at once, or its
+        negative score (select_by). If that head is not trained or has no
+        validation clips, the mean over the other heads."""
+        criteria = {}
         for head, stats in self.stats.items():
             if f"{head}_prediction_loss" not in self.train_losses:
                 continue
             if len(stats) and self.hparams.select_by == "loss":
-                found[head] = self.hparams.prediction_loss(
+                criteria[head] = self.hparams.prediction_loss(
                     torch.cat(stats.predictions), torch.cat(stats.targets)
                 ).item()
             elif len(stats):
-                found[head] = -stats.summarize(self.hparams.select_by)
-        mean = sum(found.values()) / max(len(found), 1)
-        return found.get("audiovisual", mean)
+                criteria[head] = -stats.summarize(self.hparams.select_by)
+        mean = sum(criteria.values()) / max(len(criteria), 1)
+        return criteria.get("audiovisual", mean)
 
 
 def dataio_prep(hparams, splits, device):
-    """Computes the features that are not cached yet, and makes a dataset for
-    each split. An item has the features of both modalities, with no frame of
-    what the clip lacks, and the class's index or the attributes."""
+    """Extracts the features that are not cached, and creates a dataset for each
+    split. An item contains the features of both modalities (zero frames for a
+    missing one) and the class index or the attributes."""
     raw_audio = not hparams["audio_encoder"].freeze
     extract_features(
         manifests=list(splits.values()),
@@ -295,9 +295,9 @@ def dataio_prep(hparams, splits, device):
 
 
 def export(hparams, train_set, test_set, temperatures):
-    """Writes inference/: the network, the encoders, and what the model is."""
+    """Writes inference/: the network, the encoders and their metadata."""
     recorded = {key: hparams[key] for key in RECORDED if key in hparams}
-    if hparams["skip_prep"]:  # The manifests were divided elsewhere.
+    if hparams["skip_prep"]:  # The partition is not that of the manifests
         recorded.pop("partition")
     export_model(
         os.path.join(hparams["output_folder"], "inference"),
@@ -329,15 +329,14 @@ def export(hparams, train_set, test_set, temperatures):
 
 
 def main(arguments):
-    """Prepares, extracts, trains, tests and exports; ``arguments`` are those of
-    the command line."""
+    """Runs the experiment with the given command-line arguments."""
     # CLI:
     hparams_file, run_opts, overrides = parse_arguments(arguments)
 
-    # Several processes, where torchrun started them
+    # Initialize distributed training if torchrun started this process
     join_processes(run_opts)
 
-    # Flatten: keys of the included vavl.yaml become top-level hparams
+    # Load hparams; keys of the included vavl.yaml become top-level hparams
     with open(hparams_file, encoding="utf-8") as fin:
         hparams = load_hyperpyyaml(fin, overrides)
     hparams = {**hparams["shared"], **hparams}
@@ -348,7 +347,7 @@ def main(arguments):
             f"{hparams['schedule']!r}"
         )
 
-    # One run at a time in an output folder
+    # Lock the output folder: two runs in it would overwrite each other
     hold_folder(hparams["output_folder"])
     sb.create_experiment_directory(
         experiment_directory=hparams["output_folder"],
@@ -356,7 +355,7 @@ def main(arguments):
         overrides=overrides,
     )
 
-    # Manifests
+    # Data preparation: write the manifests, then read and check them
     if not hparams["skip_prep"]:
         run_on_main(hparams["prepare"])
     if hparams["prepare_only"]:
@@ -376,7 +375,7 @@ def main(arguments):
         allow_overlap=hparams["allow_overlap"],
     )
 
-    # Brain class initialization, from new weights or from another run's
+    # Brain class initialization, with new weights or those of another run
     init_from_pretrained(
         hparams["pretrained_from"],
         hparams["vavl"],
@@ -406,7 +405,7 @@ def main(arguments):
         title=f"{type(hparams['vavl']).__name__}, trained on {corpus}",
         speaker_samples=samples,
     )
-    # Checkpoints there are of this run, and not of one with other settings
+    # Refuse to resume from checkpoints of a run with other settings
     claim_folder(
         hparams["save_folder"],
         settings=read_settings(hparams_file, overrides),
@@ -416,13 +415,13 @@ def main(arguments):
         pretrained_from=hparams["pretrained_from"],
         precision=brain.precision,
         max_grad_norm=brain.max_grad_norm,
-        # With a constant learning rate a run may go on for more epochs.
+        # With a constant learning rate, more epochs continue the same run
         number_of_epochs=hparams["number_of_epochs"]
         if hparams["lr_final"] != hparams["lr"]
         else None,
     )
 
-    # Features and datasets
+    # Extract features and create the datasets
     datasets = dataio_prep(hparams, splits, brain.device)
     if hparams["input_normalization"]:
         run_on_main(
@@ -437,7 +436,7 @@ def main(arguments):
             },
         )
 
-    # What is fitted, and not trained
+    # Fit what has no gradient: speaker statistics and linear networks
     if samples is not None:
         samples.fit(datasets["train"])
     run_on_main(
@@ -447,7 +446,7 @@ def main(arguments):
     if not hparams["vavl"].updates:
         hparams["epoch_counter"].limit = 1
 
-    # Training, and the test of the best checkpoint
+    # Training, then test of the best checkpoint
     brain.fit(
         epoch_counter=hparams["epoch_counter"],
         train_set=datasets["train"],
