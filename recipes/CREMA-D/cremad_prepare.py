@@ -1,7 +1,7 @@
 """Prepares CREMA-D: manifests for training, validation and test.
 
 Download: https://github.com/CheyneyComputerScience/CREMA-D (with Git LFS:
-``git lfs install`` before ``git clone``). Needed of it are ``AudioWAV/``,
+``git lfs install`` before ``git clone``). This script uses ``AudioWAV/``,
 ``VideoFlash/`` and ``processedResults/tabulatedVotes.csv``.
 
 Cao H., Cooper D. G., Keutmann M. K., Gur R. C., Nenkova A., Verma R.,
@@ -37,14 +37,14 @@ from vavl_sb.dataio.preparation import (
 from vavl_sb.utils.errors import CorpusError
 
 CLASSES = ("angry", "disgust", "fear", "happy", "neutral", "sad")
-# Columns of the vote table and codes in the files' names, as CLASSES.
+# Columns of the vote table and codes in the file names, in the order of CLASSES
 VOTE_COLUMNS = ("A", "D", "F", "H", "N", "S")
 CODES = ("ANG", "DIS", "FEA", "HAP", "NEU", "SAD")
-# First digit of a row's number in the vote table: what people were shown.
+# First digit of a row number in the vote table: what the raters were shown
 CONDITIONS = {"1": "audio", "2": "visual", "3": "audiovisual"}
 AUDIOVISUAL = "3"
-# What the labels are: by label source or task.
-ACTED = "acted: the emotion that the actor was to show"
+# Descriptions of the labels for the reports, by label source and task
+ACTED = "acted: the emotion that the actor was asked to show"
 PERCEIVED = {
     "classification": "perceived: the emotion with more than half of the votes "
     "of people who saw and heard the clip",
@@ -54,7 +54,7 @@ PERCEIVED = {
 VOTES = os.path.join("processedResults", "tabulatedVotes.csv")
 FILES = {("AudioWAV", ".wav"): "audio", ("VideoFlash", ".flv"): "video"}
 NAME = re.compile(r"\d{4}_[A-Z]{3}_([A-Z]{3})_[A-Z]{1,2}", re.ASCII)
-# The official AudioWAV has one file whose name is not that of its clip.
+# One file of the official AudioWAV is misnamed
 ALIASES = {"1040_ITH_SAD_X": "1040_ITH_SAD_XX"}
 SPEAKERS = {str(number) for number in range(1001, 1092)}
 
@@ -70,34 +70,34 @@ def prepare_cremad(
     label_source: str = "votes",
     **options: Any,
 ) -> None:
-    """Makes the manifests of CREMA-D, and prepare_report.json beside them.
+    """Writes the manifests of CREMA-D, and prepare_report.json beside them.
 
-    A clip with one usable file of the two is kept, with null for the other.
-    Whatever is left out is counted, and named in the report.
+    A clip with only one usable file is kept, with null for the other. The
+    report lists the clips that were left out.
 
     Arguments
     ---------
     data_folder : str
-        The corpus, with AudioWAV, VideoFlash and processedResults in it.
+        The folder with AudioWAV, VideoFlash and processedResults.
     save_json_train, save_json_valid, save_json_test : str
         Where to write the manifests.
     partition : int or str
-        1 to 5: the speaker lists released with VAVL (63 speakers to train, 14
-        to validate, 14 to test). Or the path of a JSON file ``{"train":
+        1 to 5: the speaker lists released with VAVL (63 training, 14
+        validation and 14 test speakers). Or the path of a JSON file ``{"train":
         [speakers], "valid": [...], "test": [...]}``, for another split or a
         part of the corpus.
     label_csv : str, optional
-        A label CSV released with VAVL. Its labels and its Split_Set hold; the
-        split only unless `partition` is a file. A partition of 2 to 5 must
-        agree with the Split_Set; 1, the default, need not.
+        A label CSV released with VAVL, which replaces the votes. Its Split_Set
+        is used unless `partition` is a file, and must agree with a `partition`
+        of 2 to 5, but not with the default, 1.
     task : str
         "classification": clips that have a class. "regression": clips that
         have shares of votes, with or without a class.
     label_source : str
         "votes": the class is the one with more than half of the audio-visual
-        votes. "acted": the emotion in the file's name, for every clip.
+        votes. "acted": the emotion in the file name, for every clip.
     **options
-        Features in place of files, modalities withheld, and seed: see
+        Precomputed features, withheld modalities and the seed: see
         :func:`vavl_sb.dataio.preparation.prepare_corpus`.
     """
     acted = label_source == "acted"
@@ -107,8 +107,8 @@ def prepare_cremad(
         )
     if acted and (label_csv or task == "regression"):
         raise CorpusError(
-            "label_source=acted gives the classes in the files' names: leave "
-            "label_csv out and take task=classification, or label_source=votes"
+            "label_source=acted uses the classes in the file names: leave "
+            "label_csv out and set task=classification, or label_source=votes"
         )
     report = PrepareReport()
     media = find_media(
@@ -131,7 +131,7 @@ def prepare_cremad(
         report,
         target=ACTED if acted else PERCEIVED.get(task, ""),
         label_file=None if acted else str(label_file),
-        # Also for the released labels, which are of these votes.
+        # The released labels were computed from the same votes.
         ceiling=None if acted else lambda: read_ceiling(data_folder, task),
         partition=partition,
         task=task,
@@ -142,15 +142,15 @@ def prepare_cremad(
 
 
 def _acted_labels(media):
-    """Clips and the emotions in their names."""
+    """Yields clip ids with the emotions in their names as labels."""
     for clip in sorted({clip for group in media.values() for clip in group}):
         yield clip, ClipLabels(clip[:4], {"emotion": parse_name(clip)[1]})
 
 
 def released_partitions() -> dict:
-    """The speaker lists released with VAVL (arXiv 2305.07216), "1" to "5".
+    """Loads the speaker lists released with VAVL (arXiv 2305.07216), by name.
 
-    Who neither validates nor tests trains.
+    All speakers who are in neither "valid" nor "test" are in "train".
 
     Example
     -------
@@ -166,12 +166,12 @@ def released_partitions() -> dict:
 
 
 def parse_name(stem: str) -> tuple[str, str]:
-    """Takes a clip's name apart: its id, and the acted emotion of CLASSES.
+    """Returns a clip's id and its acted emotion (one of CLASSES).
 
-    The id is the name without extension, ACTOR_SENTENCE_EMOTION_LEVEL, but for
-    one misnamed official file; it starts with the actor's four digits.
-    CorpusError, with the reason for the report as its text, if the name cannot
-    be read.
+    The id is the name without extension, ACTOR_SENTENCE_EMOTION_LEVEL, with one
+    misnamed official file corrected; it starts with the actor's four digits.
+    Raises a CorpusError, whose text is the reason in the report, if the name
+    has another form.
 
     Example
     -------
@@ -188,18 +188,17 @@ def parse_name(stem: str) -> tuple[str, str]:
 
 
 def _identify(path):
-    """Kind and clip of a file, for :func:`find_media`."""
+    """Returns kind and clip id of a file, for :func:`find_media`."""
     stem, extension = os.path.splitext(os.path.basename(path))
     kind = FILES.get((path.split("/")[0], extension.lower()))
     return (kind, parse_name(stem)[0]) if kind else None
 
 
 def majority(votes: Sequence[float]) -> str | None:
-    """The class with more than half of the votes; None if there is none.
+    """Returns the class with more than half of the votes, or None.
 
-    ``votes``, or their shares, are in the order of CLASSES. This is the rule
-    that the labels released with VAVL agree with: half of the votes are not
-    enough.
+    ``votes`` are counts or shares in the order of CLASSES. The labels released
+    with VAVL follow the same rule: half of the votes are not enough.
 
     Example
     -------
@@ -218,11 +217,11 @@ def read_votes(
 ) -> Iterator[tuple[str, ClipLabels]]:
     """Reads the audio-visual votes of ``processedResults/tabulatedVotes.csv``.
 
-    Gives a clip's id and its labels: `emotion`, where there is a majority, and
-    the six shares of votes. The report is told of rows that cannot be used.
+    Yields each clip's id and labels: `emotion`, if a class has a majority, and
+    the six shares of votes. Unusable rows are added to the report.
     """
     for where, row in read_table(path, (*VOTE_COLUMNS, "fileName")):
-        # The row number's column has no name in the official table.
+        # The official table has no name for the first column, the row number.
         number = next(iter(row.values())) or ""
         if not number.startswith(AUDIOVISUAL):
             continue
@@ -239,9 +238,9 @@ def read_released(
 ) -> Iterator[tuple[str, ClipLabels]]:
     """Reads a label CSV as released with VAVL, ``label_consensus_N.csv``.
 
-    Gives a clip's id and its labels: `emotion`, the class of the highest share,
-    the six shares as the file has them, and the split. The report is told of
-    rows that cannot be used.
+    Yields each clip's id and labels: `emotion`, the class with the highest
+    share, the six shares as in the file, and the split. Unusable rows are added
+    to the report.
     """
     columns = ("FileName", *CLASSES, "SpkrID", "Split_Set")
     for where, row in read_table(path, columns):
@@ -253,8 +252,8 @@ def read_released(
         clip, shares = parsed
         if row["SpkrID"] != clip[:4]:
             raise CorpusError(
-                f"{where}: {clip} has SpkrID {row['SpkrID']!r}; the file's "
-                "name says otherwise"
+                f"{where}: {clip} has SpkrID {row['SpkrID']!r}, which is not "
+                "the speaker in the file name"
             )
         best = max(shares)
         first = CLASSES[shares.index(best)]
@@ -265,18 +264,18 @@ def read_released(
 
 
 def read_ceiling(data_folder: str, task: str) -> dict | None:
-    """How high a score can be, by the votes of the official table.
+    """Computes score ceilings from the votes of the official table.
 
-    By what people were shown ("audio", "visual", "audiovisual"), the
-    :func:`~vavl_sb.dataio.label_ceiling.vote_ceiling` of all clips of the
-    table, or for regression the ``rating_ceiling`` of the shares; None
-    without a table of whole numbers of votes.
+    Maps what the raters were shown ("audio", "visual", "audiovisual") to the
+    :func:`~vavl_sb.dataio.label_ceiling.vote_ceiling` of all clips in the
+    table, or for regression to the ``rating_ceiling`` of the shares. None
+    without a table of integer votes.
     """
     path = os.path.join(data_folder, VOTES)
     if not os.path.isfile(path):
         return None
     votes: dict = {shown: {} for shown in CONDITIONS.values()}
-    report = PrepareReport()  # read_votes has told of bad rows.
+    report = PrepareReport()  # read_votes reports the unusable rows.
     for where, row in read_table(path, (*VOTE_COLUMNS, "fileName")):
         shown = CONDITIONS.get((next(iter(row.values())) or "")[:1])
         counts = [row[column] for column in VOTE_COLUMNS]
@@ -295,7 +294,7 @@ def read_ceiling(data_folder: str, task: str) -> dict | None:
 
 
 def _parse_row(stem, values, where, report):
-    """The clip's id and its six numbers; None, reported, if unusable."""
+    """Returns clip id and six numbers, or None for a row that it reports."""
     try:
         clip, _ = parse_name(stem)
     except CorpusError as reason:
@@ -305,7 +304,7 @@ def _parse_row(stem, values, where, report):
         numbers = [float(value) for value in values]
     except (TypeError, ValueError):
         numbers = [math.nan]
-    # NaN fails the comparison, so this also refuses what is no number.
+    # NaN fails the comparison, so this also refuses text.
     if not all(n >= 0 for n in numbers) or not 0 < sum(numbers) < math.inf:
         detail = f"{where}: {', '.join(map(str, values))}"
         report.left_out["votes or shares cannot be used"][clip] = detail
@@ -314,7 +313,7 @@ def _parse_row(stem, values, where, report):
 
 
 def _labels(clip, emotion, shares, where):
-    """A clip's labels, in the form that all corpora share."""
+    """Returns a clip's ClipLabels."""
     fields = dict(zip(CLASSES, shares, strict=True))
     if emotion is not None:
         return ClipLabels(clip[:4], {"emotion": emotion, **fields}, {}, where)

@@ -1,24 +1,24 @@
 """Prepares MSP-IMPROV: manifests for training, validation and test.
 
-The corpus is given out by its authors on request:
-https://ecs.utdallas.edu/research/researchlabs/msp-lab/MSP-Improv.html. Needed
-of it are ``Evalution.txt`` and the clips, in ``session1/`` to ``session6/`` or
-in these below ``Audio/`` and ``Video/``. A clip's name is
+The authors provide the corpus on request:
+https://ecs.utdallas.edu/research/researchlabs/msp-lab/MSP-Improv.html. This
+script uses ``Evalution.txt`` and the clips, in ``session1/`` to ``session6/``,
+either directly or below ``Audio/`` and ``Video/``. A clip's name is
 MSP-IMPROV-S01A-F01-P-FM01 (in the ratings UTD-IMPROV-...):
 
-* S01A: the target sentence (1 to 20) and the emotion it was to be said with;
-* F01: the speaker of the clip, a woman or a man of sessions 1 to 6. In the
-  released CSVs, Gender and SpkrID are those of this field in every row;
-* P: how it came about (R read, T the improvised target sentence, S the rest
-  of the improvisation, P talk in the breaks);
-* FM01: whose improvisation it is, and the turn. It does not name the speaker:
-  both speakers of a session have clips with FM and with MF.
+* S01A: the target sentence (1 to 20) and its intended emotion;
+* F01: the speaker of the clip, the woman (F) or man (M) of session 1 to 6.
+  Gender and SpkrID of the released CSVs agree with this field in every row;
+* P: the scenario (R read, T improvised target sentence, S other turns of the
+  improvisation, P natural speech in the breaks);
+* FM01: whose improvisation it is, and the turn. It does not name the
+  speaker: both speakers of a session have clips with FM and with MF.
 
-Activation is rated with 1 = very active. This script turns it into arousal
-(5 = very active) as it reads the official ratings, and nobody does so again.
-The CSVs released with VAVL have it turned already: in them clip S01A-F02-R-FF01
-has EmoAct 2.666667 where the official ratings say A:3.333333, and clips meant
-to be happy or angry are the highest in EmoAct.
+The official activation scale has 1 = very active. This script converts it to
+arousal (5 = very active) once, when it reads the official ratings. The CSVs
+released with VAVL are converted already: for clip S01A-F02-R-FF01 they have
+EmoAct 2.666667 and the official ratings A:3.333333, and clips acted as happy or
+angry have the highest EmoAct.
 
 Busso C., Parthasarathy S., Burmania A., AbdelWahab M., Sadoughi N., Mower
 Provost E., "MSP-IMPROV: An Acted Corpus of Dyadic Interactions to Study
@@ -54,11 +54,11 @@ CLASSES = ("angry", "happy", "neutral", "sad")
 ATTRIBUTES = ("arousal", "valence", "dominance")
 LETTERS = dict(zip("AHNS", CLASSES, strict=True))
 NO_CLASS = {"O": "raters saw another emotion", "X": "raters did not agree"}
-# Keys of an official line and columns of a released CSV, as ATTRIBUTES.
+# Keys in the official ratings and columns of a released CSV, as ATTRIBUTES
 KEYS = ("A", "V", "D")
 COLUMNS = ("EmoAct", "EmoVal", "EmoDom")
 LOWEST, HIGHEST = 1.0, 5.0
-# What the labels are, by task.
+# Descriptions of the labels for the reports, by task
 PERCEIVED = {
     "classification": "perceived: the emotion that most raters who saw and "
     "heard the clip chose",
@@ -82,40 +82,40 @@ def prepare_msp_improv(
     task: str = "regression",
     **options: Any,
 ) -> None:
-    """Makes the manifests of MSP-IMPROV, and prepare_report.json beside them.
+    """Writes the manifests of MSP-IMPROV, and prepare_report.json beside them.
 
-    Labels are `arousal`, `valence` and `dominance` from 1 to 5, 5 being very
-    active, very positive and very dominant, and `emotion`. Entries with
-    ratings say ``"activation_flipped": true``.
+    Labels are `emotion`, and `arousal`, `valence` and `dominance` from 1 to 5
+    (5: very active, very positive, very dominant). Entries with ratings contain
+    ``"activation_flipped": true``.
 
     Arguments
     ---------
     data_folder : str
-        The corpus, with Evalution.txt and session1 to session6 in it, or the
-        sessions in Audio and Video.
+        The folder with Evalution.txt and session1 to session6, or with the
+        sessions below Audio and Video.
     save_json_train, save_json_valid, save_json_test : str
         Where to write the manifests.
     partition : int or str
-        1 to 5: as released with VAVL (four sessions train, one validates, one
-        tests). "session1" to "session6": that session tests, the next one
-        validates. Or the path of a JSON file ``{"train": [speakers], "valid":
-        [...], "test": [...]}`` of speakers F01 to F06 and M01 to M06.
+        1 to 5: as released with VAVL (four training sessions, one validation
+        session, one test session). "session1" to "session6": that session is
+        the test set, the next one the validation set. Or the path of a JSON
+        file ``{"train": [speakers], "valid": [...], "test": [...]}`` with
+        speakers F01 to F06 and M01 to M06.
     label_csv : str, optional
-        A label CSV released with VAVL: its ratings hold, and its Split_Set if
-        `partition` is a number. A partition of 2 to 5 must agree with the
-        Split_Set; 1, the default, need not. It has no classes.
+        A label CSV released with VAVL, whose ratings are used; it has no
+        classes. Its Split_Set is used if `partition` is a number, and must
+        agree with a `partition` of 2 to 5, but not with the default, 1.
     task : str
         "regression": clips with all three ratings. "classification": clips
         rated angry, happy, neutral or sad.
     **options
-        Features in place of files, modalities withheld, and seed: see
+        Precomputed features, withheld modalities and the seed: see
         :func:`vavl_sb.dataio.preparation.prepare_corpus`.
     """
     if label_csv and task == "classification":
         raise CorpusError(
-            f"label_csv: {label_csv} has ratings, no classes: leave it out, so "
-            "that the classes of Evalution.txt are taken, or take "
-            "hparams/vavl_reg.yaml"
+            f"label_csv: {label_csv} has ratings, no classes: leave it out to "
+            "use the classes of Evalution.txt, or run hparams/vavl_reg.yaml"
         )
     report = PrepareReport()
     media = find_media(
@@ -144,12 +144,12 @@ def prepare_msp_improv(
 
 
 def partitions() -> dict:
-    """The splits of MSP-IMPROV, by session: name to the speakers of each split.
+    """Returns the partitions of MSP-IMPROV: name to the speakers of each split.
 
-    A session is the dialogue of one woman and one man who are in no other, so
-    that no actor is in two sets. 1 to 5 were released with VAVL (arXiv
-    2305.07216); "session1" to "session6" leave that session out to test, and
-    validate on the next (1 follows 6).
+    Each actor is in one session only, so splits by session are disjoint in
+    speakers. 1 to 5 were released with VAVL (arXiv 2305.07216). "session1" to
+    "session6" use that session as the test set and the next one (1 follows 6)
+    as the validation set.
 
     Example
     -------
@@ -175,11 +175,11 @@ def partitions() -> dict:
 
 
 def parse_name(stem: str) -> tuple[str, str, int]:
-    """Takes a clip's name, in any case, apart: clip, speaker and session.
+    """Returns clip id, speaker and session from a clip's name, in any case.
 
-    The clip's id is the name in upper case, starting with MSP; the speaker "F01"
-    to "F06" or "M01" to "M06". CorpusError, with the reason for the report as its
-    text, if the name cannot be read.
+    The id is the name in upper case, starting with MSP; the speaker is "F01" to
+    "F06" or "M01" to "M06". Raises a CorpusError, whose text is the reason in
+    the report, if the name has another form.
 
     Example
     -------
@@ -194,17 +194,17 @@ def parse_name(stem: str) -> tuple[str, str, int]:
 
 
 def _identify(path):
-    """Kind and clip of a file, for :func:`find_media`."""
+    """Returns kind and clip id of a file, for :func:`find_media`."""
     stem, extension = os.path.splitext(os.path.basename(path))
     kind = FILES.get(extension.lower())
     return (kind, parse_name(stem)[0]) if kind else None
 
 
 def find_ratings(data_folder: str) -> str:
-    """Finds the file of the official ratings.
+    """Returns the path of the official ratings.
 
-    ``Evalution.txt`` (the release spells it so) or ``Evaluation.txt``, in any
-    case, at the top or one folder below. CorpusError if there is none.
+    This is ``Evalution.txt`` (sic) or ``Evaluation.txt``, in any case, in the
+    folder or one level below. Raises a CorpusError if there is none.
     """
     for place in ("*", "*/*"):
         for path in sorted(glob.glob(place, root_dir=data_folder)):
@@ -220,14 +220,14 @@ def find_ratings(data_folder: str) -> str:
 def read_ratings(
     path: str, report: PrepareReport
 ) -> Iterator[tuple[str, ClipLabels]]:
-    """Reads the official ratings, as :func:`find_ratings` finds them.
+    """Reads the official ratings from the file of :func:`find_ratings`.
 
-    A clip has a line ``NAME.avi; N; A:2.4; V:3.2 ; D:3.0 ; N:3.6;``; lines of
-    single raters follow it and are not used. Gives a clip's id and its labels:
-    `session`, `emotion` where it is one of CLASSES, and the ratings. The report
-    is told of lines whose name cannot be read.
+    A clip has a line ``NAME.avi; N; A:2.4; V:3.2 ; D:3.0 ; N:3.6;``; the lines
+    of its individual raters follow and are not used. Yields each clip's id and
+    labels: `session`, `emotion` if it is one of CLASSES, and the ratings. Lines
+    with an invalid name are added to the report.
     """
-    # A stray byte in a rater's line must not matter.
+    # Tolerate stray bytes in the raters' lines.
     with open(path, encoding="utf-8-sig", errors="replace") as file:
         for number, line in enumerate(file, 1):
             name, *fields = (field.strip() for field in line.split(";"))
@@ -241,24 +241,23 @@ def read_ratings(
 
 
 def _texts(fields):
-    """What a line's fields say of each of KEYS, such as ``A:2.4``."""
+    """Returns the text of each of KEYS in a line's fields (``A:2.4``)."""
     pairs = [field.split(":", 1) for field in fields if ":" in field]
     values = {key.strip().upper(): text for key, text in pairs}
     return {key: values.get(key, "") for key in KEYS}
 
 
 def read_ceiling(data_folder: str) -> dict | None:
-    """How high a score can be, by the lines of the single raters.
+    """Computes score ceilings from the lines of the individual raters.
 
-    Under "audiovisual", which is what the raters were shown, the
-    :func:`~vavl_sb.dataio.label_ceiling.rating_ceiling`; None without ratings of
-    two raters of any clip. Which end of the scale is very active does not
-    matter to it.
+    The key "audiovisual" (what the raters were shown) has the
+    :func:`~vavl_sb.dataio.label_ceiling.rating_ceiling`, which does not depend
+    on the direction of the scale. None if no clip has two raters.
     """
     clips: list[list] = []
     try:
         path = find_ratings(data_folder)
-    except CorpusError:  # With a label_csv it need not be there.
+    except CorpusError:  # The file is optional with a label_csv.
         return None
     with open(path, encoding="utf-8-sig", errors="replace") as file:
         for line in file:
@@ -286,8 +285,8 @@ def read_released(
 ) -> Iterator[tuple[str, ClipLabels]]:
     """Reads a label CSV as released with VAVL, ``labels_consensus_N.csv``.
 
-    Gives a clip's id and its labels: `session`, the ratings, and the split. The
-    report is told of rows whose name cannot be read.
+    Yields each clip's id and labels: `session`, the ratings and the split. Rows
+    with an invalid name are added to the report.
     """
     columns = ("FileName", *COLUMNS, "SpkrID", "Gender", "Split_Set")
     for where, row in read_table(path, columns):
@@ -299,14 +298,14 @@ def read_released(
             if (row["SpkrID"], row["Gender"]) != own:
                 raise CorpusError(
                     f"{where}: {clip} has SpkrID and Gender {row['SpkrID']}, "
-                    f"{row['Gender']}; by its name they are {', '.join(own)}"
+                    f"{row['Gender']}; in its name they are {', '.join(own)}"
                 )
             labels.split = SPLIT_SETS[row["Split_Set"]]
             yield clip, labels
 
 
 def _labels(stem, texts, flip, where, report, letter=None):
-    """Yields a clip's id and labels; nothing, reported, for a strange name."""
+    """Yields a clip's id and labels; adds an invalid name to the report."""
     try:
         clip, speaker, session = parse_name(stem)
     except CorpusError as reason:
@@ -336,7 +335,7 @@ def _labels(stem, texts, flip, where, report, letter=None):
         missing.setdefault("regression", (reason, detail))
     if "regression" not in missing:
         if flip:
-            # Rounded as the files are, so that 6 - 3.333333 is 2.666667.
+            # Round like the files, so that 6 - 3.333333 is 2.666667.
             arousal = LOWEST + HIGHEST - ratings["arousal"]
             ratings["arousal"] = round(arousal, 6)
         fields.update(ratings, activation_flipped=True)

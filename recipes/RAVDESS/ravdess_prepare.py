@@ -1,9 +1,9 @@
 """Prepares RAVDESS: manifests for training, validation and test.
 
-Download: https://zenodo.org/records/1188976. Any part of its speech will do:
-``Audio_Speech_Actors_01-24.zip`` alone (215 MB), some or all of the
+Download: https://zenodo.org/records/1188976. Any part of the speech will do:
+``Audio_Speech_Actors_01-24.zip`` (215 MB), some or all of the
 ``Video_Speech_Actor_*.zip``, or both, unpacked anywhere below one folder. The
-names of the files hold all labels.
+file names contain all labels.
 
 Livingstone S. R., Russo F. A., "The Ryerson Audio-Visual Database of Emotional
 Speech and Song (RAVDESS)", PLoS ONE 13(5):e0196391, 2018. Licence:
@@ -26,8 +26,7 @@ from vavl_sb.dataio.preparation import (
 )
 from vavl_sb.utils.errors import CorpusError
 
-# The names of the classes are CREMA-D's where both corpora have the class:
-# RAVDESS says "fearful" where it says "fear".
+# Classes that CREMA-D has too are named as there: "fear", not "fearful".
 EMOTIONS = {
     "01": "neutral",
     "02": "calm",
@@ -44,7 +43,7 @@ INTENSITIES = {"01": "normal", "02": "strong"}
 AUDIO_VIDEO, VIDEO_ONLY, AUDIO_ONLY = "01", "02", "03"
 SONG = "02"
 ACTORS = [f"{number:02d}" for number in range(1, 25)]
-# The parts of a name, in order, and what may stand there.
+# The parts of a file name, in order, with their valid codes
 PARTS = {
     "modality": (AUDIO_VIDEO, VIDEO_ONLY, AUDIO_ONLY),
     "channel": ("01", SONG),
@@ -56,16 +55,15 @@ PARTS = {
 }
 NAME = re.compile(r"\d\d(-\d\d){6}", re.ASCII)
 EXTENSIONS = (".wav", ".flac", ".mp4")
-# Which of an utterance's files is taken, the first that is there. Sound: the
-# audio-only file was never through a lossy codec. Picture: the video-only file
-# was encoded apart from the audio-video one, so where both are there, as in
-# the release, all clips are of one coding and it tells none apart. A
-# video-only file has a silent sound track: it is no source of sound.
+# File types in order of preference. Audio: the audio-only files are lossless.
+# Video: the video-only and audio-video files were encoded separately; taking
+# the same type for all clips avoids a cue that a network could learn.
+# Video-only files have a silent audio track, which is not used.
 SOURCES = {
     "audio": (AUDIO_ONLY, AUDIO_VIDEO),
     "video": (VIDEO_ONLY, AUDIO_VIDEO),
 }
-# Partition to the numbers of the first actor that validates and tests it.
+# Partition to the first of its four validation and of its four test actors
 FIRST_ACTORS = {"1": (13, 17), "2": (9, 13), "3": (5, 9)}
 
 
@@ -79,35 +77,34 @@ def prepare_ravdess(
     labels: Sequence[str] = SIX_CLASSES,
     **options: Any,
 ) -> None:
-    """Makes the manifests of RAVDESS, and prepare_report.json beside them.
+    """Writes the manifests of RAVDESS, and prepare_report.json beside them.
 
-    An utterance is one entry, whatever files of it there are; the modality
-    that they lack is null. Whatever is left out, song included, is counted,
-    and named in the report.
+    All files of an utterance make one entry, with null for a missing modality.
+    The report counts and lists what was left out, such as song.
 
     Arguments
     ---------
     data_folder : str
-        Any part of the release, at any depth.
+        The corpus or a part of it, searched recursively.
     save_json_train, save_json_valid, save_json_test : str
         Where to write the manifests.
     partition : int or str
         1 to 3: see :func:`partitions`. Or the path of a JSON file ``{"train":
-        [actors], "valid": [...], "test": [...]}``, in which an actor may be
-        called "Actor_01", "01" or 1.
+        [actors], "valid": [...], "test": [...]}``, with actors as "Actor_01",
+        "01" or 1.
     label_csv : None
-        RAVDESS has its labels in the files' names: anything else is refused.
+        Must be None: RAVDESS has its labels in the file names.
     labels : sequence of str
-        Classes, of the eight; clips of other classes are left out.
+        A subset of the eight classes; clips of other classes are left out.
     **options
-        Features in place of files (of whose names the first number, the
-        modality, does not count), modalities withheld, and seed: see
+        Precomputed features (the first number of their names, the modality, is
+        ignored), withheld modalities and the seed: see
         :func:`vavl_sb.dataio.preparation.prepare_corpus`.
     """
     if label_csv is not None:
         raise CorpusError(
             f"label_csv: must be null for RAVDESS, not {label_csv!r}: its "
-            "labels are in the files' names"
+            "labels are in the file names"
         )
     several = isinstance(labels, list | tuple) and len(labels) > 1
     if not several or any(labels.count(c) > (c in CLASSES) for c in labels):
@@ -119,12 +116,12 @@ def prepare_ravdess(
     files = find_media(
         data_folder, _identify, report, "files such as 03-01-05-01-02-01-12.wav"
     )
-    found = {clip for group in files.values() for clip in group}
-    media = _choose_sources(files, _read_names(found, labels), report)
+    utterances = {clip for group in files.values() for clip in group}
+    media = _choose_sources(files, _read_names(utterances, labels), report)
 
     def read_labels():
-        """Also of clips that features alone are there of."""
-        clips = found.union(*media.values())
+        """Includes utterances that have only precomputed features."""
+        clips = utterances.union(*media.values())
         return _read_names(clips, labels).items()
 
     prepare_corpus(
@@ -136,7 +133,7 @@ def prepare_ravdess(
         read_labels,
         labels,
         report,
-        target="acted: the emotion that the actor was to show",
+        target="acted: the emotion that the actor was asked to show",
         speaker=_speaker,
         partition=partition,
         labels=list(labels),
@@ -145,43 +142,44 @@ def prepare_ravdess(
 
 
 def partitions() -> dict:
-    """The partitions of this recipe; RAVDESS comes without any.
+    """Returns the partitions of this recipe; RAVDESS has no official ones.
 
-    Four actors in turn, two men and two women since odd numbers are men, test;
-    the four before them validate, and all others train. The three test sets do
-    not overlap, nor do the three validation sets, and all are among actors 01
-    to 20.
+    A test set has four consecutive actors (two men and two women, since odd
+    numbers are men), a validation set the four before them, and the training
+    set all others. The three test sets do not overlap, nor do the three
+    validation sets; both use actors 01 to 20 only.
 
     Example
     -------
     >>> sorted(partitions()["1"]["test"])
     ['Actor_17', 'Actor_18', 'Actor_19', 'Actor_20']
     """
-    found = {}
+    splits = {}
     for name, firsts in FIRST_ACTORS.items():
         valid, test = (
             {_speaker(actor) for actor in ACTORS[first - 1 : first + 3]}
             for first in firsts
         )
         train = set(map(_speaker, ACTORS)) - valid - test
-        found[name] = {"train": train, "valid": valid, "test": test}
-    return found
+        splits[name] = {"train": train, "valid": valid, "test": test}
+    return splits
 
 
 def _speaker(name):
-    """The speaker that "Actor_01", "01" or "1" stands for."""
+    """Returns "Actor_01" for "Actor_01", "01" or "1"."""
     number = name.removeprefix("Actor_")
     return f"Actor_{number:0>2}"
 
 
 def parse_name(stem: str) -> tuple[str, str, dict]:
-    """Takes a file's name, without its extension, apart: modality, id, fields.
+    """Returns modality, utterance id and fields from a file's name.
 
-    The modality is "01" audio and video, "02" video only or "03" audio only; the
-    id is the utterance's, what the names of its up to three files share; the
-    fields are `spk_id`, `sex` and what the entry says. `emotion` is what the
-    actor was to show: there are no votes. CorpusError, with the reason for the
-    report as its text, if the name cannot be read.
+    The modality is "01" (audio and video), "02" (video only) or "03" (audio
+    only). The id is the rest of the name, which the up to three files of an
+    utterance share. The fields are those of the manifest entry; `emotion` is
+    the acted emotion, since there are no votes. Raises a CorpusError, whose
+    text is the reason in the report, if the name (without extension) has
+    another form.
 
     Example
     -------
@@ -210,7 +208,7 @@ def parse_name(stem: str) -> tuple[str, str, dict]:
 
 
 def _identify(path):
-    """Modality code and utterance of a file, for :func:`find_media`."""
+    """Returns modality code and utterance id, for :func:`find_media`."""
     stem, extension = os.path.splitext(os.path.basename(path))
     if extension.lower() not in EXTENSIONS:
         return None
@@ -218,8 +216,7 @@ def _identify(path):
 
 
 def _read_names(clips, labels):
-    """What the ids of utterances say, which are names without their first
-    number: id to ClipLabels. Song and other classes have no label."""
+    """Maps utterance ids to ClipLabels; no label for song or other classes."""
     utterances = {}
     for clip in sorted(clips):
         _, _, fields = parse_name(f"{AUDIO_ONLY}-{clip}")
@@ -234,11 +231,11 @@ def _read_names(clips, labels):
 
 
 def _choose_sources(files, utterances, report):
-    """The file for each clip's sound, and the one for its picture.
+    """Chooses the audio and the video file of each clip.
 
-    ``files`` are paths by modality code and clip; the media that this gives,
-    by "audio" and "video" and clip. The report is told of clips whose file is
-    of another kind than most clips', since its coding tells them apart.
+    Turns ``files``, paths by modality code and clip, into paths by "audio" and
+    "video" and clip. Clips whose file type differs from that of most clips are
+    added to the report, since a network could learn their coding.
     """
     media = {}
     for kind, order in SOURCES.items():

@@ -1,9 +1,9 @@
-"""Prepares a corpus of one's own: manifests from a table of its files.
+"""Prepares your own corpus: manifests from a table of its files.
 
-The table is a CSV file with the columns ``file`` (a path below the corpus) and
-``speaker``, and ``emotion`` for classes, or a column for each attribute. A clip
-whose sound and picture are two files has two rows, which differ in the ending
-of the name alone.
+The table is a CSV file with the columns ``file`` (relative to the corpus
+folder) and ``speaker``, and ``emotion`` for classes, or a column for each
+attribute. A clip with separate audio and video files has two rows, whose file
+names differ in the extension only.
 
 In an hparams file: ``prepare: !name:own_prepare.prepare_own``.
 """
@@ -25,7 +25,7 @@ from vavl_sb.utils.errors import CorpusError
 from vavl_sb.utils.seeding import shuffled
 
 TABLE = "labels.csv"
-# Endings of files that have no picture, but perhaps that of a record's cover.
+# Extensions of audio files; a picture in them is cover art.
 SOUND = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac", ".aiff")
 
 
@@ -40,12 +40,12 @@ def prepare_own(
     task: str = "classification",
     **options: Any,
 ) -> None:
-    """Makes the manifests of a corpus, and prepare_report.json beside them.
+    """Writes the manifests of a corpus, and prepare_report.json beside them.
 
     Arguments
     ---------
     data_folder : str
-        The corpus.
+        The folder of the corpus.
     save_json_train, save_json_valid, save_json_test : str
         Where to write the manifests.
     labels : sequence of str
@@ -58,7 +58,7 @@ def prepare_own(
     task : str
         "classification" or "regression".
     **options
-        Features in place of files, modalities withheld, and seed: see
+        Precomputed features, withheld modalities and the seed: see
         :func:`vavl_sb.dataio.preparation.prepare_corpus`.
     """
     label_csv = label_csv or os.path.join(data_folder, TABLE)
@@ -72,7 +72,7 @@ def prepare_own(
         rows.items,
         labels,
         PrepareReport(),
-        target="what the corpus's own table says",
+        target="the labels of the corpus's table",
         label_file=label_csv,
         partition=partition,
         task=task,
@@ -82,17 +82,17 @@ def prepare_own(
 
 
 def _by_name(clips):
-    """Clips by the last part of their path."""
-    found: dict = {}
+    """Groups clip ids by the last part of their path."""
+    by_name: dict = {}
     for clip in clips:
-        found.setdefault(os.path.basename(clip), []).append(clip)
-    return found
+        by_name.setdefault(os.path.basename(clip), []).append(clip)
+    return by_name
 
 
 def find_clip(by_name: dict[str, list[str]], name: str) -> str:
-    """The clip that a file of features belongs to, by the end of their paths.
+    """Returns the clip of a feature file, by matching the ends of their paths.
 
-    CorpusError unless it is exactly one.
+    Raises a CorpusError unless exactly one clip matches.
 
     Example
     -------
@@ -100,56 +100,55 @@ def find_clip(by_name: dict[str, list[str]], name: str) -> str:
     >>> find_clip(clips, "features/bob/01"), find_clip(clips, "02")
     ('bob/01', 'ann/02')
     """
-    found = []
+    matches = []
     for clip in by_name.get(os.path.basename(name), []):
         if clip == name:
             return clip
         short, long = sorted((clip, name), key=len)
         if f"/{long}".endswith(f"/{short}"):
-            found.append(clip)
-    if not found:
+            matches.append(clip)
+    if not matches:
         raise CorpusError("no clip of that name in the table")
-    if len(found) > 1:
+    if len(matches) > 1:
         raise CorpusError(
             "several clips of that name in the table; put the features in "
             "subfolders as the clips are"
         )
-    return found[0]
+    return matches[0]
 
 
 def partitions(speakers: Iterable[str]) -> dict:
-    """Up to five partitions, whose test speakers are all speakers.
+    """Divides the speakers into up to five partitions.
 
-    In each a fifth of the speakers tests, another fifth validates, and the
-    others train, in an order that was shuffled once.
+    A fifth of the speakers is the test set, another fifth the validation set,
+    the others are the training set. Each speaker is in one of the test sets.
 
     Example
     -------
-    >>> found = partitions("abcdefghij")
-    >>> [len(found["1"][split]) for split in ("train", "valid", "test")]
+    >>> splits = partitions("abcdefghij")
+    >>> [len(splits["1"][split]) for split in ("train", "valid", "test")]
     [6, 2, 2]
-    >>> "".join(sorted(sum((found[name]["test"] for name in found), [])))
+    >>> "".join(sorted(sum((splits[name]["test"] for name in splits), [])))
     'abcdefghij'
     """
     order = shuffled(sorted(speakers), 1234)
     if len(order) < 3:
         raise CorpusError(
-            f"{len(order)} speakers: scores of new people need three at least"
+            f"{len(order)} speakers: scores of new speakers need three at least"
         )
     parts = np.array_split(order, min(5, len(order)))
     parts = [part.tolist() for part in parts]
-    found = {}
-    for number, test in enumerate(parts):
-        valid = parts[(number + 1) % len(parts)]
+    splits = {}
+    for number, test in enumerate(parts, 1):
+        valid = parts[number % len(parts)]
         train = [who for who in order if who not in (*valid, *test)]
-        split = {"train": train, "valid": valid, "test": test}
-        found[str(number + 1)] = split
-    return found
+        splits[str(number)] = {"train": train, "valid": valid, "test": test}
+    return splits
 
 
 def _read_files(label_csv, task, labels):
-    """The media, by "audio" and "video", clip and file, and the ClipLabels of
-    each clip, which is the file's name without its ending, of the table."""
+    """Returns the files of the table, by "audio" and "video" and clip id (path
+    without extension), and the ClipLabels of each clip."""
     if not os.path.isfile(label_csv):
         raise CorpusError(
             f"{label_csv}: no such file; write a table with the columns file, "
@@ -168,17 +167,19 @@ def _read_files(label_csv, task, labels):
         else:
             media["video"][clip] = file
             media["audio"].setdefault(clip, file)
-        found = ClipLabels(row["speaker"], *_labels(row, task, labels), where)
-        if rows.setdefault(clip, found) != found:
+        clip_labels = ClipLabels(
+            row["speaker"], *_labels(row, task, labels), where
+        )
+        if rows.setdefault(clip, clip_labels) != clip_labels:
             raise CorpusError(
-                f"{where}: {clip} stands twice with different labels, first "
-                f"in {rows[clip].where}; take one of the lines out"
+                f"{where}: {clip} appears twice with different labels, first "
+                f"in {rows[clip].where}; remove one of the lines"
             )
     return media, rows
 
 
 def _labels(row, task, labels):
-    """A row's labels, and why it has none for the task."""
+    """Returns a row's labels, and the reason if it has none for the task."""
     if task == "classification":
         emotion = row["emotion"]
         missing = {}

@@ -122,7 +122,7 @@ def test_features_go_to_the_clip_of_their_own_folder(corpus, tmp_path):
         ("file,speaker,emotion\na.wav,ann,calm\n", "1 speakers: .* three"),
         (
             "file,speaker,emotion\na.wav,ann,calm\na.mp4,ann,tense\n",
-            "line 3: a stands twice",
+            "line 3: a appears twice",
         ),
     ],
 )
