@@ -1,7 +1,6 @@
-"""Packets of one stream in, sound or frames out.
+"""Decoders of audio and video packets, for :func:`vavl_sb.media.reader.decode`.
 
-The two halves of :func:`vavl_sb.media.reader.decode`: each reader turns the
-packets of its stream into what is yielded, and keeps no more than one batch.
+Each reader decodes the packets of one stream and buffers at most one batch.
 """
 
 import functools
@@ -26,35 +25,34 @@ if TYPE_CHECKING:
 
 MAX_BATCH_BYTES = 128 * 2**20
 
-# Pixels of a picture beyond which it is kept at a smaller size (2560 x 1440
-# is kept as it is, 4K at half its size). No crop of a face needs more.
+# Larger frames are downscaled (2560 x 1440 is kept, 4K is halved); face crops
+# need no more pixels.
 MAX_KEPT_PIXELS = 2**22
 
-# Pixels to decode for a second of a clip: 8K at 30 frames a second fits, or
-# 4K at 120. So many seconds' worth may come at once.
+# Limit on the pixels to decode per second of a clip: 8K at 30 frames per second
+# fits, or 4K at 120. Bursts of SAVED_SECONDS times as many are allowed.
 MAX_PIXELS_A_SECOND = 2**30
 SAVED_SECONDS = 4
 
-# Samples a second: below is no speech, above no recorder.
+# Valid sample rates, Hz: no speech below, no recorder above.
 SAMPLE_RATES = (1000, 768_000)
 
-# Time stamps of flv and matroska are rounded to 1 ms, and sound is cut into
-# packets; a step ahead of more than this is a gap.
+# A step between time stamps of more than this, seconds, is a gap. Those of flv
+# and matroska are rounded to 1 ms, and audio comes in packets.
 GAP = 0.1
 
-# How much damage is too much: the share of a stream's packets that cannot be
-# decoded above which a file is refused. Less gives a warning, and one packet
-# is never too much.
+# A file is refused if more than this fraction of a stream's packets, and more
+# than one, cannot be decoded. Less damage gives a warning.
 MAX_DAMAGE = 0.1
 
-# Seconds of the very end of a stream that are no damage where they cannot be
-# decoded: a tag behind the last packet, or a last packet that is cut off.
+# Undecodable data in this many seconds at the end of a stream is not damage:
+# it may be a tag after the last packet, or an incomplete last packet.
 LOSS_AT_END = 0.2
 
-# Transfer characteristics of HDR, by their number in ITU-T H.273.
+# HDR transfer characteristics, by their number in ITU-T H.273.
 HDR = {16: "PQ", 18: "HLG"}
 
-# Linear RGB of BT.2020 to that of BT.709 (ITU-R BT.2087).
+# Linear RGB of BT.2020 to linear RGB of BT.709 (ITU-R BT.2087).
 TO_BT709 = np.array(
     [
         [1.6605, -0.5876, -0.0728],
@@ -64,18 +62,17 @@ TO_BT709 = np.array(
     np.float32,
 )
 
-# For so many seconds a stream that was cut out of a longer one may refer to
-# pictures that it does not have.
+# For this many seconds a stream that was cut out of a longer one may refer to
+# frames that are not in it.
 LEAD = 0.5
 
 
 @dataclass
 class AudioChunk:
-    """A stretch of sound: ``samples`` float32 (n,), mono in [-1, 1].
+    """A chunk of audio: ``samples`` float32 (n,), mono in [-1, 1].
 
-    ``start`` is the time of the first, seconds from the start of the
-    presentation. Chunks follow each other without a gap unless the file has
-    one.
+    ``start`` is the time of the first sample, seconds from the start of the
+    presentation. Chunks are contiguous unless the file has a gap.
     """
 
     samples: np.ndarray
@@ -84,11 +81,11 @@ class AudioChunk:
 
 @dataclass
 class FrameBatch:
-    """Some frames that follow each other: uint8 (n, H, W, 3), RGB, upright.
+    """Consecutive ``frames``: uint8 (n, H, W, 3), RGB, upright.
 
-    H and W may differ between two batches if the stream changes its size.
+    H and W may change between batches, if the stream changes its size.
     ``times`` are float64 (n,), seconds from the start of the presentation,
-    never falling.
+    non-decreasing.
     """
 
     frames: np.ndarray
@@ -96,13 +93,11 @@ class FrameBatch:
 
 
 class RatePicker:
-    """Picks items by their time, at most one in each 1 / rate seconds; all for
-    None.
+    """Picks at most one item in each 1 / rate seconds; all for rate None.
 
-    The first item is picked, and then the first of each interval counted from
-    it. An interval is taken to start a tenth of itself earlier, so that time
-    stamps rounded to 1 ms do not drop every other frame when the rate is that
-    of the file.
+    Picks the first item, then the first of each interval counted from it.
+    Intervals start a tenth of their length earlier, so that time stamps rounded
+    to 1 ms do not drop every other frame if the rate is that of the file.
 
     Example
     -------
@@ -117,7 +112,7 @@ class RatePicker:
         self.interval: int | None = None
 
     def pick(self, time: float) -> bool:
-        """Whether to pick an item; times (seconds) never fall."""
+        """Whether to pick an item; times (seconds) must not decrease."""
         if self.rate is None:
             return True
         if self.first is None:
@@ -130,9 +125,9 @@ class RatePicker:
 
 
 class _StreamReader:
-    """Decodes one stream's packets and keeps account of faults.
+    """Decodes the packets of one stream and counts faults.
 
-    Times are counted from ``origin``, where the presentation starts.
+    Times are relative to ``origin``, the start of the presentation.
     """
 
     kind = hint = ""
@@ -144,27 +139,27 @@ class _StreamReader:
         self.clock = None  # where the last good frame ends, seconds
         self.demuxed = None  # time of the last packet, seconds
         self.packets = 0
-        self.bad = 0  # packets that cannot be decoded, before the last good one
-        self.bad_behind = 0  # such packets since then
-        self.fault = ""  # where the first of them is, and why
-        self.said = []  # by FFmpeg, since the last good frame
-        self.mended = []  # what it said, where good frames came behind it
-        self.left_out = []  # one line for each thing that is not as it was
+        self.bad = 0  # undecodable packets before the last good frame
+        self.bad_since = 0  # undecodable packets after the last good frame
+        self.fault = ""  # time and reason of the first undecodable packet
+        self.messages = []  # of FFmpeg, since the last good frame
+        self.mended = []  # messages that were followed by a good frame
+        self.left_out = []  # one line for each part left out or altered
         if stream.codec_context is None:
             raise MediaError(
                 f"{path}: no decoder for its {self.kind}; convert the clip "
                 "with a common codec (H.264, AAC)"
             )
-        # The same file gives the same frames so, also where it is damaged.
+        # One thread makes the decoding of damaged files deterministic.
         stream.codec_context.thread_count = 1
 
     def decode(self, packet):
         """Yields (frame, time) for each good frame that a packet completes.
 
-        Undecodable packets before the first good frame do not count: a stream
-        that was cut out of a longer one starts with such. What FFmpeg says of
-        damage counts where good frames come behind it: what stands behind the
-        end, such as a tag, is no damage.
+        Undecodable packets before the first good frame are not counted: a
+        stream that was cut out of a longer one starts with them. FFmpeg's
+        messages count as damage only if a good frame follows; at the end they
+        may be about a tag.
         """
         self.packets += packet.size > 0
         if packet.pts is not None:
@@ -182,19 +177,19 @@ class _StreamReader:
                 continue
             time = self._time(frame)
             self._check(frame)
-            self.bad, self.bad_behind = self.bad + self.bad_behind, 0
+            self.bad, self.bad_since = self.bad + self.bad_since, 0
             self.begin = time if self.begin is None else self.begin
             if time - self.begin > LEAD:
-                self.mended += self.said
-            self.said = []
+                self.mended += self.messages
+            self.messages = []
             self.clock = time + self._length(frame)
             yield frame, time
-        self.said += lines
+        self.messages += lines
 
     def fault_at_end(self) -> MediaFault | None:
-        """The MediaFault to tell of once all packets are read, or None.
+        """Returns a MediaFault if too much is damaged, after the last packet.
 
-        What is no fault is added to ``left_out``.
+        Less damage is added to ``left_out``.
         """
         if self.demuxed is None:
             return None
@@ -203,7 +198,7 @@ class _StreamReader:
                 f"nothing of its {self.kind} can be decoded{self.hint}"
             )
         if self.demuxed - self.clock > LOSS_AT_END:
-            self.bad += self.bad_behind
+            self.bad += self.bad_since
         if self.bad:
             text = f"{self.fault}, {self.bad} of {self.packets} packets in all"
             if self.bad > max(1, MAX_DAMAGE * self.packets):
@@ -212,38 +207,37 @@ class _StreamReader:
         elif self.mended:
             self.left_out.append(
                 f"its {self.kind} is damaged in places, which FFmpeg has "
-                f"mended as it could ({len(self.mended)} messages, first: "
+                f"concealed ({len(self.mended)} messages, first: "
                 f"{self.mended[0][:100]})"
             )
         return None
 
     def _pay(self, count):
-        """Raises a MediaFault where decoding costs more than allowed."""
+        """Raises a MediaFault if decoding costs more than allowed."""
 
     def _note(self, why):
         if self.clock is None:
             return
-        self.bad_behind += 1
+        self.bad_since += 1
         self.fault = self.fault or (
             f"decoding its {self.kind} fails at {self.clock:.2f} s ({why})"
         )
 
     def _time(self, frame):
-        """Time of a frame; where it has none, it follows the last one."""
+        """Time of a frame; without a time stamp, the end of the last frame."""
         if frame.pts is None or not frame.time_base:
             return self.clock or 0.0
-        # FFmpeg gives the origin in whole microseconds.
+        # Round to microseconds, the precision of FFmpeg's origin.
         stamp = float(frame.pts * frame.time_base)
         return round(stamp - self.origin, 6) + 0.0
 
 
 class AudioReader(_StreamReader):
-    """Sound of one stream, as mono of one rate, in chunks of a second or less.
+    """Decodes an audio stream to mono, in chunks of a second or less.
 
-    Each channel is resampled as float, and the mean of the channels taken after
-    that: swresample's own downmix of float stereo to mono is 3 dB louder, and
-    knows only common layouts. Where channels cancel each other, the loudest is
-    taken: see :meth:`_mix`.
+    Resamples each channel as float, then averages the channels: swresample's
+    own downmix of float stereo to mono is 3 dB louder and supports common
+    layouts only. If channels cancel each other, see :meth:`_mix`.
     """
 
     kind = "audio"
@@ -260,11 +254,11 @@ class AudioReader(_StreamReader):
         self.form: tuple | None = None
         self.resampler = None
         self.parts, self.kept, self.start = [], 0, 0.0
-        self.channel: int | None = None  # the loudest, where they cancel
-        self.cancelled = 0.0  # seconds of which only that one is used
+        self.channel: int | None = None  # the loudest, if they cancel
+        self.cancelled = 0.0  # seconds in which only this channel is used
 
     def read(self, packet: "av.Packet") -> Iterator[AudioChunk]:
-        """Yields an AudioChunk for each full second; the empty packet ends."""
+        """Yields a chunk per full second; an empty packet marks the end."""
         expected = self.clock
         for frame, time in self.decode(packet):
             form = (frame.format.name, frame.layout.name, frame.sample_rate)
@@ -280,21 +274,20 @@ class AudioReader(_StreamReader):
                     format="fltp", rate=self.sample_rate
                 )
             expected = self.clock
-            frame.pts = None  # gaps are dealt with here
+            frame.pts = None  # The resampler must not fill gaps.
             self._keep(self._resample(frame))
             while self.kept >= self.sample_rate:
                 yield self._take(self.sample_rate)
 
     def flush(self) -> Iterator[AudioChunk]:
-        """Yields what the resampler and this reader still hold."""
+        """Yields the rest of the resampler's and this reader's buffers."""
         if self.resampler is not None:
-            # Closed first: after a fault it is not asked again.
-            held = self._resample(None)
+            buffered = self._resample(None)
             self.resampler = None
-            self._keep(held)
+            self._keep(buffered)
         while self.kept:
             yield self._take(min(self.kept, self.sample_rate))
-        self.parts = []  # What comes next may have other channels.
+        self.parts = []  # Later frames may have other channels.
 
     def _length(self, frame):
         return frame.samples / frame.sample_rate
@@ -308,7 +301,7 @@ class AudioReader(_StreamReader):
             )
 
     def _resample(self, frame):
-        """What the resampler gives for a frame; None drains it."""
+        """Resamples a frame; None drains the resampler."""
         try:
             return self.resampler.resample(frame)
         except self.error as error:
@@ -336,17 +329,17 @@ class AudioReader(_StreamReader):
         return chunk
 
     def _mix(self, channels):
-        """Mono (n,) of some sound (channels, n): the mean of the channels.
+        """Mixes channels (channels, n) to mono (n,): the mean of the channels.
 
-        Or one channel, where they cancel each other: where the mean has less
-        than half of the power that it would have if they had nothing in
-        common. Of two channels, it then is 6 dB below them.
+        If they cancel each other, one of the loudest channels: if the mean has
+        less than half of the power that it would have for uncorrelated
+        channels. For two channels, it is then 6 dB below them.
         """
         mean = channels.mean(axis=0, dtype=np.float32)
         powers = np.square(channels, dtype=np.float64).sum(axis=1)
         power = np.square(mean, dtype=np.float64).sum() * len(channels) ** 2
         if power < powers.sum() / 2:
-            # Two that are about as loud do not take turns.
+            # Do not switch between channels of similar loudness.
             if self.channel is None or (
                 powers[self.channel] < powers.max() / 2
             ):
@@ -357,7 +350,7 @@ class AudioReader(_StreamReader):
         return mean.clip(-1.0, 1.0)
 
     def fault_at_end(self) -> MediaFault | None:
-        """As of any stream; and tells of channels that were not used."""
+        """Also adds unused channels to ``left_out``."""
         if self.cancelled:
             self.left_out.append(
                 f"its channels cancel each other for {self.cancelled:.2f} s, "
@@ -367,14 +360,14 @@ class AudioReader(_StreamReader):
 
 
 class VideoReader(_StreamReader):
-    """Frames of one stream, picked by time, upright, with square pixels.
+    """Decodes a video stream to upright frames with square pixels.
 
-    At most ``frame_rate`` frames a second, or all for None, ``batch_frames`` in
-    a batch.
+    Yields at most ``frame_rate`` frames per second (None: all), in batches of
+    ``batch_frames``.
     """
 
     kind = "video"
-    # FFmpeg does not say why: it just opens no decoder for a larger one.
+    # FFmpeg opens no decoder for a larger picture, without giving this reason.
     hint = f" ({MAX_PIXELS} pixels is the limit of a picture)"
 
     def __init__(
@@ -396,18 +389,18 @@ class VideoReader(_StreamReader):
         if codec.width * codec.height > MAX_PIXELS:
             fault = too_large(codec.width, codec.height)
             raise MediaError(f"{path}: {fault}; scale it down or leave it out")
-        # The picture's own header may say otherwise than the container's.
+        # The size in the bitstream may differ from that in the container.
         codec.options = {"max_pixels": str(MAX_PIXELS)}
         rate = stream.average_rate or stream.base_rate
         self.spacing = 1 / float(rate) if rate else 0.04
         self.pixel_ratio = float(stream.sample_aspect_ratio or 1)
-        # From version 17 on, PyAV converts in as many threads as there are
-        # cores unless told otherwise, which on busy cores is far slower.
+        # From version 17 on, PyAV converts with one thread per core by default,
+        # which is far slower on busy cores.
         version = int(import_av().__version__.split(".")[0])
         self.threads = {"threads": 1} if version >= 17 else {}
 
     def read(self, packet: "av.Packet") -> Iterator[FrameBatch]:
-        """Yields a FrameBatch for each full one; the empty packet ends."""
+        """Yields full batches; an empty packet marks the end of the stream."""
         for frame, time in self.decode(packet):
             time = self.latest = max(time, self.latest)
             if not self.picker.pick(time):
@@ -430,7 +423,7 @@ class VideoReader(_StreamReader):
                 yield from self.flush()
 
     def flush(self) -> Iterator[FrameBatch]:
-        """Yields the frames that this reader still holds."""
+        """Yields the frames that are still buffered."""
         if self.room is not None:
             frames = self.room[: len(self.times)]
             yield FrameBatch(frames, np.array(self.times, np.float64))
@@ -444,9 +437,9 @@ class VideoReader(_StreamReader):
             raise MediaFault(too_large(self._width(frame), frame.height))
 
     def _pay(self, count):
-        """Each second of a clip brings some pixels that may be decoded.
+        """Spends a budget of pixels that grows with the time of the packets.
 
-        A few kilobytes can hold thousands of pictures with one time stamp.
+        A few kilobytes can contain thousands of frames with one time stamp.
         """
         if self.demuxed is not None and self.demuxed > self.paid:
             earned = (self.demuxed - self.paid) * MAX_PIXELS_A_SECOND
@@ -462,9 +455,9 @@ class VideoReader(_StreamReader):
             )
 
     def _image(self, frame):
-        """A frame as RGB, upright, uint8 (H, W, 3)."""
+        """Converts a frame to RGB, upright, uint8 (H, W, 3)."""
         width, height = kept_size(self._width(frame), frame.height)
-        # Frames of PyAV before 15 do not know it.
+        # Frames have no color_trc before PyAV 15.
         codec = self.stream.codec_context
         transfer = int(getattr(frame, "color_trc", codec.color_trc))
         hdr = HDR.get(transfer)
@@ -476,22 +469,22 @@ class VideoReader(_StreamReader):
         )
         if hdr is not None:
             image = tone_map(image, hdr)
-            text = f"its picture is HDR ({hdr}), of which highlights are cut"
+            text = f"its picture is HDR ({hdr}): highlights are compressed"
             if text not in self.left_out:
                 self.left_out.append(text)
-        # Not frame.side_data: that is a cycle of references, and frames would
-        # pile up until Python collects its garbage.
+        # frame.side_data makes a reference cycle: frames would stay in memory
+        # until the garbage collector runs.
         side_data = import_av().sidedata.sidedata.SideDataContainer(frame)
         matrix = side_data.get("DISPLAYMATRIX")
         return image if matrix is None else upright(image, bytes(matrix))
 
     def _width(self, frame):
-        """Width of a frame whose pixels were made square."""
+        """Width of a frame after conversion to square pixels."""
         return max(1, round(frame.width * self.pixel_ratio))
 
 
 def too_large(width: int, height: int) -> str:
-    """What to say of a picture that has more pixels than are decoded."""
+    """Returns the message for a picture with more than ``MAX_PIXELS``."""
     return (
         f"a picture of {width} x {height} pixels is above the limit of "
         f"{MAX_PIXELS}"
@@ -499,9 +492,9 @@ def too_large(width: int, height: int) -> str:
 
 
 def kept_size(width: int, height: int) -> tuple[int, int]:
-    """Size at which a picture is kept, so that large ones fill no memory.
+    """Returns the size to which a picture is downscaled, to limit memory.
 
-    Both divided by the least whole number that ``MAX_KEPT_PIXELS`` allows.
+    Divides both sides by the smallest integer that ``MAX_KEPT_PIXELS`` allows.
 
     Example
     -------
@@ -517,24 +510,24 @@ def kept_size(width: int, height: int) -> tuple[int, int]:
 
 @functools.cache
 def _linear(transfer):
-    """Light of each 12-bit code; of PQ in units of SDR's white (100 cd/m2)."""
+    """Linear light of each 12-bit code; PQ in units of SDR white, 100 cd/m2."""
     code = np.arange(4096) / 4095
     if transfer == "PQ":  # SMPTE ST 2084
         root = code ** (32 / 2523)
         light = (root - 0.8359375).clip(0) / (18.8515625 - 18.6875 * root)
         return (100 * light ** (8192 / 1305)).astype(np.float32)
-    # HLG, ITU-R BT.2100: light of the scene, of which the brightest is 1.
+    # HLG, ITU-R BT.2100: scene light in [0, 1].
     bright = (np.exp((code - 0.55991073) / 0.17883277) + 0.28466892) / 12
     return np.where(code <= 0.5, code**2 / 3, bright).astype(np.float32)
 
 
 def tone_map(image: np.ndarray, transfer: str) -> np.ndarray:
-    """An HDR picture ("PQ" or "HLG"), uint16 (H, W, 3) RGB as coded, as one of
-    SDR, uint8 (H, W, 3).
+    """Converts an HDR picture ("PQ" or "HLG") to SDR, uint8 (H, W, 3).
 
-    Light up to three quarters of SDR's white (100 cd/m2) stays as it is, what
-    is brighter goes towards white in a smooth curve, and colours of BT.2020
-    become those of BT.709. HLG is taken for a screen of 1000 cd/m2.
+    The input is uint16 (H, W, 3), coded RGB of BT.2020. Light up to three
+    quarters of SDR white (100 cd/m2) is kept, brighter light is compressed
+    smoothly towards white, and colours are converted to BT.709. HLG is rendered
+    for a display of 1000 cd/m2.
 
     Example
     -------
@@ -543,11 +536,11 @@ def tone_map(image: np.ndarray, transfer: str) -> np.ndarray:
     ([[[245, 245, 245]]], [[[0, 0, 0]]])
     """
     mapped = np.empty(image.shape, np.uint8)
-    for top in range(0, len(image), 64):  # Floats of all would fill memory.
+    for top in range(0, len(image), 64):  # In strips, to limit memory.
         light = _linear(transfer)[image[top : top + 64] >> 4]
         if transfer == "HLG":
-            seen = light @ np.array([0.2627, 0.6780, 0.0593], np.float32)
-            light *= 10 * seen[..., None] ** 0.2
+            luminance = light @ np.array([0.2627, 0.6780, 0.0593], np.float32)
+            light *= 10 * luminance[..., None] ** 0.2
         light = (light @ TO_BT709.T).clip(0)
         over = 0.25 * np.exp(-(light - 0.75).clip(0) / 0.25)
         light = np.where(light < 0.75, light, 1 - over)
@@ -556,11 +549,11 @@ def tone_map(image: np.ndarray, transfer: str) -> np.ndarray:
 
 
 def upright(image: np.ndarray, matrix: bytes) -> np.ndarray:
-    """Turns and mirrors an image (H, W, 3) as a display matrix says.
+    """Rotates and mirrors an image (H, W, 3) by a display matrix.
 
-    That is nine int32 in native order, in rows [a b u], [c d v], [x y w]: the
-    point (x, y) is shown at (a x + c y, b x + d y), y downwards (ISO/IEC
-    14496-12, 6.2.2). Angles between the four right ones count as none.
+    The matrix is nine int32 in native order, in rows [a b u], [c d v], [x y w]:
+    (x, y) is displayed at (a x + c y, b x + d y), y downwards (ISO/IEC 14496-12
+    section 6.2.2). Angles are rounded to multiples of 90 degrees.
 
     Example
     -------

@@ -1,8 +1,8 @@
-"""Media containers: open them, choose their streams, read their packets.
+"""Media containers: opens them, ranks their streams, reads their packets.
 
 Nothing here decodes. Times are seconds from the start of the presentation,
-which is the start of the container and the same for all of its streams, so
-that sound and picture stay in step.
+which is the same for all streams of a container, so that audio and video stay
+synchronous.
 """
 
 import collections
@@ -18,63 +18,63 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from vavl_sb.media.riff import chunks_behind
+from vavl_sb.media.riff import trailing_chunks
 from vavl_sb.utils.errors import MediaError
 
 if TYPE_CHECKING:
     import av
 
-# FFmpeg counts the times of a container in microseconds.
+# FFmpeg's unit for the times of a container: microseconds.
 AV_TIME_BASE = 1_000_000
 
-# Limits of what a header may claim, so that a few damaged or hostile bytes do
-# not ask for gigabytes. Pixels of a picture: 8K (7680 x 4320) fits.
+# Limits on header values, so that a few damaged or hostile bytes cannot make
+# the decoder allocate gigabytes. Pixels of a picture: 8K (7680 x 4320) fits.
 MAX_PIXELS = 2**25
 # Seconds from the start to any time stamp.
 MAX_TIME = 24 * 3600.0
 
-# Bytes in which streams are looked for, where the container does not list them
-# at its start (.ts, .mpg): one that begins later than this is not known.
+# Bytes that FFmpeg scans for streams if the container has no list of them at
+# its start (.ts, .mpg); a stream that begins later is ignored.
 PROBE = 2**26
 
-# Seconds by which a stream's stamps step back where another file was joined.
+# Time stamps that step back by more than this, seconds, mark a joined file.
 JUMP_BACK = 0.5
 
-# What users call the kinds of streams.
+# Words for the kinds of streams in messages.
 WORDS = {"audio": "sound", "video": "picture"}
 
-# FFmpeg draws text files as pictures of a terminal; to us they are no media.
+# FFmpeg renders text files as pictures of a terminal.
 FORMATS_OF_TEXT = {"tty", "bin", "xbin", "adf", "idf"}
 
-# Demuxers that open more than the file they are given: playlists, scripts,
-# descriptions of a broadcast, and formats that lie in several files.
+# Demuxers that open other files: playlists, scripts, session descriptions and
+# formats that consist of several files.
 FORMATS_OF_MANY_FILES = {
     *("avisynth", "concat", "concatf", "dash", "hls", "imf"),
     *("mlv", "rtp", "rtsp", "sap", "sdp", "vapoursynth", "vobsub"),
     "webm_dash_manifest",
 }
 
-# What such a file begins with, for an error that says what it is.
+# Beginnings of such files, for a specific error message.
 PLAYLIST = re.compile(
     rb"^\s*(#EXTM3U|ffconcat version|\[playlist\]|v=0\s)"
     rb"|<(\w+:)?(MPD|CompositionPlaylist|asx|smil|playlist)\b",
     re.IGNORECASE,
 )
 
-# Comes with the next message of all, and may be of another file.
+# FFmpeg prepends this to its next message, which may be about another file.
 REPEATED = re.compile(r"\(repeated \d+ more times\)")
 
 
 class MediaFault(Exception):
-    """A fault within a file, of which the caller makes a MediaError."""
+    """A fault in a file; the caller turns it into a MediaError."""
 
 
 @contextlib.contextmanager
 def captured_log() -> Iterator[list[str]]:
-    """Gives a list that has FFmpeg's messages of errors after the block.
+    """Captures FFmpeg's error messages; the list is filled after the block.
 
-    Its decoders hide damage rather than stop at it, and tell of it only in log
-    lines that name no file. Those of this thread are kept from the terminal.
+    FFmpeg's decoders conceal damage and report it only in log lines without a
+    file name. Messages of this thread do not reach the terminal.
 
     Example
     -------
@@ -85,9 +85,9 @@ def captured_log() -> Iterator[list[str]]:
     ['Packet mismatch']
     """
     log = import_av().logging
-    # PyAV hands messages on only where a level is set. It holds for the whole
-    # process, which is to stay as silent as it was; a program that has set a
-    # level of its own keeps it.
+    # PyAV captures messages only if a log level is set, which applies to the
+    # whole process. The null handler keeps it silent; a level set by the
+    # program is not changed.
     if log.get_level() is None:
         libav = logging.getLogger("libav")
         libav.addHandler(logging.NullHandler())
@@ -104,12 +104,11 @@ def captured_log() -> Iterator[list[str]]:
 def open_media(
     path: str | os.PathLike,
 ) -> Iterator[tuple["av.container.InputContainer", io.RawIOBase]]:
-    """Opens a media file for reading, and closes it at the end.
+    """Opens a media file for reading, as a context manager.
 
-    Gives the container, with at least one stream of audio or video, and the
-    file that it reads. MediaError, in one line: the file is missing, a
-    directory, empty, unreadable, a playlist, not media, or has neither audio
-    nor video.
+    Yields the container, which has at least one audio or video stream, and the
+    open file. Raises a one-line MediaError if the file is missing, a directory,
+    empty, unreadable, a playlist or not media, or has neither audio nor video.
     """
     path = os.fspath(path)
     check_file(path)
@@ -122,14 +121,14 @@ def open_media(
             )
         if container.format.name == "webp_pipe" and _is_animated(file):
             raise MediaError(
-                f"{path}: an animated WebP, which FFmpeg cannot decode; convert "
-                "it to mp4 or gif"
+                f"{path}: an animated WebP, which FFmpeg cannot decode; "
+                "convert it to mp4 or gif"
             )
         yield container, file
 
 
 def _is_animated(file):
-    """Whether a WebP moves, which FFmpeg takes for a still picture."""
+    """Whether a WebP is animated; FFmpeg reads it as a still picture."""
     at = file.tell()
     file.seek(0)
     head = file.read(21)
@@ -139,15 +138,15 @@ def _is_animated(file):
 
 @contextlib.contextmanager
 def _open(path):
-    """PyAV's container and its file; a MediaError where there is none.
+    """Yields PyAV's container and its file, or raises a MediaError.
 
-    FFmpeg is handed the open file and not its name, and no protocol at all:
-    whatever a file asks for, FFmpeg cannot open another.
+    FFmpeg gets the open file instead of its name, and no protocol, so that a
+    file cannot make it open another one.
     """
     av = import_av()
     with contextlib.ExitStack() as stack:
         try:
-            # Unbuffered: all C, where Ctrl-C is not lost in a callback.
+            # Unbuffered reads run in C, where no callback swallows Ctrl-C.
             file = stack.enter_context(open(path, "rb", buffering=0))
             options = {
                 "format_whitelist": _formats_of_one_file(),
@@ -156,7 +155,7 @@ def _open(path):
                 "probesize": str(PROBE),
                 "analyzeduration": str(int(MAX_TIME) * AV_TIME_BASE),
             }
-            if chunks_behind(file) is None:
+            if trailing_chunks(file) is None:
                 options["ignore_length"] = "1"  # Read to the end.
             file.seek(0)
             with captured_log():
@@ -170,23 +169,23 @@ def _open(path):
 
 @functools.cache
 def _formats_of_one_file():
-    """Names of all demuxers but those that open other files or devices."""
+    """Names of all demuxers that open no other files or devices."""
     av = import_av()
     names = set()
     for name in av.formats_available - FORMATS_OF_MANY_FILES:
-        with contextlib.suppress(ValueError):  # It is for writing alone.
+        with contextlib.suppress(ValueError):  # Formats for writing only.
             if not av.format.ContainerFormat(name, "r").no_file:
                 names.update(name.split(","))
     return ",".join(sorted(names - FORMATS_OF_MANY_FILES))
 
 
 def _why_not(path, error):
-    """What is wrong with a file that FFmpeg does not open."""
+    """Message for a file that FFmpeg cannot open."""
     with contextlib.suppress(OSError), open(path, "rb") as file:
         if PLAYLIST.search(file.read(4096)):
             return (
-                "a playlist, which names other files and is no clip; give "
-                "the clip itself"
+                "a playlist, which names other files, not a clip; give the "
+                "clip itself"
             )
     return (
         f"not a media file that can be read ({reason(error)}); it may be "
@@ -195,7 +194,7 @@ def _why_not(path, error):
 
 
 def import_av() -> ModuleType:
-    """PyAV, imported when it is first needed."""
+    """Imports PyAV when it is first needed."""
     try:
         import av
     except ImportError as error:
@@ -206,7 +205,7 @@ def import_av() -> ModuleType:
 
 
 def check_file(path: str) -> None:
-    """Raises a MediaError if a path is not a regular file with bytes in it."""
+    """Raises a MediaError if a path is not a regular, non-empty file."""
     if not os.path.exists(path):
         raise MediaError(f"{path}: no such file; check the path")
     if not os.path.isfile(path):
@@ -216,16 +215,15 @@ def check_file(path: str) -> None:
 
 
 def reason(error: Exception) -> str:
-    """Text of an FFmpeg error in a few words, without its number and path."""
+    """Short text of an FFmpeg error, without number and path."""
     return getattr(error, "strerror", None) or str(error) or "unknown error"
 
 
 def rank_streams(container: "av.container.InputContainer", kind: str) -> list:
-    """The streams of sound ("audio") or of moving pictures ("video"), the one
-    to use first.
+    """Returns the streams of a kind ("audio" or "video"), best first.
 
-    FFmpeg's own choice of the best stream comes first, but never one without a
-    decoder, nor a single picture beside moving ones (AVIF). Cover art is none.
+    FFmpeg's choice of the best stream comes first. Streams without a decoder,
+    and single pictures beside a video (AVIF), come last. Cover art is excluded.
     """
     best = getattr(container.streams.best(kind), "index", None)
     return sorted(
@@ -239,7 +237,7 @@ def rank_streams(container: "av.container.InputContainer", kind: str) -> list:
 
 
 def describe(stream: "av.stream.Stream") -> str:
-    """A stream in words, such as "sound: stream 1 (aac, 48000 Hz, 2 channels)"."""
+    """Describes a stream: "sound: stream 1 (aac, 48000 Hz, 2 channels)"."""
     codec = stream.codec_context
     words = ["no decoder"] if codec is None else [codec.name]
     if codec is not None and stream.type == "video":
@@ -253,7 +251,7 @@ def describe(stream: "av.stream.Stream") -> str:
 
 
 def is_attached(stream: "av.stream.Stream") -> bool:
-    """Whether a stream is a still picture attached to the file."""
+    """Whether a stream is a still picture attached to the file (cover art)."""
     # 0x400 is AV_DISPOSITION_ATTACHED_PIC.
     return stream.type == "video" and bool(stream.disposition.value & 0x400)
 
@@ -261,24 +259,22 @@ def is_attached(stream: "av.stream.Stream") -> bool:
 def read_packets(
     container: "av.container.InputContainer", timeline: "Timeline"
 ) -> Iterator["av.Packet"]:
-    """Yields all packets of a container, in the order of the file.
+    """Yields all packets of a container, and adds each to the timeline.
 
-    Each is noted in the timeline. A MediaFault says that the file cannot be
-    read to its end.
+    Raises a MediaFault if the file cannot be read to its end.
     """
     av = import_av()
     packets = container.demux()
     while True:
         try:
-            # What a container's reader says is often of a tag: no damage.
+            # Messages of demuxers are often about tags, not about damage.
             with captured_log():
                 packet = next(packets)
         except StopIteration:
             return
         except IndexError:
-            # PyAV, after all else is read, asks for a stream that was found
-            # only in the middle (damaged flv), which it does not know. By
-            # chance it does so or not: the stream does not count either way.
+            # At the end, PyAV may or may not look up a stream that was found
+            # only in the middle of a damaged flv; such a stream is ignored.
             timeline.notes.append("a stream that begins too late to be found")
             return
         except (av.error.FFmpegError, OSError) as error:
@@ -291,7 +287,7 @@ def read_packets(
 
 @dataclass
 class Span:
-    """First start, last end and widest step of a stream's packets, seconds."""
+    """First start, last end and largest step of a stream's packets, seconds."""
 
     first: float = math.inf
     last: float = -math.inf
@@ -305,26 +301,26 @@ class Span:
         end = self.end
         if end == self.last and self.count > 1:  # packets without a duration
             end += (self.last - self.first) / (self.count - 1)
-        # What lies before the start is a codec's priming and is never heard.
+        # Packets before the start are a codec's priming, which is not played.
         return max(0.0, end - max(0.0, self.first))
 
 
 class Timeline:
-    """Where each stream starts and ends, learnt from its packets."""
+    """Start and end of each stream, from its packets."""
 
     def __init__(self, container: "av.container.InputContainer", path: str):
         self.path = path
         # Time stamp at which the presentation starts, seconds.
         self.origin = (container.start_time or 0) / AV_TIME_BASE
         self.spans: dict[int, Span] = collections.defaultdict(Span)
-        # Of each file that was joined to the first: what its stamps lack.
+        # Offset of the time stamps of each joined file; the first has none.
         self.shifts = [0.0]
-        self.parts: dict[int, int] = {}  # which file a stream is in
-        self.stamps: dict[int, float] = {}  # its last one as it stands there
-        self.notes: list[str] = []  # one line for each thing out of the way
+        self.parts: dict[int, int] = {}  # stream to the joined file it is in
+        self.stamps: dict[int, float] = {}  # stream to its last raw time stamp
+        self.notes: list[str] = []  # one line for each irregularity
 
     def add(self, packet: "av.Packet") -> None:
-        """Takes note of a packet; a MediaError where its time cannot be."""
+        """Adds a packet; raises a MediaError if its time is impossible."""
         self._join(packet)
         stamp = packet.pts if packet.pts is not None else packet.dts
         if stamp is None or not packet.size or is_attached(packet.stream):
@@ -346,10 +342,9 @@ class Timeline:
         span.count += 1
 
     def _join(self, packet):
-        """Lets stamps that begin anew go on from where they were.
+        """Shifts time stamps that restart where files were joined.
 
-        So it is where files were joined byte by byte. The first stream that
-        steps back tells where the others are to go on as well.
+        The first stream that steps back sets the offset of all streams.
         """
         stamp = packet.dts if packet.dts is not None else packet.pts
         if stamp is None:
@@ -361,8 +356,8 @@ class Timeline:
             if part == len(self.shifts):
                 self.shifts.append(self.end + self.origin - time)
                 self.notes.append(
-                    f"time stamps begin anew at {self.end:.2f} s, where another "
-                    "file was joined: read as one clip"
+                    f"time stamps begin anew at {self.end:.2f} s, where "
+                    "another file was joined: read as one clip"
                 )
         self.stamps[index] = time
         if part:
@@ -372,23 +367,23 @@ class Timeline:
 
     @property
     def end(self) -> float:
-        """Where the last packet of all ends, seconds."""
+        """End of the last packet of any stream, seconds."""
         return max((s.end for s in self.spans.values()), default=0.0)
 
     def span(self, stream: "av.stream.Stream | None") -> Span:
-        """That of a stream; an empty one for None and without any packet."""
+        """Span of a stream; empty for None and for a stream without packets."""
         return self.spans.get(getattr(stream, "index", -1), Span())
 
     def ends_before(self, stated: float | None) -> bool:
         """Whether the packets end clearly before a stated duration, seconds.
 
-        Clearly is by more than 0.2 s (1 % of the duration, if that is more)
-        and the widest step between two packets of a stream on top, since the
-        last frame of a slide show lasts long and often says nothing of it.
+        The tolerance is 0.2 s, or 1 % of the duration if that is more, plus the
+        largest step between two packets of a stream, since the long last frame
+        of a slide show often has no duration.
         """
         if stated is None:
             return False
         step = max((s.step for s in self.spans.values()), default=0.0)
-        # Some writers count from zero, others from the first time stamp.
+        # Writers count the duration from zero or from the first time stamp.
         end = self.end + max(0.0, self.origin)
         return end < stated - max(0.2, 0.01 * stated) - step

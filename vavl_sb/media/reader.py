@@ -1,27 +1,26 @@
-"""Media files in, frames with their times and mono audio out.
+"""Decodes media files into video frames with times, and mono audio.
 
-One path for every container: PyAV (FFmpeg's libraries) opens, demuxes and
-decodes a file once, in bounded memory: one batch of frames and one second of
-sound at most.
+PyAV (FFmpeg's libraries) reads any container in one pass. Memory is bounded: at
+most one batch of frames and one second of audio are decoded at a time.
 
 - Times are seconds from the start of the presentation, the same origin for
-  sound and picture, whatever offsets the streams have.
-- Frames are upright (the file's rotation or mirroring is applied), have square
-  pixels, and are RGB. Those of more than 2560 x 1440 pixels come smaller (see
+  audio and video, whatever offsets the streams have.
+- Frames are RGB, upright (the file's rotation or mirroring is applied) and have
+  square pixels. Frames of more than 2560 x 1440 pixels are downscaled (see
   :func:`vavl_sb.media.decoders.kept_size`).
-- Sound is the mean of the channels, resampled by FFmpeg's swresample; where
-  channels cancel each other, it is the loudest of them.
-- HDR pictures come as SDR (see :func:`vavl_sb.media.decoders.tone_map`).
-- Files that were joined byte by byte are one clip.
+- Audio is the mean of the channels, resampled by FFmpeg's swresample. If the
+  channels cancel each other, it is the loudest channel.
+- HDR frames are converted to SDR (see
+  :func:`vavl_sb.media.decoders.tone_map`).
+- Files that were joined byte by byte are read as one clip.
 
-Nothing that a file has is lost without a word. :class:`MediaInfo` lists what is
-used and what is left out, and one warning says the latter. Of several sound
-tracks the first is used that has more than noise, of several pictures FFmpeg's choice
-or the caller's.
+:class:`MediaInfo` lists the streams that are used and what is left out; a
+warning logs the latter. Of several audio tracks, the first one that has more
+than noise is used; of several video streams, FFmpeg's choice or the caller's.
 
-An end clearly before the duration that the header states, or more damage than
-``MAX_DAMAGE`` of :mod:`vavl_sb.media.decoders` raises a :class:`MediaError`
-that names the time; so does a single picture without sound, whatever holds it.
+A :class:`MediaError` is raised if a file ends clearly before the duration in
+its header, has more damage than ``MAX_DAMAGE`` of
+:mod:`vavl_sb.media.decoders`, or is a single picture without sound.
 """
 
 import contextlib
@@ -54,7 +53,7 @@ from vavl_sb.media.demuxing import (
     rank_streams,
     read_packets,
 )
-from vavl_sb.media.riff import chunks_behind, riff_duration
+from vavl_sb.media.riff import riff_duration, trailing_chunks
 from vavl_sb.utils.errors import MediaError, VAVLError
 from vavl_sb.utils.logger import get_logger
 
@@ -74,56 +73,54 @@ __all__ = [
 
 logger = get_logger(__name__)
 
-# What encoders of speech are made for, Hz.
+# Input sample rate of the speech encoders, Hz.
 SAMPLE_RATE = 16000
 
-# Peak-to-peak range below which sound is digital silence: 2e-4, that is peaks
-# of -80 dBFS, three steps of 16-bit audio. Silence that went through dither or
-# a lossy codec stays at one step (RAVDESS video-only files: -91 dBFS), while
-# any microphone's own noise is above it (quietest speech in CREMA-D and
-# RAVDESS: peaks of -35 dBFS or more). The range, not the peak, so that an
-# offset is no sound.
+# Peak-to-peak range below which audio is digital silence: peaks of -80 dBFS, or
+# three steps of 16-bit audio. Silence after dither or a lossy codec stays at
+# one step (RAVDESS video-only files: -91 dBFS); the noise of any microphone is
+# above it (quietest speech in CREMA-D and RAVDESS: peaks of -35 dBFS or more).
+# A range rather than a peak, so that a constant offset counts as silence.
 SILENCE_RANGE = 2e-4
 
-# Decibels by which a sound track, at its loudest second, is so far below
-# another of the file that there is but noise on it.
+# An audio track whose loudest second is this many decibels below that of
+# another track of the file is taken for noise.
 MUCH_QUIETER = 35.0
 
-# Seconds of sound that are held at once, where a clip is read whole: 230 MB.
+# Longest audio, in seconds, that is read into memory as a whole: 230 MB.
 MAX_WHOLE = 3600.0
 
-# Headers of these state a duration when the file is written. Those of others
-# do not (FFmpeg reads ogg's and mpegts' off the last packet, and guesses
-# those of adts and mp3 from size and bit rate), so that a missing end cannot
-# be known.
+# Formats whose header states a duration. For others FFmpeg takes it from the
+# last packet (ogg, mpegts) or estimates it from size and bit rate (adts, mp3),
+# so that a missing end cannot be detected.
 FORMATS_WITH_DURATION = {"mov", "matroska", "flv", "asf", "flac", "aiff"}
 
 
 @dataclass
 class MediaInfo:
-    """What a media file holds, told by its packets.
+    """Streams and durations of a media file, from its packets.
 
     Attributes
     ----------
     has_audio, has_video : bool
-        Whether there is a stream of that kind; once all is read, whether there
-        is anything in it. Cover art is no video; a silent track is audio (see
-        :func:`is_silent`).
+        Whether there is a stream of that kind; after the last packet, whether
+        it has any packets. Cover art does not count as video; a silent track
+        counts as audio (see :func:`is_silent`).
     duration : float
-        Seconds from the start of the presentation to the end of the last
-        packet of sound or picture, exact to about one packet.
+        Seconds from the start of the presentation to the end of the last audio
+        or video packet, exact to about one packet.
     audio_duration, video_duration : float
-        Seconds of each stream from its first packet to its last one's end; 0.0
-        if there is none.
+        Seconds from the first packet to the end of the last packet of each
+        stream; 0.0 without a stream.
     truncated : bool
-        The packets end clearly before the duration that the header states, or
-        cannot be read to the end. Ogg, mpegts and bare streams state none, so
-        that theirs is always False.
+        Whether the packets end clearly before the duration in the header, or
+        cannot be read to the end. Always False for formats without a stated
+        duration: ogg, mpegts and raw streams.
     used : dict
-        "audio" and "video" to the stream that is yielded, in words.
+        "audio" and "video" to a description of the stream that is decoded.
     left_out : list of str
-        Once all is read: what is not yielded, or not as it was recorded; a
-        line each.
+        After the last packet: one line for each stream or part that was left
+        out or altered.
     """
 
     has_audio: bool = True
@@ -136,16 +133,16 @@ class MediaInfo:
     left_out: list[str] = field(default_factory=list, compare=False)
 
     def leave_out(self, kind: str, why: str) -> None:
-        """Moves what was used of a kind to what is left out."""
+        """Moves the stream of a kind from ``used`` to ``left_out``."""
         if kind in self.used:
             self.left_out.append(f"{self.used.pop(kind)}: {why}")
 
 
 class MediaStream:
-    """What :func:`decode` gives: an iterator that learns what a file holds.
+    """An iterator over the decoded items of a file; returned by :func:`decode`.
 
-    In its ``info``, ``has_audio``, ``has_video`` and ``used`` are there as soon
-    as there is a first item, all else after the last.
+    ``info.has_audio``, ``info.has_video`` and ``info.used`` are set from the
+    first item on, the rest of ``info`` after the last one.
     """
 
     def __init__(self, info: MediaInfo, items: Iterator):
@@ -167,36 +164,36 @@ def decode(
     batch_frames: int = 32,
     choose_picture: Callable | None = None,
 ) -> MediaStream:
-    """Decodes a file, in any container that FFmpeg knows, in one pass.
+    """Decodes a file, in any container that FFmpeg supports, in one pass.
 
-    Gives AudioChunk and FrameBatch objects, in the order of the file. A stream
-    that the file lacks gives nothing.
+    Yields AudioChunk and FrameBatch objects in the order of the file, and
+    nothing for a missing stream.
 
     Arguments
     ---------
     path : str or os.PathLike
         The file.
     sample_rate : int
-        Samples a second of the audio that is yielded.
+        Sample rate of the yielded audio, Hz.
     frame_rate : float or None
-        At most one frame is yielded in each 1 / frame_rate seconds, picked by
-        its time, so that variable frame rates are fine. None yields all.
+        Yields at most one frame in each 1 / frame_rate seconds, selected by
+        time stamp, so that variable frame rates work. None yields all frames.
     audio, video : bool
-        Whether to yield sound and picture.
+        Whether to yield audio and video.
     batch_frames : int
-        Frames in a batch; fewer where they would fill more than 128 MiB, and
-        at the end.
+        Frames per batch; fewer at the end, or if they would take more than
+        128 MiB.
     choose_picture : callable
-        Gets the path and the numbers of the streams of a file with several
-        pictures, FFmpeg's choice first, and gives the one to use. None takes
-        the first.
+        For files with several video streams: takes the path and the stream
+        numbers, FFmpeg's choice first, and returns the number of the stream to
+        use. None uses the first.
 
     Raises
     ------
     MediaError
-        The file cannot be opened (see ``open_media``), has a fault, or goes
-        beyond a limit (see :mod:`vavl_sb.media.decoders`). Raised at the
-        fault: what came before it has been yielded.
+        The file cannot be opened (see ``open_media``), is damaged, or exceeds
+        a limit (see :mod:`vavl_sb.media.decoders`). Items before the fault are
+        yielded first.
 
     Example
     -------
@@ -228,9 +225,9 @@ def decode(
 def decode_stream(
     path: str | os.PathLike, number: int, frame_rate: float | None = None
 ) -> Iterator[AudioChunk | FrameBatch]:
-    """Decodes one stream of a file, by its number: see :func:`decode`.
+    """Decodes one stream of a file, by its number; see :func:`decode`.
 
-    To choose among several: no warning tells what is left out.
+    Logs no warning about what is left out.
     """
     readers = {
         "audio": partial(AudioReader, sample_rate=SAMPLE_RATE),
@@ -240,11 +237,12 @@ def decode_stream(
 
 
 def _with_sound(path, numbers):
-    """The first of several sound tracks that is not much quieter than others,
-    which is one that nobody spoke into."""
+    """Returns the first audio track that is not much quieter than another one,
+    so that the track of an unused microphone is skipped."""
     powers = dict.fromkeys(numbers, 0.0)
     for number in numbers:
-        with contextlib.suppress(MediaError):  # Of one that is used, it counts.
+        # If this track is chosen, decoding it raises the error again.
+        with contextlib.suppress(MediaError):
             for chunk in decode_stream(path, number):
                 if not is_silent(chunk.samples):
                     power = float(np.square(chunk.samples).mean())
@@ -254,9 +252,9 @@ def _with_sound(path, numbers):
 
 
 def _choose(container, path, info, choose, wanted):
-    """The stream of each kind to use, by kind; and those left out, in words.
+    """Returns the stream to use of each kind, and descriptions of the others.
 
-    Cover art is left out without a warning, and so are kinds not ``wanted``.
+    Cover art and kinds that are not ``wanted`` do not cause a warning.
     """
     chosen, others = {}, []
     for kind in WORDS:
@@ -275,7 +273,7 @@ def _choose(container, path, info, choose, wanted):
 
 
 def _decode(path, make_readers, info, choose, only=None):
-    """The generator behind :func:`decode`; of one stream where ``only``."""
+    """Generator of :func:`decode`; ``only`` is the number of one stream."""
     with open_media(path) as (container, file):
         timeline = Timeline(container, path)
         if only is None:
@@ -283,13 +281,13 @@ def _decode(path, make_readers, info, choose, only=None):
         else:
             stream, notes = container.streams[only], []
             chosen = {**dict.fromkeys(WORDS), stream.type: stream}
-        sound, picture = chosen["audio"], chosen["video"]
-        info.has_audio, info.has_video = sound is not None, picture is not None
+        audio, video = chosen["audio"], chosen["video"]
+        info.has_audio, info.has_video = audio is not None, video is not None
         readers = {
             stream.index: make_readers[stream.type](
                 stream, timeline.origin, path
             )
-            for stream in (sound, picture)
+            for stream in (audio, video)
             if stream is not None and stream.type in make_readers
         }
         if make_readers and not readers:
@@ -306,22 +304,23 @@ def _decode(path, make_readers, info, choose, only=None):
             try:
                 yield from reader.flush()
             except MediaFault as error:
-                # What a resampler still holds may be as broken.
                 fault = fault or error
             fault = fault or reader.fault_at_end()
             notes += reader.left_out
-        heard, seen = timeline.span(sound), timeline.span(picture)
-        info.has_audio, info.has_video = heard.count > 0, seen.count > 0
-        for kind, span in (("audio", heard), ("video", seen)):
-            if span.count == 0:  # Listed, but with nothing in it.
+        spans = {kind: timeline.span(chosen[kind]) for kind in WORDS}
+        audio_span, video_span = spans["audio"], spans["video"]
+        info.has_audio = audio_span.count > 0
+        info.has_video = video_span.count > 0
+        for kind, span in spans.items():
+            if span.count == 0:  # The stream is listed but has no packets.
                 info.used.pop(kind, None)
         stated = stated_duration(file, container)
-        if stated and chunks_behind(file) is None:
+        if stated and trailing_chunks(file) is None:
             notes.append(
                 f"its header states {stated:.2f} s of the {timeline.end:.2f} s "
                 "that are there: read to the end"
             )
-        if joined_behind(file, container.format.name):
+        if has_appended_file(file, container.format.name):
             notes.append("another file that was joined to its end")
         end = f"ends at {timeline.end:.2f} s of the "
         if stated == math.inf:
@@ -332,17 +331,14 @@ def _decode(path, make_readers, info, choose, only=None):
                 notes.append(text)
             else:
                 fault = fault or MediaFault(text)
-        info.duration = max(heard.end, seen.end)
-        info.audio_duration, info.video_duration = heard.duration, seen.duration
+        info.duration = max(audio_span.end, video_span.end)
+        info.audio_duration = audio_span.duration
+        info.video_duration = video_span.duration
         info.truncated = fault is not None
         notes += timeline.notes
         info.left_out += notes
-        if (
-            fault is None
-            and only is None
-            and heard.count == 0
-            and seen.count == 1
-        ):
+        is_still = audio_span.count == 0 and video_span.count == 1
+        if is_still and fault is None and only is None:
             raise MediaError(
                 f"{path}: a still picture; give a clip with sound or a moving "
                 "picture"
@@ -357,8 +353,7 @@ def _decode(path, make_readers, info, choose, only=None):
 
 
 def probe(path: str | os.PathLike) -> MediaInfo:
-    """What a file in any container that FFmpeg knows holds, by its packets,
-    without decoding any.
+    """Reads the :class:`MediaInfo` of a file without decoding it.
 
     Example
     -------
@@ -380,12 +375,11 @@ def probe(path: str | os.PathLike) -> MediaInfo:
 def read_audio(
     path: str | os.PathLike, sample_rate: int = SAMPLE_RATE
 ) -> torch.Tensor | None:
-    """All sound of a file, or None where there is nothing to hear.
+    """Reads all audio of a file: float32 (n,), mono in [-1, 1].
 
-    Float32 (n,), mono in [-1, 1], from the stream's first sample on; a gap in
-    its time stamps is closed. None if there is no audio stream, no sample in
-    it, or digital silence alone. MediaError as of :func:`decode`, and for more
-    than an hour of sound.
+    Starts at the stream's first sample; gaps in the time stamps are closed.
+    None if there is no audio stream, no sample, or only digital silence. Raises
+    a MediaError as :func:`decode` does, and for more than an hour of audio.
     """
     parts = [np.zeros(0, np.float32)]
     seconds = 0.0
@@ -398,7 +392,7 @@ def read_audio(
 
 
 def refuse_endless(path: str | os.PathLike, seconds: float) -> None:
-    """Raises a MediaError where more sound is held than is sensible."""
+    """Raises a MediaError for more than ``MAX_WHOLE`` seconds of audio."""
     if seconds > MAX_WHOLE:
         raise MediaError(
             f"{path}: more than {MAX_WHOLE / 3600:g} h of sound; cut it into "
@@ -407,11 +401,10 @@ def refuse_endless(path: str | os.PathLike, seconds: float) -> None:
 
 
 def is_silent(samples: np.ndarray | torch.Tensor) -> bool:
-    """Whether samples of any shape, full scale 1, are digital silence: a track
-    without sound.
+    """Whether samples of any shape (full scale 1) are digital silence.
 
-    That is a range from lowest to highest sample below ``SILENCE_RANGE``, which
-    no recording of a microphone reaches, however quiet; or no sample at all.
+    This is a range from lowest to highest sample below ``SILENCE_RANGE``, which
+    even the quietest microphone recording exceeds; or no sample at all.
 
     Example
     -------
@@ -426,11 +419,10 @@ def is_silent(samples: np.ndarray | torch.Tensor) -> bool:
 def stated_duration(
     file: BinaryIO, container: "av.container.InputContainer"
 ) -> float | None:
-    """Duration in seconds that the header of a file states, where it can be
-    relied on.
+    """Returns the duration in the header of a file, seconds, if it is reliable.
 
-    None where the container states none (see ``FORMATS_WITH_DURATION``) or the
-    writer could not know it. File and container are from
+    None if the format states none (see ``FORMATS_WITH_DURATION``) or the file
+    was written without knowing it. ``file`` and ``container`` are those of
     :func:`vavl_sb.media.demuxing.open_media`, read to the end.
     """
     file.seek(0)
@@ -444,14 +436,16 @@ def stated_duration(
     return container.duration / AV_TIME_BASE
 
 
-def joined_behind(file: BinaryIO, form: str) -> bool:
-    """Whether another file was joined to a file's end, which FFmpeg leaves out.
+def has_appended_file(file: BinaryIO, form: str) -> bool:
+    """Whether another file, which FFmpeg ignores, is appended to a file.
 
-    ``form`` is FFmpeg's name of its container; in others than those below it
-    reads on by itself.
+    ``form`` is FFmpeg's name of the container. In containers other than those
+    below, FFmpeg continues to read.
     """
     if form == "wav":
-        return bool({b"RIFF", b"data"}.intersection(chunks_behind(file) or ()))
+        return bool(
+            {b"RIFF", b"data"}.intersection(trailing_chunks(file) or ())
+        )
     file.seek(0)
     start = file.read(16)
     begins = {
@@ -468,15 +462,18 @@ def joined_behind(file: BinaryIO, form: str) -> bool:
 
 
 def xing_duration(file: BinaryIO, sample_rate: int) -> float | None:
-    """Duration in seconds that an mp3, open at its start, states in the Xing
-    frame behind its tags; None without such a frame."""
+    """Returns the duration in the Xing frame of an mp3, seconds, or None.
+
+    The file must be open at its start; tags before the frame are skipped.
+    """
     head = file.read(10)
     while head[:3] == b"ID3" and len(head) == 10:
         size = sum(b << s for b, s in zip(head[6:], (21, 14, 7, 0)))
         file.seek(size, os.SEEK_CUR)
         head = file.read(10)
-    found = re.search(rb"(?:Xing|Info)...[\x01-\xff](....)", file.read(190), 16)
-    if found is None or not sample_rate:
+    xing = re.compile(rb"(?:Xing|Info)...[\x01-\xff](....)", re.DOTALL)
+    match = xing.search(file.read(190))
+    if match is None or not sample_rate:
         return None
-    frames = int.from_bytes(found[1], "big")
+    frames = int.from_bytes(match[1], "big")
     return frames * (1152 if sample_rate >= 32000 else 576) / sample_rate

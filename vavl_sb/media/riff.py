@@ -1,4 +1,4 @@
-"""Headers of wav and avi files: how long they say that they are.
+"""Durations from the headers of wav and avi files.
 
 Layout: Microsoft's "Multimedia Programming Interface and Data Specifications
 1.0" (RIFF, WAVE) and "AVI RIFF File Reference"; EBU Tech 3306 (RF64).
@@ -11,108 +11,108 @@ import struct
 from dataclasses import dataclass
 from typing import BinaryIO
 
-# Sizes that writers to a pipe put where they cannot know the true one.
+# Programs that write to a pipe put sizes above this, as a placeholder.
 UNKNOWN_SIZE = 0x7FFF0000
 
-# Of sound of a stated length at least so much is there: else the length cannot
-# be true, and stands for one that the writer did not know.
+# If less than this fraction of the stated audio is present, the stated size is
+# taken for a placeholder.
 LEAST_OF_STATED = 0.1
 
-# A stretch of zeros reads as chunks of no length, which have no end.
+# Limits the chunks that are read: zeros parse as endless chunks of length 0.
 MAX_CHUNKS = 1000
 
-# What stands behind the chunks of a file, and is no sound.
+# Tags after the last chunk, which are not audio
 TAGS = re.compile(rb"TAG|ID3|APET|LYRI")
 NAME = re.compile(rb"[A-Za-z0-9_ ]{4}")
 
 
 @dataclass
 class WavData:
-    """The sound of a wav file, as its header has it.
+    """The audio data of a wav file, according to its header.
 
     Arguments
     ---------
     start, size : int
-        Bytes: where it begins, and how many there are.
+        Offset and length of the audio data, bytes.
     byte_rate : int
-        Bytes a second; 0 where it is but an average (compressed sound).
-    whole : int
-        Bytes of the whole file.
+        Bytes per second; 0 for compressed audio, where it is an average.
+    file_size : int
+        Size of the file, bytes.
     """
 
     start: int
     size: int
     byte_rate: int
-    whole: int
+    file_size: int
 
 
 def find_data(file: BinaryIO) -> WavData | None:
-    """What the header of a wav file (RIFF, RF64), which is read from its start,
-    says of its sound; None where it is no such file."""
+    """Reads the header of a wav file (RIFF, RF64); None for other files."""
     file.seek(0)
-    magic, whole, form = struct.unpack("<4sI4s", file.read(12).ljust(12, b"\0"))
+    magic, file_size, form = struct.unpack(
+        "<4sI4s", file.read(12).ljust(12, b"\0")
+    )
     if magic not in (b"RIFF", b"RF64", b"BW64") or form != b"WAVE":
         return None
-    byte_rate, long = 0, None
+    byte_rate, data_size = 0, None
     for _ in range(MAX_CHUNKS):
         header = file.read(8)
         if len(header) < 8:
             break
         chunk, size = struct.unpack("<4sI", header)
         if chunk == b"data":
-            size = size if long is None else long
-            return WavData(file.tell(), size, byte_rate, whole + 8)
+            size = size if data_size is None else data_size
+            return WavData(file.tell(), size, byte_rate, file_size + 8)
         body = file.read(min(size, 16)) if chunk in (b"fmt ", b"ds64") else b""
         if len(body) == 16 and chunk == b"ds64" and magic != b"RIFF":
-            # In place of the sizes of 32 bits, which are full.
-            whole, long = struct.unpack("<QQ", body)
+            # RF64 has 64-bit sizes here; its 32-bit sizes are placeholders.
+            file_size, data_size = struct.unpack("<QQ", body)
         elif len(body) == 16 and chunk == b"fmt ":
             code, byte_rate = struct.unpack("<H6xI", body[:12])
-            # PCM, float or extensible: else the byte rate is an average.
+            # The byte rate is exact for PCM, float and extensible only.
             byte_rate = byte_rate if code in (1, 3, 0xFFFE) else 0
         file.seek(size + size % 2 - len(body), os.SEEK_CUR)
     return None
 
 
-def chunks_behind(file: BinaryIO) -> list[bytes] | None:
-    """What stands behind the sound of a wav file, where its header says.
+def trailing_chunks(file: BinaryIO) -> list[bytes] | None:
+    """Returns the names of the chunks (or tag) after the audio of a wav file.
 
-    Names of the chunks, and a tag; empty where it is no wav file. None where
-    there is something else, so that the stated length must be too short: the
-    writer never came to put the true one.
+    Empty if it is not a wav file. None if other bytes follow: then the stated
+    length is too short, because the writer did not update it.
     """
     data = find_data(file)
     if data is None:
         return []
     total = file.seek(0, os.SEEK_END)
     end = data.start + data.size
-    # Some writers leave out the byte that makes a chunk's length even.
-    found = [_names(file, at, total) for at in (end + data.size % 2, end)]
-    return found[0] if found[0] is not None else found[1]
+    # Some writers omit the byte that pads a chunk to an even length.
+    padded = _names(file, end + data.size % 2, total)
+    return padded if padded is not None else _names(file, end, total)
 
 
 def _names(file, at, total):
-    """Names of the chunks that fill a file from a byte on; None for others."""
-    found = []
-    while at + 8 <= total and len(found) < MAX_CHUNKS:
+    """Names of the chunks from a byte offset on; None for any other bytes."""
+    names = []
+    while at + 8 <= total and len(names) < MAX_CHUNKS:
         file.seek(at)
         name, size = struct.unpack("<4sI", file.read(8))
-        found.append(name)
+        names.append(name)
         if TAGS.match(name):
-            return found
+            return names
         at += 8 + size + size % 2
         if not NAME.fullmatch(name) or at > total + 1:
             return None
-    return found
+    return names
 
 
 def riff_duration(file: BinaryIO) -> float | None:
-    """Duration that the header of a wav or avi file states.
+    """Returns the duration in the header of a wav or avi file, seconds.
 
-    FFmpeg corrects both by the size of the file, which hides a missing end.
-    In seconds; None if unknown (written to a pipe, compressed wav), and
-    infinity where it cannot be true: more is stated than there is, and more
-    than ten times that, or than the file states for all that is in it.
+    FFmpeg replaces it by one computed from the file size, which hides a missing
+    end. None if unknown (written to a pipe, compressed wav). Infinity if the
+    stated size is impossible: larger than the data, and either more than ten
+    times as large or beyond the file size in the same header.
     """
     file.seek(0)
     head = file.read(52).ljust(52, b"\0")
@@ -127,8 +127,8 @@ def riff_duration(file: BinaryIO) -> float | None:
         return None
     if head[:4] == b"RIFF" and data.size >= UNKNOWN_SIZE:
         return None
-    there = file.seek(0, os.SEEK_END) - data.start
-    least = LEAST_OF_STATED * data.size
-    if data.start + data.size > data.whole:
-        least = data.size
-    return data.size / data.byte_rate if there >= least else math.inf
+    present = file.seek(0, os.SEEK_END) - data.start
+    required = LEAST_OF_STATED * data.size
+    if data.start + data.size > data.file_size:
+        required = data.size
+    return data.size / data.byte_rate if present >= required else math.inf
