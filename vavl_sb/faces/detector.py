@@ -1,15 +1,15 @@
-"""Faces in pictures: found, and cut out upright.
+"""Face detection, and face alignment by the eyes.
 
-MTCNN (Zhang et al., "Joint Face Detection and Alignment using Multi-task
-Cascaded Convolutional Networks", IEEE Signal Processing Letters 23(10), 2016)
-with the weights that are in the wheel of facenet-pytorch.
+Detection is by MTCNN (Zhang et al., "Joint Face Detection and Alignment using
+Multi-task Cascaded Convolutional Networks", IEEE Signal Processing Letters
+23(10), 2016) with the weights in the wheel of facenet-pytorch.
 
-The geometry, in shares of the side of the square crop: the eyes are level, 40 %
-below the top, and 32 % apart, their middle at half the width. MTCNN's boxes of
-frontal faces have the eyes 39 % below their top and a third of their height
-apart (mean over the CREMA-D and RAVDESS clips: 0.392 and 0.336), so that a crop
-shows what a square around the box with 5 % more on it would show: the whole
-face with brows, chin and open mouth, as encoders for emotion are trained on.
+In a square crop of side 1 the eyes are level, 0.40 below the top and 0.32
+apart, and centred. In MTCNN's boxes of frontal faces the eyes are 0.39 of the
+height below the top and a third of it apart (means over the CREMA-D and RAVDESS
+clips: 0.392 and 0.336). A crop therefore shows about the same as a square
+around the box, enlarged by 5 %: the whole face with brows, chin and open mouth,
+as in the training data of emotion encoders.
 """
 
 import copy
@@ -25,28 +25,27 @@ from vavl_sb.utils.logger import get_logger
 
 logger = get_logger(__name__)
 
-# No 12-pixel window of MTCNN's first network is left below this.
+# Smaller faces leave no 12-pixel window for MTCNN's first network.
 LEAST_FACE_PIXELS = 20
 
 EYE_HEIGHT = 0.40
 EYE_DISTANCE = 0.32
 
-# A head that turns away brings its eyes together in the picture, which must
-# not be taken for a face far away: the distance of the eyes counts as at least
-# this share of the height of the box (a third where the face is frontal).
+# Lower limit of the eye distance, relative to the height of the box (a third
+# for frontal faces): a turned face has closer eyes, but is not smaller.
 LEAST_EYE_DISTANCE = 0.25
 
-# Taken together, the pixels of this many rows make one of the crop.
+# Largest factor by which crops are antialiased.
 MOST_SHRINKING = 8
 
 
 @dataclass(frozen=True)
 class Detection:
-    """One face in one picture.
+    """One detected face.
 
-    ``box`` is float64 (4,), x0 y0 x1 y1, and ``eyes`` float64 (2, 2), x y of
-    the eye on the left of the picture and of the one on the right, in pixels of
-    the picture.
+    In pixels of the picture: ``box``, float64 (4,), x0 y0 x1 y1; and ``eyes``,
+    float64 (2, 2), x y of the eye on the left of the picture, then of the one
+    on the right.
     """
 
     box: np.ndarray
@@ -55,28 +54,28 @@ class Detection:
 
     @property
     def area(self) -> float:
-        """Area of the box, square pixels."""
+        """Area of the box, in pixels."""
         return float(np.prod(np.maximum(self.box[2:] - self.box[:2], 0.0)))
 
 
 class MTCNNDetector:
-    """Finds faces with MTCNN; its network is loaded when first needed.
+    """Detects faces with MTCNN; its network is loaded when first needed.
 
-    Pictures are shrunk first to ``longest_side``. At 480 pixels and with faces
-    of a tenth of that or more, detection takes about 20 ms a picture on one
-    core, and eyes stay within 3 % of their distance (on average) of where a
-    search at full size and for faces of 20 pixels finds them.
+    Pictures are first downscaled to ``longest_side``. With the defaults,
+    detection takes about 20 ms per picture on one core, and the eyes differ
+    from those of a search at full size for faces of 20 pixels by 3 % of their
+    distance on average.
 
     Arguments
     ---------
     device : str or torch.device
-        Where the network runs.
+        Device of the network.
     longest_side : int
-        Pixels to which the longer side of a picture is shrunk.
+        Pixels to which the longer side of a picture is downscaled.
     min_face : float
-        Size of the smallest face looked for, as a share of the longer side.
+        Size of the smallest face to detect, relative to the longer side.
     min_score : float
-        Faces with a lower score are dropped; MTCNN's false alarms mostly have
+        Faces with a lower score are dropped. Most false positives of MTCNN have
         less than 0.9, faces that look at the camera more than 0.99.
     """
 
@@ -94,7 +93,7 @@ class MTCNNDetector:
         self.network: Any = None  # facenet-pytorch's
 
     def settings(self) -> dict:
-        """All that changes what is found, as a plain dict."""
+        """Returns the settings that affect detections, for a fingerprint."""
         return {
             "name": "mtcnn",
             "longest_side": self.longest_side,
@@ -103,7 +102,7 @@ class MTCNNDetector:
         }
 
     def load(self) -> None:
-        """Loads the network, unless it is loaded."""
+        """Loads the network, if it is not loaded yet."""
         if self.network is not None:
             return
         try:
@@ -116,21 +115,23 @@ class MTCNNDetector:
                 "whole frames"
             ) from error
         network = MTCNN(keep_all=True, select_largest=False).eval()
-        # Its convolutions and poolings are a third faster so, on a CPU.
+        # A third faster on a CPU.
         network = network.to(memory_format=torch.channels_last)
-        # Whole before another thread can see it.
-        self.network = _on(network, self.device)
+        # Assigned last: other threads must not use it before it is ready.
+        self.network = _move(network, self.device)
 
     def to(self, device: str | torch.device) -> "MTCNNDetector":
         """Moves the network to a device, now or when it is loaded."""
         self.device = torch.device(device)
         if self.network is not None:
-            _on(self.network, self.device)
+            _move(self.network, self.device)
         return self
 
     def detect(self, frames: np.ndarray) -> list[list[Detection]]:
-        """Finds the faces of some pictures of one size, uint8 (n, H, W, 3),
-        RGB: a list for each picture, in no special order."""
+        """Detects the faces in pictures of one size, uint8 (n, H, W, 3), RGB.
+
+        Returns an unordered list for each picture.
+        """
         self.load()
         height, width = frames.shape[1:3]
         shrink = min(1.0, self.longest_side / max(height, width))
@@ -138,12 +139,12 @@ class MTCNNDetector:
         face = max(LEAST_FACE_PIXELS, round(self.min_face * max(size)))
         if min(size) < face:  # MTCNN fails on a picture smaller than a face
             return [[] for _ in frames]
-        # Of this call alone: other threads search other pictures meanwhile.
+        # A copy, since other threads may use the network with another size.
         network = copy.copy(self.network)
         network.min_face_size = face
-        # One by one: as floats, the pictures fill four times their memory.
+        # One by one: full-size pictures as floats take four times the memory.
         images = torch.cat([self._image(frame, size) for frame in frames])
-        found = _search(network, images.permute(0, 2, 3, 1))
+        results = _search(network, images.permute(0, 2, 3, 1))
         scale = np.array([width / size[1], height / size[0]])
         return [
             [
@@ -155,11 +156,11 @@ class MTCNNDetector:
                 for box, score, points in zip(*picture, strict=True)
                 if score >= self.min_score
             ]
-            for picture in found
+            for picture in results
         ]
 
     def _image(self, frame, size):
-        """A picture (1, 3, height, width) of a size, as floats."""
+        """Resizes a picture to float (1, 3, height, width)."""
         image = torch.from_numpy(np.ascontiguousarray(frame))[None]
         image = image.to(self.device).permute(0, 3, 1, 2).float()
         if image.shape[2:] != size:
@@ -169,25 +170,24 @@ class MTCNNDetector:
         return image
 
 
-def _on(network, device):
-    """MTCNN on a device, which it keeps beside its weights."""
+def _move(network, device):
+    """Moves MTCNN to a device, which it also stores as an attribute."""
     network.device = device
     return network.to(device)
 
 
 def _search(network, images):
-    """Boxes, scores and points of each image (n, H, W, 3)."""
+    """Returns boxes, scores and landmarks of each image (n, H, W, 3)."""
     try:
         results = network.detect(images, landmarks=True)
     except (IndexError, ValueError, RuntimeError) as error:
-        # MTCNN trips over a candidate that lies wholly outside of its
-        # picture, and takes the whole batch with it.
-        stray = isinstance(error, IndexError)
-        if not stray and "non-empty list" not in str(error):
+        # MTCNN fails on a candidate outside its picture, for the whole batch.
+        outside = isinstance(error, IndexError)
+        if not outside and "non-empty list" not in str(error):
             raise
         if len(images) > 1:
             return [_search(network, image[None])[0] for image in images]
-        logger.warning("MTCNN failed on a frame; taken as without a face")
+        logger.warning("MTCNN failed on a frame, which counts as without face")
         return [((), (), ())]
     return [
         ((), (), ()) if boxes is None else (boxes, scores, points)
@@ -198,17 +198,15 @@ def _search(network, images):
 def align_face(
     frame: np.ndarray, eyes: np.ndarray, box: np.ndarray, size: int
 ) -> torch.Tensor:
-    """Cuts a face out so that its eyes come to fixed places: uint8 (3, size,
-    size).
+    """Crops a face with its eyes at fixed positions: uint8 (3, size, size).
 
-    A similarity transform (rotation, one scale, translation) with bilinear
-    interpolation; where the frame is larger than the crop, several samples are
-    averaged for each pixel, against aliasing. Beyond the frame its border is
-    repeated.
+    Applies a similarity transform (rotation, uniform scale, translation) with
+    bilinear interpolation. When it downscales, it averages several samples per
+    pixel against aliasing. Outside the frame, the border is repeated.
 
-    The frame is uint8 (H, W, 3), RGB; eyes (2, 2) and box (4,) are as those of
-    a :class:`Detection`, and the centre of the first pixel is 0, 0. The height
-    of the box limits the scale.
+    ``frame`` is uint8 (H, W, 3), RGB; ``eyes`` (2, 2) and ``box`` (4,) are
+    those of a :class:`Detection`, with 0, 0 at the centre of the first pixel.
+    The height of the box limits the scale.
 
     Example
     -------
@@ -238,10 +236,10 @@ def align_face(
 
 
 def _similarity(eyes, box, size):
-    """The transform from crop to frame: (middle, step), pixels of the frame.
+    """Returns the transform from crop to frame: (middle, step), frame pixels.
 
-    ``middle`` (2,) lies between the eyes; ``step`` (2,) is how far one pixel
-    to the right in the crop goes, each x y.
+    ``middle`` (2,) is the point between the eyes; ``step`` (2,) is one pixel to
+    the right in the crop; x y each.
     """
     left, right = np.asarray(eyes, np.float64)
     between = right - left
@@ -253,8 +251,8 @@ def _similarity(eyes, box, size):
 
 
 def _sample(frame, x, y):
-    """Values (1, C, h, w) of a frame at places x, y (h, w), bilinear."""
-    # Only the part that is looked at is converted to float.
+    """Samples a frame at x, y (h, w) bilinearly: (1, C, h, w)."""
+    # Convert only the sampled part to float.
     height, width = frame.shape[:2]
     x = np.clip(x, 0, width - 1)
     y = np.clip(y, 0, height - 1)
@@ -280,11 +278,11 @@ def _sample(frame, x, y):
 def centre_square(
     frame: np.ndarray, size: int
 ) -> tuple[torch.Tensor, np.ndarray]:
-    """The middle of a frame, as large a square as fits, without squashing.
+    """Crops the largest centred square of a frame, uint8 (H, W, 3).
 
-    Of uint8 (H, W, 3): the crop, uint8 (3, size, size), resized bilinearly with
-    antialiasing, and the square's box, float64 (4,), x0 y0 x1 y1 in pixels of
-    the frame.
+    Returns the crop, uint8 (3, size, size), resized bilinearly with
+    antialiasing, and the box of the square, float64 (4,), x0 y0 x1 y1 in pixels
+    of the frame.
 
     Example
     -------
@@ -309,5 +307,5 @@ def centre_square(
 
 
 def _to_uint8(values):
-    """Values in [0, 255], rounded to whole ones."""
+    """Rounds values in [0, 255] to uint8."""
     return values.round().clamp(0, 255).to(torch.uint8)

@@ -1,24 +1,22 @@
-"""The face of a clip, followed and aligned, frame by frame.
+"""Tracks and aligns the face of a clip, frame by frame.
 
-Faces are looked for a few times a second; between two detections of the same
-face its box and eyes are interpolated linearly in time. Frames go in and crops
-come out: memory depends on the spacing of detections and never on the length
-of the clip.
+Faces are detected a few times per second; between two detections of the same
+face its box and eyes are interpolated linearly in time. Memory depends on the
+spacing of detections, not on the length of the clip.
 
-Which face: the largest one at first, then whichever detection continues it (by
-overlap, or else by nearness at a similar size), though another may have grown
-larger. If it stays away for longer than ``lost_after``, the largest face is
-taken up anew.
+The tracker starts with the largest face and follows the detection that
+continues it: the one with most overlap, or else the nearest one of similar
+size. If the face is missing for longer than ``lost_after``, it starts again
+with the largest face.
 
-Which frames:
+A frame gives a crop if
 
-- a frame that was searched and shows the face gives a crop;
-- a frame between two detections of the face gives one by interpolation, if the
-  two are neighbours, or no more than ``max_gap`` apart with searches in between
-  that missed it (a hand before the face, a blink of the detector);
-- any other frame gives none. A clip without a face gives nothing at all.
+- detection ran on it and found the face, or
+- it is between two detections of the face, either consecutive ones or ones at
+  most ``max_gap`` apart with missed detections in between, such as a hand in
+  front of the face.
 
-The last frame is always searched, so that a clip's end has a detection.
+Detection always runs on the last frame, so that the end of a clip has one.
 """
 
 import math
@@ -40,24 +38,23 @@ from vavl_sb.faces.detector import (
 from vavl_sb.media.decoders import FrameBatch, RatePicker
 from vavl_sb.utils.errors import VAVLError
 
-# Raised whenever this code changes what crops a clip gives.
+# Part of the fingerprint: increased when a change of this code changes crops.
 VERSION = 1
 
-# Frames that wait for a detection, or their crops, fill about this much.
+# Limit on the frames that wait for detection, or on their crops.
 MAX_WAITING_BYTES = 128 * 2**20
-# Where the next search, or the next face, is so many bytes of frames away, it
-# is searched now, or not bridged.
+# Limit on the frames between detections: beyond it, detection runs early, and a
+# gap is not bridged.
 MAX_HELD_BYTES = 512 * 2**20
 
 
 @dataclass
 class CropBatch:
-    """Crops of one clip, in the order of time.
+    """Crops of one clip, in order of time.
 
     ``crops`` are uint8 (n, 3, size, size), RGB; ``times`` float64 (n,), seconds
-    from the start of the presentation; ``boxes`` float64 (n, 4): the face (or,
-    without a detector, the part of the frame that the crop shows), x0 y0 x1 y1
-    in pixels of the frame.
+    from the start of the presentation; ``boxes`` float64 (n, 4), x0 y0 x1 y1 in
+    pixels of the frame: the face, or without a detector the cropped square.
     """
 
     crops: torch.Tensor
@@ -67,37 +64,37 @@ class CropBatch:
 
 @dataclass(frozen=True)
 class CropsUntil:
-    """A mark in a stream of crops: no crop before this time will follow,
-    seconds from the start of the presentation."""
+    """Marks that a stream yields no more crops before ``time``, in seconds from
+    the start of the presentation."""
 
     time: float
 
 
 class FaceTracker:
-    """Turns frames into aligned crops of the face that a clip shows.
+    """Turns the frames of a clip into aligned crops of its face.
 
-    One object serves many clips: it keeps nothing of a clip.
-    ``FaceTracker(**tracker.arguments)`` gives the same crops.
+    One object can be used for any number of clips.
+    ``FaceTracker(**tracker.arguments)`` returns the same crops.
 
     Arguments
     ---------
     detector : str or None or object
-        "mtcnn"; or None for whole frames (the largest square in the middle,
-        resized; each frame gives a crop); or an object with
-        ``detect(frames)`` and ``settings()`` like :class:`MTCNNDetector`.
+        "mtcnn"; or None for whole frames (the largest centred square of every
+        frame, resized); or an object with ``detect(frames)`` and ``settings()``
+        like :class:`MTCNNDetector`.
     size : int
         Side of the crops, pixels.
     detection_rate : float or None
-        Searches a second at most; None searches each frame.
+        Maximum number of detections per second; None: every frame.
     device : str or torch.device
-        Where the detector runs.
+        Device of the detector.
     max_gap : float
-        Longest time (seconds) between two detections of the face that is
-        bridged although searches in between missed it.
+        Longest gap (seconds) between two detections of the face that is bridged
+        if detections in between missed it.
     lost_after : float
-        Seconds without the followed face after which the largest is taken.
+        Seconds without the tracked face after which the largest one is tracked.
     detection_batch : int
-        Frames that are searched together.
+        Frames per call of the detector.
 
     Example
     -------
@@ -147,10 +144,10 @@ class FaceTracker:
         self.detection_batch = detection_batch
 
     def settings(self) -> dict:
-        """All that changes the crops, fit for JSON and a cache's fingerprint.
+        """Returns the settings that affect crops, for the cache's fingerprint.
 
-        The device and the size of batches are not in it: they change no more
-        than the last bit of a detector's sums.
+        Device and batch size are not included: they change results by rounding
+        errors only.
         """
         settings: dict[str, Any] = {
             "version": VERSION,
@@ -168,7 +165,7 @@ class FaceTracker:
         return settings
 
     def load(self) -> None:
-        """Loads the detector now, so that one that is missing is told early."""
+        """Loads the detector, so that a missing package is an early error."""
         if hasattr(self.detector, "load"):
             self.detector.load()
 
@@ -179,34 +176,33 @@ class FaceTracker:
         return self
 
     def track(self, stream: Iterable) -> Iterator:
-        """Crops of one clip, among all that its stream gives.
+        """Yields the crops of one clip.
 
-        The stream has FrameBatch objects in order of time, of any size, which
-        does not change the crops; and anything else. Gives CropBatch objects,
-        none empty; after each FrameBatch and at the end a CropsUntil, how far
-        they are complete; and what was no FrameBatch, where it stood.
+        ``stream`` contains FrameBatch objects in order of time, whose size does
+        not affect the crops; other items are passed through. Yields non-empty
+        CropBatches, and a CropsUntil after each FrameBatch and at the end.
         """
         clip = _Clip(self)
         for item in stream:
             if not isinstance(item, FrameBatch):
                 yield item
             elif self.detector is None:
-                cut = [centre_square(frame, self.size) for frame in item.frames]
-                crops, boxes = zip(*cut, strict=True)
+                squares = [centre_square(f, self.size) for f in item.frames]
+                crops, boxes = zip(*squares, strict=True)
                 yield CropBatch(torch.stack(crops), item.times, np.stack(boxes))
                 yield CropsUntil(float(item.times[-1]))
             else:
                 for frame, time in zip(item.frames, item.times.tolist()):
-                    yield from self._cut(clip.push(frame, time))
-                yield CropsUntil(clip.decided())
-        yield from self._cut(clip.finish())
+                    yield from self._crop(clip.push(frame, time))
+                yield CropsUntil(clip.complete_until())
+        yield from self._crop(clip.finish())
         yield CropsUntil(math.inf)
 
-    def _cut(self, found):
-        """A CropBatch of (frame, time, box, eyes), or nothing for none."""
-        if not found:
+    def _crop(self, faces):
+        """Yields a CropBatch of (frame, time, box, eyes) tuples, if any."""
+        if not faces:
             return
-        frames, times, boxes, eyes = zip(*found, strict=True)
+        frames, times, boxes, eyes = zip(*faces, strict=True)
         crops = [
             align_face(frame, eye, box, self.size)
             for frame, eye, box in zip(frames, eyes, boxes, strict=True)
@@ -215,11 +211,11 @@ class FaceTracker:
 
 
 class _Clip:
-    """What is remembered of the clip at hand.
+    """State of tracking in one clip.
 
-    Frames wait in ``waiting`` until a batch of searches is due, and those of
-    them behind the last detection (the anchor) then in ``held``, until the
-    next detection tells where the face was.
+    Frames are in ``waiting`` until a batch for the detector is full. Frames
+    after the last detection (the anchor) are then in ``held`` until the next
+    detection, for interpolation.
     """
 
     def __init__(self, tracker):
@@ -229,44 +225,44 @@ class _Clip:
         self.reset()
 
     def reset(self):
-        """Forgets all, as at the start of a clip."""
+        """Resets the state to the start of a clip."""
         self.picker = RatePicker(self.tracker.detection_rate)
-        self.waiting = []  # [frame, time, whether to search it]
-        self.unsearched = 0  # bytes since the last one to search
+        self.waiting = []  # [frame, time, whether to run detection]
+        self.skipped_bytes = 0  # frames since the last one for detection
         self.held = []  # (frame, time)
         self.anchor = None  # (time, detection)
-        self.missed = False  # whether a search after the anchor was in vain
-        self.face = self.seen = None  # the followed face, and when it was seen
-        self.away = False  # whether the last search missed it
+        self.missed = False  # whether detection failed after the anchor
+        self.face = self.face_time = None  # the last detection of the face
+        self.absent = False  # whether the last search missed the face
 
-    def decided(self):
-        """Time before which no frame can give a crop any more."""
+    def complete_until(self):
+        """Time before which no more crops can follow."""
         times = [item[1] for item in (*self.held[:1], *self.waiting[:1])]
         return min(times, default=self.time)
 
     def push(self, frame, time):
-        """Takes a frame in; gives (frame, time, box, eyes) that are due."""
-        found = []
+        """Adds a frame; returns the (frame, time, box, eyes) that are ready."""
+        faces = []
         self.time = time
         if self.shape != frame.shape:
-            # Places in frames of two sizes cannot be compared.
-            found = self.finish()
+            # Positions in frames of different sizes cannot be compared.
+            faces = self.finish()
             self.reset()
             self.shape = frame.shape
         size = max(frame.nbytes, 3 * self.tracker.size**2)
-        self.unsearched += size
-        search = self.picker.pick(time) or self.unsearched >= MAX_HELD_BYTES
-        self.unsearched = 0 if search else self.unsearched
+        self.skipped_bytes += size
+        search = self.picker.pick(time) or self.skipped_bytes >= MAX_HELD_BYTES
+        self.skipped_bytes = 0 if search else self.skipped_bytes
         self.waiting.append([frame, time, search])
         if search and (
             sum(s for _, _, s in self.waiting) >= self.tracker.detection_batch
             or len(self.waiting) * size >= MAX_WAITING_BYTES
         ):
-            found += self._search()
-        return found
+            faces += self._search()
+        return faces
 
     def finish(self):
-        """Gives what is left, at the end of a clip."""
+        """Returns the remaining faces, at the end of a clip."""
         if not self.waiting:
             return []
         self.waiting[-1][2] = True
@@ -275,17 +271,17 @@ class _Clip:
     def _search(self):
         searched = [frame for frame, _, search in self.waiting if search]
         results = iter(self.tracker.detector.detect(np.stack(searched)))
-        found = []
+        faces = []
         for frame, time, search in self.waiting:
             if search:
-                found += self._advance(frame, time, next(results))
+                faces += self._advance(frame, time, next(results))
             elif self.anchor is not None:
                 self.held.append((frame, time))
         self.waiting = []
-        return found
+        return faces
 
     def _advance(self, frame, time, detections):
-        """Frames whose face is known now that ``frame`` was searched."""
+        """Returns the faces that are known after detection on ``frame``."""
         detection, continued = self._choose(detections, time)
         if detection is None:
             self.missed = True
@@ -294,62 +290,62 @@ class _Clip:
                 self.anchor = None
             self.held = self.held + [(frame, time)] if self.anchor else []
             return []
-        found = []
+        faces = []
         if self.anchor is not None and continued:
             gap = time - self.anchor[0]
             if not self.missed or gap <= self.tracker.max_gap:
-                found = self._interpolate(time, detection)
-        found.append((frame, time, detection.box, detection.eyes))
+                faces = self._interpolate(time, detection)
+        faces.append((frame, time, detection.box, detection.eyes))
         self.anchor, self.held, self.missed = (time, detection), [], False
-        return found
+        return faces
 
     def _choose(self, detections, time):
-        """The followed face or None, and whether it continues the last one."""
+        """Returns the tracked face or None, and whether the track continues."""
         chosen = None
         if self.face is not None:
-            # Overlap first; where there is none, the nearest.
+            # Most overlap; the nearest if none overlaps.
             chosen = max(
                 (d for d in detections if _continues(self.face, d)),
-                key=lambda d: (_overlap(self.face, d), -_away(self.face, d)),
+                key=lambda d: (_iou(self.face, d), -_distance(self.face, d)),
                 default=None,
             )
         continued = chosen is not None
         lost = self.face is None or (
-            self.away and time - self.seen > self.tracker.lost_after
+            self.absent and time - self.face_time > self.tracker.lost_after
         )
         if chosen is None and lost:
             chosen = max(detections, key=lambda d: d.area, default=None)
-        self.away = chosen is None
+        self.absent = chosen is None
         if chosen is not None:
-            self.face, self.seen = chosen, time
+            self.face, self.face_time = chosen, time
         return chosen, continued
 
     def _interpolate(self, end, last):
-        """The held frames, with the face on the line between detections."""
+        """Interpolates the face in the held frames, linearly in time."""
         start, first = self.anchor
-        found = []
+        faces = []
         for frame, time in self.held:
-            share = (time - start) / (end - start) if end > start else 1.0
-            box = (1 - share) * first.box + share * last.box
-            eyes = (1 - share) * first.eyes + share * last.eyes
-            found.append((frame, time, box, eyes))
-        return found
+            weight = (time - start) / (end - start) if end > start else 1.0
+            box = (1 - weight) * first.box + weight * last.box
+            eyes = (1 - weight) * first.eyes + weight * last.eyes
+            faces.append((frame, time, box, eyes))
+        return faces
 
 
 def _continues(last, new):
-    """Whether a detection can be the last one's face a moment later.
+    """Whether a detection can be the same face as the last one.
 
-    Either the boxes overlap by 0.3, or the centre moved by less than three
-    quarters of a face at less than twice or half the size.
+    Either the boxes have an IoU of 0.3, or the centre moved by less than three
+    quarters of a face and the size changed by less than a factor of two.
     """
-    if _overlap(last, new) >= 0.3:
+    if _iou(last, new) >= 0.3:
         return True
-    side, other = np.sqrt(max(last.area, 1.0)), np.sqrt(max(new.area, 1.0))
-    similar = 0.5 < other / side < 2.0
-    return bool(similar and _away(last, new) < 0.75 * max(side, other))
+    side, new_side = np.sqrt(max(last.area, 1.0)), np.sqrt(max(new.area, 1.0))
+    similar = 0.5 < new_side / side < 2.0
+    return bool(similar and _distance(last, new) < 0.75 * max(side, new_side))
 
 
-def _overlap(a, b):
+def _iou(a, b):
     """Intersection over union of two detections' boxes."""
     low = np.maximum(a.box[:2], b.box[:2])
     high = np.minimum(a.box[2:], b.box[2:])
@@ -357,7 +353,7 @@ def _overlap(a, b):
     return shared / (a.area + b.area - shared) if shared else 0.0
 
 
-def _away(a, b):
+def _distance(a, b):
     """Distance of the centres of two detections' boxes, pixels."""
-    middle_a, middle_b = (d.box[:2] + d.box[2:] for d in (a, b))
-    return float(np.linalg.norm(middle_a - middle_b)) / 2
+    centre_a, centre_b = (d.box[:2] + d.box[2:] for d in (a, b))
+    return float(np.linalg.norm(centre_a - centre_b)) / 2
