@@ -1,8 +1,8 @@
-"""Frozen features: cached on disk, checked when read.
+"""A cache of frozen features on disk.
 
-A cached feature is named by what it depends on: the clip's bytes, and a fingerprint
-of encoder, weights and settings. Nothing is ever overwritten in place, so
-several processes may share a cache, and a killed run goes on where it was.
+A feature file is named by the hash of the clip's bytes and a fingerprint of
+encoder, weights and settings. Files are never changed in place, so several
+processes can share a cache, and a killed run can resume.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ from vavl_sb.utils.logger import get_logger
 
 logger = get_logger(__name__)
 
-# All that zipfile and NumPy raise for a file that is not what was written.
+# Exceptions of zipfile and NumPy for damaged files.
 DAMAGE = (
     OSError,
     ValueError,
@@ -38,15 +38,15 @@ DAMAGE = (
     struct.error,
 )
 
-# Which field of a manifest's entry holds a modality's media, and which one
-# features in place of it.
+# Fields of a manifest entry with a modality's file, and with its precomputed
+# features.
 MEDIA_FIELD = {"audio": "wav", "visual": "video"}
 FEATURE_FIELD = {"audio": "audio_features", "visual": "visual_features"}
 
 
 def find_source(entry: dict, modality: str) -> str | None:
-    """The file, or the features, that a manifest's entry has of "audio" or
-    "visual"; None where the clip lacks the modality.
+    """Returns a manifest entry's path of "audio" or "visual" features or media,
+    or None for a missing modality.
 
     Example
     -------
@@ -58,12 +58,11 @@ def find_source(entry: dict, modality: str) -> str | None:
 
 
 class FeatureCache:
-    """A folder of features, one file a clip and modality; made if missing, and
-    may be shared between runs, recipes and processes.
+    """A folder of features, with one file per clip and modality.
 
-    Files are ``<folder>/<modality>-<fingerprint>/<xx>/<sha256 of the
-    clip>.npz``; the zip format's own checksums tell a damaged file from a sound
-    one.
+    Runs, recipes and processes can share it; it is created if missing. Files
+    are ``<folder>/<modality>-<fingerprint>/<xx>/<sha256 of the clip>.npz``; the
+    checksums of the zip format reveal damage.
 
     Example
     -------
@@ -81,36 +80,37 @@ class FeatureCache:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise VAVLError(
-                f"{folder}: features cannot be kept there ({error.strerror}); "
-                "give another feature_folder"
+                f"{folder}: features cannot be stored there "
+                f"({error.strerror}); give another feature_folder"
             ) from None
 
     def path(self, modality: str, fingerprint: str, content: str) -> Path:
-        """Where a feature lives, whether or not it exists.
+        """Returns the path of a feature, which may not exist yet.
 
-        The fingerprint is that of encoder, weights and settings, ``content``
-        that of the clip's bytes.
+        ``fingerprint`` is that of encoder, weights and settings, ``content``
+        the hash of the clip's bytes.
         """
         folder = self.folder / f"{modality}-{fingerprint}" / content[:2]
         return folder / f"{content}.npz"
 
     def write(self, path: Path, features: np.ndarray) -> None:
-        """Writes features (T, D) so that a reader sees all of them or no file.
-        T = 0 says that the clip lacks the modality."""
+        """Writes features (T, D) atomically; T = 0 for a missing modality."""
         buffer = io.BytesIO()
         np.savez(buffer, features=features)
         write_atomically(path, buffer.getvalue())
 
     def read(self, path: str | Path) -> np.ndarray:
-        """Reads features (T, D). VAVLError: the file is missing, cut short or
-        damaged."""
+        """Reads features (T, D).
+
+        Raises a VAVLError if the file is missing, truncated or damaged.
+        """
         try:
             with zipfile.ZipFile(path) as archive:
-                # As a whole: NumPy itself would read no further than the shape
-                # that it finds, and so perhaps not up to the checksum.
-                whole = archive.read("features.npy")
+                # np.load would read only as many bytes as the stated shape
+                # needs, and so might skip the checksum.
+                content = archive.read("features.npy")
             return np.lib.format.read_array(
-                io.BytesIO(whole), allow_pickle=False
+                io.BytesIO(content), allow_pickle=False
             )
         except DAMAGE as error:
             raise VAVLError(
@@ -119,8 +119,10 @@ class FeatureCache:
             ) from None
 
     def find(self, path: Path) -> np.ndarray | None:
-        """Reads features (T, D) if they are there and sound, or gives None. A
-        damaged file is removed, with a warning."""
+        """Reads features (T, D), or returns None if they are not cached.
+
+        A damaged file is removed, with a warning.
+        """
         if not path.exists():
             return None
         try:
@@ -132,9 +134,10 @@ class FeatureCache:
 
 
 class ContentIndex:
-    """Remembers clips' hashes, so that unchanged files are not read again.
+    """A JSON file with the hashes of clips, so that they are computed once.
 
-    In a JSON file, ``{media path: [size, mtime in ns, sha256]}``.
+    Its form is ``{media path: [size, mtime in ns, sha256]}``; a file with
+    another size or time is hashed again.
     """
 
     def __init__(self, path: str | Path):
@@ -144,12 +147,15 @@ class ContentIndex:
             known = read_json(self.path)
             self.known = {k: v for k, v in known.items() if _is_entry(v)}
         except (OSError, ValueError, AttributeError):
-            # New or damaged: the files are hashed again.
+            # Missing or damaged: all files are hashed again.
             self.known = {}
 
     def content(self, media: str) -> str:
-        """SHA-256 of a media file. MediaError: it is gone and was never hashed,
-        or cannot be read."""
+        """Returns the SHA-256 of a media file.
+
+        Raises a MediaError if the file cannot be read, or if it is missing and
+        has never been hashed.
+        """
         media = os.path.abspath(media)
         size, mtime, sha = self.known.get(media, (None, None, None))
         try:
@@ -159,16 +165,16 @@ class ContentIndex:
             sha = _sha256(media)
         except OSError as error:
             if sha is not None and not os.path.exists(media):
-                return sha  # Training goes on from the cache alone.
+                return sha  # Training needs only the cached features.
             raise MediaError(f"{media}: cannot be read ({error.strerror})")
         self.fresh[media] = [stat.st_size, stat.st_mtime_ns, sha]
         self.known[media] = self.fresh[media]
         return sha
 
     def of_features(self, reference: str) -> str:
-        """As :meth:`content`, of a reference to features (see
-        :mod:`vavl_sb.utils.feature_files`): of the file and of the clip's name
-        in it."""
+        """Returns the SHA-256 of precomputed features: of their file, and of
+        the clip's name if the file is a table (see
+        :mod:`vavl_sb.utils.feature_files`)."""
         path, name = split_reference(reference)
         sha = self.content(path)
         if name is None:
@@ -176,19 +182,19 @@ class ContentIndex:
         return hashlib.sha256(f"{sha}#{name}".encode()).hexdigest()
 
     def save(self) -> None:
-        """Writes the index where it changed."""
+        """Writes the index if it has changed."""
         if self.fresh:
             write_json(self.path, {**self.known, **self.fresh})
             self.fresh = {}
 
 
 def read_index(path: str | Path) -> dict:
-    """Reads where each clip's features are, as
-    :func:`vavl_sb.features.extraction.extract_features` wrote it.
+    """Reads the index of features that
+    :func:`vavl_sb.features.extraction.extract_features` has written.
 
-    ``{id: {"audio": path or None, "visual": path or None}}``: of cached
-    features, or of the sound itself where it is used raw. VAVLError, in one
-    line: the file is missing or damaged.
+    Returns ``{id: {"audio": path or None, "visual": path or None}}`` with paths
+    of cached features, or of the audio file if it is used raw. Raises a
+    one-line VAVLError if the index is missing or damaged.
     """
     try:
         index = read_json(path)
@@ -205,10 +211,10 @@ def read_index(path: str | Path) -> dict:
 def feature_statistics(
     paths: Iterable, folder: str | Path
 ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-    """Mean and deviation, float32 (D,) each, of each feature over all frames of
-    some clips; None and None without any frame.
+    """Computes mean and standard deviation, float32 (D,) each, over all frames.
 
-    The paths are of cached features of one modality, the folder is the cache's.
+    ``paths`` are cached features of one modality, ``folder`` is that of the
+    cache. Returns (None, None) if there is no frame.
     """
     cache = FeatureCache(folder)
     count, total, squares = 0, 0.0, 0.0
@@ -228,12 +234,12 @@ def feature_statistics(
 
 
 def _sha256(path):
-    """Hash of a file's bytes, read in pieces."""
-    fingerprint = hashlib.sha256()
+    """SHA-256 of a file, read in blocks of 1 MiB."""
+    digest = hashlib.sha256()
     with open(path, "rb") as file:
-        while piece := file.read(1 << 20):
-            fingerprint.update(piece)
-    return fingerprint.hexdigest()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _is_entry(value):

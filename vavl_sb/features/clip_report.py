@@ -1,4 +1,4 @@
-"""What there is in a media file for a model to work on."""
+"""A report on the streams, loudness and faces of a media file."""
 
 import math
 from collections.abc import Callable
@@ -12,17 +12,19 @@ from vavl_sb.media.demuxing import open_media
 from vavl_sb.media.reader import SILENCE_RANGE, decode, probe
 from vavl_sb.utils.errors import EncoderError, MediaError
 
+FRAME_RATE = 10.0  # maximum number of frames per second to analyse
 
-def report_clip(path: str, frame_rate: float = 10.0) -> dict:
-    """Streams, duration, frames with a face and loudness of a clip.
 
-    ``frame_rate`` frames a second are looked at. Gives ``file``, ``duration``
-    (s), ``streams`` (a dict each), ``used`` and ``left_out`` of what a model
-    gets (one line each), ``rms_dbfs`` (of the mono mix; a full-scale square
-    wave is 0; None without a sample other than 0), ``silent_track`` (digital
-    silence, which is no sound), ``frames`` (that were looked at),
-    ``frames_with_face`` (None where no face could be looked for) and ``faults``
-    (one line each). MediaError: the file is no media at all.
+def report_clip(path: str) -> dict:
+    """Reports streams, duration, loudness and frames with a face of a clip.
+
+    Returns ``file``; ``duration`` (s); ``streams``, a dict each; ``used`` and
+    ``left_out``, one line for each stream or part that a model does or does not
+    get; ``rms_dbfs`` of the mono mix (0 for a full-scale square wave, None if
+    all samples are 0); ``silent_track``, whether the audio is digital silence;
+    ``frames``, the number analysed; ``frames_with_face`` (None if detection was
+    not possible); ``faults``, one line each. Raises a MediaError if the file is
+    not a media file.
     """
     info = probe(path)
     report = {
@@ -37,7 +39,7 @@ def report_clip(path: str, frame_rate: float = 10.0) -> dict:
         "frames_with_face": None,
         "faults": [],
     }
-    # One after the other: a fault in one must not hide the other.
+    # Separate passes, so that a fault in one stream does not hide the other.
     tracker = FaceTracker()
     measures: dict[str, Callable] = {
         "audio": _loudness,
@@ -48,7 +50,7 @@ def report_clip(path: str, frame_rate: float = 10.0) -> dict:
             continue
         stream = decode(
             path,
-            frame_rate=frame_rate,
+            frame_rate=FRAME_RATE,
             audio=kind == "audio",
             video=kind == "video",
             choose_picture=partial(picture_with_face, tracker),
@@ -68,8 +70,8 @@ def report_clip(path: str, frame_rate: float = 10.0) -> dict:
 
 
 def _streams(path):
-    """All streams of a file, in plain words and numbers."""
-    found = []
+    """Describes all streams of a file, a dict each."""
+    streams = []
     with open_media(path) as (container, _):
         for stream in container.streams:
             codec = stream.codec_context
@@ -84,12 +86,12 @@ def _streams(path):
             if codec is not None and stream.type == "audio":
                 entry["sample_rate"] = codec.sample_rate
                 entry["channels"] = codec.layout.nb_channels
-            found.append(entry)
-    return found
+            streams.append(entry)
+    return streams
 
 
 def _loudness(stream):
-    """Level of the sound, chunk by chunk."""
+    """Measures the level of the audio."""
     energy, count, low, high = 0.0, 0, math.inf, -math.inf
     for chunk in stream:
         samples = chunk.samples.astype(np.float64)
@@ -103,7 +105,7 @@ def _loudness(stream):
 
 
 def _faces(tracker, stream):
-    """Frames, and those of them that show a face."""
+    """Counts the frames, and those with a face."""
     frames = faces = 0
 
     def batches():

@@ -1,8 +1,4 @@
-"""Computes the features of manifests that are not cached yet.
-
-Under torchrun the processes share the work; see
-:mod:`vavl_sb.utils.distributed`.
-"""
+"""Extracts the features of manifests into the cache."""
 
 import contextlib
 import functools
@@ -41,21 +37,29 @@ def extract_features(
     report: str | Path,
     raw_audio: bool = False,
 ) -> None:
-    """Computes the features that are not cached yet.
+    """Extracts the features that are not cached yet.
 
-    A clip that cannot be decoded is left out and named in the report; the rest
-    goes on. Under torchrun every process calls this, and each takes every n-th
-    clip; what is written is what a single process writes. (Two clips of equal
-    bytes may be computed by two processes, of which the later replaces the
-    earlier's file with the same.)
+    Clips that cannot be decoded are listed in the report and left out. Under
+    torchrun every process calls this and takes every n-th clip; the files
+    written are the same as those of a single process.
 
-    The manifests are dicts, ``{id: {"wav": path, "video": path, ...}}``, with
-    real paths; features in place of a file are taken as they are. ``folder`` is
-    the cache's; ``index`` and ``report`` are JSON files to write: where each
-    clip's features are, or null where it lacks the modality, for
-    :func:`vavl_sb.features.cache.read_index`; and counts, and clips left out
-    with the reason. With ``raw_audio`` the audio encoder learns: no audio
-    features are computed, it is only seen whether each clip has sound.
+    Arguments
+    ---------
+    manifests : list of dict
+        ``{id: {"wav": path, "video": path, ...}}``, with real paths. Features
+        in an entry are used instead of a file.
+    feature_extractor : FeatureExtractor
+        The encoders and the face tracker.
+    folder : str or Path
+        Folder of the cache.
+    index : str or Path
+        JSON file to write: the path of each clip's features, null for a missing
+        modality; see :func:`vavl_sb.features.cache.read_index`.
+    report : str or Path
+        JSON file to write: counts, and the clips left out with the reason.
+    raw_audio : bool
+        For a speech encoder that is trained: only checks whether each clip has
+        audio, instead of extracting features.
     """
     cache = FeatureCache(folder)
     contents = ContentIndex(cache.folder / "content.json")
@@ -69,7 +73,7 @@ def extract_features(
         for id in progress:
             run.one_clip(id, clips[id])
     except BaseException:
-        # A full disk is told of once, by the feature that found it full.
+        # On a full disk, do not hide the first error by a second one.
         with contextlib.suppress(VAVLError):
             contents.save()
         raise
@@ -79,31 +83,31 @@ def extract_features(
         write_json(report, run.summary())
         write_json(index, dict(sorted(run.paths.items())))
         run.log(report)
-    # Nobody reads the index before it is there.
+    # Processes read the index after this; wait until it is written.
     ddp_barrier()
 
 
 class _Extraction:
-    """State of one pass over the clips: paths found, and what went wrong."""
+    """State of one pass over the clips: paths of features, and failures."""
 
     def __init__(self, cache, contents, feature_extractor, raw_audio):
         self.cache, self.contents = cache, contents
         self.encoder = feature_extractor
         self.raw_audio = raw_audio
-        # An encoder's fingerprint reads all its weights: once is enough.
+        # Cached, since a fingerprint reads all weights of an encoder.
         self.fingerprint = functools.cache(feature_extractor.fingerprint)
         self.paths, self.failed = {}, {}
         self.computed = {modality: set() for modality in MEDIA_FIELD}
         self.absent = {modality: set() for modality in MEDIA_FIELD}
 
     def one_clip(self, id, clip):
-        """Finds or computes both features of a clip."""
+        """Reads or computes the features of both modalities of a clip."""
         self.paths[id] = {"audio": None, "visual": None}
         for modality in MEDIA_FIELD:
             if find_source(clip, modality) is None:
                 continue
             try:
-                path = self._one(modality, clip)
+                path = self._one_modality(modality, clip)
                 self.paths[id][modality] = path
                 if path is None:
                     self.absent[modality].add(id)
@@ -116,10 +120,10 @@ class _Extraction:
                 )
 
     def merge(self):
-        """Adds what the other processes have done."""
+        """Adds the results of the other processes."""
         own = self.paths, self.failed, self.computed, self.absent
-        for other in processes.gather((own, self.contents.fresh)):
-            (paths, failed, computed, absent), fresh = other
+        for results in processes.gather((own, self.contents.fresh)):
+            (paths, failed, computed, absent), fresh = results
             self.paths.update(paths)
             self.failed.update(failed)
             for modality in MEDIA_FIELD:
@@ -127,8 +131,8 @@ class _Extraction:
                 self.absent[modality] |= absent[modality]
             self.contents.fresh.update(fresh)
 
-    def _one(self, modality, clip):
-        """Path of one feature; None where the clip lacks the modality."""
+    def _one_modality(self, modality, clip):
+        """Path of one feature; None if the clip lacks the modality."""
         media = find_source(clip, modality)
         given = clip.get(FEATURE_FIELD[modality]) is not None
         if given and not self.encoder.takes_features(modality):
@@ -155,24 +159,24 @@ class _Extraction:
                 dim = self.encoder.dim(modality)
                 features = np.zeros((0, dim), np.float16)
             if not np.isfinite(features).all():
-                # One such clip would spoil the statistics of all.
+                # One such clip would make the input normalization NaN.
                 raise MediaError(
-                    f"{media}: its {modality} features are not finite; look "
-                    "at the file, or take another encoder"
+                    f"{media}: its {modality} features are not finite; check "
+                    "the file, or use another encoder"
                 )
             self.cache.write(path, features)
             self.computed[modality].add(str(path))
         return str(path) if len(features) else None
 
     def _encode(self, modality, media, given):
-        """Features of a file, or those that a file holds."""
+        """Encodes a media file, or reads precomputed features."""
         if given:
             frames = self.encoder.read_features(modality, media)
             return ClipFeatures(**{modality: frames})
         return self.encoder.encode(**{MEDIA_FIELD[modality]: media})
 
     def summary(self):
-        """What the report holds."""
+        """Returns the content of the report."""
         return {
             "clips": len(self.paths),
             "computed": {m: len(paths) for m, paths in self.computed.items()},
@@ -185,7 +189,7 @@ class _Extraction:
         }
 
     def log(self, report):
-        """One line a user reads."""
+        """Logs the counts."""
         logger.info(
             "features of %d clips: %s computed, the others read from the "
             "cache; %d silent, %d without a face, %d failed (see %s)",

@@ -1,9 +1,9 @@
-"""The one path from a clip to features: training's cache and inference.
+"""Extracts features from clips, for training and inference alike.
 
-Whatever turns a media file into the numbers that VAVL reads is here, so that
-an exported model sees a clip of at most 30 s exactly as training saw it,
-half-precision rounding included. (A speech encoder that learned was trained
-without that rounding, which moves its model's probabilities by about 1e-3.)
+An exported model gets the same features of a clip of at most 30 s as in
+training, including the rounding to half precision. (A fine-tuned speech encoder
+was trained without this rounding, which changes the probabilities of its model
+by about 1e-3.)
 """
 
 import contextlib
@@ -36,31 +36,31 @@ from vavl_sb.utils.logger import get_logger
 
 logger = get_logger(__name__)
 
-# How a clip's frames become one vector, and how many times as long that is.
+# Pooling over time, and the factor by which it multiplies the dimension.
 POOLINGS = {None: 1, "mean": 1, "statistics": 2}
 
-# Raised when this file changes what features a clip gives.
+# Part of the fingerprint: increased when a change of code changes features.
 PATH_VERSION = 2
 
-# A clip of so many seconds at most is one chunk, as in training, where only
-# the rarest clip is longer.
+# Clips of at most this many seconds are one chunk, as in training, where longer
+# clips are very rare.
 WHOLE = 30.0
 
-# A longer clip is cut into chunks of so many seconds, about as long as the
-# longest clips of the corpora: benchmarks/README.md has the memory.
+# Longer clips are cut into chunks of this many seconds, about as long as the
+# longest clips of the corpora; for memory see benchmarks/README.md.
 CHUNK = 6.0
 
-# Where a file has several pictures, so many of each are searched for a face,
-# one a second.
+# If a file has several video streams, faces are detected in this many frames of
+# each, one per second, to choose one.
 SEARCHED = 30
 
 
 @dataclass
 class ClipFeatures:
-    """Features of one clip; None where the clip lacks the modality.
+    """Features of one clip; None for a missing modality.
 
-    ``audio`` is float16 (Ta, audio_dim), ``visual`` float16 (Tv, visual_dim):
-    frames that show a face.
+    ``audio`` is float16 (Ta, audio_dim); ``visual`` is float16 (Tv,
+    visual_dim), of the frames that show a face.
     """
 
     audio: np.ndarray | None = None
@@ -68,17 +68,17 @@ class ClipFeatures:
 
     @property
     def modalities(self) -> set[str]:
-        """Which of "audio" and "visual" the clip has."""
+        """The modalities of the clip: "audio", "visual" or both."""
         return {m for m, frames in vars(self).items() if frames is not None}
 
 
 @dataclass
 class FaceChunk:
-    """Features of a clip's face for a stretch of time.
+    """Features of the face in consecutive frames.
 
-    ``features`` is float16 (n, visual_dim), ``crops`` what they were computed
-    from, uint8 (n, 3, H, W), RGB, and ``times`` float64 (n,), seconds from the
-    start of the presentation.
+    ``features`` is float16 (n, visual_dim); ``crops`` are the encoder's input,
+    uint8 (n, 3, H, W), RGB; ``times`` is float64 (n,), seconds from the start
+    of the presentation.
     """
 
     features: np.ndarray
@@ -88,19 +88,18 @@ class FaceChunk:
 
 @dataclass
 class Chunk:
-    """A stretch of a clip, and the ``features`` of what it holds.
+    """A chunk of a clip, with its ``features``.
 
     Attributes
     ----------
     start, end : float
         Seconds from the start of the presentation.
     last : bool
-        Whether the clip ends with it.
+        Whether it is the last chunk of the clip.
     audio_times, visual_times : np.ndarray
-        When each frame of the features begins, float64; empty where there is
-        no feature.
+        Start time of each feature frame, float64; empty without features.
     sound : list of AudioChunk
-        What the audio features were computed from, at 16 kHz.
+        Input of the audio encoder, at 16 kHz.
     """
 
     start: float
@@ -113,10 +112,10 @@ class Chunk:
 
 
 class Stopwatch:
-    """Adds up the ``seconds`` of each stage of work that is interleaved.
+    """Measures the ``seconds`` of each of several interleaved stages.
 
-    A stage that starts inside another stops that one's clock until it ends, so
-    that the stages' times never overlap.
+    A stage that starts inside another one pauses the outer stage, so that their
+    times do not overlap.
 
     Example
     -------
@@ -134,7 +133,7 @@ class Stopwatch:
 
     @contextlib.contextmanager
     def __call__(self, stage):
-        """Counts what happens inside of a ``with`` for a stage."""
+        """Context manager that measures a stage."""
         self._count()
         self._running.append(stage)
         try:
@@ -144,7 +143,7 @@ class Stopwatch:
             self._running.pop()
 
     def each(self, stage: str, items: Iterable) -> Iterator:
-        """Counts the work of an iterator, not that of who uses its items."""
+        """Measures the work of an iterator, without that of its consumer."""
         items, end = iter(items), object()
         while True:
             with self(stage):
@@ -154,7 +153,7 @@ class Stopwatch:
             yield item
 
     def _count(self):
-        """Adds the time since the last call to the stage that runs."""
+        """Adds the time since the last call to the running stage."""
         now = time.perf_counter()
         for stage in self._running[-1:]:
             spent = now - self._since
@@ -163,10 +162,10 @@ class Stopwatch:
 
 
 class FeatureExtractor:
-    """Decodes a clip and runs the frozen encoders on it.
+    """Decodes clips and runs the frozen encoders on them.
 
-    Memory does not grow with the picture: frames are decoded, cropped and
-    encoded a batch at a time, and only features are kept.
+    Frames are decoded, cropped and encoded batch by batch, so that memory does
+    not grow with the length of the video.
 
     Arguments
     ---------
@@ -177,19 +176,19 @@ class FeatureExtractor:
         lengths; with ``output_dim`` and ``frame_rate``.
     visual_encoder : vavl_sb.lobes.visual_encoder.VisualEncoder
         Or any that maps uint8 crops (N, 3, H, W) to (N, D), with
-        ``output_dim``. In place of each there may be a
-        :class:`vavl_sb.lobes.precomputed.Precomputed`: then no file is decoded
-        for the modality, and clips bring features.
+        ``output_dim``. Either encoder may be a
+        :class:`vavl_sb.lobes.precomputed.Precomputed`: then clips must come
+        with features of this modality, and no file is decoded for it.
     face_tracker : vavl_sb.faces.tracker.FaceTracker
-        What turns frames into crops.
+        Turns frames into crops.
     frame_rate : float
-        At most that many pictures a second are encoded; None for all.
+        Maximum number of frames per second to encode; None: all.
     batch_frames : int
-        Frames that are decoded and encoded together.
+        Frames per batch of decoding and encoding.
     audio_pooling, visual_pooling : str
-        Of a frozen encoder: "mean" or "statistics" (mean and deviation side by
-        side) make one frame of all those of a clip, or of a window of a
-        timeline. None keeps the frames.
+        For frozen encoders: "mean" or "statistics" (mean and standard
+        deviation, concatenated) pools all frames of a clip, or of a window of
+        a timeline, into one. None keeps the frames.
     """
 
     def __init__(
@@ -211,20 +210,20 @@ class FeatureExtractor:
                 )
         if not getattr(visual_encoder, "freeze", True):
             raise EncoderError(
-                "visual_encoder: must be frozen; of the two encoders, the "
-                "speech encoder alone can be fine-tuned"
+                "visual_encoder: must be frozen; only the speech encoder can "
+                "be fine-tuned"
             )
         if audio_pooling and not getattr(audio_encoder, "freeze", True):
             raise EncoderError(
-                "audio_pooling: is for features of a frozen encoder; leave it "
-                "null, or freeze_audio_encoder True"
+                "audio_pooling: needs a frozen encoder; set it to null, or "
+                "freeze_audio_encoder to True"
             )
         self.audio_encoder = audio_encoder
         self.visual_encoder = visual_encoder
         self.face_tracker = face_tracker
         self.frame_rate = frame_rate
         self.batch_frames = batch_frames
-        # Those that are no objects, for an export.
+        # The arguments with plain values, for the export.
         self.arguments = {
             "frame_rate": frame_rate,
             "batch_frames": batch_frames,
@@ -240,8 +239,8 @@ class FeatureExtractor:
         return self
 
     def fingerprint(self, modality: str) -> str:
-        """Names everything but the clip that a feature of a modality ("audio"
-        or "visual") depends on: 16 hexadecimal digits."""
+        """Returns a hash, 16 hexadecimal digits, of everything but the clip
+        that features of "audio" or "visual" depend on."""
         parts: dict[str, Any] = {
             "version": PATH_VERSION,
             "sample_rate": SAMPLE_RATE,
@@ -255,46 +254,43 @@ class FeatureExtractor:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def dim(self, modality: str) -> int:
-        """Numbers that the network reads a frame, of "audio" or "visual"."""
+        """Returns the feature dimension of "audio" or "visual"."""
         encoder = getattr(self, f"{modality}_encoder")
         return encoder.output_dim * POOLINGS[self.pooling[modality]]
 
-    # For an hparams file's !ref.
+    # For !ref in an hparams file.
     audio_dim = property(lambda self: self.dim("audio"))
     visual_dim = property(lambda self: self.dim("visual"))
 
     def takes_features(self, modality: str) -> bool:
-        """Whether clips must bring the features of "audio" or "visual"."""
+        """Whether "audio" or "visual" takes precomputed features only."""
         return isinstance(getattr(self, f"{modality}_encoder"), Precomputed)
 
     def read_features(
         self, modality: str, source: str | Path | np.ndarray, name: str = ""
     ) -> np.ndarray:
-        """Features that others computed, in place of the encoder's: float16 (T,
-        D).
+        """Reads precomputed features: float16 (T, D), before :meth:`pool`.
 
-        The source is a reference (see :mod:`vavl_sb.utils.feature_files`) or
-        frames (T, D), which an error calls by ``name``. Frame by frame: see
-        :meth:`pool`. MediaError, in one line: they cannot be read, or are of
-        another dimension.
+        ``source`` is a reference (see :mod:`vavl_sb.utils.feature_files`), or
+        frames (T, D), which error messages call ``name``. Raises a one-line
+        MediaError if they cannot be read or have another dimension.
         """
         encoder = getattr(self, f"{modality}_encoder")
         if isinstance(source, np.ndarray):
-            frames, what = source, name
+            frames = source
         else:
             columns = getattr(encoder, "columns", None)
-            frames, what = read_features(source, columns), str(source)
-        wanted = encoder.output_dim
-        if frames.ndim != 2 or frames.shape[1] != wanted or not len(frames):
+            frames, name = read_features(source, columns), str(source)
+        dim = encoder.output_dim
+        if frames.ndim != 2 or frames.shape[1] != dim or not len(frames):
             raise MediaError(
-                f"{what}: {modality} features must be of shape (T, {wanted}), "
+                f"{name}: {modality} features must be of shape (T, {dim}), "
                 f"not {frames.shape}"
             )
-        return _half(frames, what, "the file")
+        return _half(frames, name, "the file")
 
     def pool(self, features: ClipFeatures) -> ClipFeatures:
-        """Features as the network reads them, from frames as they come: pooled
-        over time, where the extractor pools."""
+        """Pools each modality over time, as set for this extractor."""
         return ClipFeatures(
             **{
                 modality: None
@@ -307,24 +303,23 @@ class FeatureExtractor:
     def encode(
         self, wav: str | None = None, video: str | None = None
     ) -> ClipFeatures:
-        """Features of a clip, frame by frame: see :meth:`pool`.
+        """Extracts the features of a clip, before :meth:`pool`.
 
-        The sound is that of the file ``wav``, of any container, the picture
-        that of ``video``; None for none. Where they are the same file, both are
-        read in one pass. ``audio`` is None for digital silence or no sound,
-        ``visual`` where no frame shows a face. MediaError: a file cannot be
-        decoded, or a feature is not finite.
+        ``wav`` and ``video`` are files in any container, or None; the same file
+        is decoded once. The features ``audio`` are None for no audio or digital
+        silence, ``visual`` if no frame shows a face. Raises a MediaError if a
+        file cannot be decoded or a feature is not finite.
         """
         samples, visual = self.read(wav, video)
         audio = None if samples is None else self.encode_audio(samples, wav)
         return ClipFeatures(audio, visual)
 
     def read(self, wav: str | None = None, video: str | None = None) -> tuple:
-        """Sound of a clip as samples, and the features of its picture.
+        """Reads the audio samples of a clip, and extracts its visual features.
 
-        For whoever changes the sound before :meth:`encode_audio`: 16 kHz mono
-        in [-1, 1], shape (n,), n = 0 for a file without sound, None without
-        ``wav``; and ``visual`` of :class:`ClipFeatures`.
+        Use it to change the audio before :meth:`encode_audio`. Returns samples
+        (n,), 16 kHz mono in [-1, 1], with n = 0 for a file without audio and
+        None without ``wav``; and ``visual`` of :class:`ClipFeatures`.
         """
         samples, visual, seconds = [np.zeros(0, np.float32)], [], 0.0
         _, streams = self._open(wav, video, Stopwatch())
@@ -349,26 +344,39 @@ class FeatureExtractor:
         given: ClipFeatures | None = None,
         infos: dict | None = None,
     ) -> Iterator[Chunk]:
-        """Features of a clip of any length: of the whole, or chunk by chunk.
+        """Extracts the features of a clip of any length, in chunks.
 
-        A speech encoder's attention grows with the square of what it is given,
-        and features of an hour do not fit in memory. So a clip of more than
-        ``WHOLE`` seconds is cut at whole multiples of ``CHUNK``, and each chunk
-        is encoded by itself as soon as it is read. Any other clip is one chunk,
-        with the very features of :meth:`encode`.
+        The attention of a speech encoder grows with the square of its input,
+        and the features of an hour do not fit in memory. Clips of more than
+        ``WHOLE`` seconds are therefore cut at multiples of ``CHUNK``, and each
+        chunk is encoded separately as soon as it is decoded. A shorter clip is
+        one chunk, with the features of :meth:`encode`.
 
-        Gives each :class:`Chunk` in order of time. One without sound or face is
-        left out, but not one whose sound is silence. ``watch`` counts the
-        stages; ``on_crops`` gets crops and times of each FaceChunk; ``given``
-        are features that others computed, for whole the clip; ``infos`` gets
-        each file's :class:`vavl_sb.media.reader.MediaInfo` by path.
+        Arguments
+        ---------
+        wav, video : str or None
+            Files in any container.
+        watch : Stopwatch
+            Measures the stages.
+        on_crops : callable
+            Called with crops and times of each FaceChunk.
+        given : ClipFeatures
+            Precomputed features of the whole clip.
+        infos : dict
+            Receives the :class:`vavl_sb.media.reader.MediaInfo` of each path.
+
+        Yields
+        ------
+        Chunk
+            In order of time. Chunks without audio stream and face are left out;
+            digital silence counts as audio.
         """
         watch = watch or Stopwatch()
         given = given or ClipFeatures()
-        found, streams = self._open(wav, video, watch)
+        opened, streams = self._open(wav, video, watch)
         infos = {} if infos is None else infos
-        infos.update(found)
-        parts = _Parts(infos.get(wav), infos.get(video))
+        infos.update(opened)
+        parts = _Chunker(infos.get(wav), infos.get(video))
         for item in _side_by_side(streams):
             if isinstance(item, FaceChunk) and on_crops is not None:
                 on_crops(item.crops, item.times)
@@ -376,24 +384,25 @@ class FeatureExtractor:
             for chunk, items in parts.complete():
                 yield self._encode(chunk, items, wav, watch, given)
         duration = max((i.duration for i in infos.values()), default=0.0)
-        rest = list(parts.rest(duration))
-        if not rest and parts.done == 0 and given.modalities:
-            rest = [(Chunk(0.0, duration, True), [])]  # Features are all.
-        for chunk, items in rest:
+        remaining = list(parts.rest(duration))
+        if not remaining and parts.done == 0 and given.modalities:
+            # The clip has precomputed features only.
+            remaining = [(Chunk(0.0, duration, True), [])]
+        for chunk, items in remaining:
             yield self._encode(chunk, items, wav, watch, given)
         for modality, path, stream in (
             ("audio", wav, "has_audio"),
             ("visual", video, "has_video"),
         ):
-            there = getattr(infos.get(path), stream, False)
-            if there and self.takes_features(modality):
+            has_stream = getattr(infos.get(path), stream, False)
+            if has_stream and self.takes_features(modality):
                 logger.warning("%s: %s", path, needs_features(modality))
 
     def _open(self, wav, video, watch):
-        """Each file's info by path, and the items of each file bit by bit.
+        """Returns the MediaInfo of each path, and an iterator for each file.
 
-        They are AudioChunk; FaceChunk; and CropsUntil, how far the latter are
-        complete. The ``watch`` counts "decode", "faces" and "visual encoder".
+        The iterators yield AudioChunk, FaceChunk and CropsUntil objects.
+        ``watch`` measures "decode", "faces" and "visual encoder".
         """
         infos, streams = {}, []
         wav = None if self.takes_features("audio") else wav
@@ -413,7 +422,7 @@ class FeatureExtractor:
         return infos, streams
 
     def _find_faces(self, stream, path, video, watch):
-        """A decoded file with the features of its face in place of frames."""
+        """Replaces the frames of a decoded file by features of its face."""
         stream = watch.each("decode", stream)
         if video:
             stream = watch.each("faces", self.face_tracker.track(stream))
@@ -425,27 +434,29 @@ class FeatureExtractor:
             yield item
 
     def _encode(self, chunk, items, wav, watch, given):
-        """A chunk with the features of its items, and what is given of them."""
+        """Adds the features of its items, and precomputed ones, to a chunk."""
         faces = [i for i in items if isinstance(i, FaceChunk)]
         chunk.sound = [i for i in items if isinstance(i, AudioChunk)]
-        found = chunk.features
+        features = chunk.features
         if chunk.sound:
-            samples = np.concatenate([c.samples for c in chunk.sound])
+            samples = torch.from_numpy(
+                np.concatenate([c.samples for c in chunk.sound])
+            )
             with watch("audio encoder"):
-                found.audio = self.encode_audio(torch.from_numpy(samples), wav)
-            if found.audio is not None:
+                features.audio = self.encode_audio(samples, wav)
+            if features.audio is not None:
                 rate = self.audio_encoder.frame_rate
                 chunk.audio_times = _time_frames(
-                    chunk.sound, len(found.audio), rate
+                    chunk.sound, len(features.audio), rate
                 )
         if faces:
-            found.visual = np.concatenate([f.features for f in faces])
+            features.visual = np.concatenate([f.features for f in faces])
             chunk.visual_times = np.concatenate([f.times for f in faces])
         self._add_given(chunk, given)
         return chunk
 
     def _add_given(self, chunk, given):
-        """Adds what is given of a chunk's time."""
+        """Adds the precomputed features in the time of a chunk."""
         for modality, frames in vars(given).items():
             if frames is None:
                 continue
@@ -471,10 +482,10 @@ class FeatureExtractor:
     def encode_audio(
         self, samples: torch.Tensor, name: str = "<tensor>"
     ) -> np.ndarray | None:
-        """Audio features float16 (Ta, audio_dim) of samples (n,), 16 kHz mono
-        in [-1, 1]; None for silence or no samples.
+        """Encodes samples (n,), 16 kHz mono in [-1, 1].
 
-        ``name`` is what an error calls the clip.
+        Returns float16 (Ta, audio_dim), or None for digital silence or no
+        samples. Error messages call the clip ``name``.
         """
         self._refuse_raw("audio", name)
         if is_silent(samples):
@@ -486,40 +497,43 @@ class FeatureExtractor:
     def encode_faces(
         self, crops: torch.Tensor, name: str = "<tensor>"
     ) -> np.ndarray:
-        """Visual features float16 (N, visual_dim) of crops uint8 (N, 3, H, W).
+        """Encodes crops, uint8 (N, 3, H, W): float16 (N, visual_dim).
 
-        ``name`` is what an error calls the clip.
+        Error messages call the clip ``name``.
         """
         self._refuse_raw("visual", name)
         return _half(self.encode_crops(crops), name)
 
     def _refuse_raw(self, modality, name):
-        """Refuses what only an encoder could take."""
+        """Raises a MediaError if the modality has no encoder for raw input."""
         if self.takes_features(modality):
             raise MediaError(f"{name}: {needs_features(modality)}")
 
     @torch.inference_mode()
     def encode_crops(self, crops: torch.Tensor) -> np.ndarray:
-        """Visual features as the encoder gives them: float32."""
+        """Encodes crops to float32, the output of the encoder."""
         device = _device(self.visual_encoder)
         return self.visual_encoder(crops.to(device)).float().cpu().numpy()
 
 
-class _Parts:
-    """Items of a clip by chunk; with the MediaInfo of its files, or None."""
+class _Chunker:
+    """Groups the items of a clip by chunk.
 
-    def __init__(self, sound, picture):
-        self.sound, self.picture = sound, picture
+    Takes the MediaInfo of the audio and of the video file, or None.
+    """
+
+    def __init__(self, audio_info, video_info):
+        self.audio_info, self.video_info = audio_info, video_info
         self.items = {}  # number of a chunk to its AudioChunk and FaceChunk
-        self.heard = self.seen = 0.0  # how far sound and picture are complete
-        self.longest = 0.0  # the clip lasts at least so long
+        self.audio_until = self.video_until = 0.0  # complete up to here, s
+        self.longest = 0.0  # lower limit of the clip's duration, s
         self.done = 0
 
     def add(self, item):
-        """Takes in an item of :meth:`FeatureExtractor._open`."""
+        """Adds an item of :meth:`FeatureExtractor._open`."""
         if isinstance(item, AudioChunk):
-            self.heard = end_of(item)
-            self.longest = max(self.longest, self.heard)
+            self.audio_until = end_of(item)
+            self.longest = max(self.longest, self.audio_until)
             number = int(max(item.start, 0.0) // CHUNK)
             self.items.setdefault(number, []).append(item)
         elif isinstance(item, FaceChunk):
@@ -530,22 +544,22 @@ class _Parts:
                 part = FaceChunk(item.features[rows], None, item.times[rows])
                 self.items.setdefault(number, []).append(part)
         else:
-            self.seen = item.time
+            self.video_until = item.time
 
     def complete(self):
-        """Yields (chunk, items) of those of which no more will come.
+        """Yields (chunk, items) of the complete chunks of a long clip.
 
-        A container may round a clip of ``WHOLE`` seconds up by less than one.
+        A container may round ``WHOLE`` seconds up by less than one second.
         """
-        known = []
-        if self.sound is not None and self.sound.has_audio:
-            known.append(self.heard)
-        if self.picture is not None and self.picture.has_video:
-            known.append(self.seen)
-        known = min(known, default=0.0)
+        ends = []
+        if self.audio_info is not None and self.audio_info.has_audio:
+            ends.append(self.audio_until)
+        if self.video_info is not None and self.video_info.has_video:
+            ends.append(self.video_until)
+        until = min(ends, default=0.0)
         while (
             self.longest > WHOLE + 1.0
-            and known >= (self.done + 1) * CHUNK
+            and until >= (self.done + 1) * CHUNK
             and max(self.items) > self.done
         ):
             start, items = self.done * CHUNK, self.items.pop(self.done, None)
@@ -554,7 +568,7 @@ class _Parts:
                 yield Chunk(start, start + CHUNK, False), items
 
     def rest(self, duration):
-        """Yields (chunk, items) of what is left at the end of the clip."""
+        """Yields (chunk, items) of the remaining chunks, at the clip's end."""
         if duration <= WHOLE and self.done == 0 and self.items:
             numbers = sorted(self.items)
             self.items = {0: [i for n in numbers for i in self.items[n]]}
@@ -566,7 +580,7 @@ class _Parts:
 
 
 def _time_frames(chunks, count, frame_rate):
-    """When each frame of some sound begins, seconds."""
+    """Start time of each feature frame of some AudioChunks, seconds."""
     lengths = [len(chunk.samples) for chunk in chunks]
     offsets = np.cumsum([0, *lengths])
     first = (np.arange(count) * (SAMPLE_RATE / frame_rate)).round().astype(int)
@@ -577,12 +591,12 @@ def _time_frames(chunks, count, frame_rate):
 
 
 def end_of(chunk: AudioChunk) -> float:
-    """Where a stretch of 16 kHz sound ends, seconds from the start."""
+    """Returns the end of 16 kHz audio, in seconds from the start."""
     return chunk.start + len(chunk.samples) / SAMPLE_RATE
 
 
 def _side_by_side(streams):
-    """Items of several streams, always of the one that is furthest behind."""
+    """Interleaves several streams, always advancing the one furthest behind."""
     reached = {id(stream): 0.0 for stream in streams}
     while streams:
         stream = min(streams, key=lambda stream: reached[id(stream)])
@@ -600,17 +614,18 @@ def _side_by_side(streams):
 def picture_with_face(
     tracker: FaceTracker, path: str, numbers: list[int]
 ) -> int:
-    """The picture, of several in a file, that shows a face most often.
+    """Returns the number of the video stream that shows a face most often.
 
-    The ``numbers`` are those of its streams, the one to prefer first; without a
-    detector, that one it is.
+    The first of the stream ``numbers`` is preferred; without a detector, it is
+    returned.
     """
     if tracker.detector is None:
         return numbers[0]
 
     def count(number):
         faces = searched = 0
-        with contextlib.suppress(MediaError):  # Of one that is used, it counts.
+        # If this stream is chosen, decoding it raises the error again.
+        with contextlib.suppress(MediaError):
             for batch in decode_stream(path, number, frame_rate=1.0):
                 faces += sum(map(bool, tracker.detector.detect(batch.frames)))
                 searched += len(batch.frames)
@@ -622,12 +637,12 @@ def picture_with_face(
 
 
 def pool_frames(frames: np.ndarray, pooling: str | None) -> np.ndarray:
-    """Frames (T, D) as one of them, float16 (1, D) or (1, 2D).
+    """Pools frames (T, D) over time into one: float16 (1, D) or (1, 2D).
 
-    None, or no frame at all: frames as they are. "mean": their mean.
-    "statistics": mean and standard deviation side by side, as in SpeechBrain's
-    ``StatisticsPooling``; the deviation is that of these frames, divided by T,
-    and so 0 for a single one.
+    "mean" is their mean, "statistics" mean and standard deviation,
+    concatenated, as in SpeechBrain's ``StatisticsPooling``, but with a divisor
+    of T, so that a single frame has deviation 0. With None, or without frames,
+    the input is returned.
 
     Example
     -------
@@ -644,7 +659,7 @@ def pool_frames(frames: np.ndarray, pooling: str | None) -> np.ndarray:
 
 
 def needs_features(modality: str) -> str:
-    """What to do where features are needed, to stand after a clip's name."""
+    """Returns the error message for a clip without the required features."""
     return (
         f"the model takes {modality} features, not raw clips; give "
         f"{modality}_features"
@@ -652,7 +667,7 @@ def needs_features(modality: str) -> str:
 
 
 def _half(features, name, what="the encoder"):
-    """Features in half precision, checked to be finite."""
+    """Converts features to half precision; raises if they are not finite."""
     with np.errstate(over="ignore"):
         features = features.astype(np.float16)
     if not np.isfinite(features).all():
@@ -664,6 +679,6 @@ def _half(features, name, what="the encoder"):
 
 
 def _device(module):
-    """Device of a module's first tensor; CPU if it has none."""
+    """Device of a module's first tensor; CPU for a module without tensors."""
     tensors = (*module.parameters(), *module.buffers())
     return next(iter(tensors)).device if tensors else torch.device("cpu")
