@@ -353,7 +353,7 @@ def test_a_clip_that_stands_twice(corpus):
     }
     corpus.vote(VOTES, row.replace("5,5", "5,4"))
     text = corpus.refusal()
-    assert f"{corpus.votes}, line 26: 1004_WSI_ANG_XX stands twice" in text
+    assert f"{corpus.votes}, line 26: 1004_WSI_ANG_XX appears twice" in text
     assert f"first in {corpus.votes}, line 25;" in text
 
 
@@ -405,7 +405,7 @@ def test_a_released_csv_has_labels_and_split(corpus, tmp_path, log):
         assert entry[emotion] == 0.95 and entry["fear"] == 0.01
     assert len(all_entries(splits)) == 3
     assert len(reasons(report)["on disk, not in the labels"]) == 5
-    assert "its Split_Set holds, not partition 1" in log.text
+    assert "its Split_Set is used, not partition 1" in log.text
     text = corpus.refusal(label_csv=path, partition=2)
     assert text.startswith(path) and "not that of partition 2" in text
     # Who gives a split of their own gets it.

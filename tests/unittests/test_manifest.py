@@ -122,8 +122,8 @@ def test_features_may_take_the_place_of_files(tmp_path):
         (None, "cannot be read"),
         ('{"a": ', "not a JSON file"),
         ("[]", "not a JSON object"),
-        ('{"a1": {}, "b": {}, "a1": {}}', "a1 stands twice"),
-        ('{"a1": {"wav": "x", "wav": "y"}}', "wav stands twice"),
+        ('{"a1": {}, "b": {}, "a1": {}}', "a1 appears twice"),
+        ('{"a1": {"wav": "x", "wav": "y"}}', "wav appears twice"),
     ],
 )
 def test_a_broken_manifest(tmp_path, text, part):

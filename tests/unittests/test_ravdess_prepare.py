@@ -314,7 +314,7 @@ def test_features_are_matched_by_utterance(corpus, tmp_path):
         "no audio file": {voiceless},
     }
     noted = reasons(report, "noted")
-    assert noted["visual_features stand there twice"] == {f"{sad}-02"}
+    assert noted["visual_features appear twice"] == {f"{sad}-02"}
     assert {"someone"} in noted.values()
     # A table that was changed is another preparation.
     with open(table, "a", encoding="utf-8") as file:

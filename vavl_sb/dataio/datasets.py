@@ -1,7 +1,6 @@
-"""SpeechBrain datasets over manifests and their cached features.
+"""SpeechBrain datasets of manifests and cached features.
 
-A clip that lacks a modality has no frames of it, which is relative length 0 in
-a batch.
+A missing modality has zero frames, which is relative length 0 in a batch.
 """
 
 import contextlib
@@ -37,7 +36,7 @@ logger = get_logger(__name__)
 
 
 class EmotionBatch(PaddedBatch):
-    """SpeechBrain's ``PaddedBatch``, also where clips have no frames at all.
+    """SpeechBrain's ``PaddedBatch``, with support for clips without frames.
 
     Example
     -------
@@ -55,9 +54,11 @@ class EmotionBatch(PaddedBatch):
 def pad_frames(
     tensors: list[torch.Tensor], **options
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """SpeechBrain's ``batch_pad_right``, also where no clip has a frame: of (T,
-    ...) each, padded (B, longest T but at least 1, ...) and relative lengths
-    (B,)."""
+    """SpeechBrain's ``batch_pad_right``, with support for clips without frames.
+
+    Pads tensors (T, ...) to (B, longest T, at least 1, ...), and returns them
+    with relative lengths (B,).
+    """
     if any(len(tensor) for tensor in tensors):
         return batch_pad_right(tensors, **options)
     frame = tensors[0].new_zeros(len(tensors), 1, *tensors[0].shape[1:])
@@ -80,19 +81,19 @@ def read_splits(
     manifests : dict
         ``{"train": path, "valid": path, "test": path}``.
     data_folder : str
-        What ``{data_root}`` stands for in them.
+        Replaces ``{data_root}`` in their paths.
     task : str
         "classification" or "regression".
     labels : list
         Names of classes or attributes.
     also_train : str or list of str
-        A manifest of another corpus, or a folder with its train.json, or
-        several, whose clips are added to the training clips. Where no recipe
-        has written it, ``{data_root}`` stands for the manifest's folder.
+        Manifests of other corpora, or folders with a train.json, to add to the
+        training clips. In a manifest not written by a recipe, ``{data_root}``
+        is replaced by the manifest's folder.
     label_map : dict
-        Classes of other corpora to this run's; None leaves the clips out.
+        Maps classes of other corpora to this run's; None leaves clips out.
     allow_overlap : bool
-        Whether manifests of the user's own may share a speaker.
+        Whether the splits may share a speaker.
 
     Returns
     -------
@@ -102,8 +103,8 @@ def read_splits(
     Raises
     ------
     ManifestError
-        In one line: a manifest cannot be used, its labels are not those of
-        this run, or an id stands in two corpora.
+        A manifest is invalid, its labels are not those of this run, or an id is
+        in two corpora.
     CorpusError
         A speaker is in two of train, valid and test.
     """
@@ -114,8 +115,8 @@ def read_splits(
     try:
         check_disjoint(*(splits[split] for split in SPLITS))
     except CorpusError as error:
-        # No prepare script makes these; whoever does may want to see whether
-        # a few clips can be learned by heart.
+        # allow_overlap is for your own manifests, for example to test whether
+        # a model can overfit a few clips.
         if not allow_overlap:
             raise CorpusError(
                 f"{error.text}: scores would say nothing of new speakers; "
@@ -123,15 +124,15 @@ def read_splits(
             ) from None
         logger.warning("%s: the scores say nothing of new speakers", error)
     for path in other_corpora(also_train):
-        more = _read_other(path, task, labels, label_map or {})
-        _refuse_shared(path, more, splits)
-        splits["train"] = {**splits["train"], **more}
+        added = _read_other(path, task, labels, label_map or {})
+        _refuse_shared(path, added, splits)
+        splits["train"] = {**splits["train"], **added}
     return splits
 
 
 def other_corpora(also_train: str | Sequence[str] | None) -> list[str]:
-    """The manifests of other corpora to train on, as the YAML has them: one
-    manifest or folder, several, or none.
+    """Returns the manifests of ``also_train``: a manifest, a folder with a
+    train.json, a list of them, or None.
 
     Example
     -------
@@ -149,7 +150,7 @@ def other_corpora(also_train: str | Sequence[str] | None) -> list[str]:
 
 
 def _read_other(path, task, labels, label_map):
-    """Clips of another corpus, with this run's classes."""
+    """Reads the clips of another corpus, with classes mapped to this run's."""
     folder = os.path.dirname(path) or "."
     with contextlib.suppress(ManifestError):
         folder = recorded_folder(folder)
@@ -169,20 +170,20 @@ def _read_other(path, task, labels, label_map):
     return entries
 
 
-def _refuse_shared(path, more, splits):
-    """Refuses training clips of a manifest that share an id, or a test speaker,
-    with the run's splits."""
+def _refuse_shared(path, added, splits):
+    """Raises if added training clips share an id, or a validation or test
+    speaker, with the splits."""
     for split, entries in splits.items():
-        twice = sorted(set(more) & set(entries))
-        if twice:
-            others = f" (and {len(twice) - 1} more)" * (len(twice) > 1)
+        shared = sorted(set(added) & set(entries))
+        if shared:
+            more = f" (and {len(shared) - 1} more)" * (len(shared) > 1)
             raise ManifestError(
-                f"{path}: {twice[0]}{others} is already a {split} clip of "
+                f"{path}: {shared[0]}{more} is already a {split} clip of "
                 "this run; ids must be unique over all corpora"
             )
     speakers = {
         split: {entry["spk_id"] for entry in entries.values()}
-        for split, entries in {**splits, "train": more}.items()
+        for split, entries in {**splits, "train": added}.items()
     }
     refuse_overlap(speakers, "speaker", path)
 
@@ -193,10 +194,9 @@ def read_entries(
     task: str,
     labels: Sequence[str],
 ) -> dict[str, dict]:
-    """Reads a manifest, clip id to entry with real paths, checked for a task's
-    labels.
+    """Reads a manifest, clip id to entry, and checks the labels of a task.
 
-    ``data_folder`` is what ``{data_root}`` stands for; None leaves it as it is.
+    ``data_folder`` replaces ``{data_root}`` in paths, unless it is None.
     """
     if task == "classification":
         return read_manifest(path, labels=labels, data_root=data_folder)
@@ -212,11 +212,11 @@ def emotion_datasets(
     cache: str,
     raw_audio: bool = False,
 ) -> dict[str, DynamicItemDataset | None]:
-    """Makes one dataset a split.
+    """Creates a dataset for each split.
 
     An item has ``id``; ``audio`` (Ta, D) and ``visual`` (Tv, D), float32, with
-    no frame where the clip lacks the modality; and ``label``: the class index,
-    int64 (1,), or the attributes, float32 (n,).
+    zero frames for a missing modality; and ``label``: the class index, int64
+    (1,), or the attributes, float32 (n,).
 
     Arguments
     ---------
@@ -233,7 +233,8 @@ def emotion_datasets(
     cache : str
         Folder of the feature cache.
     raw_audio : bool
-        Give 16 kHz samples (n,) as ``audio``, for an encoder that learns.
+        Whether ``audio`` is 16 kHz samples (n,), for an encoder that is
+        trained.
 
     Returns
     -------
@@ -244,7 +245,7 @@ def emotion_datasets(
     Raises
     ------
     ManifestError
-        Another split than "valid" has no clip.
+        The training or the test set has no clip.
     """
     feature_cache = FeatureCache(cache)
     items = [
@@ -266,13 +267,13 @@ def emotion_datasets(
         else:
             raise ManifestError(
                 f"no {split} clip has sound or a face; prepare_report.json and "
-                "feature_report.json say what was left out"
+                "feature_report.json list what was left out"
             )
     return datasets
 
 
 def _usable(entries, features, split):
-    """Entries that have at least one modality left after decoding."""
+    """Returns the entries that have features of at least one modality."""
     usable = {id: e for id, e in entries.items() if any(features[id].values())}
     lost = sorted(set(entries) - set(usable))
     if lost:
@@ -286,8 +287,8 @@ def _usable(entries, features, split):
 
 
 def _modality_item(modality, features, dim, cache, raw):
-    """Dynamic item that loads one modality's frames, or raw sound."""
-    kept = {}  # A frame or two of pooled features is soon read, and small.
+    """Dynamic item that loads one modality's frames, or audio samples."""
+    kept = {}  # Pooled features (1 or 2 frames) are small: read them once.
 
     @takes("id")
     @provides(modality)
@@ -305,7 +306,7 @@ def _modality_item(modality, features, dim, cache, raw):
                     kept[path] = frames
                 return frames.float()
             samples = read_audio(path)
-            if samples is None:  # It had sound when the run started.
+            if samples is None:  # It had audio when features were extracted.
                 raise MediaError(
                     f"{path}: has no sound any more; run the same command again"
                 )
@@ -317,7 +318,7 @@ def _modality_item(modality, features, dim, cache, raw):
 
 
 def _label_item(task, labels):
-    """Dynamic item that gives a clip's target."""
+    """Dynamic item that returns a clip's target."""
     classes = {label: index for index, label in enumerate(labels)}
     keys = ["emotion"] if task == "classification" else labels
 

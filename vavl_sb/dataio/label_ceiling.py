@@ -1,7 +1,7 @@
-"""How high a score can be, by how far the people who labelled a corpus agree.
+"""Upper bounds on scores (ceilings), from the agreement of a corpus's raters.
 
-A label is what a panel of people said of a clip. Another panel would have said
-something else of some clips, so that no model can be expected to reach 1.
+A label is the judgement of one panel of raters. Another panel would have judged
+some clips differently, so no model can be expected to reach a score of 1.
 """
 
 from collections.abc import Sequence
@@ -12,9 +12,9 @@ from scipy.special import digamma, gammaln
 
 from vavl_sb.utils.metrics import concordance, emotion_scores
 
-SPLITS = 10  # of the raters into two halves
-RESAMPLES = 200  # of the clips, for an interval
-BOUND = 7.0  # of the logarithm of a Dirichlet parameter
+SPLITS = 10  # random splits of the raters into two halves
+RESAMPLES = 200  # bootstrap samples of the clips
+BOUND = 7.0  # limit of the logarithm of a Dirichlet parameter
 
 
 def vote_ceiling(
@@ -23,16 +23,25 @@ def vote_ceiling(
     draws: int = 50,
     seed: int = 1234,
 ) -> dict:
-    """The expected score of a judge who knows how each clip's votes fell.
+    """Estimates the scores of an ideal judge who knows the votes of each clip.
 
-    What a new panel as large would say follows the Dirichlet-multinomial of the
-    clips that were acted alike, updated by the clip's own votes: votes that
-    luck gave to its winner (the winner's curse of the largest share) are drawn
-    back to the acted class's profile. The judge names the most probable class;
-    how often the panel agrees is seen on draws that had no part in the choice.
+    The votes of a new panel of the same size are modelled by a
+    Dirichlet-multinomial distribution, fitted to the clips of the same acted
+    class and updated by the clip's own votes. This shrinks vote shares towards
+    the profile of the acted class, to correct the largest share for chance (the
+    winner's curse). The judge predicts the most probable class, and is scored
+    on simulated panels.
 
-    ``votes`` are counts (N, K), a row a clip, a column a class; ``acted`` (N,)
-    is what each clip was meant to show; ``draws`` panels are drawn for each.
+    Arguments
+    ---------
+    votes : np.ndarray
+        Counts (N, K): clips by classes.
+    acted : sequence of int
+        The acted class of each clip (N,).
+    draws : int
+        Simulated panels per clip.
+    seed : int
+        Seed of the simulation.
 
     Returns
     -------
@@ -41,26 +50,26 @@ def vote_ceiling(
         votes of a new panel (ties count in part), with its ``interval`` (95 %,
         bootstrap over clips); ``split_half``: how often two halves of a panel
         agree, a lower bound without a model; ``unlimited_votes``: accuracy of
-        a judge who knows what infinitely many people would say.
+        a judge who knows the votes of infinitely many raters.
         ``with_majority``: ``clips`` with more than half of their votes for a
         class, the mean ``accuracy`` on them, and ``f1_micro``, ``f1_macro``
-        and ``uar`` where a new panel's label, too, counts only with a majority.
+        and ``uar`` if the new panel's label, too, requires a majority.
 
     Example
     -------
     >>> votes = np.array([[9, 1], [8, 2], [1, 9], [2, 8]])
-    >>> found = vote_ceiling(votes, acted=[0, 0, 1, 1])
-    >>> found["clips"], found["votes_per_clip"], found["accuracy"] > 0.9
+    >>> ceiling = vote_ceiling(votes, acted=[0, 0, 1, 1])
+    >>> ceiling["clips"], ceiling["votes_per_clip"], ceiling["accuracy"] > 0.9
     (4, 10.0, True)
     """
     votes, acted = np.asarray(votes, dtype=np.int64), np.asarray(acted)
     rng = np.random.default_rng(seed)
     sizes = votes.sum(axis=1)
     posterior = votes.astype(float)
-    for kind in np.unique(acted):
-        rows = acted == kind
+    for acted_class in np.unique(acted):
+        rows = acted == acted_class
         posterior[rows] += fit_dirichlet_multinomial(votes[rows])
-    answers = posterior.argmax(axis=1)[:, None]
+    predictions = posterior.argmax(axis=1)[:, None]
 
     labels, majorities = np.zeros(votes.shape), np.zeros(votes.shape)
     unlimited = np.zeros(len(votes))
@@ -74,36 +83,37 @@ def vote_ceiling(
         best = shares.argmax(axis=1)[:, None]
         unlimited += np.take_along_axis(label, best, axis=1)[:, 0] / draws
 
-    right = np.take_along_axis(labels, answers, axis=1)[:, 0]
-    clips = rng.integers(len(right), size=(RESAMPLES, len(right)))
+    correct = np.take_along_axis(labels, predictions, axis=1)[:, 0]
+    clips = rng.integers(len(correct), size=(RESAMPLES, len(correct)))
     kept = _has_majority(votes)
     confusion = np.zeros((votes.shape[1],) * 2)
-    np.add.at(confusion.T, answers[:, 0], majorities)
+    np.add.at(confusion.T, predictions[:, 0], majorities)
     return {
         "clips": len(votes),
         "votes_per_clip": round(float(sizes.mean()), 3),
-        "accuracy": _rounded(right.mean()),
-        "interval": _interval(right[clips].mean(axis=1)),
+        "accuracy": _rounded(correct.mean()),
+        "interval": _interval(correct[clips].mean(axis=1)),
         "split_half": _rounded(_vote_agreement(votes, rng)),
         "unlimited_votes": _rounded(unlimited.mean()),
         "with_majority": {
             "clips": int(kept.sum()),
-            "accuracy": _rounded(right[kept].mean() if kept.any() else 0.0),
+            "accuracy": _rounded(correct[kept].mean() if kept.any() else 0.0),
             **{k: _rounded(v) for k, v in emotion_scores(confusion).items()},
         },
     }
 
 
 def fit_dirichlet_multinomial(votes: np.ndarray) -> np.ndarray:
-    """The Dirichlet distribution that makes some counts (N, K) most probable.
+    """Fits a Dirichlet-multinomial distribution to counts (N, K).
 
-    Gives its parameters (K,): their shares are the mean profile, their sum is
-    how alike the rows are. Each is between e^-7 and e^7.
+    Returns the maximum-likelihood Dirichlet parameters (K,), each between e^-7
+    and e^7. Normalized, they are the mean profile; a large sum means that the
+    rows are similar.
     """
     sizes = votes.sum(axis=1)
 
     def loss(logarithms):
-        """Negative log-likelihood, without its constant, and gradient."""
+        """Negative log-likelihood, up to a constant, and its gradient."""
         alpha = np.exp(logarithms)
         total = alpha.sum()
         value = (gammaln(total) - gammaln(total + sizes)).sum()
@@ -121,21 +131,21 @@ def fit_dirichlet_multinomial(votes: np.ndarray) -> np.ndarray:
 def rating_ceiling(
     ratings: np.ndarray, names: Sequence[str], seed: int = 1234
 ) -> dict:
-    """The CCC of a panel's mean ratings with those of another panel.
+    """Estimates the CCC of a panel's mean ratings with those of another panel.
 
-    The raters of each clip are split into halves at random, and the CCC of the
-    halves' means is stepped up to all raters (Spearman-Brown). ``ratings`` has
-    the shape (N, R, K): clip, rater, attribute; NaN for a rater that a clip
-    does not have. Clips of a single rater are left out.
+    The raters of each clip are split at random into halves. The CCC of the
+    halves' means is extrapolated to all raters by the Spearman-Brown formula.
+    ``ratings`` has shape (N, R, K): clips, raters, attributes; NaN for missing
+    raters. Clips with a single rater are left out.
 
     Returns
     -------
     dict
-        ``clips``; ``ratings_per_clip``; and under ``ccc`` for each attribute
-        ``split_half`` (of the halves), ``all`` (stepped up to panels as large
-        as these), its ``interval`` (95 %, bootstrap over clips), and
-        ``unlimited_ratings``: the CCC that a judge has with these means who
-        knows the mean of infinitely many raters.
+        ``clips``; ``ratings_per_clip``; and ``ccc``, which has for each
+        attribute ``split_half``; ``all``, extrapolated to panels of full size,
+        with its ``interval`` (95 %, bootstrap over clips); and
+        ``unlimited_ratings``, the CCC of these means with the mean of
+        infinitely many raters.
 
     Example
     -------
@@ -147,29 +157,30 @@ def rating_ceiling(
     counts = np.isfinite(ratings).all(axis=2).sum(axis=1)
     ratings, counts = ratings[counts > 1], counts[counts > 1]
     halves = [_halves(ratings, rng) for _ in range(SPLITS)]
-    # A half's mean errs as 1 / its raters, on the average over clips.
+    # The error variance of a mean is proportional to 1 / the number of raters.
     step = np.mean(1 / (counts // 2)) / np.mean(1 / counts)
 
     def stepped_up(ccc, times):
-        """The CCC of panels so many times as large; 0 without agreement."""
+        """CCC of panels ``times`` as large; 0 without agreement."""
         ccc = np.maximum(ccc, 0)
         return times * ccc / (1 + (times - 1) * ccc)
 
-    half = np.mean([concordance(*pair) for pair in halves], axis=0)
-    whole, found = stepped_up(half, step), []
+    half_ccc = np.mean([concordance(*pair) for pair in halves], axis=0)
+    full_ccc, samples = stepped_up(half_ccc, step), []
     for number in range(RESAMPLES):
         rows = rng.integers(len(ratings), size=len(ratings))
         first, second = halves[number % SPLITS]
-        found.append(stepped_up(concordance(first[rows], second[rows]), step))
+        ccc = concordance(first[rows], second[rows])
+        samples.append(stepped_up(ccc, step))
     return {
         "clips": len(ratings),
         "ratings_per_clip": round(float(counts.mean()), 3),
         "ccc": {
             name: {
-                "all": _rounded(whole[k]),
-                "interval": _interval([ccc[k] for ccc in found]),
-                "split_half": _rounded(half[k]),
-                "unlimited_ratings": _rounded(stepped_up(whole[k], 2)),
+                "all": _rounded(full_ccc[k]),
+                "interval": _interval([ccc[k] for ccc in samples]),
+                "split_half": _rounded(half_ccc[k]),
+                "unlimited_ratings": _rounded(stepped_up(full_ccc[k], 2)),
             }
             for k, name in enumerate(names)
         },
@@ -177,11 +188,10 @@ def rating_ceiling(
 
 
 def votes_as_ratings(votes: np.ndarray) -> np.ndarray:
-    """Votes (N, K) as ratings of each class by 0 or 1, whose means are the
-    shares.
+    """Converts votes (N, K) to ratings 0 or 1 of each class by each rater.
 
-    Of shape (N, R, K), for the most votes R that a clip has; NaN beyond a
-    clip's own.
+    Returns shape (N, R, K), where R is the largest number of votes of a clip,
+    with NaN for missing votes. The means over raters are the vote shares.
 
     Example
     -------
@@ -196,11 +206,12 @@ def votes_as_ratings(votes: np.ndarray) -> np.ndarray:
 
 
 def ceiling_text(ceiling: dict | None) -> str:
-    """How high a score can be, in a sentence, from what prepare_report.json
-    has; "" for None.
+    """Describes the ceiling in a prepare_report.json in one sentence.
 
     Example
     -------
+    >>> ceiling_text(None)
+    ''
     >>> ccc = {"all": 0.8123, "interval": [0.8, 0.82]}
     >>> ceiling_text({"audiovisual": {"ccc": {"valence": ccc}}})
     "Two panels as large as the corpus's agree to a CCC of 0.812 [0.800, \
@@ -208,29 +219,30 @@ def ceiling_text(ceiling: dict | None) -> str:
     """
     if not ceiling or "audiovisual" not in ceiling:
         return ""
-    found = ceiling["audiovisual"]
+    scores = ceiling["audiovisual"]
 
-    def words(score, interval):
+    def format_score(score, interval):
         return f"{score:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]"
 
-    if "ccc" in found:
+    if "ccc" in scores:
         each = ", ".join(
-            f"{words(ccc['all'], ccc['interval'])} for {name}"
-            for name, ccc in found["ccc"].items()
+            f"{format_score(ccc['all'], ccc['interval'])} for {name}"
+            for name, ccc in scores["ccc"].items()
         )
         return f"Two panels as large as the corpus's agree to a CCC of {each}."
-    kept = found["with_majority"]
+    majority = scores["with_majority"]
+    accuracy = format_score(scores["accuracy"], scores["interval"])
     return (
-        "A judge who knows how each clip's votes fell is expected to have an "
-        f"accuracy of {words(found['accuracy'], found['interval'])} against a "
-        "new panel as large; where labels count only with a majority, "
-        f"{kept['f1_micro']:.3f}, and a macro F1 of {kept['f1_macro']:.3f}."
+        "An ideal judge who knows the votes of each clip is expected to reach "
+        f"an accuracy of {accuracy} against a new panel of the same size; if "
+        f"labels require a majority, {majority['f1_micro']:.3f}, and a macro "
+        f"F1 of {majority['f1_macro']:.3f}."
     )
 
 
 def _halves(ratings, rng):
-    """The means of two halves of the raters, chosen at random, (N, K) each;
-    of an odd number of raters one is in neither."""
+    """Splits the raters at random, and returns the means of both halves, (N, K)
+    each; an odd rater is in neither."""
     present = np.isfinite(ratings).all(axis=2)
     order = np.where(present, rng.random(present.shape), np.inf).argsort(axis=1)
     ratings = np.take_along_axis(ratings, order[..., None], axis=1)
@@ -243,33 +255,32 @@ def _halves(ratings, rng):
 
 
 def _vote_agreement(votes, rng):
-    """How often the two halves of a panel have the same winner."""
+    """How often two halves of a panel have the same winner."""
     ratings = votes_as_ratings(votes[votes.sum(axis=1) > 1])
     if not len(ratings):
         return 0.0
-    found = []
+    agreement = []
     for _ in range(SPLITS):
         first, second = map(_winners, _halves(ratings, rng))
-        found.append((first * second).sum(axis=1).mean())
-    return float(np.mean(found))
+        agreement.append((first * second).sum(axis=1).mean())
+    return float(np.mean(agreement))
 
 
 def _winners(votes):
-    """1 for the class with most votes; those that tie share it, (N, K)."""
+    """1 for the class with most votes, divided among ties, (N, K)."""
     winners = votes == votes.max(axis=1, keepdims=True)
     return winners / winners.sum(axis=1, keepdims=True)
 
 
 def _has_majority(votes):
-    """Which rows have a class with more than half of the votes, (N,)."""
+    """Mask (N,) of rows in which a class has more than half of the votes."""
     return 2 * votes.max(axis=1) > votes.sum(axis=1)
 
 
 def _interval(values):
-    """The middle 95 %."""
+    """2.5 % and 97.5 % quantiles."""
     return [_rounded(v) for v in np.quantile(values, [0.025, 0.975])]
 
 
 def _rounded(value):
-    """As it stands in a report."""
     return round(float(value), 4)

@@ -1,4 +1,4 @@
-"""Manifests: SpeechBrain JSON, one entry a clip, checked as it is read.
+"""Manifests: SpeechBrain JSON with one entry per clip, checked when read.
 
 An entry looks like this::
 
@@ -9,10 +9,11 @@ An entry looks like this::
         "spk_id": "1001",
         "emotion": "angry", ...}}
 
-A null path is a missing modality, not an error; an entry with two null paths
-is one. In place of a file to decode, ``audio_features`` or ``visual_features``
-may give features that others computed: a path, or ``table.csv#name`` (see
-:mod:`vavl_sb.utils.feature_files`). The duration of such a clip may be null. Speakers are disjoint between train, valid and test.
+A null path is a missing modality; an entry with two null paths is an error.
+Instead of a file, ``audio_features`` or ``visual_features`` may be precomputed
+features: a path, or ``table.csv#name`` (see
+:mod:`vavl_sb.utils.feature_files`). The duration may be null if an entry has
+only features. Speakers are disjoint between train, valid and test.
 """
 
 import os
@@ -36,11 +37,9 @@ def write_manifest(
     labels: Sequence[str] | None = None,
     attributes: Sequence[str] = (),
 ) -> None:
-    """Checks entries and writes them, sorted by id, as a manifest.
+    """Checks entries and writes them to a manifest, sorted by id, atomically.
 
-    The file is written whole or not at all. Where ``labels`` are given,
-    `emotion` must be one of them; ``attributes`` are fields that must be finite
-    numbers.
+    For ``labels`` and ``attributes`` see :func:`check_entries`.
     """
     check_entries(entries, path, labels, attributes)
     write_json(path, {clip: entries[clip] for clip in sorted(entries)})
@@ -52,7 +51,7 @@ def read_manifest(
     attributes: Sequence[str] = (),
     data_root: str | Path | None = None,
 ) -> dict[str, dict]:
-    """Reads a manifest, clip id to entry and sorted by id, and checks it.
+    """Reads and checks a manifest; returns clip id to entry, sorted by id.
 
     Arguments
     ---------
@@ -60,26 +59,26 @@ def read_manifest(
         The manifest.
     labels : sequence of str, optional
         Classes; each entry must have an `emotion` that is one of them. None:
-        `emotion` is not looked at.
+        `emotion` is not checked.
     attributes : sequence of str
         Fields that must be finite numbers in each entry.
     data_root : str or Path, optional
-        If given, it takes the place of ``{data_root}`` in the paths.
+        Replaces ``{data_root}`` in the paths.
 
     Raises
     ------
     ManifestError
-        In one line: the file is missing, is not JSON, has a key twice, or has
-        an entry that cannot be used.
+        The file is missing, is not JSON, has a duplicate key or an invalid
+        entry.
     """
 
     def unique(pairs):
-        """An object of the file, without a key that stands twice."""
+        """Makes a dict, and raises if a key is not unique."""
         content = dict(pairs)
         if len(content) < len(pairs):
             keys = [key for key, _ in pairs]
-            twice = next(key for key in keys if keys.count(key) > 1)
-            raise ManifestError(f"{path}: {twice} stands twice in it")
+            duplicate = next(key for key in keys if keys.count(key) > 1)
+            raise ManifestError(f"{path}: {duplicate} appears twice in it")
         return content
 
     try:
@@ -113,11 +112,10 @@ def check_entries(
     labels: Sequence[str] | None = None,
     attributes: Sequence[str] = (),
 ) -> None:
-    """Checks the fields of all entries, as :func:`write_manifest` and
-    :func:`read_manifest` do.
+    """Checks the fields of all entries.
 
     With ``labels`` each entry must have an `emotion` that is one of them; its
-    ``attributes`` must be finite numbers. ManifestError, in one line, names
+    ``attributes`` must be finite numbers. Raises a ManifestError that names
     ``where`` (the manifest), the clip and the field.
 
     Example
@@ -136,7 +134,7 @@ def check_entries(
 
 
 def _fault(entry, labels, attributes):
-    """What is wrong with an entry ("field: what"), or None."""
+    """Returns the fault of an entry, "field: reason", or None."""
     if not isinstance(entry, dict):
         return "entry: must be an object with wav, video, duration, spk_id"
     numbers = ("duration", *attributes)
@@ -148,8 +146,8 @@ def _fault(entry, labels, attributes):
         value = entry.get(field)
         if value is not None and (not isinstance(value, str) or not value):
             return f"{field}: must be a path or null, not {short(value)}"
-        # SpeechBrain formats each string of a manifest: a stray brace fails
-        # there, with an error that does not name the clip.
+        # SpeechBrain calls str.format on manifests; its error for other braces
+        # would not name the clip.
         if value and set("{}") & set(value.replace("{data_root}", "")):
             return f"{field}: braces other than {{data_root}} in {short(value)}"
     for modality, field in MEDIA_FIELD.items():
@@ -164,7 +162,7 @@ def _fault(entry, labels, attributes):
         if field == "duration" and value is None and only_features:
             continue
         real = isinstance(value, Real) and not isinstance(value, bool)
-        # NaN fails the comparison too.
+        # NaN fails this comparison, too.
         if not real or not abs(value) <= sys.float_info.max:
             return f"{field}: must be a finite number, not {short(value)}"
     if entry["duration"] is not None and entry["duration"] <= 0:
@@ -172,7 +170,7 @@ def _fault(entry, labels, attributes):
     if not isinstance(entry["spk_id"], str) or not entry["spk_id"]:
         return f"spk_id: must be a name, not {short(entry['spk_id'])}"
     if labels is not None and entry["emotion"] not in tuple(labels):
-        # With quotes where it is a number that looks as a name does.
+        # An unquoted number in the YAML or JSON looks like a name.
         known, given = ", ".join(labels), short(entry["emotion"])
         if isinstance(entry["emotion"], Real):
             return f"emotion: must be a text in quotes, not {given}"
@@ -181,8 +179,7 @@ def _fault(entry, labels, attributes):
 
 
 def check_disjoint(train: dict, valid: dict, test: dict) -> None:
-    """Refuses a split, of dicts of entries, in which a speaker or a clip is in
-    two sets: CorpusError, in one line, names it and the sets."""
+    """Raises a CorpusError if a clip or a speaker is in two of three sets."""
     splits = dict(zip(SPLITS, (train, valid, test)))
     refuse_overlap(splits, "clip")
     refuse_overlap(
@@ -199,11 +196,10 @@ def refuse_overlap(
     what: str,
     where: str | Path = "the split",
 ) -> None:
-    """Refuses sets, one for each split, that share a member.
+    """Raises a CorpusError if two sets, one for each split, share a member.
 
-    ``what`` the members are, in the singular, and ``where`` the split comes
-    from are for the error: CorpusError, in one line, names the first such
-    member and the two splits.
+    The error names ``where`` the sets are from, ``what`` the members are (in
+    the singular), the first shared member and the two splits.
 
     Example
     -------

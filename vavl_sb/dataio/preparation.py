@@ -1,9 +1,9 @@
-"""What the prepare scripts of all corpora share.
+"""Data preparation shared by the prepare scripts of all corpora.
 
-A prepare script says which files are its corpus's and reads its labels. All
-else is :func:`prepare_corpus`: it looks into each file, splits by speaker,
-withholds modalities, and writes the manifests and ``prepare_report.json``,
-which names each clip that was left out.
+A prepare script identifies the files of its corpus and reads its labels. Then
+:func:`prepare_corpus` checks each file, splits by speaker, withholds
+modalities, and writes the manifests and ``prepare_report.json``, which lists
+the clips that were left out.
 """
 
 import csv
@@ -32,29 +32,28 @@ from vavl_sb.utils.seeding import shuffled
 logger = get_logger(__name__)
 
 REPORT = "prepare_report.json"
-# Of a file, or of features in place of it, to the entry's field.
+# Kind of file, or of precomputed features, to the field in a manifest entry.
 KINDS = {
     "audio": "wav",
     "video": "video",
     **{field: field for field in FEATURE_FIELD.values()},
 }
 MEDIA_KINDS = ("audio", "video")
-# The kind of file that features take the place of.
+# Kind of file that is replaced by precomputed features.
 REPLACED = {"audio_features": "audio", "visual_features": "video"}
-# The names of the splits in the label CSVs released with VAVL.
+# Names of the splits in the label CSVs released with VAVL.
 SPLIT_SETS = {"Train": "train", "Development": "valid", "Test": "test"}
-# What a clone without Git LFS leaves in place of each file.
+# Beginning of the files in a clone without Git LFS.
 LFS_POINTER = b"version https://git-lfs"
 
 
 @dataclasses.dataclass
 class ClipLabels:
-    """What a corpus says of one clip.
+    """The labels of one clip.
 
-    ``fields`` are the labels, as they will stand in the clip's manifest entry;
-    ``missing`` maps a task that it has no label for to (reason, detail);
-    ``where`` is file and line, ``split`` "train", "valid" or "test", where the
-    labels say.
+    ``fields`` are the labels in the clip's manifest entry; ``missing`` maps a
+    task without a label to (reason, detail); ``where`` is the file and line of
+    the labels; ``split`` is "train", "valid" or "test", if the file defines it.
     """
 
     spk_id: str
@@ -69,10 +68,10 @@ _groups = functools.partial(defaultdict, dict)
 
 @dataclasses.dataclass
 class PrepareReport:
-    """What a prepare script left out, and why: reason to {clip: one line}.
+    """The clips that a prepare script left out: reason to {clip: detail}.
 
-    ``left_out`` are clips that are in no manifest, ``one_modality`` clips that
-    are kept with one, ``noted`` remarks on clips that are kept as they are.
+    ``left_out`` are clips in no manifest, ``one_modality`` clips kept with one
+    modality, ``noted`` remarks on other clips.
 
     Example
     -------
@@ -88,13 +87,13 @@ class PrepareReport:
 
 
 def _summary(group):
-    """The reasons of a group of a report with counts, most frequent first."""
+    """Lists the reasons of a group with counts, most frequent first."""
     order = sorted(group, key=lambda why: (-len(group[why]), why))
     return ", ".join(f"{len(group[why])} {why}" for why in order) or "nothing"
 
 
 def _write(report, path, **more):
-    """Writes a report and further keys as JSON, whole or not at all."""
+    """Writes a report and further keys as JSON, atomically."""
     for name, group in vars(report).items():
         more[name] = {
             why: {"count": len(group[why]), "clips": group[why]}
@@ -106,70 +105,68 @@ def _write(report, path, **more):
 def find_media(
     data_folder: str, identify: Callable, report: PrepareReport, layout: str
 ) -> dict[str, dict[str, str]]:
-    """Finds the media files of a corpus, at any depth; links are followed.
+    """Finds the media files of a corpus, at any depth; follows links.
 
-    ``identify`` turns a file's path below the corpus into its kind and its
-    clip's id; it gives None for one that is no clip's, and raises a CorpusError
-    with the reason for a clip whose name cannot be read. ``layout`` is what the
-    folder must have in it, for the error.
+    ``identify`` maps a path relative to the corpus to (kind, clip id), or to
+    None if it is not a clip; for an invalid name it raises a CorpusError with
+    the reason. ``layout`` describes the expected content, for the error.
 
-    Gives kind ("audio" and "video" at least) to {clip id: path below the corpus,
-    with slashes}. CorpusError, in one line, if there is no clip.
+    Returns kind ("audio" and "video" at least) to {clip id: relative path, with
+    slashes}. Raises a CorpusError if there is no clip.
     """
     media = defaultdict(dict, {kind: {} for kind in MEDIA_KINDS})
     paths = glob.glob("**", root_dir=data_folder, recursive=True)
-    # Sorted, so that nothing depends on the order on disk.
+    # Sorted, so that results do not depend on the order on disk.
     for path in sorted(path.replace(os.sep, "/") for path in paths):
         try:
-            found = identify(path)
+            identity = identify(path)
         except CorpusError as reason:
             report.left_out[str(reason)][path] = os.path.join(data_folder, path)
             continue
-        if found is None:
+        if identity is None:
             continue
-        kind, clip = found
+        kind, clip = identity
         if clip in media[kind]:
             report.noted[f"two {kind} files"][clip] = f"{path} is not used"
         else:
             media[kind][clip] = path
     if not any(media.values()):
-        there = os.path.isdir(data_folder)
-        what = "no clip in it" if there else "no such folder"
+        exists = os.path.isdir(data_folder)
+        fault = "no clip in it" if exists else "no such folder"
         raise CorpusError(
-            f"{data_folder}: {what} (left out: "
+            f"{data_folder}: {fault} (left out: "
             f"{_summary(report.left_out)}); data_folder must have {layout}"
         )
     return media
 
 
 def _add_features(media, clip_of, report, paths):
-    """Puts features that others computed in place of files, by kind."""
+    """Replaces files by precomputed features, in place."""
     for kind, path in paths.items():
         if path is None:
             continue
-        found = defaultdict(list)
+        by_clip = defaultdict(list)
         for name, references in find_features(path).items():
             try:
-                found[clip_of(name)] += references
+                by_clip[clip_of(name)] += references
             except CorpusError as reason:
-                why = f"{kind}: {reason}"
-                report.noted[why][name] = references[0]
+                report.noted[f"{kind}: {reason}"][name] = references[0]
         media.pop(REPLACED[kind], None)
         media[kind] = {}
-        for clip, references in found.items():
+        for clip, references in by_clip.items():
             if len(references) > 1:
-                what = " and ".join(sorted(set(references)))
-                report.noted[f"{kind} stand there twice"][clip] = what
+                detail = " and ".join(sorted(set(references)))
+                report.noted[f"{kind} appear twice"][clip] = detail
             else:
                 media[kind][clip] = references[0]
 
 
 def read_table(path: str, columns: Iterable[str]) -> Iterator[tuple[str, dict]]:
-    """Reads a CSV of labels that must have some columns, in any order.
+    """Reads a CSV of labels with given columns, in any order.
 
-    Gives file and line, and {column: text}, with None in a row that is too
-    short; `Split_Set` must be one of SPLIT_SETS. CorpusError, in one line, if
-    the file is not such a CSV.
+    Yields "file, line n" and {column: text}, with None in rows that are too
+    short. Raises a CorpusError if the file is no CSV, lacks a column, or has a
+    `Split_Set` that is not one of SPLIT_SETS.
     """
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
@@ -178,8 +175,8 @@ def read_table(path: str, columns: Iterable[str]) -> Iterator[tuple[str, dict]]:
             missing = [name for name in columns if name not in names]
             if missing:
                 raise CorpusError(
-                    f"{path}: no column {', '.join(missing)} in it; found "
-                    f"{', '.join(map(repr, names[:12])) or 'an empty file'}"
+                    f"{path}: no column {', '.join(missing)} in it; its "
+                    f"columns: {', '.join(map(repr, names[:12])) or 'none'}"
                 )
             for row in reader:
                 where = f"{path}, line {reader.line_num}"
@@ -196,13 +193,13 @@ def read_table(path: str, columns: Iterable[str]) -> Iterator[tuple[str, dict]]:
 def read_partition(
     partition: int | str, released: dict, speaker: Callable = str
 ) -> dict[str, set[str]]:
-    """The speakers of each split.
+    """Returns the speakers of each split.
 
     ``partition`` is a name in ``released``, the corpus's own lists, or the path
-    of a JSON file ``{"train": [speakers], "valid": [...], "test": [...]}``, where
-    `valid` may be empty; ``speaker`` turns what such a file may call a speaker
-    into its id. CorpusError, in one line, if it is neither, the file cannot be
-    used, or a speaker is in two lists.
+    of a JSON file ``{"train": [speakers], "valid": [...], "test": [...]}``
+    (`valid` may be empty), whose names ``speaker`` maps to speaker ids. Raises
+    a CorpusError if it is neither, the file is invalid, or a speaker is in two
+    lists.
     """
     if str(partition) in released:
         lists = released[str(partition)]
@@ -252,59 +249,59 @@ def prepare_corpus(
     seed: int = 1234,
     **arguments,
 ) -> None:
-    """Makes the manifests of a corpus, and prepare_report.json beside them.
+    """Writes the manifests of a corpus, and prepare_report.json beside them.
 
-    Does nothing where a report says that all of this was done, and neither
-    arguments, files, labels nor manifests have changed since. The report is
-    written last, so that a run that was killed is not taken for done.
+    Does nothing if an earlier call has finished, and arguments, files, labels
+    and manifests have not changed since. The report is written last, so that a
+    killed run does not count as finished.
 
     Arguments
     ---------
     data_folder : str
-        The corpus.
+        The folder of the corpus.
     manifests : sequence of str
         Where to write those of "train", "valid" and "test".
     media : dict
-        As :func:`find_media` returns it; files that features replace are taken
-        out of it.
+        From :func:`find_media`; files that are replaced by features are removed
+        from it.
     clip_of : callable
-        Turns the name of a file of features, or of a table's row, into the
-        clip's id, or raises a CorpusError with the reason.
+        Maps the name of a feature file, or of a row in a table, to a clip id,
+        or raises a CorpusError with the reason.
     released, speaker
-        As for :func:`read_partition`.
+        See :func:`read_partition`.
     read_labels : callable
-        Gives clip ids and their :class:`ClipLabels`.
+        Returns pairs of clip id and :class:`ClipLabels`.
     outputs : sequence of str
         Classes, or attributes, of the task.
     report : PrepareReport
-        Is told of all clips that are left out.
+        Clips that are left out are added to it.
     target : str
-        What the labels are: acted or perceived, and by whom. Scores are told
-        with it.
+        Description of the labels: acted or perceived, and by whom. It is
+        reported with the scores.
     label_file : str, optional
-        What `read_labels` reads.
+        The file that `read_labels` reads.
     ceiling : callable, optional
-        Gives how high a score on such labels can be, for the report: see
+        Returns the score ceilings of the labels, for the report: see
         :mod:`vavl_sb.dataio.label_ceiling`.
     partition : int or str
-        As for :func:`read_partition`.
+        See :func:`read_partition`.
     task : str
         "classification" or "regression".
     audio_features, visual_features : str, optional
-        A folder with a file of features a clip, or a table of them, in place
-        of sound or picture; see :mod:`vavl_sb.utils.feature_files`.
+        A folder with one feature file per clip, or a table of features, which
+        replaces the audio or video; see :mod:`vavl_sb.utils.feature_files`.
     withhold_audio, withhold_visual, seed
-        As for :func:`withhold`, of the training clips.
+        See :func:`withhold`; applied to the training clips.
     **arguments
-        What the corpus has of its own that changes the manifests, of JSON
-        types. With a `label_csv` and a released partition the CSV's own split
-        holds.
+        Further arguments of the corpus that affect the manifests, of JSON
+        types. With a `label_csv` and a released partition, the Split_Set of
+        the CSV is used.
 
     Raises
     ------
     CorpusError
-        In one line: a split is empty, a speaker is in two, or an argument or
-        a label file cannot be used.
+        A split is empty, a speaker is in two splits, or an argument or label
+        file is invalid.
     """
     if task not in ("classification", "regression"):
         raise CorpusError(
@@ -315,9 +312,8 @@ def prepare_corpus(
         "withhold_audio": withhold_audio,
         "withhold_visual": withhold_visual,
     }
-    withhold(
-        {}, withhold_audio, withhold_visual
-    )  # Refuses bad ones before a look into the media.
+    # Check the shares before the slow check of all files.
+    withhold({}, withhold_audio, withhold_visual)
     features = {
         "audio_features": audio_features,
         "visual_features": visual_features,
@@ -326,8 +322,10 @@ def prepare_corpus(
     arguments |= {"partition": str(partition), "task": task, **shares}
     arguments["seed"] = seed
     save_report = os.path.join(os.path.dirname(manifests[0]), REPORT)
-    mark = _fingerprint(data_folder, media, speakers, label_file, arguments)
-    if _is_prepared(save_report, mark, manifests):
+    fingerprint = _fingerprint(
+        data_folder, media, speakers, label_file, arguments
+    )
+    if _is_prepared(save_report, fingerprint, manifests):
         logger.info("Preparation completed in previous run, skipping.")
         return
 
@@ -363,21 +361,21 @@ def prepare_corpus(
         ceiling=ceiling() if ceiling is not None else None,
         arguments=arguments,
         data_folder=os.path.abspath(data_folder),
-        fingerprint=mark,
+        fingerprint=fingerprint,
         manifests=digest_files(manifests),
     )
 
 
 def _fingerprint(data_folder, media, speakers, label_file, arguments):
-    """SHA-256 of all that a preparation depends on.
+    """SHA-256 of everything that a preparation depends on.
 
-    A media file counts by its name, size and time of change.
+    Of media files it includes name, size and modification time.
     """
     tables = digest_files([label_file] if label_file else [])
     if "missing" in tables:
         raise CorpusError(
             f"{label_file}: label file cannot be read; data_folder must be the "
-            "whole corpus, and label_csv a file that is there, or null"
+            "whole corpus, and label_csv an existing file or null"
         )
     files = []
     for name in sorted(f for group in media.values() for f in group.values()):
@@ -385,9 +383,9 @@ def _fingerprint(data_folder, media, speakers, label_file, arguments):
             path, _ = split_reference(name)
             status = os.stat(os.path.join(data_folder, path))
             files.append((name, status.st_size, status.st_mtime_ns))
-        except OSError:  # A link that leads nowhere: its clip is left out.
+        except OSError:  # A dangling link, whose clip is left out.
             files.append(name)
-    what = [
+    content = [
         vavl_sb.__version__,
         arguments,
         os.path.abspath(data_folder),
@@ -395,11 +393,11 @@ def _fingerprint(data_folder, media, speakers, label_file, arguments):
         tables,
         files,
     ]
-    return hashlib.sha256(json.dumps(what).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 def digest_files(paths: Iterable[str]) -> list[str]:
-    """The SHA-256 of each of some files; "missing" if it cannot be read."""
+    """Returns the SHA-256 of each file, "missing" if it cannot be read."""
     digests = []
     for path in paths:
         try:
@@ -410,21 +408,20 @@ def digest_files(paths: Iterable[str]) -> list[str]:
     return digests
 
 
-def _is_prepared(save_report, mark, manifests):
-    """Whether a report says that these manifests are this preparation's."""
+def _is_prepared(save_report, fingerprint, manifests):
+    """Whether the report is of this preparation and of these manifests."""
     try:
         report = read_json(save_report)
-        same = report["fingerprint"] == mark
+        same = report["fingerprint"] == fingerprint
         return same and report["manifests"] == digest_files(manifests)
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
 
 def recorded_folder(folder: str) -> str:
-    """Where the corpus of a prepared folder is, by its report.
+    """Returns the corpus folder, ``{data_root}``, of a prepared folder.
 
-    That is what ``{data_root}`` stands for in the manifests. ManifestError, in
-    one line, if no report says so.
+    Raises a ManifestError if the folder has no valid prepare_report.json.
     """
     path = os.path.join(folder, REPORT)
     try:
@@ -437,10 +434,9 @@ def recorded_folder(folder: str) -> str:
 
 
 def read_target(folder: str | Path) -> dict:
-    """What the labels of a prepared folder are, and how high a score can be.
+    """Reads ``target`` and ``ceiling`` from the report of a prepared folder.
 
-    ``target`` and ``ceiling``, as :func:`prepare_corpus` was given them; None
-    for what no report in the folder says.
+    They are those of :func:`prepare_corpus`; None without a valid report.
     """
     try:
         report = read_json(os.path.join(folder, REPORT))
@@ -449,16 +445,16 @@ def read_target(folder: str | Path) -> dict:
         return {"target": None, "ceiling": None}
 
 
-def _collect(found, label_file, report):
-    """Clip id to labels, of which a clip has but one set."""
+def _collect(rows, label_file, report):
+    """Maps clip ids to labels; raises if a clip has conflicting labels."""
     labels = {}
-    for clip, row in found:
+    for clip, row in rows:
         if labels.setdefault(clip, row) is row:
             continue
         if labels[clip] != row:
             raise CorpusError(
-                f"{row.where}: {clip} stands twice with different labels, "
-                f"first in {labels[clip].where}; take one of the lines out"
+                f"{row.where}: {clip} appears twice with different labels, "
+                f"first in {labels[clip].where}; remove one of the lines"
             )
         report.noted["twice in the labels"][clip] = row.where
     if not labels:
@@ -470,10 +466,10 @@ def _collect(found, label_file, report):
 
 
 def _csv_speakers(label_csv, labels, speakers, partition):
-    """The speakers of each split by the Split_Set of a released label CSV.
+    """Returns the speakers of each split in a released label CSV.
 
-    A CSV of another partition than was asked for is refused, but for 1: the
-    default cannot be told from no choice at all.
+    Raises if the CSV is of another partition than ``partition``, unless this is
+    1, the default.
     """
     sets = {
         split: {row.spk_id for row in labels.values() if row.split == split}
@@ -484,14 +480,15 @@ def _csv_speakers(label_csv, labels, speakers, partition):
         if str(partition) != "1":
             raise CorpusError(
                 f"{label_csv}: its Split_Set is not that of partition "
-                f"{partition}; leave partition out, or take the CSV of it"
+                f"{partition}; leave partition out, or use the CSV of this "
+                "partition"
             )
-        logger.info("%s: its Split_Set holds, not partition 1", label_csv)
+        logger.info("%s: its Split_Set is used, not partition 1", label_csv)
     return sets
 
 
 def _choose_clips(labels, media, split_of, task, report):
-    """Clip id to `spk_id` and labels, for clips with a file and a split."""
+    """Maps the ids of usable clips to `spk_id` and labels."""
     named = {clip for group in report.left_out.values() for clip in group}
     files = defaultdict(list)
     for group in media.values():
@@ -515,14 +512,14 @@ def _choose_clips(labels, media, split_of, task, report):
 
 
 def _make_entries(clips, media, data_folder, report):
-    """Looks into the files of clips and makes their manifest entries.
+    """Checks the files of clips, and returns their manifest entries.
 
-    A clip without a usable file is left out; `duration` is the longer of its
-    audio's and its video's, None where it has features alone.
+    A clip without a usable file is left out. `duration` is the longer one of
+    audio and video, None for a clip with features only.
     """
     from vavl_sb.media.demuxing import import_av
 
-    import_av()  # A missing decoder is one error, not a fault of each file.
+    import_av()  # If PyAV is missing, raise one error, not one for each file.
     wanted = [
         (clip, kind)
         for clip in clips
@@ -530,27 +527,27 @@ def _make_entries(clips, media, data_folder, report):
         if clip in media.get(kind, ())
     ]
     paths = [os.path.join(data_folder, media[kind][c]) for c, kind in wanted]
-    # Threads suffice: files are read and demuxed outside Python's lock.
+    # Threads suffice: reading and demuxing release the GIL.
     with ThreadPoolExecutor(min(32, 2 * (os.cpu_count() or 1))) as pool:
-        found = pool.map(_inspect, paths, [kind for _, kind in wanted])
-        # disable=None: no bar where nobody sees it, as in a log file.
-        bar = tqdm(found, "media", len(paths), unit="file", disable=None)
+        results = pool.map(_inspect, paths, [kind for _, kind in wanted])
+        # disable=None: no progress bar unless in a terminal.
+        bar = tqdm(results, "media", len(paths), unit="file", disable=None)
         checks = dict(zip(wanted, bar, strict=True))
     entries = {}
     for clip, fields in clips.items():
         entry, durations, faults = {"wav": None, "video": None}, [], {}
         for kind in (kind for kind in KINDS if kind in media):
             if kind in MEDIA_KINDS:
-                found = checks.get((clip, kind), (f"no {kind} file", ""))
+                result = checks.get((clip, kind), (f"no {kind} file", ""))
             elif clip in media[kind]:
                 entry[kind] = media[kind][clip]
                 continue
             else:
-                found = f"no {kind}", ""
-            if isinstance(found, tuple):
-                faults[found[0]] = found[1]
+                result = f"no {kind}", ""
+            if isinstance(result, tuple):
+                faults[result[0]] = result[1]
             else:
-                durations.append(found)
+                durations.append(result)
                 entry[KINDS[kind]] = f"{{data_root}}/{media[kind][clip]}"
         if not any(entry.values()):
             detail = "; ".join(filter(None, faults.values()))
@@ -564,9 +561,9 @@ def _make_entries(clips, media, data_folder, report):
 
 
 def _inspect(path, kind):
-    """Seconds of the audio or video in a file, or (fault, detail).
+    """Returns the duration of a file's audio or video, s, or (fault, detail).
 
-    A fault is in words that are the same for all such files.
+    The fault is the same text for all files with this fault.
     """
     from vavl_sb.media.reader import probe
 
@@ -576,8 +573,8 @@ def _inspect(path, kind):
         if not start:
             return f"{kind} file is empty", f"{path}: 0 bytes"
         if start == LFS_POINTER:
-            advice = f"{path}: run `git lfs pull` in the corpus"
-            return f"{kind} file is a Git LFS pointer", advice
+            detail = f"{path}: run `git lfs pull` in the corpus"
+            return f"{kind} file is a Git LFS pointer", detail
         info = probe(path)
     except (OSError, MediaError) as error:
         return f"{kind} file is unreadable", f"{path}: {error}"
@@ -592,11 +589,11 @@ def _inspect(path, kind):
 
 
 def _check_splits(splits, speakers, report, save_report):
-    """Refuses a split without clips; warns of speakers without any."""
+    """Raises if a split has no clips; warns of speakers without clips."""
     for split, entries in splits.items():
         present = {entry["spk_id"] for entry in entries.values()}
         absent = sorted(speakers[split] - present)
-        # Who lists nobody for validation wants none.
+        # Validation may be empty if no speakers are listed for it.
         if not entries and (absent or split != "valid"):
             _write(report, save_report)
             raise CorpusError(
@@ -620,28 +617,31 @@ def withhold(
     withhold_visual: float = 0.0,
     seed: int = 1234,
 ) -> dict[str, dict]:
-    """Takes a modality from a part of the clips, as if it were not there.
+    """Removes a modality from some of the clips, as if it were missing.
 
-    Only clips that have both are chosen, so none loses its last one. Which
-    ones depends on the seed and the ids alone, not on the order of entries.
-    With the same seed, a larger share takes what a smaller one takes, and more.
+    Only clips with both modalities are chosen, so each clip keeps one. The
+    choice depends on the seed and the ids only, not on the order of entries.
+    With the same seed, a larger share contains the clips of a smaller one.
 
     Arguments
     ---------
     entries : dict
         Clip id to entry: the training clips. Not changed.
     withhold_audio, withhold_visual : float
-        Share, in [0, 1), of the clips that have audio (video) whose `wav`
-        (`video`), or features in its place, becomes null: ``round(share *
-        count)`` clips.
+        Share, in [0, 1), of the clips with audio (video) whose `wav` (`video`),
+        or precomputed features, become null: ``round(share * count)`` clips.
     seed : int
         Chooses the clips.
 
     Returns
     -------
     dict
-        Clip id to entry, in the same order. CorpusError if a share is out of
-        range or too few clips have both.
+        Clip id to entry, in the same order.
+
+    Raises
+    ------
+    CorpusError
+        A share is out of range, or too few clips have both modalities.
 
     Example
     -------
@@ -673,7 +673,7 @@ def withhold(
         )
     both = shuffled(both, seed)
     result = {clip: dict(entry) for clip, entry in entries.items()}
-    # From the two ends, so that neither choice moves the other.
+    # From the two ends, so that each choice is independent of the other share.
     for modality, chosen in (
         ("audio", both[: counts["audio"]]),
         ("visual", both[len(both) - counts["visual"] :]),

@@ -1,4 +1,4 @@
-"""The batches of one process, shared out among several."""
+"""A batch sampler for distributed training."""
 
 from collections.abc import Sequence
 
@@ -8,16 +8,15 @@ from vavl_sb.utils.errors import VAVLError
 
 
 class SharedBatches:
-    """A process's share of every batch: row numbers, by batch.
+    """Yields the row numbers of one process's share of every batch.
 
-    The batches are those of one process with ``batch_size`` times as many rows
-    as there are processes (``count``); each (``rank``) takes an equal part of
-    each, to within one row. No clip is left out or taken twice. Should the last
-    batch have fewer rows than there are processes, its rows go to the one
-    before; ``drop_last`` leaves out one that is not whole.
+    A global batch has ``batch_size * count`` rows, for ``count`` processes;
+    process ``rank`` takes an equal part of it, to within one row. Each clip is
+    used exactly once. A last batch with fewer rows than processes is added to
+    the batch before it; ``drop_last`` drops an incomplete last batch.
 
-    The sampler gives the same row numbers, in the same order, to all processes.
-    VAVLError: there are fewer rows than processes.
+    ``sampler`` must yield the same order in all processes. Raises a VAVLError
+    if there are fewer rows than processes.
 
     Example
     -------
@@ -41,14 +40,14 @@ class SharedBatches:
                 "clips: start fewer processes"
             )
         self.sampler, self.rank, self.count = sampler, rank, count
-        whole = batch_size * count
-        starts = list(range(0, len(sampler), whole))
-        rest = len(sampler) - starts[-1]
-        if rest < (whole if drop_last else count):
+        full = batch_size * count
+        starts = list(range(0, len(sampler), full))
+        last_size = len(sampler) - starts[-1]
+        if last_size < (full if drop_last else count):
             starts.pop()
         ends = [*starts[1:], len(sampler)]
         if drop_last:
-            ends = [start + whole for start in starts]
+            ends = [start + full for start in starts]
         self.bounds = list(zip(starts, ends))
 
     def __len__(self):
@@ -64,6 +63,6 @@ class SharedBatches:
             ]
 
     def set_epoch(self, epoch: int) -> None:
-        """Makes the order that of an epoch."""
+        """Sets the epoch, which determines the order."""
         if hasattr(self.sampler, "set_epoch"):
             self.sampler.set_epoch(epoch)
