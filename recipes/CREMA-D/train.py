@@ -56,8 +56,8 @@ from vavl_sb.utils.errors import VAVLError, exit_on_error
 from vavl_sb.utils.lock import hold_folder
 from vavl_sb.utils.logger import get_logger
 
-# The other recipes have a symbolic link to this file. Python puts the link's
-# target on the path, but the prepare script is beside the link.
+# In the other recipes this file is a symbolic link. Python adds the folder of
+# its target to sys.path; the prepare script is in the folder of the link.
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 logger = get_logger(__name__)
@@ -135,8 +135,8 @@ class VAVLBrain(EmotionBrain):
                 # Only clips with both modalities train this head.
                 lens = lens * self.present(batch, update)
             if modality == "audio":
-                # Returns cached features unchanged. A speech encoder that is
-                # trained gets samples, and gradients except in this update.
+                # Encodes samples if the speech encoder is trained; cached
+                # features are returned unchanged.
                 frames, lens = self.encode_speech(
                     frames, lens, learn=update != "audiovisual"
                 )
@@ -148,14 +148,14 @@ class VAVLBrain(EmotionBrain):
         )
 
     def present(self, batch, head):
-        """Returns a mask (B,) of the clips that have a head's modalities."""
+        """Returns a mask (B,) of the clips with the modalities of a head."""
         required = MODALITIES if head == "audiovisual" else (head,)
         present = [batch[modality].lengths > 0 for modality in required]
         return torch.stack(present).all(dim=0)
 
     def compute_objectives(self, out, batch, stage, update="joint"):
-        """Returns the loss of an update ("joint": the sum over all heads), a
-        scalar, or None if no clip has the required modalities."""
+        """Returns the loss of an update, a scalar ("joint": the sum over all
+        heads), or None if no clip has the required modalities."""
         heads = HEADS if update == "joint" else (update,)
         losses = [self.head_loss(out, batch, head, stage) for head in heads]
         losses = [loss for loss in losses if loss is not None]

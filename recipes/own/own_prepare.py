@@ -184,7 +184,7 @@ def _labels(row, task, labels):
         emotion = row["emotion"]
         missing = {}
         if emotion not in labels:
-            missing[task] = ("class not asked for", str(emotion))
+            missing[task] = ("class is not in labels", str(emotion))
         return {"emotion": emotion}, missing
     try:
         return {name: float(row[name]) for name in labels}, {}

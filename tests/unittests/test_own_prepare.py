@@ -79,7 +79,7 @@ def test_files_labels_and_what_is_left_out(corpus, tmp_path):
     for clip, wav in (("both", "both.mp4"), ("two", "two.wav")):
         assert entries[clip]["wav"] == "{data_root}/" + wav
         assert entries[clip]["video"] == "{data_root}/" + f"{clip}.mp4"
-    assert report["left_out"]["class not asked for"]["count"] == 5
+    assert report["left_out"]["class is not in labels"]["count"] == 5
     (reason,) = (r for r in report["left_out"] if "unreadable" in r)
     assert list(report["left_out"][reason]["clips"]) == ["nowhere"]
 

@@ -110,7 +110,7 @@ def test_own_manifests_that_share_a_speaker_are_refused(run, caplog):
     write(path, {"v_test": entry("S_train")})
     line = run.refusal(CorpusError)
     assert "speaker S_train is in train and test" in line
-    assert "nothing of new speakers" in line and "allow_overlap" in line
+    assert "nothing about new speakers" in line and "allow_overlap" in line
     with caplog.at_level("WARNING"):
         splits = read_splits(**run.settings, allow_overlap=True)
     assert set(splits["test"]) == {"v_test"}

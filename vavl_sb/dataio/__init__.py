@@ -1,1 +1,1 @@
-"""Everything that touches media, manifests and cached features."""
+"""Manifests, corpus preparation, datasets and samplers."""

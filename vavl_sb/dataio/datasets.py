@@ -119,10 +119,10 @@ def read_splits(
         # a model can overfit a few clips.
         if not allow_overlap:
             raise CorpusError(
-                f"{error.text}: scores would say nothing of new speakers; "
-                "divide the clips anew, or set allow_overlap to True"
+                f"{error.text}: scores would say nothing about new speakers; "
+                "split the clips again, or set allow_overlap to True"
             ) from None
-        logger.warning("%s: the scores say nothing of new speakers", error)
+        logger.warning("%s: the scores say nothing about new speakers", error)
     for path in other_corpora(also_train):
         added = _read_other(path, task, labels, label_map or {})
         _refuse_shared(path, added, splits)

@@ -91,7 +91,7 @@ def read_manifest(
         ) from None
     except ValueError as error:
         raise ManifestError(
-            f"{path}: not a JSON file ({error}); remove it and prepare anew"
+            f"{path}: not a JSON file ({error}); remove it and prepare again"
         ) from None
     if not isinstance(entries, dict):
         raise ManifestError(f"{path}: not a JSON object of clips")
@@ -173,7 +173,7 @@ def _fault(entry, labels, attributes):
         # An unquoted number in the YAML or JSON looks like a name.
         known, given = ", ".join(labels), short(entry["emotion"])
         if isinstance(entry["emotion"], Real):
-            return f"emotion: must be a text in quotes, not {given}"
+            return f"emotion: must be a string in quotes, not {given}"
         return f"emotion: must be one of {known}, not {given}"
     return None
 

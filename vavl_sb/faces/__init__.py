@@ -1,1 +1,1 @@
-"""Faces: found, followed over time, and cut out."""
+"""Face detection, tracking and alignment."""

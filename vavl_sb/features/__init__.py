@@ -1,1 +1,1 @@
-"""A clip in, features out: the one path of training and inference."""
+"""Feature extraction from clips, and the feature cache."""

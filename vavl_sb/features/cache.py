@@ -115,7 +115,7 @@ class FeatureCache:
         except DAMAGE as error:
             raise VAVLError(
                 f"cached feature {path} cannot be read ({first_line(error)}); "
-                "run the same command again and it is computed anew"
+                "run the same command again to compute it again"
             ) from None
 
     def find(self, path: Path) -> np.ndarray | None:
@@ -128,7 +128,7 @@ class FeatureCache:
         try:
             return self.read(path)
         except VAVLError:
-            logger.warning("damaged feature file is computed anew: %s", path)
+            logger.warning("recomputing a damaged feature file: %s", path)
             path.unlink(missing_ok=True)
             return None
 
@@ -204,7 +204,7 @@ def read_index(path: str | Path) -> dict:
     except (OSError, ValueError, AttributeError) as error:
         raise VAVLError(
             f"{path}: cannot be used ({first_line(error)}); run the same "
-            "command again and it is written anew"
+            "command again to write a new one"
         ) from None
 
 

@@ -134,26 +134,27 @@ class _Extraction:
     def _one_modality(self, modality, clip):
         """Path of one feature; None if the clip lacks the modality."""
         media = find_source(clip, modality)
-        given = clip.get(FEATURE_FIELD[modality]) is not None
-        if given and not self.encoder.takes_features(modality):
+        precomputed = clip.get(FEATURE_FIELD[modality]) is not None
+        if precomputed and not self.encoder.takes_features(modality):
             raise MediaError(
                 f"{media}: the {modality} encoder takes raw clips, not "
                 f"features; give --{modality}_features"
             )
-        if not given and self.encoder.takes_features(modality):
+        if not precomputed and self.encoder.takes_features(modality):
             raise MediaError(f"{media}: {needs_features(modality)}")
         if self.raw_audio and modality == "audio":
             return media if read_audio(media) is not None else None
-        find = self.contents.of_features if given else self.contents.content
+        contents = self.contents
+        get_hash = contents.of_features if precomputed else contents.content
         path = self.cache.path(
-            modality, self.fingerprint(modality), find(media)
+            modality, self.fingerprint(modality), get_hash(media)
         )
         features = self.cache.find(path)
         if features is not None and not np.isfinite(features).all():
-            logger.warning("feature file with NaN is computed anew: %s", path)
+            logger.warning("recomputing a feature file with NaN: %s", path)
             features = None
         if features is None:
-            encoded = self._encode(modality, media, given)
+            encoded = self._encode(modality, media, precomputed)
             features = getattr(self.encoder.pool(encoded), modality)
             if features is None:
                 dim = self.encoder.dim(modality)
@@ -168,9 +169,9 @@ class _Extraction:
             self.computed[modality].add(str(path))
         return str(path) if len(features) else None
 
-    def _encode(self, modality, media, given):
+    def _encode(self, modality, media, precomputed):
         """Encodes a media file, or reads precomputed features."""
-        if given:
+        if precomputed:
             frames = self.encoder.read_features(modality, media)
             return ClipFeatures(**{modality: frames})
         return self.encoder.encode(**{MEDIA_FIELD[modality]: media})

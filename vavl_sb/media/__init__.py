@@ -1,1 +1,1 @@
-"""Media files: any container to frames and 16 kHz mono sound."""
+"""Decoding of media files in any container to frames and 16 kHz mono audio."""
