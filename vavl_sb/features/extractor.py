@@ -410,7 +410,6 @@ class FeatureExtractor:
         for path in dict.fromkeys(p for p in (wav, video) if p is not None):
             stream = decode(
                 path,
-                sample_rate=SAMPLE_RATE,
                 frame_rate=self.frame_rate,
                 audio=path == wav,
                 video=path == video,

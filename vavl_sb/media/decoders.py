@@ -23,6 +23,9 @@ from vavl_sb.utils.errors import MediaError
 if TYPE_CHECKING:
     import av
 
+# Sample rate of all decoded audio, Hz: the input of the speech encoders.
+SAMPLE_RATE = 16000
+
 MAX_BATCH_BYTES = 128 * 2**20
 
 # Larger frames are downscaled (2560 x 1440 is kept, 4K is halved); face crops
@@ -233,7 +236,7 @@ class _StreamReader:
 
 
 class AudioReader(_StreamReader):
-    """Decodes an audio stream to mono, in chunks of a second or less.
+    """Decodes an audio stream to 16 kHz mono, in chunks of up to a second.
 
     Resamples each channel as float, then averages the channels: swresample's
     own downmix of float stereo to mono is 3 dB louder and supports common
@@ -247,10 +250,8 @@ class AudioReader(_StreamReader):
         stream: "av.AudioStream",
         origin: float,
         path: str,
-        sample_rate: int,
     ):
         super().__init__(stream, origin, path)
-        self.sample_rate = sample_rate
         self.form: tuple | None = None
         self.resampler = None
         self.parts, self.kept, self.start = [], 0, 0.0
@@ -271,13 +272,13 @@ class AudioReader(_StreamReader):
                 yield from self.flush()
                 self.form, self.start = form, time
                 self.resampler = import_av().AudioResampler(
-                    format="fltp", rate=self.sample_rate
+                    format="fltp", rate=SAMPLE_RATE
                 )
             expected = self.clock
             frame.pts = None  # The resampler must not fill gaps.
             self._keep(self._resample(frame))
-            while self.kept >= self.sample_rate:
-                yield self._take(self.sample_rate)
+            while self.kept >= SAMPLE_RATE:
+                yield self._take(SAMPLE_RATE)
 
     def flush(self) -> Iterator[AudioChunk]:
         """Yields the rest of the resampler's and this reader's buffers."""
@@ -286,7 +287,7 @@ class AudioReader(_StreamReader):
             self.resampler = None
             self._keep(buffered)
         while self.kept:
-            yield self._take(min(self.kept, self.sample_rate))
+            yield self._take(min(self.kept, SAMPLE_RATE))
         self.parts = []  # Later frames may have other channels.
 
     def _length(self, frame):
@@ -315,7 +316,7 @@ class AudioReader(_StreamReader):
                 continue
             samples = frame.to_ndarray()
             if not np.isfinite(samples).all():
-                at = self.start + self.kept / self.sample_rate
+                at = self.start + self.kept / SAMPLE_RATE
                 raise MediaFault(f"its audio is not a number at {at:.2f} s")
             self.parts.append(samples)
             self.kept += samples.shape[1]
@@ -325,7 +326,7 @@ class AudioReader(_StreamReader):
         chunk = AudioChunk(self._mix(samples[:, :count]), self.start)
         self.parts = [samples[:, count:]]
         self.kept -= count
-        self.start += count / self.sample_rate
+        self.start += count / SAMPLE_RATE
         return chunk
 
     def _mix(self, channels):
@@ -345,7 +346,7 @@ class AudioReader(_StreamReader):
             ):
                 self.channel = int(powers.argmax())
             mean = channels[self.channel]
-            self.cancelled += len(mean) / self.sample_rate
+            self.cancelled += len(mean) / SAMPLE_RATE
         # Lossy codecs overshoot full scale.
         return mean.clip(-1.0, 1.0)
 

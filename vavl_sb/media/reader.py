@@ -37,6 +37,7 @@ import numpy as np
 import torch
 
 from vavl_sb.media.decoders import (
+    SAMPLE_RATE,
     AudioChunk,
     AudioReader,
     FrameBatch,
@@ -72,9 +73,6 @@ __all__ = [
 ]
 
 logger = get_logger(__name__)
-
-# Input sample rate of the speech encoders, Hz.
-SAMPLE_RATE = 16000
 
 # Peak-to-peak range below which audio is digital silence: peaks of -80 dBFS, or
 # three steps of 16-bit audio. Silence after dither or a lossy codec stays at
@@ -157,7 +155,6 @@ class MediaStream:
 
 def decode(
     path: str | os.PathLike,
-    sample_rate: int = SAMPLE_RATE,
     frame_rate: float | None = None,
     audio: bool = True,
     video: bool = True,
@@ -173,8 +170,6 @@ def decode(
     ---------
     path : str or os.PathLike
         The file.
-    sample_rate : int
-        Sample rate of the yielded audio, Hz.
     frame_rate : float or None
         Yields at most one frame in each 1 / frame_rate seconds, selected by
         time stamp, so that variable frame rates work. None yields all frames.
@@ -213,7 +208,7 @@ def decode(
         )
     readers: dict[str, Callable] = {}
     if audio:
-        readers["audio"] = partial(AudioReader, sample_rate=sample_rate)
+        readers["audio"] = AudioReader
     if video:
         readers["video"] = partial(
             VideoReader, frame_rate=frame_rate, batch_frames=batch_frames
@@ -230,7 +225,7 @@ def decode_stream(
     Logs no warning about what is left out.
     """
     readers = {
-        "audio": partial(AudioReader, sample_rate=SAMPLE_RATE),
+        "audio": AudioReader,
         "video": partial(VideoReader, frame_rate=frame_rate, batch_frames=8),
     }
     return _decode(os.fspath(path), readers, MediaInfo(), {}, number)
@@ -372,10 +367,8 @@ def probe(path: str | os.PathLike) -> MediaInfo:
     return stream.info
 
 
-def read_audio(
-    path: str | os.PathLike, sample_rate: int = SAMPLE_RATE
-) -> torch.Tensor | None:
-    """Reads all audio of a file: float32 (n,), mono in [-1, 1].
+def read_audio(path: str | os.PathLike) -> torch.Tensor | None:
+    """Reads all audio of a file: float32 (n,), 16 kHz mono in [-1, 1].
 
     Starts at the stream's first sample; gaps in the time stamps are closed.
     None if there is no audio stream, no sample, or only digital silence. Raises
@@ -383,9 +376,9 @@ def read_audio(
     """
     parts = [np.zeros(0, np.float32)]
     seconds = 0.0
-    for chunk in decode(path, sample_rate, video=False):
+    for chunk in decode(path, video=False):
         parts.append(chunk.samples)
-        seconds += len(chunk.samples) / sample_rate
+        seconds += len(chunk.samples) / SAMPLE_RATE
         refuse_endless(path, seconds)
     samples = np.concatenate(parts)
     return None if is_silent(samples) else torch.from_numpy(samples)
