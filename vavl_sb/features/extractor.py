@@ -25,10 +25,10 @@ from vavl_sb.lobes.precomputed import Precomputed
 from vavl_sb.media.reader import (
     SAMPLE_RATE,
     AudioChunk,
+    check_length,
     decode,
     decode_stream,
     is_silent,
-    refuse_endless,
 )
 from vavl_sb.utils.errors import EncoderError, MediaError, VAVLError
 from vavl_sb.utils.feature_files import read_features
@@ -323,11 +323,11 @@ class FeatureExtractor:
         """
         samples, visual, seconds = [np.zeros(0, np.float32)], [], 0.0
         _, streams = self._open(wav, video, Stopwatch())
-        for item in _side_by_side(streams):
+        for item in _interleave(streams):
             if isinstance(item, AudioChunk):
                 samples.append(item.samples)
                 seconds += len(item.samples) / SAMPLE_RATE
-                refuse_endless(str(wav), seconds)
+                check_length(str(wav), seconds)
             elif isinstance(item, FaceChunk):
                 visual.append(item.features)
         return (
@@ -376,16 +376,16 @@ class FeatureExtractor:
         opened, streams = self._open(wav, video, watch)
         infos = {} if infos is None else infos
         infos.update(opened)
-        parts = _Chunker(infos.get(wav), infos.get(video))
-        for item in _side_by_side(streams):
+        chunker = _Chunker(infos.get(wav), infos.get(video))
+        for item in _interleave(streams):
             if isinstance(item, FaceChunk) and on_crops is not None:
                 on_crops(item.crops, item.times)
-            parts.add(item)
-            for chunk, items in parts.complete():
+            chunker.add(item)
+            for chunk, items in chunker.complete():
                 yield self._encode(chunk, items, wav, watch, given)
         duration = max((i.duration for i in infos.values()), default=0.0)
-        remaining = list(parts.rest(duration))
-        if not remaining and parts.done == 0 and given.modalities:
+        remaining = list(chunker.remaining(duration))
+        if not remaining and chunker.done == 0 and given.modalities:
             # The clip has precomputed features only.
             remaining = [(Chunk(0.0, duration, True), [])]
         for chunk, items in remaining:
@@ -526,7 +526,7 @@ class _Chunker:
         self.items = {}  # number of a chunk to its AudioChunk and FaceChunk
         self.audio_until = self.video_until = 0.0  # complete up to here, s
         self.longest = 0.0  # lower limit of the clip's duration, s
-        self.done = 0
+        self.done = 0  # number of the next chunk of a long clip
 
     def add(self, item):
         """Adds an item of :meth:`FeatureExtractor._open`."""
@@ -566,7 +566,7 @@ class _Chunker:
             if items:
                 yield Chunk(start, start + CHUNK, False), items
 
-    def rest(self, duration):
+    def remaining(self, duration):
         """Yields (chunk, items) of the remaining chunks, at the clip's end."""
         if duration <= WHOLE and self.done == 0 and self.items:
             numbers = sorted(self.items)
@@ -579,7 +579,7 @@ class _Chunker:
 
 
 def _time_frames(chunks, count, frame_rate):
-    """Start time of each feature frame of some AudioChunks, seconds."""
+    """Returns the start times of feature frames of AudioChunks, seconds."""
     lengths = [len(chunk.samples) for chunk in chunks]
     offsets = np.cumsum([0, *lengths])
     first = (np.arange(count) * (SAMPLE_RATE / frame_rate)).round().astype(int)
@@ -594,7 +594,7 @@ def end_of(chunk: AudioChunk) -> float:
     return chunk.start + len(chunk.samples) / SAMPLE_RATE
 
 
-def _side_by_side(streams):
+def _interleave(streams):
     """Interleaves several streams, always advancing the one furthest behind."""
     reached = {id(stream): 0.0 for stream in streams}
     while streams:

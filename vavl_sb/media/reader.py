@@ -379,12 +379,12 @@ def read_audio(path: str | os.PathLike) -> torch.Tensor | None:
     for chunk in decode(path, video=False):
         parts.append(chunk.samples)
         seconds += len(chunk.samples) / SAMPLE_RATE
-        refuse_endless(path, seconds)
+        check_length(path, seconds)
     samples = np.concatenate(parts)
     return None if is_silent(samples) else torch.from_numpy(samples)
 
 
-def refuse_endless(path: str | os.PathLike, seconds: float) -> None:
+def check_length(path: str | os.PathLike, seconds: float) -> None:
     """Raises a MediaError for more than ``MAX_WHOLE`` seconds of audio."""
     if seconds > MAX_WHOLE:
         raise MediaError(
