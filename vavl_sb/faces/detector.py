@@ -35,7 +35,7 @@ EYE_DISTANCE = 0.32
 # for frontal faces): a turned face has closer eyes, but is not smaller.
 LEAST_EYE_DISTANCE = 0.25
 
-# Largest factor by which crops are antialiased.
+# Limit on the samples per pixel, along each axis, that are averaged in crops.
 MOST_SHRINKING = 8
 
 
