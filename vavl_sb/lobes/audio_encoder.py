@@ -214,7 +214,7 @@ class AudioEncoder(FeatureEncoder):
 
 
 class LogMel(nn.Module):
-    """Log-mel features on a fixed scale: SpeechBrain's Fbank with a fixed floor.
+    """Log-mel features: SpeechBrain's Fbank with a fixed floor and scale.
 
     80 triangular mel bands over 0 to 8 kHz, a 25 ms Hamming window, frames
     centred on multiples of the hop. SpeechBrain's floor is 80 dB below the

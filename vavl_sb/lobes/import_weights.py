@@ -133,8 +133,8 @@ def _owned(tensors: Tensors) -> Tensors:
 
 
 def _find_root(source: Path, state: Tensors) -> tuple[Tensors, list[str]]:
-    """Returns the tensors of the wav2vec 2.0 without their prefix, and the names
-    of all other tensors."""
+    """Returns the wav2vec 2.0's tensors without their prefix, and the names of
+    all other tensors."""
     roots = [name for name in state if f".{name}".endswith(f".{FIRST}")]
     if len(roots) != 1:
         raise EncoderError(

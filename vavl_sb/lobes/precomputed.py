@@ -66,7 +66,7 @@ class Precomputed(FeatureEncoder):
     def forward(
         self, features: torch.Tensor, lens: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Returns features (B, T, output_dim) and relative lengths unchanged."""
+        """Returns features (B, T, output_dim) and lengths (B,) unchanged."""
         if features.ndim != 3 or features.shape[-1] != self.output_dim:
             raise EncoderError(
                 f"features must be of shape (B, T, {self.output_dim}), not "

@@ -309,7 +309,8 @@ class EmotionBrain(sb.Brain):
     def on_evaluate_start(
         self, max_key: str | None = None, min_key: str | None = None
     ) -> None:
-        """Loads the best checkpoint and its temperatures; see the base class."""
+        """Loads the best checkpoint, with its temperatures; see the base
+        class."""
         if self.checkpointer is not None:
             checkpoint = self.checkpointer.recover_if_possible(
                 max_key=max_key, min_key=min_key

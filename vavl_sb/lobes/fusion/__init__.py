@@ -1,7 +1,6 @@
-"""Networks that read speech, faces, or both: VAVL and what it is compared with.
+"""Fusion networks: VAVL and baselines.
 
-All have the ``forward`` and the output of :class:`vavl_sb.lobes.vavl.VAVL`, and
-read the same features at the same width.
+All have the ``forward`` and the output of :class:`vavl_sb.lobes.vavl.VAVL`.
 """
 
 import importlib
@@ -10,7 +9,7 @@ import inspect
 from vavl_sb.lobes.vavl import AudioVisualNetwork
 from vavl_sb.utils.errors import VAVLError
 
-# What `--fusion` takes, and the class behind each.
+# Values of `--fusion`, and their classes.
 NETWORKS = {
     "vavl": "vavl_sb.lobes.vavl.VAVL",
     "vavl_linear": "vavl_sb.lobes.fusion.linear.VAVLLinear",
@@ -24,16 +23,16 @@ NETWORKS = {
 
 
 def make_network(fusion: str = "vavl", **arguments) -> AudioVisualNetwork:
-    """Makes a network by its name, with those arguments that it takes.
+    """Creates a network by name, with those arguments that it takes.
 
     Arguments
     ---------
     fusion : str
-        One of :data:`NETWORKS`, or a class of one's own, such as
+        A key of :data:`NETWORKS`, or your own class, such as
         "my_module.MyFusion".
     **arguments
         ``audio_dim``, ``visual_dim``, ``num_outputs``, ``d_model`` and
-        whatever else some network takes: one hparams file serves all.
+        arguments of any network, so that one hparams file works for all.
 
     Returns
     -------
@@ -42,8 +41,7 @@ def make_network(fusion: str = "vavl", **arguments) -> AudioVisualNetwork:
     Raises
     ------
     VAVLError
-        In one line: there is no such network, or no network at all takes such
-        an argument.
+        If the network does not exist, or no network takes an argument.
 
     Example
     -------
@@ -63,12 +61,12 @@ def make_network(fusion: str = "vavl", **arguments) -> AudioVisualNetwork:
 
 
 def _arguments(fusion):
-    """The arguments that a network takes."""
+    """Returns the parameters of a network's constructor."""
     return inspect.signature(find_network(fusion).__init__).parameters
 
 
 def find_network(fusion: str) -> type[AudioVisualNetwork]:
-    """The class of a name, as :func:`make_network` takes it."""
+    """Returns the class of a name; see :func:`make_network`."""
     module, _, name = NETWORKS.get(fusion, str(fusion)).rpartition(".")
     try:
         kind = getattr(importlib.import_module(module), name)
