@@ -74,8 +74,8 @@ class MaskedLobe(StrictLobe):
         farthest = getattr(self.config, "max_bucket_distance", 800)
         if max(widest, 2 * scores) > MOST_NUMBERS or 4 * farthest <= buckets:
             raise EncoderError(
-                f"audio encoder {folder}: its config.json asks for convolutions "
-                "or attention that no encoder of this kind has"
+                f"audio encoder {folder}: its config.json has convolutions or "
+                "attention that no encoder of this kind has"
             )
 
     def settings(self) -> dict:
