@@ -567,7 +567,7 @@ def test_a_network_of_one_s_own_is_exported_as_what_it_is(tmp_path):
 @pytest.mark.parametrize(
     "make_net, words",
     [
-        (Forgetful, "its outputs are others"),
+        (Forgetful, "its outputs differ"),
         (lambda **s: VAVL(**s, residual=[torch]), "not JSON serializable"),
     ],
     ids=["learned elsewhere", "argument"],
