@@ -418,4 +418,4 @@ class EmotionBrain(sb.Brain):
         if self.checkpointer is not None:
             state = self.checkpointer.recoverables.get("random_state")
             if state is not None:
-                state.go_on()
+                state.restore_again()

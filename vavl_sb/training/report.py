@@ -85,10 +85,11 @@ def write_test_report(
     )
     for name, summary in test.items():
         if "confusion" in summary:
+            caption = f"{name}, {len(stats[name])} test clips"
             plots.confusion(
                 np.array(summary["confusion"]),
                 labels,
-                f"{plots.plain(title, 90)}\n{name}, {len(stats[name])} test clips",
+                f"{plots.plain(title, 90)}\n{caption}",
                 folder / f"confusion_{name}",
             )
     if task == "classification" and test:

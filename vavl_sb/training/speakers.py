@@ -26,9 +26,9 @@ class SpeakerSamples:
     """Random samples of the other training clips of each clip's speaker.
 
     A quarter of the samples is empty, a quarter has all other clips of the
-    speaker, and the rest have a log-uniform number of clips, so that the network
-    is trained on any number. A sample depends only on the seed, the epoch and
-    the clip.
+    speaker, and the rest have a log-uniform number of clips, so that the
+    network is trained on any number. A sample depends only on the seed, the
+    epoch and the clip.
 
     Arguments
     ---------
