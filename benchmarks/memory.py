@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
-"""Whether memory grows with the corpus.
+"""Measures the growth of memory with the size of the corpus.
 
 > python benchmarks/memory.py --json
 
-Corpora of 200, 2,000 and 20,000 clips, each prepared and then trained on in a
-process of its own, whose peak memory is reported. Preparing hashes each
-clip, computes or finds its features and writes the index; training runs
-SpeechBrain's loop over the cached features for an epoch and scores the clips
-once. So that this takes minutes, the features are light: log-mel of a second
-of sound. The sound of a clip is one of eight; each clip is a file of its own
-(a hard link), so that all that is kept per clip is kept.
+Extracts features of corpora of 200, 2,000 and 20,000 clips, then trains on
+them, each in a new process, and reports the peak memory. Extraction hashes each
+clip, computes or looks up its features and writes the index. Training runs
+SpeechBrain's loop over the cached features for one epoch and scores the clips
+once. The features are log-mel of one second of audio, so that it takes minutes.
+There are eight different recordings; each clip is a separate file (a hard
+link), so that all data per clip are kept.
 """
 
 import argparse
@@ -39,24 +39,24 @@ RATE = 16000
 
 
 class NoFaces(torch.nn.Module):
-    """Stands for the visual encoder, which no clip here needs."""
+    """Placeholder for the visual encoder: the clips have no video."""
 
     output_dim = 8
 
     def fingerprint(self):
-        """Names it in the cache."""
+        """Returns a name for the cache."""
         return "none"
 
 
 def make_corpus(folder, count):
-    """Clips of a second of noise, and their manifest.
+    """Writes clips of one second of noise, and their manifest.
 
     Arguments
     ---------
     folder : Path
-        Where to.
+        Output folder.
     count : int
-        How many clips.
+        Number of clips.
     """
     random = np.random.default_rng(0)
     (folder / "wav").mkdir(parents=True)
@@ -80,12 +80,12 @@ def make_corpus(folder, count):
 
 
 def read(folder):
-    """The manifest, as a recipe reads it.
+    """Reads the manifest as a recipe does.
 
     Arguments
     ---------
     folder : Path
-        Of the corpus.
+        Folder of the corpus.
 
     Returns
     -------
@@ -97,12 +97,12 @@ def read(folder):
 
 
 def prepare(folder):
-    """Features of all clips.
+    """Extracts the features of all clips.
 
     Arguments
     ---------
     folder : Path
-        Of the corpus.
+        Folder of the corpus.
     """
     extract_features(
         [read(folder)],
@@ -114,12 +114,12 @@ def prepare(folder):
 
 
 def train(folder):
-    """An epoch over all clips, which are then scored.
+    """Trains on all clips for one epoch and scores them.
 
     Arguments
     ---------
     folder : Path
-        Of the corpus.
+        Folder of the corpus.
     """
     entries = read(folder)
     datasets = emotion_datasets(
@@ -146,14 +146,14 @@ def train(folder):
 
 
 def peak(stage, folder):
-    """Peak memory of a stage in a process of its own.
+    """Measures the peak memory of a stage in a new process.
 
     Arguments
     ---------
     stage : str
         "prepare" or "train".
     folder : Path
-        Of the corpus.
+        Folder of the corpus.
 
     Returns
     -------
@@ -165,7 +165,7 @@ def peak(stage, folder):
 
 
 def main(arguments=None):
-    """Measures and prints.
+    """Runs the benchmark and prints the results.
 
     Arguments
     ---------
@@ -189,8 +189,8 @@ def main(arguments=None):
             for stage in ("prepare", "train"):
                 result[f"{stage}_{count}_mb"] = peak(stage, corpus)
     for stage in ("prepare", "train"):
-        found = [result[f"{stage}_{count}_mb"] for count in counts]
-        result[f"{stage}_growth"] = found[-1] / found[0] - 1
+        peaks = [result[f"{stage}_{count}_mb"] for count in counts]
+        result[f"{stage}_growth"] = peaks[-1] / peaks[0] - 1
     report({**result, **machine(options.device)}, options.json)
 
 

@@ -64,7 +64,7 @@ def draw_appearance(rng, female):
     rng : numpy.random.Generator
         Source of random numbers.
     female : bool
-        True: longer hair, larger eyes, fuller lips, narrower jaw, lighter brows.
+        Longer hair, larger eyes, fuller lips, narrower jaw, lighter brows.
 
     Returns
     -------

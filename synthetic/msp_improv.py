@@ -52,9 +52,9 @@ def clip_name(clip):
     Returns
     -------
     str
-        Target sentence and emotion, speaker, scenario, and turn. Read clips
-        have FF or MM. In improvisations of a target sentence, its speaker's sex
-        is first; in other turns either may be.
+        Target sentence and emotion, speaker, scenario, and turn: FF or MM in
+        read clips, the target speaker first in improvised target sentences, FM
+        otherwise.
     """
     sex = clip.speaker[0]
     sentence = list(SENTENCES).index(clip.sentence)

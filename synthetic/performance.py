@@ -160,7 +160,7 @@ class Performance:
 
 
 def _manner(table, groups, emotion, strength):
-    """Interpolates from the manner of the emotion's group (0) to its own (1)."""
+    """Interpolates from the group's manner (0) to the emotion's own (1)."""
     group = next(g for g in groups if emotion in g)
     shared = table[list(group)].mean(axis=0)
     return shared + strength * (table[emotion] - shared)
