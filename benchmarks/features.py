@@ -49,17 +49,8 @@ def encode(encoder, clips, watch=None):
 def worker(tasks, done, folder, options, threads):
     """Encodes lists of clips in a worker process.
 
-    Arguments
-    ---------
-    tasks, done : multiprocessing.Queue
-        Input: lists of clips, then None. Output: True when ready, and after
-        each list.
-    folder : str
-        Folder of the encoders.
-    options : argparse.Namespace
-        Command-line options.
-    threads : int
-        Threads of the process.
+    The queue ``tasks`` has lists of clips, then None; ``done`` gets True when
+    the process is ready, and after each list.
     """
     torch.set_num_threads(threads)
     encoder = material.feature_extractor(folder, options.quick, options.device)
@@ -70,19 +61,7 @@ def worker(tasks, done, folder, options, threads):
 
 
 class Pool:
-    """Worker processes that share the clips.
-
-    Arguments
-    ---------
-    count : int
-        Number of processes.
-    folder : str
-        Folder of the encoders.
-    clips : list
-        Clips to encode.
-    options : argparse.Namespace
-        Command-line options.
-    """
+    """``count`` worker processes that share the clips."""
 
     def __init__(self, count, folder, clips, options):
         context = multiprocessing.get_context("spawn")
@@ -127,19 +106,7 @@ class Pool:
 
 
 def measure(folder, options):
-    """Measures all numbers of the report.
-
-    Arguments
-    ---------
-    folder : str
-        Folder for clips and encoders.
-    options : argparse.Namespace
-        Command-line options.
-
-    Returns
-    -------
-    dict
-    """
+    """Measures all numbers of the report."""
     clips = find_clips(folder, options)
     seconds_of_clips = sum(probe(picture).duration for _, picture in clips)
     encoder = material.feature_extractor(folder, options.quick, options.device)
@@ -177,19 +144,7 @@ def measure(folder, options):
 
 
 def find_clips(folder, options):
-    """Lists audio and video files of the clips to encode.
-
-    Arguments
-    ---------
-    folder : str
-        Folder for the synthetic corpus.
-    options : argparse.Namespace
-        Command-line options.
-
-    Returns
-    -------
-    list of (str, str)
-    """
+    """Lists the audio and video file of each clip to encode."""
     if not options.data_folder:
         return material.corpus(folder, options.clips)
     pictures = sorted(Path(options.data_folder).glob("VideoFlash/*.flv"))
@@ -201,13 +156,7 @@ def find_clips(folder, options):
 
 
 def main(arguments=None):
-    """Runs the benchmark and prints the results.
-
-    Arguments
-    ---------
-    arguments : list
-        Command line without the program's name.
-    """
+    """Runs the benchmark and prints the results."""
     parser = options_of("Times the features of clips.")
     parser.add_argument("--clips", type=int, default=6, help="at most")
     parser.add_argument(

@@ -52,16 +52,7 @@ def interleaved(sides, repeats=5, warm_up=1):
 
 
 def medians(seconds):
-    """Computes the median of each side.
-
-    Arguments
-    ---------
-    seconds : dict
-        From :func:`interleaved`.
-
-    Returns
-    -------
-    dict
+    """Computes the median of each side's seconds.
 
     Example
     -------
@@ -97,17 +88,7 @@ def report(result, as_json):
 
 
 def machine(device):
-    """Describes the machine.
-
-    Arguments
-    ---------
-    device : str
-        Device of the benchmark.
-
-    Returns
-    -------
-    dict
-    """
+    """Describes the machine that a result was measured on."""
     return {
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),
@@ -117,19 +98,7 @@ def machine(device):
 
 
 def options_of(description, repeats=5):
-    """Creates the options that all benchmarks have.
-
-    Arguments
-    ---------
-    description : str
-        Description of the program.
-    repeats : int
-        Default of ``--repeats``.
-
-    Returns
-    -------
-    argparse.ArgumentParser
-    """
+    """Creates a parser with the options that all benchmarks have."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--json", action="store_true", help="JSON alone")
     parser.add_argument("--repeats", type=int, default=repeats)
@@ -141,14 +110,8 @@ def options_of(description, repeats=5):
 
 
 def timed(sides, options):
-    """Times several callables, and matrix products for reference.
-
-    Arguments
-    ---------
-    sides : dict
-        As for :func:`interleaved`.
-    options : argparse.Namespace
-        From :func:`options_of`.
+    """Times several callables as :func:`interleaved` does, and matrix products
+    for reference.
 
     Returns
     -------
@@ -169,17 +132,8 @@ def timed(sides, options):
 
 
 def run(measure, options, folder=None):
-    """Runs a benchmark and prints the results.
-
-    Arguments
-    ---------
-    measure : callable
-        Maps a folder and the options to the result.
-    options : argparse.Namespace
-        From :func:`options_of`.
-    folder : str
-        Folder for files, which are kept; None: a temporary folder.
-    """
+    """Prints the result of ``measure``, a function of a folder and the options;
+    without ``folder``, in a temporary folder."""
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as temporary:
         report(measure(folder or temporary, options), options.json)

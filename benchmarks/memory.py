@@ -49,15 +49,7 @@ class NoFaces(torch.nn.Module):
 
 
 def make_corpus(folder, count):
-    """Writes clips of one second of noise, and their manifest.
-
-    Arguments
-    ---------
-    folder : Path
-        Output folder.
-    count : int
-        Number of clips.
-    """
+    """Writes ``count`` clips of one second of noise, and their manifest."""
     random = np.random.default_rng(0)
     (folder / "wav").mkdir(parents=True)
     for place in range(8):
@@ -80,30 +72,14 @@ def make_corpus(folder, count):
 
 
 def read(folder):
-    """Reads the manifest as a recipe does.
-
-    Arguments
-    ---------
-    folder : Path
-        Folder of the corpus.
-
-    Returns
-    -------
-    dict
-    """
+    """Reads the manifest as a recipe does."""
     return read_entries(
         folder / "train.json", str(folder), "classification", LABELS
     )
 
 
 def prepare(folder):
-    """Extracts the features of all clips.
-
-    Arguments
-    ---------
-    folder : Path
-        Folder of the corpus.
-    """
+    """Extracts the features of all clips."""
     extract_features(
         [read(folder)],
         FeatureExtractor(AudioEncoder("logmel"), NoFaces(), FaceTracker(None)),
@@ -114,13 +90,7 @@ def prepare(folder):
 
 
 def train(folder):
-    """Trains on all clips for one epoch and scores them.
-
-    Arguments
-    ---------
-    folder : Path
-        Folder of the corpus.
-    """
+    """Trains on all clips for one epoch and scores them."""
     entries = read(folder)
     datasets = emotion_datasets(
         {"train": entries, "test": entries},
@@ -146,32 +116,14 @@ def train(folder):
 
 
 def peak(stage, folder):
-    """Measures the peak memory of a stage in a new process.
-
-    Arguments
-    ---------
-    stage : str
-        "prepare" or "train".
-    folder : Path
-        Folder of the corpus.
-
-    Returns
-    -------
-    float
-        MiB.
-    """
+    """Measures the peak memory, in MiB, of a stage ("prepare" or "train") in a
+    new process."""
     words = ["--stage", stage, "--folder", str(folder)]
     return in_own_process(__file__, *words)
 
 
 def main(arguments=None):
-    """Runs the benchmark and prints the results.
-
-    Arguments
-    ---------
-    arguments : list
-        Command line without the program's name.
-    """
+    """Runs the benchmark and prints the results."""
     parser = options_of("Peak memory by the size of the corpus.")
     parser.add_argument("--stage", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)

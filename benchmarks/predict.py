@@ -33,21 +33,8 @@ ALLOCATOR = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")
 
 
 def make_model(folder, quick, device):
-    """Creates an untrained model of the recipes' size.
-
-    Arguments
-    ---------
-    folder : str
-        Folder for the encoders.
-    quick : bool
-        Whether to create a small model.
-    device : str
-        Device of the model.
-
-    Returns
-    -------
-    vavl_sb.inference.EmotionRecognizer
-    """
+    """Creates an untrained EmotionRecognizer of the recipes' size, or a small
+    one if ``quick``; writes its encoders to ``folder``."""
     encoder = material.feature_extractor(folder, quick, device)
     net = VAVL(
         audio_dim=encoder.audio_encoder.output_dim,
@@ -67,15 +54,6 @@ def make_model(folder, quick, device):
 
 def by_stage(model, clip, options):
     """Times the stages of a prediction.
-
-    Arguments
-    ---------
-    model : vavl_sb.inference.EmotionRecognizer
-        The model.
-    clip : str
-        The clip.
-    options : argparse.Namespace
-        Command-line options.
 
     Returns
     -------
@@ -99,33 +77,16 @@ def by_stage(model, clip, options):
 
 
 def peak(folder, clip, options):
-    """Measures the peak memory of a prediction in a new process.
-
-    Arguments
-    ---------
-    folder, clip : str
-        Folder of the encoders, and the clip.
-    options : argparse.Namespace
-        Command-line options.
-
-    Returns
-    -------
-    dict
-        ``peak_mb`` and ``seconds``.
-    """
+    """Measures the ``peak_mb`` and ``seconds`` of a prediction in a new
+    process."""
     words = ["--folder", folder, "--one", clip, "--device", options.device]
     words += ["--quick"] * options.quick
     return in_own_process(__file__, *words, without=ALLOCATOR)
 
 
 def one(folder, clip, options):
-    """Predicts a clip once and prints time and memory; started by :func:`peak`.
-
-    Arguments
-    ---------
-    folder, clip, options
-        As for :func:`peak`.
-    """
+    """Predicts a clip once and prints time and memory; started by
+    :func:`peak`."""
     model = make_model(folder, options.quick, options.device)
     start = time.perf_counter()
     model.predict_file(clip)
@@ -134,13 +95,7 @@ def one(folder, clip, options):
 
 
 def main(arguments=None):
-    """Runs the benchmark and prints the results.
-
-    Arguments
-    ---------
-    arguments : list
-        Command line without the program's name.
-    """
+    """Runs the benchmark and prints the results."""
     parser = options_of("Times predict_file.")
     parser.add_argument(
         "--long", type=float, help="seconds of a long clip, for memory"
@@ -155,19 +110,7 @@ def main(arguments=None):
 
 
 def measure(folder, options):
-    """Measures all numbers of the report.
-
-    Arguments
-    ---------
-    folder : str
-        Folder for clips and encoders.
-    options : argparse.Namespace
-        Command-line options.
-
-    Returns
-    -------
-    dict
-    """
+    """Measures all numbers of the report."""
     length = 1.0 if options.quick else SECONDS
     clip = material.long_clip(folder, length)
     model = make_model(folder, options.quick, options.device)

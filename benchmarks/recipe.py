@@ -18,7 +18,7 @@ LR = 5e-5
 
 
 def make_brain(net, labels, folder, device="cpu", schedule="sequential"):
-    """Creates a brain for classification with the recipe's losses and optimizer.
+    """Creates a brain for classification with the recipe's settings.
 
     Arguments
     ---------
@@ -32,10 +32,6 @@ def make_brain(net, labels, folder, device="cpu", schedule="sequential"):
         Device of the network.
     schedule : str
         "sequential" or "joint".
-
-    Returns
-    -------
-    VAVLBrain
     """
     adam = {"lr": LR, "betas": (0.95, 0.999), "weight_decay": 5e-7}
     return VAVLBrain(

@@ -71,10 +71,6 @@ def make_batch(speech_frames, face_frames, width=1024):
         Frames of each clip.
     width : int
         Size of speech features.
-
-    Returns
-    -------
-    EmotionBatch
     """
     return EmotionBatch(
         [
@@ -100,10 +96,6 @@ def conv_backward_flop(gradient, x, weight, *args, out_shape=None, **kwargs):
         Shapes of the output's gradient, the input and the weights.
     *args, out_shape, **kwargs
         Not used.
-
-    Returns
-    -------
-    int
     """
     return 2 * 2 * math.prod(gradient) * math.prod(weight[1:])
 
@@ -241,19 +233,7 @@ class Released:
 
 
 def measure(folder, options):
-    """Measures all numbers of the report.
-
-    Arguments
-    ---------
-    folder : str
-        Output folder of the brains.
-    options : argparse.Namespace
-        Command-line options.
-
-    Returns
-    -------
-    dict
-    """
+    """Measures all numbers of the report."""
     sizes = QUICK if options.quick else Sizes()
     device = options.device
     ours = Ours("sequential", folder, device, sizes)
@@ -281,13 +261,7 @@ def measure(folder, options):
 
 
 def main(arguments=None):
-    """Runs the benchmark and prints the results.
-
-    Arguments
-    ---------
-    arguments : list
-        Command line without the program's name.
-    """
+    """Runs the benchmark and prints the results."""
     options = options_of("Times a training step.").parse_args(arguments)
     run(measure, options)
 

@@ -496,7 +496,7 @@ def test_an_hparams_file_serves_all_networks_and_no_typing_error():
             {"fusion": "early"},
             "fusion: early is none of vavl, vavl_linear, late",
         ),
-        ({"fusion": "torch.nn.Linear"}, "it is no AudioVisualNetwork"),
+        ({"fusion": "torch.nn.Linear"}, "it is not an AudioVisualNetwork"),
         ({"projection_dims": 20}, "no network takes projection_dims"),
     ):
         with pytest.raises(VAVLError, match=words):

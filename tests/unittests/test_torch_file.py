@@ -143,7 +143,7 @@ def test_a_file_that_calls_is_refused_and_calls_nothing(tmp_path, name):
     canary = tmp_path / "canary"
     path = save(attacks(canary)[name], tmp_path / "f.pt")
     with pytest.raises(
-        EncoderError, match="calls .*; nothing of it was run"
+        EncoderError, match="calls .*; no code in it was run"
     ) as told:
         read_tensors(path)
     assert "\n" not in told.value.text and not canary.exists()

@@ -38,26 +38,12 @@ def import_visual(
 ) -> tuple[Path, list[str]]:
     """Converts the weights of an EfficientNet-B2 to safetensors.
 
-    Arguments
-    ---------
-    source : str or Path
-        HSEmotion's ``enet_b2_8_best.pt``, or another pickled module, state dict
-        or safetensors file of timm's ``tf_efficientnet_b2``.
-    target : str or Path
-        File for ``VisualEncoder(weights=target)``; by default the source with
-        the suffix .safetensors.
-
-    Returns
-    -------
-    target : Path
-    left_out : list of str
-        Names of the tensors not written: the classifier's.
-
-    Raises
-    ------
-    EncoderError
-        If the source cannot be read, or names or shapes do not fit. Then
-        nothing is written.
+    The source is HSEmotion's ``enet_b2_8_best.pt``, or another pickled module,
+    state dict or safetensors file of timm's ``tf_efficientnet_b2``. The target,
+    for ``VisualEncoder(weights=target)``, is by default the source with the
+    suffix .safetensors. Returns it, and the names of the tensors not written:
+    the classifier's. Raises an EncoderError, and writes nothing, if the source
+    cannot be read, or names or shapes do not fit.
     """
     source = Path(source)
     target = _new_path(target or source.with_suffix(".safetensors"))
@@ -75,28 +61,14 @@ def import_audio(
     """Converts the weights of a wav2vec 2.0, such as VAVL's
     ``final_wav2vec.pt``, to a Hugging Face folder.
 
-    Arguments
-    ---------
-    source : str or Path
-        State dict of transformers' ``Wav2Vec2Model`` with any number of layers,
-        alone or within a larger model, from ``torch.save`` or as safetensors.
-    target : str or Path
-        Folder for ``AudioEncoder(source=target)``; by default the source
-        without its suffix.
-    config_folder : str or Path
-        Folder with the model's config.json; its number of layers may differ.
-        None: the configuration of wav2vec2-large-robust.
-
-    Returns
-    -------
-    target : Path
-    left_out : list of str
-        Names of the tensors not written, which features do not depend on.
-
-    Raises
-    ------
-    EncoderError
-        As for :func:`import_visual`.
+    The source is a state dict of transformers' ``Wav2Vec2Model`` with any
+    number of layers, alone or within a larger model, from ``torch.save`` or as
+    safetensors. The target, for ``AudioEncoder(source=target)``, is by default
+    the source without its suffix. ``config_folder`` has the model's
+    config.json, in which the number of layers may differ; None: that of
+    wav2vec2-large-robust. Returns the target, and the names of the tensors not
+    written, which features do not depend on. Raises an EncoderError as
+    :func:`import_visual` does.
     """
     source = Path(source)
     target = _new_path(target or source.with_suffix(""))

@@ -108,7 +108,7 @@ def classification_loss(
     if weights.shape != predictions.shape[1:] or not (weights > 0).all():
         raise VAVLError(
             f"class_weights: must be {predictions.shape[1]} numbers above 0, "
-            f"one a class, not {class_weights}"
+            f"one per class, not {class_weights}"
         )
     # PyTorch's cross_entropy does not divide by the weights of probabilities.
     if not targets.is_floating_point():

@@ -28,28 +28,11 @@ def parse_arguments(
     YAML.
 
     Keys of an included file are options, too; their overrides are written below
-    the key that includes the file, as HyperPyYAML requires.
-
-    Arguments
-    ---------
-    arguments : sequence of str
-        Words of the command line.
-    later : collection of str
-        Placeholders that need no value here.
-
-    Returns
-    -------
-    hparams_file : str
-    run_opts : RunOptions
-    overrides : str
-        YAML for ``load_hyperpyyaml``.
-
-    Raises
-    ------
-    VAVLError
-        If no YAML file has an option's key, an option is given twice, a boolean
-        is not True or False, a word belongs to no option, or a required option
-        is missing.
+    the key that includes the file, as HyperPyYAML requires. Placeholders in
+    ``later`` need no value. Returns the YAML's path, run options, and overrides
+    as YAML for ``load_hyperpyyaml``. Raises a VAVLError if no YAML file has an
+    option's key, an option is given twice, a boolean is not True or False, a
+    word belongs to no option, or a required option is missing.
 
     Example
     -------
@@ -82,8 +65,8 @@ def parse_arguments(
             raise VAVLError(f"--{key}: must be True or False, not {value}")
         if isinstance(value, str) and re.search("<.*>", value):
             raise VAVLError(
-                f"--{key}: must not have < and > in it, which HyperPyYAML "
-                f"takes for a reference, as {value} has"
+                f"--{key}: must not have < and >, which HyperPyYAML reads "
+                f"as a reference: {value}"
             )
     if type(given.get("labels")) is CommentedSeq:
         # As strings, even if YAML would read numbers or null.
@@ -101,8 +84,8 @@ def _refuse_labels(labels):
     for label in labels if isinstance(labels, list) else ():
         if not isinstance(label, str) or not label or labels.count(label) > 1:
             raise VAVLError(
-                f"labels: must be names, each once; {label!r} is none or "
-                "stands twice (put quotes around a number or null)"
+                f"labels: must be names, all different; {label!r} is no name "
+                "or stands twice (put quotes around a number or null)"
             )
 
 
@@ -127,7 +110,7 @@ def _read(path):
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise VAVLError(
-            f"{path}: cannot be read ({getattr(error, 'strerror', 'no text')})"
+            f"{path}: cannot be read ({getattr(error, 'strerror', 'not text')})"
             "; give a file such as hparams/vavl_cls.yaml"
         ) from None
     nodes = _load(text, path)

@@ -115,24 +115,11 @@ class EmotionBrain(sb.Brain):
     ) -> torch.Tensor:
         """Runs the backward pass of a loss and an optimizer step.
 
-        If the loss or a gradient is not finite, the update is skipped, and the
-        batch's clips are logged.
-
-        Arguments
-        ---------
-        loss : torch.Tensor
-            A scalar, the same in all processes
-            (:func:`vavl_sb.training.distributed.gather_rows`); None if no clip
-            has the modalities that the update requires.
-        batch : PaddedBatch
-            The batch that the loss was computed on.
-        update : str
-            Name of the update, for the log.
-
-        Returns
-        -------
-        torch.Tensor
-            The loss, detached, on the CPU; 0 for None, NaN if skipped.
+        The loss is a scalar, the same in all processes
+        (:func:`vavl_sb.training.distributed.gather_rows`), or None if no clip
+        has the modalities that the update requires. If it or a gradient is not
+        finite, the update is skipped, and the batch's clips are logged. Returns
+        the loss, detached, on the CPU: 0 for None, NaN if skipped.
         """
         if loss is None:
             return torch.zeros(())
@@ -183,22 +170,10 @@ class EmotionBrain(sb.Brain):
         """Encodes speech if the speech encoder is trained; returns cached
         features unchanged.
 
-        Arguments
-        ---------
-        samples : torch.Tensor
-            16 kHz samples, shape (B, n), 0 for clips without audio; or cached
-            features, shape (B, T, D).
-        lens : torch.Tensor
-            Relative lengths, shape (B,).
-        learn : bool
-            False: without gradients and in eval mode.
-
-        Returns
-        -------
-        features : torch.Tensor
-            Shape (B, T, D).
-        lens : torch.Tensor
-            Relative lengths, shape (B,).
+        Takes 16 kHz samples (B, n), 0 for clips without audio, or cached
+        features (B, T, D), and relative lengths (B,). Returns features
+        (B, T, D) and relative lengths. Without ``learn``, the encoder is in
+        eval mode and has no gradients.
         """
         if "audio_encoder" not in self.modules or not lens.any():
             return samples, lens
@@ -257,7 +232,7 @@ class EmotionBrain(sb.Brain):
         if all(finite):
             return
         reason = (
-            "the network has diverged; take a lower lr and a new output_folder"
+            "the network has diverged; use a lower lr and a new output_folder"
         )
         if self.eval_precision != "fp32":
             reason = (
@@ -266,7 +241,7 @@ class EmotionBrain(sb.Brain):
             )
         bad = ", ".join(id for id, good in zip(ids, finite) if not good)
         raise VAVLError(
-            f"the {head} head's prediction is not finite: {reason}; seen at: "
+            f"the {head} head's prediction is not finite: {reason}; clips: "
             f"{bad}"
         )
 

@@ -130,19 +130,9 @@ def share_weights(modules: torch.nn.Module) -> None:
 def merge_scores(stats: dict, loss_sums: dict, loss: float) -> float:
     """Merges the metrics and losses of all processes, in place.
 
-    Arguments
-    ---------
-    stats : dict
-        Head to metric; afterwards each contains every clip once, sorted by id.
-    loss_sums : dict
-        Name to sum and count of a loss.
-    loss : float
-        Average loss of this process.
-
-    Returns
-    -------
-    float
-        Average loss of all processes, weighted by their clips.
+    ``stats`` maps heads to metrics, which afterwards contain every clip once,
+    sorted by id; ``loss_sums`` maps names to sum and count of a loss. Returns
+    the average of the processes' ``loss``, weighted by their clips.
     """
     if processes.count() == 1:
         return loss

@@ -49,7 +49,7 @@ HEADER = """\
 # https://arxiv.org/abs/2305.07216
 #
 # Authors:
-#  * whoever trained it with the recipe of the corpus named below
+#  * the user who trained it with the recipe of the corpus below
 # ################################
 """
 
@@ -251,8 +251,8 @@ def _refuse_other(encoder, name, arguments):
             return
         reason = "its settings or weights differ"
     raise EncoderError(
-        f"{name}: what export() gives does not make the same encoder "
-        f"({reason}); let export() write the weights and give all arguments, "
+        f"{name}: the arguments of export() do not recreate the encoder "
+        f"({reason}); let export() write the weights and return all arguments, "
         "then run the same command again"
     )
 
@@ -291,9 +291,9 @@ def _refuse_other_network(net, folder):
         same, reason = False, _reason(error)
     if not same:
         raise EncoderError(
-            f"{name}: what was exported does not make the same network "
-            f"({reason}); keep what it learns in parameters and buffers, what "
-            "it is made with in its arguments, and its class in a module on "
+            f"{name}: the network changes when it is exported and loaded "
+            f"({reason}); keep its state in parameters and buffers, its "
+            "settings in constructor arguments, and its class in a module on "
             "PYTHONPATH, then run the same command again"
         )
 

@@ -144,8 +144,8 @@ def init_from_pretrained(
 
     own = net.state_dict()
     tensors = load_tensors(Path(source) / "vavl.safetensors")
-    wanted, found = kept(own), kept(tensors)
-    faults = [n for n in {*wanted, *found} if wanted.get(n) != found.get(n)]
+    wanted, given = kept(own), kept(tensors)
+    faults = [n for n in {*wanted, *given} if wanted.get(n) != given.get(n)]
     if faults:
         raise EncoderError(
             f"pretrained_from: {source} has other encoders, another width or "

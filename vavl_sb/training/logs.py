@@ -89,7 +89,7 @@ class LossMeters:
             raise VAVLError(
                 f"{len(here)} updates of epoch {self.epoch} were not finite "
                 f"(nonfinite_patience: {patience}), last {what} of the "
-                f"{update} update; take a lower lr, or look at these clips "
+                f"{update} update; use a lower lr, or check these clips "
                 f"(also in {self.report}): {', '.join(named)}"
             )
         logger.warning(

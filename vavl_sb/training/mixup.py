@@ -127,8 +127,8 @@ def mix_frames(
     if x.ndim == 3:
         repeated = repeated.unsqueeze(-1).expand(-1, -1, x.shape[2])
         inside = inside.unsqueeze(-1)
-    others = x[partner].gather(1, repeated)
-    return torch.where(inside, weight * x + (1 - weight) * others, x)
+    mixed_in = x[partner].gather(1, repeated)
+    return torch.where(inside, weight * x + (1 - weight) * mixed_in, x)
 
 
 def _check_loss(loss, num_classes, mixes):
@@ -155,7 +155,7 @@ def _check_loss(loss, num_classes, mixes):
         same = False
     if not same:
         raise VAVLError(
-            "prediction_loss: does not take the class probabilities, float "
-            "(B, classes), that mixup makes of class indices; let it take "
-            "both, or set mixup to 0"
+            "prediction_loss: does not accept class probabilities, float "
+            "(B, classes), which mixup creates from class indices; let it "
+            "accept both, or set mixup to 0"
         )

@@ -252,7 +252,7 @@ def check_parts(model: dict, path: str | Path) -> None:
             raise EncoderError(
                 f"{path}: {part} is a {name[:80]}, which is not vavl_sb's and "
                 "could run any code; give trust=True (--trust) only if you "
-                "trust whoever made the model"
+                "trust the author of the model"
             )
         kinds = CLASSES[name][1]
         for key in {"source", "output_dim"} & {*kinds}:  # Required arguments.

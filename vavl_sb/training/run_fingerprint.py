@@ -91,24 +91,10 @@ def claim_folder(
     differences if its checkpoints are those of another run.
 
     Encoders, clips and the pretrained model are compared by content, not by
-    path.
-
-    Arguments
-    ---------
-    save_folder : str
-        Folder of the checkpoints.
-    settings : dict
-        From :func:`read_settings`.
-    feature_extractor : FeatureExtractor
-        Feature extractor with the run's encoders.
-    manifests : dict
-        Split to path, including validation, which selects the checkpoint.
-    also_train : str or sequence of str
-        Folders with manifests of further training corpora.
-    pretrained_from : str
-        Folder of the pretrained model, or None.
-    **run_options
-        SpeechBrain's options that change the result of training.
+    path. ``settings`` are from :func:`read_settings`, ``manifests`` maps splits
+    to paths (also validation, which selects the checkpoint), ``also_train`` are
+    folders with manifests of further training corpora, and ``run_options`` are
+    SpeechBrain's options that change the result of training.
     """
     wanted = {k: v for k, v in settings.items() if k not in FREE}
     wanted.update({k: _plain(v) for k, v in run_options.items()})

@@ -63,7 +63,7 @@ def read_features(
     kind = os.path.splitext(path)[1].lower()
     if kind not in EXTENSIONS:
         raise MediaError(
-            f"{path}: no file of features; give a {', '.join(EXTENSIONS)}"
+            f"{path}: is not a file of features; give a {', '.join(EXTENSIONS)}"
         )
     try:
         if kind == ".npy":
@@ -88,10 +88,10 @@ def read_features(
             f"{frames.shape}"
         )
     if frames.size == 0:
-        raise MediaError(f"{reference}: there is no frame in it")
+        raise MediaError(f"{reference}: has no frames")
     if not np.isfinite(frames).all():
         raise MediaError(
-            f"{reference}: has NaN or infinity in it; leave such frames out"
+            f"{reference}: has NaN or infinity; remove those frames"
         )
     return frames.astype(np.float32)
 
@@ -102,7 +102,7 @@ def _read_tensor(path, name):
         names = list(file.keys())
         if name is None and len(names) != 1:
             raise MediaError(
-                f"{path}: holds {len(names)} tensors; name one as {path}#NAME"
+                f"{path}: has {len(names)} tensors; select one by {path}#NAME"
             )
         if name is not None and name not in names:
             raise MediaError(f"{path}: has no {name}")
@@ -118,8 +118,8 @@ def _read_rows(path, name, columns):
         if len(rows) != 1:
             times = f" {len(rows)} times" if rows else ""
             raise MediaError(
-                f"{path}: has {name}{times or ' in no row'}; a table has a row "
-                "a clip"
+                f"{path}: has {name}{times or ' in no row'}; a table must have "
+                "one row per clip"
             )
     elif "success" in [column.lower() for column in header or ()]:
         place = [column.lower() for column in header].index("success")
@@ -155,8 +155,8 @@ def _numbers(path, row, kept, width):
         return [float(cells[i]) for i in kept]
     except ValueError as error:
         raise MediaError(
-            f"{path}, line {line}: {first_line(error)}; of a table with a row "
-            f"a clip, name one as {path}#NAME"
+            f"{path}, line {line}: {first_line(error)}; if the table has one "
+            f"row per clip, select one by {path}#NAME"
         ) from None
 
 
@@ -218,8 +218,8 @@ def find_features(path: str | Path) -> dict[str, list[str]]:
             clips.setdefault(clip, []).append(f"{path}#{name}")
     if not clips:
         raise MediaError(
-            f"{path}: no features in it; give a folder with a .npy, "
-            ".safetensors or .csv a clip, or a table"
+            f"{path}: no features in it; give a folder with one .npy, "
+            ".safetensors or .csv per clip, or a table"
         )
     return clips
 
@@ -238,8 +238,8 @@ def _table_names(path: str) -> Sequence[str]:
         reason = getattr(error, "strerror", None) or first_line(error)
         raise MediaError(f"{path}: cannot be read ({reason})") from None
     raise MediaError(
-        f"{path}: no folder and no table of features; give a folder, a .csv or "
-        "a .safetensors"
+        f"{path}: is not a folder or table of features; give a folder, a .csv "
+        "or a .safetensors"
     )
 
 

@@ -97,15 +97,15 @@ def read_tensors(path: str | Path) -> dict[str, torch.Tensor]:
             return _read(archive, path.stat().st_size)
     except RefusedError as error:
         raise EncoderError(
-            f"{path}: {error}, which no file of weights needs; nothing of it "
+            f"{path}: {error}, which no file of weights needs; no code in it "
             "was run: get the weights elsewhere, or as safetensors"
         ) from None
     # Damaged files raise anything from EOFError to OverflowError.
     except Exception as error:
         reason = " ".join(str(error).split())[:100]
         raise EncoderError(
-            f"{path}: is no whole file of torch.save, of PyTorch 1.6 or later "
-            f"({type(error).__name__}: {reason}); get it again"
+            f"{path}: is not a complete file of torch.save, PyTorch 1.6 or "
+            f"later ({type(error).__name__}: {reason}); get it again"
         ) from None
 
 
@@ -122,7 +122,7 @@ def _read(archive: zipfile.ZipFile, size: int) -> dict[str, torch.Tensor]:
     tensors = {}
     for name, value in weights.items():
         if not _is_tensor(value):
-            raise ValueError(f"holds more than tensors, at {name[:80]!r}")
+            raise ValueError(f"{name[:80]!r} is not a tensor")
         tensors[name] = storages.tensor(value)
     if sum(t.numel() for t in tensors.values()) > MOST_NAMES * size:
         raise RefusedError("has the same memory under too many names")
@@ -209,7 +209,7 @@ CONSTANTS: dict[str, Callable] = {
 def _made(called: bool, name: Any, arguments: Any) -> Any:
     """Records an object or a call; a dictionary is created empty."""
     if not isinstance(name, _Class):
-        raise RefusedError("calls what is no function")
+        raise RefusedError("calls an object that is not a function")
     if called and name in DICTIONARIES:
         return {}
     if called and name not in TENSORS | PARAMETERS | OTHERS:
@@ -271,7 +271,7 @@ def _weights_in(content: Any) -> dict[str, Any]:
         return _module_tensors(content)
     if isinstance(content, dict) and content:
         return content
-    raise ValueError("holds no weights by name")
+    raise ValueError("has no named weights")
 
 
 def _is_module(value: Any) -> bool:

@@ -152,7 +152,7 @@ def check_finite(tensors: dict[str, torch.Tensor], source: str | Path) -> None:
 def check_fit(
     source: str | Path,
     model: str,
-    found: Tensors,
+    tensors: Tensors,
     wanted: Tensors,
     parts: set[str],
 ) -> list[str]:
@@ -169,18 +169,18 @@ def check_fit(
     Traceback (most recent call last):
     vavl_sb.utils.errors.EncoderError: f: does not fit net: 1 of another shape (a.w is (1,), not (2,)); give weights of that network
     """
-    unwanted = [name for name in found if name not in wanted]
+    unwanted = [name for name in tensors if name not in wanted]
     faults = {
         "missing": [
             name
             for name in wanted
-            if name not in found and not name.endswith("num_batches_tracked")
+            if name not in tensors and not name.endswith("num_batches_tracked")
         ],
         "unknown": [name for name in unwanted if name.split(".")[0] in parts],
         "of another shape": [
-            f"{name} is {tuple(found[name].shape)}, not {tuple(tensor.shape)}"
+            f"{name} is {tuple(tensors[name].shape)}, not {tuple(tensor.shape)}"
             for name, tensor in wanted.items()
-            if name in found and found[name].shape != tensor.shape
+            if name in tensors and tensors[name].shape != tensor.shape
         ],
     }
     reasons = [

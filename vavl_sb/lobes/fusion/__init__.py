@@ -52,9 +52,9 @@ def make_network(fusion: str = "vavl", **arguments) -> AudioVisualNetwork:
     takes = _arguments(fusion)
     if any(p.kind is p.VAR_KEYWORD for p in takes.values()):
         return find_network(fusion)(**arguments)
-    others = arguments.keys() - takes.keys()
+    unused = arguments.keys() - takes.keys()
     known = {name for network in NETWORKS for name in _arguments(network)}
-    for name in sorted(others - known):
+    for name in sorted(unused - known):
         raise VAVLError(f"vavl: no network takes {name}; leave it out")
     own = {k: v for k, v in arguments.items() if k in takes}
     return find_network(fusion)(**own)
@@ -71,10 +71,10 @@ def find_network(fusion: str) -> type[AudioVisualNetwork]:
     try:
         kind = getattr(importlib.import_module(module), name)
         if not issubclass(kind, AudioVisualNetwork):
-            raise TypeError("it is no AudioVisualNetwork")
+            raise TypeError("it is not an AudioVisualNetwork")
         return kind
     except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise VAVLError(
-            f"fusion: {fusion} is none of {', '.join(NETWORKS)}, and no class "
-            f"of yours on PYTHONPATH ({' '.join(str(error).split())[:100]})"
+            f"fusion: {fusion} is none of {', '.join(NETWORKS)}, and not a "
+            f"class on PYTHONPATH ({' '.join(str(error).split())[:100]})"
         ) from None

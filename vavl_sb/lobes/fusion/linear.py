@@ -80,20 +80,13 @@ class LinearFusion(MeanOfHeads):
         targets: torch.Tensor,
         speakers: Sequence[str],
     ) -> None:
-        """Fits the regression of one modality.
+        """Fits the regression of "audio" or "visual".
 
-        Arguments
-        ---------
-        modality : str
-            "audio" or "visual".
-        statistics : torch.Tensor
-            :func:`vavl_sb.nnet.masking.masked_statistics` of the N training
-            clips that have the modality, shape (N, 2 D).
-        targets : torch.Tensor
-            Class indices, int64 (N,), or attributes in the network's scale,
-            float (N, num_outputs).
-        speakers : sequence of str
-            Speaker of each clip.
+        ``statistics`` (N, 2 D) are
+        :func:`vavl_sb.nnet.masking.masked_statistics` of the N training clips
+        that have the modality; ``targets`` are class indices, int64 (N,), or
+        attributes in the network's scale, float (N, num_outputs); ``speakers``
+        has the speaker of each clip.
         """
         branch = self.get_submodule(f"{modality}_branch")
         x = statistics.double()
