@@ -40,8 +40,8 @@ def encode(encoder, clips, watch=None):
         Times the stages.
     """
     watch = watch or Stopwatch()
-    for sound, picture in clips:
-        for files in ((sound, None), (None, picture)):
+    for audio, video in clips:
+        for files in ((audio, None), (None, video)):
             for _ in encoder.chunks(*files, watch):
                 pass
 
@@ -108,7 +108,7 @@ class Pool:
 def measure(folder, options):
     """Measures all numbers of the report."""
     clips = find_clips(folder, options)
-    seconds_of_clips = sum(probe(picture).duration for _, picture in clips)
+    seconds_of_clips = sum(probe(video).duration for _, video in clips)
     encoder = material.feature_extractor(folder, options.quick, options.device)
     watches = []
 
@@ -147,11 +147,11 @@ def find_clips(folder, options):
     """Lists the audio and video file of each clip to encode."""
     if not options.data_folder:
         return material.corpus(folder, options.clips)
-    pictures = sorted(Path(options.data_folder).glob("VideoFlash/*.flv"))
-    sounds = Path(options.data_folder) / "AudioWAV"
+    videos = sorted(Path(options.data_folder).glob("VideoFlash/*.flv"))
+    folder = Path(options.data_folder) / "AudioWAV"
     return [
-        (str(sounds / f"{p.stem}.wav"), str(p))
-        for p in pictures[: options.clips]
+        (str(folder / f"{video.stem}.wav"), str(video))
+        for video in videos[: options.clips]
     ]
 
 

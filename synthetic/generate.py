@@ -226,14 +226,14 @@ def _claim(folder, settings):
         differ = [k for k in settings if recorded.get(k) != settings[k]]
         if differ:
             raise CorpusError(
-                f"{folder} holds a synthetic corpus of other settings "
+                f"{folder} has a synthetic corpus of other settings "
                 f"({', '.join(differ)}): delete it or choose another folder"
             )
         return
     if folder.exists() and any(folder.iterdir()):
         raise CorpusError(
-            f"{folder} holds something else: choose another folder, nothing "
-            "was written"
+            f"{folder} has other files: choose another folder, nothing was "
+            "written"
         )
     write_json(record, settings)
 

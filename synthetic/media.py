@@ -141,9 +141,9 @@ def _encode(file, codecs, frames, samples, frame_rate, size):
     file.mux(audio.encode(sound))
     file.mux(audio.encode(None))
     for index, frame in enumerate(frames):
-        picture = av.VideoFrame.from_ndarray(np.asarray(frame)).reformat(
+        yuv = av.VideoFrame.from_ndarray(np.asarray(frame)).reformat(
             format="yuv420p", interpolation="BILINEAR"
         )
-        picture.time_base, picture.pts = 1 / rate, index
-        file.mux(video.encode(picture))
+        yuv.time_base, yuv.pts = 1 / rate, index
+        file.mux(video.encode(yuv))
     file.mux(video.encode(None))
