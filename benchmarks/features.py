@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
-"""Clips a second through decoding, faces and encoders, and where time goes.
+"""Measures the throughput of feature extraction, and the time of each stage.
 
 > python benchmarks/features.py --json
 
-Clips of the synthetic corpus (480 x 360, 29.97 frames a second, sound in a file
-of its own, as in CREMA-D), or those of ``--data_folder``, are turned into
-features as training's first run does it: EfficientNet-B2 at 10 pictures a
-second, faces looked for 5 times a second, 12 layers of wav2vec2-large; random
-weights. Once through in one process with all cores, stage by stage; and, for
-``--processes``, the same clips shared out among so many processes with their
-share of the cores each. The passes take turns, five times after a warm-up.
+Extracts features of clips of the synthetic corpus (480 x 360, 29.97 frames per
+second, audio in separate files, as in CREMA-D), or of ``--data_folder``, with
+the recipes' encoders and random weights: EfficientNet-B2 on 10 frames per
+second, face detection on 5, 12 layers of wav2vec2-large. One process uses all
+cores and times each stage; for each number in ``--processes``, that many
+processes share the clips and cores. The variants are timed in turn, five times
+after a warm-up.
 """
 
 import multiprocessing
@@ -28,37 +28,29 @@ STAGES = ("decode", "faces", "audio encoder", "visual encoder")
 
 
 def encode(encoder, clips, watch=None):
-    """Features of some clips, as the cache gets them.
+    """Extracts the features of clips, as for the cache.
 
     Arguments
     ---------
     encoder : vavl_sb.features.extractor.FeatureExtractor
-        What encodes.
+        Feature extractor.
     clips : list of (str, str)
-        Sound and picture.
+        Audio and video file of each clip.
     watch : vavl_sb.features.extractor.Stopwatch
-        Counts the stages.
+        Times the stages.
     """
     watch = watch or Stopwatch()
-    for sound, picture in clips:
-        for files in ((sound, None), (None, picture)):
+    for audio, video in clips:
+        for files in ((audio, None), (None, video)):
             for _ in encoder.chunks(*files, watch):
                 pass
 
 
 def worker(tasks, done, folder, options, threads):
-    """A process that encodes lists of clips until it is told to stop.
+    """Encodes lists of clips in a worker process.
 
-    Arguments
-    ---------
-    tasks, done : multiprocessing.Queue
-        Lists of clips come in, None at the end; True goes out for each.
-    folder : str
-        Of the speech encoder.
-    options : argparse.Namespace
-        This program's.
-    threads : int
-        For each operation.
+    The queue ``tasks`` has lists of clips, then None; ``done`` gets True when
+    the process is ready, and after each list.
     """
     torch.set_num_threads(threads)
     encoder = material.feature_extractor(folder, options.quick, options.device)
@@ -69,19 +61,7 @@ def worker(tasks, done, folder, options, threads):
 
 
 class Pool:
-    """Processes that share the clips out among them.
-
-    Arguments
-    ---------
-    count : int
-        How many.
-    folder : str
-        Of the speech encoder.
-    clips : list
-        What a call encodes.
-    options : argparse.Namespace
-        This program's.
-    """
+    """``count`` worker processes that share the clips."""
 
     def __init__(self, count, folder, clips, options):
         context = multiprocessing.get_context("spawn")
@@ -126,21 +106,9 @@ class Pool:
 
 
 def measure(folder, options):
-    """All numbers of the report.
-
-    Arguments
-    ---------
-    folder : str
-        For clips and encoder.
-    options : argparse.Namespace
-        This program's.
-
-    Returns
-    -------
-    dict
-    """
+    """Measures all numbers of the report."""
     clips = find_clips(folder, options)
-    seconds_of_clips = sum(probe(picture).duration for _, picture in clips)
+    seconds_of_clips = sum(probe(video).duration for _, video in clips)
     encoder = material.feature_extractor(folder, options.quick, options.device)
     watches = []
 
@@ -152,7 +120,7 @@ def measure(folder, options):
         f"{count}_processes": Pool(count, folder, clips, options)
         for count in options.processes
     }
-    found, facts = timed({"one_process": here, **pools}, options)
+    seconds, facts = timed({"one_process": here, **pools}, options)
     for pool in pools.values():
         pool.close()
     stages = {
@@ -165,10 +133,10 @@ def measure(folder, options):
     return {
         "clips": len(clips),
         "seconds_of_clips": seconds_of_clips,
-        **{f"{n}_clips_a_second": len(clips) / s for n, s in found.items()},
+        **{f"{n}_clips_a_second": len(clips) / s for n, s in seconds.items()},
         **{
             f"{n}_times_real_time": seconds_of_clips / s
-            for n, s in found.items()
+            for n, s in seconds.items()
         },
         **stages,
         **facts,
@@ -176,44 +144,32 @@ def measure(folder, options):
 
 
 def find_clips(folder, options):
-    """Sound and picture of the clips to encode.
-
-    Arguments
-    ---------
-    folder : str
-        Where the synthetic ones are made.
-    options : argparse.Namespace
-        This program's.
-
-    Returns
-    -------
-    list of (str, str)
-    """
+    """Lists the audio and video file of each clip to encode."""
     if not options.data_folder:
         return material.corpus(folder, options.clips)
-    pictures = sorted(Path(options.data_folder).glob("VideoFlash/*.flv"))
-    sounds = Path(options.data_folder) / "AudioWAV"
+    videos = sorted(Path(options.data_folder).glob("VideoFlash/*.flv"))
+    folder = Path(options.data_folder) / "AudioWAV"
     return [
-        (str(sounds / f"{p.stem}.wav"), str(p))
-        for p in pictures[: options.clips]
+        (str(folder / f"{video.stem}.wav"), str(video))
+        for video in videos[: options.clips]
     ]
 
 
 def main(arguments=None):
-    """Measures and prints.
-
-    Arguments
-    ---------
-    arguments : list
-        Command line without the program's name.
-    """
+    """Runs the benchmark and prints the results."""
     parser = options_of("Times the features of clips.")
-    parser.add_argument("--clips", type=int, default=6, help="at the most")
-    parser.add_argument("--data_folder", help="of CREMA-D; else drawn clips")
+    parser.add_argument("--clips", type=int, default=6, help="at most")
     parser.add_argument(
-        "--processes", type=int, nargs="*", default=[2], help="to scale to"
+        "--data_folder", help="of CREMA-D; default: synthetic clips"
     )
-    parser.add_argument("--folder", help="keep clips and encoder there")
+    parser.add_argument(
+        "--processes",
+        type=int,
+        nargs="*",
+        default=[2],
+        help="numbers of processes to time",
+    )
+    parser.add_argument("--folder", help="keep clips and encoders there")
     options = parser.parse_args(arguments)
     run(measure, options, options.folder)
 

@@ -1,8 +1,8 @@
-"""What the benchmarks work on: clips drawn by seed, and untrained encoders.
+"""Inputs of the benchmarks: synthetic clips and untrained encoders.
 
-No download: the encoders have the size of the recipes' own and random weights,
-which take as long as trained ones. The clips are those of the synthetic
-corpus, 480 x 360 at 29.97 frames a second as in CREMA-D.
+They need no downloads: the encoders have the size of the recipes' encoders and
+random weights, which take the same time. The clips are those of the synthetic
+corpus, 480 x 360 at 29.97 frames per second as in CREMA-D.
 """
 
 import json
@@ -20,7 +20,7 @@ from vavl_sb.lobes.audio_encoder import AudioEncoder
 from vavl_sb.lobes.visual_encoder import VisualEncoder, create_backbone
 from vavl_sb.media.reader import decode
 
-# Of the repository, not of the package.
+# synthetic is in the repository, but not in the package.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from synthetic import generate_corpus  # noqa: E402
@@ -31,14 +31,14 @@ RATE = 16000
 
 
 def speech_model(width=1024, layers=12):
-    """wav2vec2-large-robust cut to its first layers, with random weights.
+    """Creates the first layers of wav2vec2-large-robust, with random weights.
 
     Arguments
     ---------
     width : int
-        Of its transformer.
+        Hidden size of the transformer.
     layers : int
-        How many.
+        Number of layers.
 
     Returns
     -------
@@ -61,19 +61,19 @@ def speech_model(width=1024, layers=12):
 
 
 def feature_extractor(folder, quick=False, device="cpu"):
-    """The recipes' encoders: 12 layers of wav2vec2-large, EfficientNet-B2.
+    """Creates the recipes' encoders: 12 layers of wav2vec2-large,
+    EfficientNet-B2.
 
-    Ten pictures a second are encoded, and faces are looked for five times a
-    second, as the recipes have it.
+    As in the recipes, encodes 10 frames per second and detects faces in 5.
 
     Arguments
     ---------
     folder : str or Path
-        Where the speech encoder is written, unless it is there.
+        Folder for the encoders, which are written if missing.
     quick : bool
-        A tiny speech encoder instead.
+        Whether to use a tiny speech encoder.
     device : str
-        Where they run.
+        Device of the encoders.
 
     Returns
     -------
@@ -99,7 +99,7 @@ def feature_extractor(folder, quick=False, device="cpu"):
 
 
 def _visual_weights(folder):
-    """A file of random weights for EfficientNet-B2."""
+    """Writes random weights of EfficientNet-B2, if missing."""
     path = folder / "visual.safetensors"
     if not path.exists():
         save_file(create_backbone().state_dict(), path)
@@ -107,19 +107,19 @@ def _visual_weights(folder):
 
 
 def corpus(folder, clips):
-    """Clips of the synthetic corpus: sound and picture in files of their own.
+    """Generates clips of the synthetic corpus.
 
     Arguments
     ---------
     folder : str or Path
-        Where to; clips that are there are kept.
+        Output folder; existing clips are kept.
     clips : int
-        How many; a multiple of 2.
+        Number of clips, a multiple of 2.
 
     Returns
     -------
     list of (str, str)
-        Sound and picture of each.
+        Audio and video file of each clip.
     """
     folder = Path(folder) / f"corpus_{clips}"
     generate_corpus(
@@ -135,21 +135,21 @@ def corpus(folder, clips):
 
 
 def long_clip(folder, seconds):
-    """One MP4 with a talking face, of any length.
+    """Generates an MP4 with a talking face, of any length.
 
-    A clip of the synthetic corpus, forwards and backwards, again and again.
+    Repeats a clip of the synthetic corpus, forwards and backwards.
 
     Arguments
     ---------
     folder : str or Path
-        Where to.
+        Output folder.
     seconds : float
-        How long.
+        Duration.
 
     Returns
     -------
     str
-        The file.
+        Path of the file.
     """
     path = Path(folder) / f"clip_{seconds:g}s.mp4"
     if path.exists():

@@ -1,6 +1,4 @@
-"""What the benchmarks share: interleaved timing, the machine's rate, reports,
-and programs that are made of these.
-"""
+"""Shared code of the benchmarks: timing, peak memory, options and reports."""
 
 import argparse
 import json
@@ -17,22 +15,22 @@ import torch
 
 
 def interleaved(sides, repeats=5, warm_up=1):
-    """Times several things in turn, so that a busy machine hurts all alike.
+    """Times several callables in turn, so that other load affects all alike.
 
     Arguments
     ---------
     sides : dict
-        Name to a callable without arguments; what its method ``prepare`` does,
-        if it has one, comes before each call and is not timed.
+        Name to a callable without arguments. Its method ``prepare``, if any, is
+        called before each call and not timed.
     repeats : int
-        Timed rounds; in each, every side runs once.
+        Timed rounds; each calls every side once.
     warm_up : int
-        Rounds before that are not timed.
+        Rounds before them that are not timed.
 
     Returns
     -------
     dict
-        Name to the list of seconds.
+        Name to list of seconds.
 
     Example
     -------
@@ -54,23 +52,14 @@ def interleaved(sides, repeats=5, warm_up=1):
 
 
 def medians(seconds):
-    """Median of each side.
-
-    Arguments
-    ---------
-    seconds : dict
-        From :func:`interleaved`.
-
-    Returns
-    -------
-    dict
+    """Computes the median of each side's seconds.
 
     Example
     -------
     >>> medians({"a": [3.0, 1.0, 2.0]})
     {'a': 2.0}
     """
-    return {name: statistics.median(found) for name, found in seconds.items()}
+    return {name: statistics.median(times) for name, times in seconds.items()}
 
 
 def report(result, as_json):
@@ -79,9 +68,9 @@ def report(result, as_json):
     Arguments
     ---------
     result : dict
-        Name to number, text or what JSON can hold.
+        Name to JSON value.
     as_json : bool
-        As one object, or else a line for each number.
+        Whether to print one JSON object instead of a line per number.
 
     Example
     -------
@@ -99,17 +88,7 @@ def report(result, as_json):
 
 
 def machine(device):
-    """What a result was measured on.
-
-    Arguments
-    ---------
-    device : str
-        Where.
-
-    Returns
-    -------
-    dict
-    """
+    """Describes the machine that a result was measured on."""
     return {
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),
@@ -119,90 +98,61 @@ def machine(device):
 
 
 def options_of(description, repeats=5):
-    """The command line that all benchmarks have.
-
-    Arguments
-    ---------
-    description : str
-        Of the program.
-    repeats : int
-        The default.
-
-    Returns
-    -------
-    argparse.ArgumentParser
-    """
+    """Creates a parser with the options that all benchmarks have."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--json", action="store_true", help="JSON alone")
     parser.add_argument("--repeats", type=int, default=repeats)
     parser.add_argument("--device", default="cpu")
     parser.add_argument(
-        "--quick", action="store_true", help="little of everything: a test"
+        "--quick", action="store_true", help="tiny sizes, for tests"
     )
     return parser
 
 
 def timed(sides, options):
-    """Times several things and, as a yardstick, a product of matrices.
-
-    Arguments
-    ---------
-    sides : dict
-        As for :func:`interleaved`.
-    options : argparse.Namespace
-        From :func:`options_of`.
+    """Times several callables as :func:`interleaved` does, and matrix products
+    for reference.
 
     Returns
     -------
-    found : dict
-        Name to the median of the seconds.
+    median : dict
+        Name to median of the seconds.
     facts : dict
-        What every report ends with: "matrix_product_tflops", the
-        :func:`machine`, and in "all_seconds" each single time.
+        Last entries of a report: "matrix_product_tflops", :func:`machine`, and
+        all times as "all_seconds".
     """
-    yardstick = MatrixProduct(options.device, options.quick)
-    seconds = interleaved(
-        {**sides, "matrix_product": yardstick}, options.repeats
-    )
-    found = medians(seconds)
-    return found, {
-        "matrix_product_tflops": yardstick.tflops(found.pop("matrix_product")),
+    product = MatrixProduct(options.device, options.quick)
+    seconds = interleaved({**sides, "matrix_product": product}, options.repeats)
+    median = medians(seconds)
+    return median, {
+        "matrix_product_tflops": product.tflops(median.pop("matrix_product")),
         **machine(options.device),
         "all_seconds": seconds,
     }
 
 
 def run(measure, options, folder=None):
-    """Measures and prints.
-
-    Arguments
-    ---------
-    measure : callable
-        From a folder and the options to the result.
-    options : argparse.Namespace
-        From :func:`options_of`.
-    folder : str
-        What is written there stays; None: it goes.
-    """
+    """Prints the result of ``measure``, a function of a folder and the options;
+    without ``folder``, in a temporary folder."""
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as temporary:
         report(measure(folder or temporary, options), options.json)
 
 
 def in_own_process(*words, without=()):
-    """What a Python program prints.
+    """Runs a Python program and parses the last line of its output.
 
     Arguments
     ---------
     *words : str
-        The program and its arguments.
+        Program and arguments.
     without : sequence of str
-        Environment variables that it does not get.
+        Environment variables to remove.
 
     Returns
     -------
     object
-        Of the last line, as JSON.
+        JSON value of the last line.
     """
     done = subprocess.run(
         [sys.executable, *words],
@@ -214,31 +164,30 @@ def in_own_process(*words, without=()):
 
 
 def peak_mb():
-    """Peak memory of this process so far.
+    """Returns the peak memory of this process so far.
 
     Returns
     -------
     float
         MiB.
     """
-    # Not ru_maxrss: a process that another one starts begins with the peak of
-    # that one.
+    # Not ru_maxrss, which a child process inherits.
     status = Path("/proc/self/status").read_text("ascii")
     (peak,) = re.findall(r"^VmHWM:\s*(\d+) kB", status, re.MULTILINE)
     return int(peak) / 1024
 
 
 class MatrixProduct:
-    """Products of square fp32 matrices, as a yardstick.
+    """Products of square float32 matrices, to measure the machine's speed.
 
     Arguments
     ---------
     device : str
-        Where.
+        Device of the matrices.
     quick : bool
-        Small ones: for tests.
+        Whether to use small matrices, for tests.
     times : int
-        Products in a call.
+        Products per call.
 
     Example
     -------
@@ -259,16 +208,16 @@ class MatrixProduct:
             torch.mm(self.a, self.b)
 
     def tflops(self, seconds):
-        """The rate at which the products were computed.
+        """Converts the duration of a call to TFLOP/s.
 
         Arguments
         ---------
         seconds : float
-            Of a call.
+            Duration of a call.
 
         Returns
         -------
         float
-            1e12 operations a second.
+            1e12 operations per second.
         """
         return self.flop / seconds / 1e12

@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
-"""Whether memory grows with the corpus.
+"""Measures the growth of memory with the size of the corpus.
 
 > python benchmarks/memory.py --json
 
-Corpora of 200, 2,000 and 20,000 clips, each prepared and then trained on in a
-process of its own, whose peak memory is reported. Preparing hashes each
-clip, computes or finds its features and writes the index; training runs
-SpeechBrain's loop over the cached features for an epoch and scores the clips
-once. So that this takes minutes, the features are light: log-mel of a second
-of sound. The sound of a clip is one of eight; each clip is a file of its own
-(a hard link), so that all that is kept per clip is kept.
+Extracts features of corpora of 200, 2,000 and 20,000 clips, then trains on
+them, each in a new process, and reports the peak memory. Extraction hashes each
+clip, computes or looks up its features and writes the index. Training runs
+SpeechBrain's loop over the cached features for one epoch and scores the clips
+once. The features are log-mel of one second of audio, so that it takes minutes.
+There are eight different recordings; each clip is a separate file (a hard
+link), so that all data per clip are kept.
 """
 
 import argparse
@@ -39,25 +39,17 @@ RATE = 16000
 
 
 class NoFaces(torch.nn.Module):
-    """Stands for the visual encoder, which no clip here needs."""
+    """Placeholder for the visual encoder: the clips have no video."""
 
     output_dim = 8
 
     def fingerprint(self):
-        """Names it in the cache."""
+        """Returns a name for the cache."""
         return "none"
 
 
 def make_corpus(folder, count):
-    """Clips of a second of noise, and their manifest.
-
-    Arguments
-    ---------
-    folder : Path
-        Where to.
-    count : int
-        How many clips.
-    """
+    """Writes ``count`` clips of one second of noise, and their manifest."""
     random = np.random.default_rng(0)
     (folder / "wav").mkdir(parents=True)
     for place in range(8):
@@ -80,30 +72,14 @@ def make_corpus(folder, count):
 
 
 def read(folder):
-    """The manifest, as a recipe reads it.
-
-    Arguments
-    ---------
-    folder : Path
-        Of the corpus.
-
-    Returns
-    -------
-    dict
-    """
+    """Reads the manifest as a recipe does."""
     return read_entries(
         folder / "train.json", str(folder), "classification", LABELS
     )
 
 
 def prepare(folder):
-    """Features of all clips.
-
-    Arguments
-    ---------
-    folder : Path
-        Of the corpus.
-    """
+    """Extracts the features of all clips."""
     extract_features(
         [read(folder)],
         FeatureExtractor(AudioEncoder("logmel"), NoFaces(), FaceTracker(None)),
@@ -114,13 +90,7 @@ def prepare(folder):
 
 
 def train(folder):
-    """An epoch over all clips, which are then scored.
-
-    Arguments
-    ---------
-    folder : Path
-        Of the corpus.
-    """
+    """Trains on all clips for one epoch and scores them."""
     entries = read(folder)
     datasets = emotion_datasets(
         {"train": entries, "test": entries},
@@ -146,32 +116,14 @@ def train(folder):
 
 
 def peak(stage, folder):
-    """Peak memory of a stage in a process of its own.
-
-    Arguments
-    ---------
-    stage : str
-        "prepare" or "train".
-    folder : Path
-        Of the corpus.
-
-    Returns
-    -------
-    float
-        MiB.
-    """
+    """Measures the peak memory, in MiB, of a stage ("prepare" or "train") in a
+    new process."""
     words = ["--stage", stage, "--folder", str(folder)]
     return in_own_process(__file__, *words)
 
 
 def main(arguments=None):
-    """Measures and prints.
-
-    Arguments
-    ---------
-    arguments : list
-        Command line without the program's name.
-    """
+    """Runs the benchmark and prints the results."""
     parser = options_of("Peak memory by the size of the corpus.")
     parser.add_argument("--stage", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
@@ -189,8 +141,8 @@ def main(arguments=None):
             for stage in ("prepare", "train"):
                 result[f"{stage}_{count}_mb"] = peak(stage, corpus)
     for stage in ("prepare", "train"):
-        found = [result[f"{stage}_{count}_mb"] for count in counts]
-        result[f"{stage}_growth"] = found[-1] / found[0] - 1
+        peaks = [result[f"{stage}_{count}_mb"] for count in counts]
+        result[f"{stage}_growth"] = peaks[-1] / peaks[0] - 1
     report({**result, **machine(options.device)}, options.json)
 
 

@@ -1,18 +1,18 @@
 #!/usr/bin/env python3
-"""How long an answer takes, stage by stage, and how much memory.
+"""Measures the time of each stage of a prediction, and its memory.
 
 > python benchmarks/predict.py --json
 > python benchmarks/predict.py --json --long 600
 
-A clip of 3 s, 480 x 360 at 29.97 frames a second, and a model of the recipes'
-own size: 12 layers of wav2vec2-large, EfficientNet-B2 at 10 pictures a second,
-faces looked for 5 times a second. The weights are random, and the clip is that
-of a drawn face; neither changes what is computed, but for the number of faces
-that the detector's last networks see. After a warm-up the clip is predicted
-five times; loading the model is not in it.
+Predicts a clip of 3 s, 480 x 360 at 29.97 frames per second, five times after a
+warm-up, with a model of the recipes' size: 12 layers of wav2vec2-large,
+EfficientNet-B2 on 10 frames per second, face detection on 5. The weights are
+random and the clip is synthetic, which affects only the number of face
+candidates that reach the detector's last networks. Loading the model is not
+timed.
 
-With ``--long`` a clip of that many seconds is predicted as well, in a process
-of its own, and the peak memory of both is compared.
+With ``--long``, also predicts a clip of that many seconds, and compares the
+peak memory of both clips in new processes.
 """
 
 import argparse
@@ -28,27 +28,13 @@ from vavl_sb.lobes.vavl import VAVL
 LABELS = ["angry", "disgust", "fear", "happy", "neutral", "sad"]
 SECONDS = 3.0
 
-# They keep freed memory, for the speed of training; who predicts a clip has
-# not set them.
+# Set for fast training: they keep freed memory. Not set for predictions.
 ALLOCATOR = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")
 
 
 def make_model(folder, quick, device):
-    """An untrained model of the recipes' size.
-
-    Arguments
-    ---------
-    folder : str
-        For the speech encoder.
-    quick : bool
-        A small one.
-    device : str
-        Where it runs.
-
-    Returns
-    -------
-    vavl_sb.inference.EmotionRecognizer
-    """
+    """Creates an untrained EmotionRecognizer of the recipes' size, or a small
+    one if ``quick``; writes its encoders to ``folder``."""
     encoder = material.feature_extractor(folder, quick, device)
     net = VAVL(
         audio_dim=encoder.audio_encoder.output_dim,
@@ -67,66 +53,40 @@ def make_model(folder, quick, device):
 
 
 def by_stage(model, clip, options):
-    """Seconds of the stages and of the whole.
-
-    Arguments
-    ---------
-    model : vavl_sb.inference.EmotionRecognizer
-        The model.
-    clip : str
-        The clip.
-    options : argparse.Namespace
-        This program's.
+    """Times the stages of a prediction.
 
     Returns
     -------
     stages : dict
-        Stage to the median of its seconds.
-    whole : float
-        That of all.
+        Stage to median of the seconds.
+    total : float
+        Median seconds of a prediction.
     facts : dict
-        As :func:`measure.timed`.
+        From :func:`measure.timed`.
     """
     stages = {}
 
     def predict():
-        found = model.analyze(clip, window=None, crops=0)
-        for stage, spent in found.profile.items():
-            stages.setdefault(stage, []).append(spent)
+        analysis = model.analyze(clip, window=None, crops=0)
+        for stage, seconds in analysis.profile.items():
+            stages.setdefault(stage, []).append(seconds)
 
-    found, facts = timed({"predict_file": predict}, options)
-    stages = medians({s: spent[1:] for s, spent in stages.items()})
-    return stages, found["predict_file"], facts
+    median, facts = timed({"predict_file": predict}, options)
+    stages = medians({s: seconds[1:] for s, seconds in stages.items()})
+    return stages, median["predict_file"], facts
 
 
 def peak(folder, clip, options):
-    """Peak memory of predicting a clip in a process of its own.
-
-    Arguments
-    ---------
-    folder, clip : str
-        Of the model, and the clip.
-    options : argparse.Namespace
-        This program's.
-
-    Returns
-    -------
-    dict
-        ``peak_mb`` and ``seconds``.
-    """
+    """Measures the ``peak_mb`` and ``seconds`` of a prediction in a new
+    process."""
     words = ["--folder", folder, "--one", clip, "--device", options.device]
     words += ["--quick"] * options.quick
     return in_own_process(__file__, *words, without=ALLOCATOR)
 
 
 def one(folder, clip, options):
-    """What :func:`peak` starts: predicts a clip once and prints.
-
-    Arguments
-    ---------
-    folder, clip, options
-        As for :func:`peak`.
-    """
+    """Predicts a clip once and prints time and memory; started by
+    :func:`peak`."""
     model = make_model(folder, options.quick, options.device)
     start = time.perf_counter()
     model.predict_file(clip)
@@ -135,18 +95,12 @@ def one(folder, clip, options):
 
 
 def main(arguments=None):
-    """Measures and prints.
-
-    Arguments
-    ---------
-    arguments : list
-        Command line without the program's name.
-    """
+    """Runs the benchmark and prints the results."""
     parser = options_of("Times predict_file.")
     parser.add_argument(
         "--long", type=float, help="seconds of a long clip, for memory"
     )
-    parser.add_argument("--folder", help="keep clips and encoder there")
+    parser.add_argument("--folder", help="keep clips and encoders there")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.one:
@@ -156,32 +110,20 @@ def main(arguments=None):
 
 
 def measure(folder, options):
-    """All numbers of the report.
-
-    Arguments
-    ---------
-    folder : str
-        For clips and encoder.
-    options : argparse.Namespace
-        This program's.
-
-    Returns
-    -------
-    dict
-    """
+    """Measures all numbers of the report."""
     length = 1.0 if options.quick else SECONDS
     clip = material.long_clip(folder, length)
     model = make_model(folder, options.quick, options.device)
-    stages, whole, facts = by_stage(model, clip, options)
+    stages, total, facts = by_stage(model, clip, options)
     result = {
         "clip_s": length,
-        "predict_file_s": whole,
-        "share_of_the_clip": whole / length,
+        "predict_file_s": total,
+        "share_of_the_clip": total / length,
         **{f"{s.replace(' ', '_')}_s": v for s, v in stages.items()},
         **facts,
     }
     if options.long:
-        # Not beside a model that is in memory already.
+        # Frees the memory for the new processes.
         del model
         short = peak(folder, clip, options)
         long = peak(folder, material.long_clip(folder, options.long), options)

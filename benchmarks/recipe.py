@@ -1,4 +1,4 @@
-"""The recipe's VAVLBrain around a network, as recipes/CREMA-D/train.py has it."""
+"""Creates the VAVLBrain of recipes/CREMA-D/train.py for a network."""
 
 import functools
 import sys
@@ -18,24 +18,20 @@ LR = 5e-5
 
 
 def make_brain(net, labels, folder, device="cpu", schedule="sequential"):
-    """A brain for classes, with the recipe's optimizer and losses.
+    """Creates a brain for classification with the recipe's settings.
 
     Arguments
     ---------
     net : vavl_sb.lobes.vavl.VAVL
-        What it trains.
+        Network to train.
     labels : list of str
-        Its classes.
+        Names of the classes.
     folder : str
-        For what it writes.
+        Output folder.
     device : str
-        Where.
+        Device of the network.
     schedule : str
         "sequential" or "joint".
-
-    Returns
-    -------
-    VAVLBrain
     """
     adam = {"lr": LR, "betas": (0.95, 0.999), "weight_decay": 5e-7}
     return VAVLBrain(

@@ -1,19 +1,18 @@
 #!/usr/bin/env python3
-"""One training step: ours against the schedule of the code released with VAVL.
+"""Times a training step: ours, and the schedule of VAVL's released code.
 
 > python benchmarks/train_step.py --json
 
-Both sides have the same layers and the same batch: 8 clips of 2.5 s of sound
-and 76 frames of face. Ours starts from cached features and takes the paper's
-three updates; the joint schedule takes one. The released schedule is written
-here from its description: the visual update; the speech encoder, gradients and
-all, and the audio update; the speech encoder once more, and the audio-visual
-loss sent back through everything. The layers are ours on both sides, so that
-what makes them quick is no part of the ratio. All sides run in turn in one
-process, fp32.
+All have the same layers and the same batch: 8 clips of 2.5 s of audio and 76
+face frames. Ours starts from cached features and takes the paper's three
+updates; the joint schedule takes one. The released schedule is reimplemented
+from its description: the visual update; the audio update with gradients of the
+speech encoder; the speech encoder again, and the audio-visual loss
+backpropagated through everything. All use our layers, so that the ratio does
+not include their speed. They are timed in turn in one process, in fp32.
 
-The floor is what the three updates need at the least, in multiplications of
-matrices, over the rate at which this machine multiplied matrices in this run.
+The floor is a lower bound of the three updates' time: the operations of their
+matrix products over the speed of matrix products in this run.
 """
 
 import math
@@ -34,16 +33,16 @@ CLASSES, RATE = 6, 16000
 
 @dataclass(frozen=True)
 class Sizes:
-    """What a step is taken on; the defaults are those that are reported.
+    """Sizes of batch and networks; the defaults are those that are reported.
 
     Arguments
     ---------
     batch, seconds, face_frames : number
-        Clips, and what each of them has.
+        Clips, and seconds of audio and face frames of each.
     d_model : int
-        Of the network.
+        Width of the network.
     width, layers : int
-        Of the speech encoder.
+        Width and layers of the speech encoder.
     """
 
     batch: int = 8
@@ -55,7 +54,7 @@ class Sizes:
 
     @property
     def speech_frames(self):
-        """Frames of the sound, as wav2vec 2.0 frames it: 124 of 2.5 s."""
+        """Frames of wav2vec 2.0: 124 for 2.5 s."""
         return int((self.seconds * RATE - 400) // 320) + 1
 
 
@@ -64,18 +63,14 @@ ADAM = {"lr": 5e-5, "betas": (0.95, 0.999), "weight_decay": 5e-7}
 
 
 def make_batch(speech_frames, face_frames, width=1024):
-    """Clips with random features, as our step takes them.
+    """Creates a batch of clips with random features for our step.
 
     Arguments
     ---------
     speech_frames, face_frames : list of int
-        Of each clip.
+        Frames of each clip.
     width : int
-        Of a speech feature.
-
-    Returns
-    -------
-    EmotionBatch
+        Size of speech features.
     """
     return EmotionBatch(
         [
@@ -92,19 +87,15 @@ def make_batch(speech_frames, face_frames, width=1024):
     )
 
 
-def conv_backward_flop(gradient, x, weight, *rest, out_shape=None, **more):
-    """Operations of a convolution's two gradients, groups respected.
+def conv_backward_flop(gradient, x, weight, *args, out_shape=None, **kwargs):
+    """Counts the operations of a (grouped) convolution's two gradients.
 
     Arguments
     ---------
     gradient, x, weight : sequence
-        Shapes: of the output's gradient, the input and the weights.
-    *rest, out_shape, **more
+        Shapes of the output's gradient, the input and the weights.
+    *args, out_shape, **kwargs
         Not used.
-
-    Returns
-    -------
-    int
     """
     return 2 * 2 * math.prod(gradient) * math.prod(weight[1:])
 
@@ -117,11 +108,11 @@ class Ours:
     schedule : str
         "sequential" or "joint".
     folder : str
-        For what a brain writes.
+        Output folder of the brain.
     device : str
-        Where.
+        Device of the network.
     sizes : Sizes
-        Of batch and network.
+        Sizes of batch and network.
     """
 
     def __init__(self, schedule, folder, device, sizes=Sizes()):
@@ -142,10 +133,8 @@ class Ours:
         self.brain.fit_batch(self.batch)
 
     def flop(self):
-        """Floating-point operations of a step's products of matrices.
-
-        Those of convolutions count as well; all else (norms, activations,
-        dropout, Adam) counts as nothing.
+        """Counts the floating-point operations of a step's matrix products and
+        convolutions; ignores norms, activations, dropout and Adam.
 
         Returns
         -------
@@ -153,8 +142,8 @@ class Ours:
         """
         from torch.utils.flop_counter import FlopCounterMode
 
-        # PyTorch's own count of a depthwise convolution's gradients is that
-        # of a full one.
+        # PyTorch counts the gradients of a depthwise convolution as if it were
+        # a full one.
         backward = torch.ops.aten.convolution_backward
         with FlopCounterMode(
             display=False, custom_mapping={backward: conv_backward_flop}
@@ -164,20 +153,20 @@ class Ours:
 
 
 class Released:
-    """The released schedule, from its description.
+    """The released schedule, reimplemented from its description.
 
-    The speech encoder is in eval mode, its convolutions are frozen and the
-    rest of it is not, though nothing ever moves it: gradients of all its
-    weights are computed and added up. The audio-visual update has the network
-    in eval mode but for its own head, goes back through all of it and the
-    speech encoder, and moves that head alone.
+    The speech encoder is in eval mode and never updated, but only its
+    convolutions are frozen: gradients of its other weights are computed and
+    accumulated. In the audio-visual update the network is in eval mode except
+    the audio-visual head. The loss is backpropagated through the network and
+    the speech encoder, but updates only that head.
 
     Arguments
     ---------
     device : str
-        Where.
+        Device of the networks.
     sizes : Sizes
-        Of batch and networks.
+        Sizes of batch and networks.
     """
 
     def __init__(self, device, sizes=Sizes()):
@@ -191,23 +180,23 @@ class Released:
             name: list(part.parameters())
             for name, part in self.net.named_children()
         }
-        own = parts.pop("audiovisual_head")
-        self.rest = torch.optim.Adam(sum(parts.values(), []), **ADAM)
-        self.fusion = torch.optim.Adam(own, **ADAM)
+        head = parts.pop("audiovisual_head")
+        self.backbone_adam = torch.optim.Adam(sum(parts.values(), []), **ADAM)
+        self.head_adam = torch.optim.Adam(head, **ADAM)
         self.device = device
         self.set_batch(sizes.batch, sizes.seconds, sizes.face_frames)
 
     def set_batch(self, clips, seconds, face_frames):
-        """The clips of the next steps, all padded to one length.
+        """Sets the clips of the next steps, all of one length.
 
         Arguments
         ---------
         clips : int
-            How many.
+            Number of clips.
         seconds : float
-            Of sound.
+            Seconds of audio per clip.
         face_frames : int
-            Of each clip.
+            Face frames per clip.
         """
         device, samples = self.device, int(seconds * RATE)
         self.sound = torch.randn(clips, samples, device=device)
@@ -224,18 +213,18 @@ class Released:
         self.head.train()
         speech = self.encoder(self.sound).last_hidden_state
         out = self.net(audio=speech, visual=self.faces)
-        # It goes back through all layers, though one head learns from it.
+        # Backpropagates through all layers, but updates one head only.
         loss = classification_loss(out.audiovisual, self.labels)
-        self._step(loss, self.fusion)
+        self._step(loss, self.head_adam)
 
     def _update(self, out, modality):
-        """Prediction and reconstruction of one modality."""
+        """Takes a step with the losses of one modality."""
         loss = classification_loss(getattr(out, modality), self.labels)
         loss = loss + 2.0 * reconstruction_loss(
             getattr(out, f"{modality}_reconstruction"),
             getattr(out, f"{modality}_target"),
         )
-        self._step(loss, self.rest)
+        self._step(loss, self.backbone_adam)
 
     def _step(self, loss, optimizer):
         optimizer.zero_grad()
@@ -244,39 +233,27 @@ class Released:
 
 
 def measure(folder, options):
-    """All numbers of the report.
-
-    Arguments
-    ---------
-    folder : str
-        For what a brain writes.
-    options : argparse.Namespace
-        This program's.
-
-    Returns
-    -------
-    dict
-    """
+    """Measures all numbers of the report."""
     sizes = QUICK if options.quick else Sizes()
-    where = options.device
-    ours = Ours("sequential", folder, where, sizes)
+    device = options.device
+    ours = Ours("sequential", folder, device, sizes)
     sides = {
         "ours": ours,
-        "joint": Ours("joint", folder, where, sizes),
-        "released_schedule": Released(where, sizes),
+        "joint": Ours("joint", folder, device, sizes),
+        "released_schedule": Released(device, sizes),
     }
-    found, facts = timed(sides, options)
+    seconds, facts = timed(sides, options)
     tflop = ours.flop() / 1e12
     floor = tflop / facts["matrix_product_tflops"]
     return {
-        "ours_step_s": found["ours"],
-        "joint_step_s": found["joint"],
-        "released_schedule_step_s": found["released_schedule"],
-        "ratio": found["released_schedule"] / found["ours"],
-        "joint_ratio": found["released_schedule"] / found["joint"],
+        "ours_step_s": seconds["ours"],
+        "joint_step_s": seconds["joint"],
+        "released_schedule_step_s": seconds["released_schedule"],
+        "ratio": seconds["released_schedule"] / seconds["ours"],
+        "joint_ratio": seconds["released_schedule"] / seconds["joint"],
         "floor_s": floor,
-        "ours_over_floor": found["ours"] / floor,
-        "joint_over_floor": found["joint"] / floor,
+        "ours_over_floor": seconds["ours"] / floor,
+        "joint_over_floor": seconds["joint"] / floor,
         "tflop": tflop,
         "repeats": options.repeats,
         **facts,
@@ -284,13 +261,7 @@ def measure(folder, options):
 
 
 def main(arguments=None):
-    """Measures and prints.
-
-    Arguments
-    ---------
-    arguments : list
-        Command line without the program's name.
-    """
+    """Runs the benchmark and prints the results."""
     options = options_of("Times a training step.").parse_args(arguments)
     run(measure, options)
 

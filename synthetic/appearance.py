@@ -1,4 +1,4 @@
-"""What a drawn speaker looks like: colours, shapes and place in the frame."""
+"""Appearance of a speaker: colours, shapes and position in the frame."""
 
 from dataclasses import dataclass
 
@@ -17,26 +17,26 @@ EYES = ((70, 46, 30), (78, 104, 70), (84, 120, 150))
 
 @dataclass(frozen=True)
 class Appearance:
-    """What one speaker looks like; the same in all of the speaker's clips.
+    """Appearance of one speaker, the same in all of the speaker's clips.
 
     Arguments
     ---------
     skin, hair, iris, shirt, wall : tuple of int
         Colours, RGB in 0..255.
     hair_length : float
-        How far down hair falls beside the face, in head units (the mouth is
-        at 50); 0 for short hair.
+        Lower end of the hair beside the face, in head units (the mouth is at
+        50); 0 for short hair.
     width, jaw : float
         Half the width of the head in head units (56..66), and the width of
         the jaw relative to it (0.68..0.9).
     eye_size, brow_weight, lip_weight, nose : float
         Sizes relative to the mean speaker (about 0.85..1.25).
     light : tuple of float
-        Direction towards the lamp (x, y, z), z to the camera.
+        Direction to the light (x, y, z); z points to the camera.
     scale : float
         Size of the head in the frame (0.9..1.15).
     centre : tuple of float
-        Place of the head in a frame of 480 x 360 pixels.
+        Position of the head in a frame of 480 x 360 pixels.
     """
 
     skin: tuple

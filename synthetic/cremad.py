@@ -1,10 +1,10 @@
-"""CREMA-D's names, and its table of votes.
+"""Layout of CREMA-D: file names and the table of votes.
 
 Columns, order, number formats and quirks of the table are those of the
 released file (Cao et al., "CREMA-D: Crowd-sourced Emotional Multimodal Actors
-Dataset", IEEE Transactions on Affective Computing 5(4), 2014): row ids whose
-first digit says what was shown, tied votes joined by colons, -1 where nobody
-voted.
+Dataset", IEEE Transactions on Affective Computing 5(4), 2014): the first digit
+of a row id is the modality shown, tied votes are joined by colons, and -1 means
+no votes.
 """
 
 import numpy as np
@@ -16,13 +16,13 @@ from synthetic.phones import SENTENCES
 LETTERS = "ADFHNS"  # in the order of EMOTIONS
 CODES = ("ANG", "DIS", "FEA", "HAP", "NEU", "SAD")
 WORDS = ("Anger", "Disgust", "Fear", "Happy", "Neutral", "Sad")
-# First digit of a row id: what its raters were shown.
+# First digit of a row id: the modality that its raters were shown.
 SHOWN = {1: "voice", 2: "face", 3: "both"}
 VOTES = "processedResults/tabulatedVotes.csv"
 
 
 def clip_name(clip):
-    """Name of a clip in CREMA-D: actor, sentence, emotion and level.
+    """Returns the name of a clip in CREMA-D: actor, sentence, emotion, level.
 
     Arguments
     ---------
@@ -43,9 +43,10 @@ def clip_name(clip):
 
 
 def _clips(actor, seed):
-    """The six emotions in one sentence, then in the next: words tell nothing.
+    """Returns the clips of an actor: each sentence in all six emotions, so that
+    words do not depend on emotion.
 
-    Sentence IEO is acted at three levels, as in CREMA-D; two of them come last.
+    Sentence IEO has three levels, as in CREMA-D; two of them come last.
     """
     levels = ("LO", "MD", "HI")
     first = int(actor) % 3
@@ -54,16 +55,16 @@ def _clips(actor, seed):
         for emotion in EMOTIONS:
             leveled = sentence == "IEO" and emotion != "neutral"
             plan.append((emotion, sentence, levels[first] if leveled else "XX"))
-    for more in (1, 2):
+    for offset in (1, 2):
         for emotion in EMOTIONS:
             if emotion != "neutral":
-                plan.append((emotion, "IEO", levels[(first + more) % 3]))
+                plan.append((emotion, "IEO", levels[(first + offset) % 3]))
     female = int(actor) % 2 == 0
     return [Clip(actor, female, *part, seed=seed) for part in plan]
 
 
 def _files(clip):
-    """Sound and video."""
+    """Returns the paths of the audio and video files."""
     name = clip_name(clip)
     return f"AudioWAV/{name}.wav", f"VideoFlash/{name}.flv"
 
@@ -73,7 +74,7 @@ def _number(value):
 
 
 def _row(clip, shown):
-    """Votes of the raters who were shown a clip, as cells of the table."""
+    """Returns the cells of the table for the votes of one group of raters."""
     votes, rng = rate(clip)[shown], clip.rng(f"levels {shown}")
     counts = np.bincount(votes, minlength=len(EMOTIONS))
     winners = np.flatnonzero(counts == counts.max())
@@ -93,7 +94,7 @@ def _row(clip, shown):
 
 
 def _tables(clips):
-    """The table of votes."""
+    """Returns the table of votes by its path."""
     means = [
         f"{kind}Resp{norm}"
         for norm in ("", "Norm")

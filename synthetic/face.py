@@ -1,8 +1,8 @@
-"""A drawn talking face: what moves on it, frame by frame.
+"""Draws the moving parts of a face, frame by frame.
 
-All shapes are functions of six expression axes, after the action units (AU)
-of the Facial Action Coding System (Ekman & Friesen, 1978) given with each.
-Coordinates are those of :mod:`synthetic.head`.
+All shapes are functions of six expression axes, based on action units (AU) of
+the Facial Action Coding System (Ekman & Friesen, 1978). Coordinates are those
+of :mod:`synthetic.head`.
 """
 
 import numpy as np
@@ -17,7 +17,7 @@ from synthetic.head import (
     render_head,
 )
 
-# Axis: about -1..1, 0 at rest.
+# Values of about -1..1; 0 is neutral.
 AXES = (
     "brow_raise",  # AU 2 up, AU 4 down
     "brow_inner",  # AU 1: inner ends up; down with AU 4
@@ -28,11 +28,11 @@ AXES = (
 )
 
 _U = np.linspace(-1, 1, 17)
-NECK = 100.0  # what the head leans about, in head units
+NECK = 100.0  # pivot of the head below its centre, in head units
 
 
 class _Pen:
-    """Draws shapes given in head units on the head's canvas."""
+    """Draws shapes in head units on the head's canvas."""
 
     def __init__(self, image):
         self.draw = ImageDraw.Draw(image, "RGBA")
@@ -43,12 +43,12 @@ class _Pen:
         return points.ravel().tolist()
 
     def fill(self, x, upper, lower, colour):
-        """What lies between two curves over the same places."""
+        """Fills the area between two curves."""
         x, y = np.r_[x, x[::-1]], np.r_[upper, lower[::-1]]
         self.draw.polygon(self._pixels(x, y), colour)
 
     def line(self, x, y, colour, width, strength=1.0):
-        """A line as visible as `strength` (0..1) says."""
+        """Draws a line with opacity `strength` (0..1)."""
         alpha = int(230 * min(strength, 1.0))
         if alpha > 4:
             width = round(width * SUPERSAMPLE)
@@ -57,12 +57,12 @@ class _Pen:
 
 
 class FacePainter:
-    """Paints the frames of one speaker.
+    """Draws the frames of one speaker.
 
     Arguments
     ---------
     appearance : Appearance
-        The speaker's.
+        Appearance of the speaker.
     rng : numpy.random.Generator
         Source of random numbers for hair and grain.
     size : tuple of int
@@ -90,11 +90,11 @@ class FacePainter:
 
         self.crease = colour(skin * (0.5, 0.42, 0.4))
         self.lip, self.lip_dark = colour(lip), colour(lip * 0.78)
-        # Dark on any skin, so that no codec smooths a brow away.
+        # Dark on any skin, so that video compression does not remove it.
         self.brow = colour(0.35 * np.minimum(hair, skin))
 
     def paint(self, expression, mouth=0.0, blink=0.0, lean=0.0, sway=(0, 0)):
-        """Paints one frame.
+        """Draws one frame.
 
         Arguments
         ---------
@@ -130,7 +130,7 @@ class FacePainter:
         return frame
 
     def _placement(self, lean, sway):
-        """The affine map from pixels of the frame to those of the canvas."""
+        """Returns the affine map from pixels of the frame to the canvas."""
         unit = self.size[1] / 360
         scale = self.appearance.scale * unit
         centre = np.array(self.appearance.centre) * unit + scale * sway
@@ -143,12 +143,12 @@ class FacePainter:
         return matrix.ravel().tolist()
 
     def _eye(self, pen, side, face, blink):
-        """White, iris, pupil and lids."""
+        """Draws white, iris, pupil and lids of an eye."""
         size = self.appearance.eye_size
         x = side * EYE[0] + 16.5 * size * _U
         gape = size * (8.0 + 4.8 * face["eye_open"]) * (1 - blink)
         gape = max(gape, 0.4)
-        # Lids slant as the brows do.
+        # Lids slant with the brows.
         slant = 1.8 * side * _U * face["brow_inner"]
         upper = EYE[1] + slant - gape * (1 - _U**2) ** 0.7
         lower = EYE[1] + slant + 0.72 * gape * (1 - _U**2) ** 0.8
@@ -157,7 +157,7 @@ class FacePainter:
             (self.appearance.iris, 7.8 * size),
             ((14, 12, 14), 3.6 * size),
         ):
-            # Cut by the lids.
+            # Clipped by the lids.
             half = np.sqrt(1 - _U**2) * radius
             across = side * EYE[0] + radius * _U
             top = np.maximum(EYE[1] - half, np.interp(across, x, upper))
@@ -167,7 +167,7 @@ class FacePainter:
         pen.line(x, lower, self.crease, 1.2, 0.4)
 
     def _brow(self, pen, side, face):
-        """A band that is thick at its inner end."""
+        """Draws a brow, thick at its inner end."""
         t = np.linspace(0, 1, 9)
         knit = 3.0 * max(-face["brow_raise"], 0)
         x = side * (11.5 - knit + 35.5 * t)
@@ -178,7 +178,7 @@ class FacePainter:
         pen.fill(x, y - thick, y + thick, self.brow)
 
     def _creases(self, pen, face):
-        """Forehead, frown, nose and cheeks."""
+        """Draws creases of forehead, brows, nose and cheeks."""
         nose, sneer = self.appearance.nose, max(face["sneer"], 0)
         smile, lift = face["smile"], 3.2 * sneer
         brow = np.linspace(-30, 30, 11)
@@ -211,7 +211,7 @@ class FacePainter:
             )  # fmt: skip
 
     def _mouth(self, pen, face, opening):
-        """Lips, and teeth and tongue between them."""
+        """Draws lips, teeth and tongue."""
         smile, sneer = face["smile"], max(face["sneer"], 0)
         gap = 9.0 * max(face["gap"], 0) + 16.0 * opening + 0.8
         x = 24.0 * (1 + 0.2 * max(smile, 0)) * _U

@@ -1,4 +1,4 @@
-"""Generates a corpus in the layout of a real one, or what is missing of it."""
+"""Generates a synthetic corpus in the layout of a real one."""
 
 import argparse
 import functools
@@ -29,12 +29,12 @@ LAYOUTS = {
     "msp-improv": msp_improv.LAYOUT,
     "ravdess": ravdess.LAYOUT,
 }
-# Raise this when the same seed gives other files than before.
+# Increase when the same seed gives other files.
 VERSION = 2
 
 
 def render_voice(clip):
-    """What is said in a clip, as an Utterance."""
+    """Synthesizes the speech of a clip, as an Utterance."""
     style = dict(zip(AXES, perform(clip).voice, strict=True))
     _, voice = draw_speaker(clip.seed, clip.speaker, clip.female)
     return speak(clip.sentence, voice, style, clip.rng("voice"))
@@ -42,14 +42,14 @@ def render_voice(clip):
 
 @functools.lru_cache(maxsize=2)
 def _painter(seed, speaker, female, size):
-    """Renders what does not move once a speaker."""
+    """Renders the static parts of a speaker once."""
     appearance, _ = draw_speaker(seed, speaker, female)
     rng = np.random.default_rng([seed, *speaker.encode()])
     return FacePainter(appearance, rng, size)
 
 
 def render_frames(clip, utterance, frame_rate=FRAME_RATE, size=FRAME_SIZE):
-    """Yields the RGB frames of a clip; as many as its utterance is long."""
+    """Yields the RGB frames of a clip, of the duration of its utterance."""
     seconds = len(utterance.samples) / SAMPLE_RATE
     times = np.arange(round(seconds * frame_rate)) / float(frame_rate)
     painter = _painter(clip.seed, clip.speaker, clip.female, size)
@@ -59,21 +59,22 @@ def render_frames(clip, utterance, frame_rate=FRAME_RATE, size=FRAME_SIZE):
 
 
 def _generate_files(job, frame_rate, size, silent_video):
-    """Generates the files of one clip; None stands for one not wanted."""
+    """Generates the files of one clip, except paths that are None."""
     clip, wav, video = job
-    said = render_voice(clip)
+    utterance = render_voice(clip)
     if wav is not None:
-        write_wav(wav, said.samples)
+        write_wav(wav, utterance.samples)
     if video is not None:
-        frames = render_frames(clip, said, frame_rate, size)
-        sound = 0 * said.samples if silent_video else said.samples
+        frames = render_frames(clip, utterance, frame_rate, size)
+        sound = 0 * utterance.samples if silent_video else utterance.samples
         write_video(video, frames, sound, frame_rate, size)
 
 
 def _choose_missing(clips, missing_audio, missing_video):
-    """Chooses which clips lack their sound and which their video, never both.
+    """Selects the clips without an audio file and those without a video file.
 
-    Exactly the rounded shares, the same clips in any order.
+    No clip lacks both. The shares are exact up to rounding, and the choice does
+    not depend on the order of the clips.
     """
     ranked = sorted(clips, key=lambda clip: clip.rng("missing").random())
     kept = len(clips) - round(missing_video * len(clips))
@@ -93,31 +94,30 @@ def generate_corpus(
     size=FRAME_SIZE,
     progress=True,
 ):
-    """Generates a corpus, or what is missing of it.
+    """Generates a corpus, or its missing files.
 
-    Files that are there already are kept: call it again to finish a run that
-    was stopped. The tables are written last.
+    Existing files are kept: call the function again to finish a run that was
+    stopped. The tables are written last.
 
     Arguments
     ---------
     folder : str or Path
-        Where to. A folder that holds anything else than this corpus is
-        refused.
+        Output folder: new, empty, or with the same corpus.
     layout : str
-        Whose names and tables: one of ``LAYOUTS``.
+        Corpus whose names and tables to use, a key of ``LAYOUTS``.
     speakers : None, int or iterable of str
-        All, the first so many, or these ("1001"; "F01"; "01").
+        All speakers, the first N, or the given ones ("1001"; "F01"; "01").
     clips_per_speaker : int
         At most 82 in CREMA-D, 48 in MSP-IMPROV, 22 in RAVDESS.
     seed : int
         Seed, 0 or more.
     missing_audio, missing_video : float
-        Shares of the clips whose sound or video file is not written, never
-        both of a clip; together at most 1. A video keeps its sound track.
+        Shares of the clips whose audio or video file is not written, never both
+        of a clip; their sum is at most 1. A video keeps its audio track.
     num_workers : int
-        Processes.
+        Number of processes.
     frame_rate : Fraction or int
-        Frames a second of the videos.
+        Frames per second of the videos.
     size : tuple of int
         Width and height of a frame in pixels, 4:3, even.
     progress : bool
@@ -126,13 +126,13 @@ def generate_corpus(
     Returns
     -------
     dict
-        Counts: ``speakers``, ``clips``, ``audio`` and ``video`` (files that
-        the corpus has), ``generated`` (clips of which this call wrote a file).
+        Counts: ``speakers``, ``clips``, ``audio`` and ``video`` (files of the
+        corpus), ``generated`` (clips for which this call wrote files).
 
     Raises
     ------
     CorpusError
-        In one line: what cannot be generated.
+        If an argument is invalid or the folder has other content.
 
     Example
     -------
@@ -198,7 +198,8 @@ def generate_corpus(
 
 
 def _choose_speakers(all_names, wanted):
-    """All speakers, the first so many, or some by name, in their order."""
+    """Returns all speakers, the first N, or the named ones, in the order of the
+    corpus."""
     if wanted is None:
         return list(all_names)
     if isinstance(wanted, int):
@@ -217,27 +218,29 @@ def _choose_speakers(all_names, wanted):
 
 
 def _claim(folder, settings):
-    """Writes the record of a new corpus; refuses a folder of another."""
+    """Records the settings of a new corpus; raises an error if the folder has
+    another corpus or other files."""
     record = folder / RECORD
     if record.exists():
-        found = json.loads(record.read_text(encoding="utf-8"))
-        differ = [key for key in settings if found.get(key) != settings[key]]
+        recorded = json.loads(record.read_text(encoding="utf-8"))
+        differ = [k for k in settings if recorded.get(k) != settings[k]]
         if differ:
             raise CorpusError(
-                f"{folder} holds a synthetic corpus of other settings "
+                f"{folder} has a synthetic corpus of other settings "
                 f"({', '.join(differ)}): delete it or choose another folder"
             )
         return
     if folder.exists() and any(folder.iterdir()):
         raise CorpusError(
-            f"{folder} holds something else: choose another folder, nothing "
-            "was written"
+            f"{folder} has other files: choose another folder, nothing was "
+            "written"
         )
     write_json(record, settings)
 
 
 def _missing_files(folder, files, clips, missing):
-    """Lists (clip, sound, video) of what is not there; None where it is."""
+    """Lists (clip, audio path, video path) of missing files; None for files
+    that exist or are not wanted."""
     jobs = []
     for clip in clips:
         paths = []
@@ -263,7 +266,7 @@ def _run(generate, jobs, num_workers, progress):
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(num_workers, mp_context=context) as pool:
         try:
-            # Several clips at a time: a speaker's head is rendered once.
+            # In chunks, so that a speaker's head is rendered once for several.
             for _ in show(pool.map(generate, jobs, chunksize=6)):
                 pass
         finally:
@@ -271,17 +274,17 @@ def _run(generate, jobs, num_workers, progress):
 
 
 def main(arguments=None):
-    """Command line; ``--help`` tells the options.
+    """Runs the command line.
 
     Arguments
     ---------
     arguments : list of str, optional
-        Words of the command line; those of the process by default.
+        Words of the command line; by default those of the process.
 
     Returns
     -------
     int
-        Exit status: 0, or 1 after an error, which is printed as one line.
+        Exit status: 0, or 1 after an error.
     """
     parser = argparse.ArgumentParser(
         prog="python -m synthetic",
@@ -293,11 +296,11 @@ def main(arguments=None):
     add(
         "--speakers",
         metavar="N|LIST",
-        help="how many, or which (1001,1005 or F01,M01); default: all",
+        help="number, or names (1001,1005 or F01,M01); default: all",
     )
     add("--clips-per-speaker", type=int, default=6, metavar="K")
     add("--seed", type=int, default=0)
-    share = "share of the clips without such a file"
+    share = "share of the clips without this file"
     add("--missing-audio", type=float, default=0.0, metavar="P", help=share)
     add("--missing-video", type=float, default=0.0, metavar="P", help=share)
     add(
@@ -305,7 +308,7 @@ def main(arguments=None):
         type=Fraction,
         default=FRAME_RATE,
         metavar="F",
-        help="frames a second; 30000/1001 as in CREMA-D (default: half of it)",
+        help="frames per second; CREMA-D: 30000/1001 (default: half of it)",
     )
     add("--workers", type=int, default=2, metavar="W", dest="num_workers")
     options = vars(parser.parse_args(arguments))

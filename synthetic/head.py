@@ -1,11 +1,11 @@
-"""The parts of a drawn speaker that do not move: skull, skin, hair, body.
+"""Renders the static parts of a speaker: skull, skin, hair and body.
 
 A head is a height field (half an ellipsoid with a nose, sockets, cheeks and a
-chin) lit by one lamp, so that its shading is that of a solid thing.
-:mod:`synthetic.face` draws what moves (brows, eyes, mouth) onto it.
+chin) shaded by one light. :mod:`synthetic.face` draws the moving parts (brows,
+eyes, mouth) onto it.
 
 Coordinates are "head units": one unit is one pixel of a frame of 480 x 360 for
-a head of scale 1; x runs to the right and y down from the middle of the face.
+a head of scale 1; x points right and y down from the centre of the face.
 """
 
 import numpy as np
@@ -17,11 +17,11 @@ SUPERSAMPLE = 2
 
 EYE = (27.0, -19.0)  # centre of the eyes: x is +/-
 MOUTH_Y = 50.0
-AMBIENT = 0.54  # share of the light that has no direction
+AMBIENT = 0.54  # share of ambient light
 
 
 def _canvas_grid():
-    """Head coordinates (x, y) of the pixels of the head's canvas."""
+    """Returns head coordinates (x, y) of the pixels of the canvas."""
     width, height = (n * SUPERSAMPLE for n in CANVAS)
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
     return (
@@ -31,17 +31,17 @@ def _canvas_grid():
 
 
 def _blob(x, y, cx, cy, sx, sy):
-    """A Gaussian hill."""
+    """Computes a Gaussian bump."""
     return np.exp(-(((x - cx) / sx) ** 2 + ((y - cy) / sy) ** 2) / 2)
 
 
 def _pair(x, y, cx, cy, sx, sy):
-    """Two hills, left and right."""
+    """Computes two Gaussian bumps, left and right."""
     return _blob(np.abs(x), y, cx, cy, sx, sy)
 
 
 def _soft(distance, width=2.0):
-    """A mask whose edge is as wide as that: 0 below, 1 above."""
+    """Computes a mask with an edge of the given width: 0 below, 1 above."""
     return np.clip(0.5 + distance / width, 0, 1)
 
 
@@ -50,18 +50,19 @@ def _to_image(array):
 
 
 def _paste(image, colour, mask):
-    """Pastes a picture where `mask` (0..1) is."""
+    """Pastes an image through `mask` (0..1)."""
     image.paste(colour, (0, 0), _to_image(mask * 255))
 
 
 def _outline(x, y, appearance):
-    """Squared radius: 1 on the outline of skull and jaw, less inside."""
+    """Computes a squared radius: 1 on the outline of skull and jaw, less
+    inside."""
     taper = 1 - (1 - appearance.jaw) * np.clip((y + 8) / 98, 0, 1) ** 1.2
     return (x / (appearance.width * taper)) ** 2 + (np.abs(y) / 96) ** 2.3
 
 
 def _height(x, y, rho, nose):
-    """Height of the face above the canvas, in head units."""
+    """Computes the height of the face above the canvas, in head units."""
     z = 60 * np.sqrt(np.clip(1 - rho, 0, None))
     ridge = np.clip((y + 30) / 50, 0, 1) * (y < 24) * np.exp(-((x / 6.5) ** 2))
     z += 9 * nose * ridge
@@ -75,7 +76,7 @@ def _height(x, y, rho, nose):
 
 
 def _shade(z, light, colour):
-    """Lambert's light on a coloured height field."""
+    """Applies Lambertian shading to a coloured height field."""
     dy, dx = np.gradient(z, 1 / SUPERSAMPLE)
     lamp = np.array(light) / np.linalg.norm(light)
     facing = (lamp[2] - dx * lamp[0] - dy * lamp[1]) / np.sqrt(
@@ -86,19 +87,19 @@ def _shade(z, light, colour):
 
 
 def render_head(appearance, rng):
-    """The head without what moves, and where it covers what is behind.
+    """Renders the static parts of the head.
 
     Arguments
     ---------
     appearance : Appearance
-        The speaker's.
+        Appearance of the speaker.
     rng : numpy.random.Generator
         Source of random numbers for hair and grain.
 
     Returns
     -------
     head : PIL.Image.Image
-        RGB picture of the canvas.
+        RGB image of the canvas.
     cover : PIL.Image.Image
         8-bit mask of the canvas, 255 where the head is.
     """
@@ -113,7 +114,7 @@ def render_head(appearance, rng):
 
     wave = 2.5 * np.sin(x / 7 + rng.uniform(0, 6))
     hairline = -68 + 70 * (np.abs(x) / 62) ** 3 + 0.4 * wave
-    crown = _soft((1.2 - rho) * 40)  # thickness of the hair over the skull
+    crown = _soft((1.2 - rho) * 40)  # hair extends beyond the skull
     cap = crown * _soft(hairline - y, 5) * _soft(-2 - y, 10)
     side = appearance.width * 1.2 - np.abs(x)
     behind = _soft(side, 4) * _soft(appearance.hair_length + wave - y, 12)
@@ -131,12 +132,12 @@ def render_head(appearance, rng):
 
 
 def render_backdrop(appearance, rng, size):
-    """Wall, neck and shoulders: all of a frame but the head.
+    """Renders wall, neck and shoulders.
 
     Arguments
     ---------
     appearance : Appearance
-        The speaker's.
+        Appearance of the speaker.
     rng : numpy.random.Generator
         Source of random numbers for the grain of the wall.
     size : tuple of int
@@ -145,7 +146,7 @@ def render_backdrop(appearance, rng, size):
     Returns
     -------
     PIL.Image.Image
-        RGB picture of `size`.
+        RGB image of `size`.
     """
     width, height = size
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
@@ -153,7 +154,7 @@ def render_backdrop(appearance, rng, size):
     fall = 1.08 - 0.2 * y / height + rng.normal(0, 0.005, x.shape)
     frame = _to_image(np.array(appearance.wall) * fall[..., None])
 
-    scale = appearance.scale * unit  # From here on in head units.
+    scale = appearance.scale * unit  # below in head units
     x = (x - appearance.centre[0] * unit) / scale
     y = (y - appearance.centre[1] * unit) / scale
     neck = appearance.width * 0.62

@@ -1,4 +1,4 @@
-"""What a layout is: how a corpus names its files, and what its tables say."""
+"""File names and tables of a corpus."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,21 +6,21 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Layout:
-    """How a corpus names its files, and what its tables say.
+    """File names and tables of a corpus.
 
     Arguments
     ---------
     speakers : tuple of str
-        Names of all speakers, in the order in which a smaller corpus has them.
+        Names of all speakers; a smaller corpus has the first of them.
     clips : callable
-        Maps a speaker's name and a seed to all clips of the speaker, in the
-        order in which a smaller corpus has them.
+        Maps a speaker's name and a seed to all clips of the speaker; a smaller
+        corpus has the first of them.
     files : callable
-        Maps a clip to the paths of its sound and of its video in the corpus.
+        Maps a clip to the paths of its audio and video files.
     tables : callable
-        Maps a list of clips to the text of each table by its path.
+        Maps a list of clips to a dict of table paths and texts.
     silent_video : bool
-        Whether the sound track of the videos is silent.
+        Whether the audio track of the videos is silent.
     """
 
     speakers: tuple

@@ -1,7 +1,7 @@
-"""Clips into files: sound as WAV, sound and picture as FLV, AVI or MP4.
+"""Writes clips: audio as WAV, video with audio as FLV, AVI or MP4.
 
-A file is put together in memory and written whole or not at all: a killed run
-leaves no half files.
+Files are encoded in memory and written atomically, so that a killed run leaves
+no incomplete files.
 """
 
 import io
@@ -17,25 +17,25 @@ from synthetic.phones import SAMPLE_RATE
 from vavl_sb.utils.errors import CorpusError
 from vavl_sb.utils.files import write_atomically
 
-# Half of CREMA-D's: enough for lips and blinks at half the time.
+# Half of CREMA-D's, for speed; enough for lips and blinks.
 FRAME_RATE = Fraction(15000, 1001)
 FRAME_SIZE = (480, 360)
-# One thread: the same bytes on any number of cores.
+# One thread, so that the bytes do not depend on the number of cores.
 H264 = {"preset": "ultrafast", "crf": "23", "threads": "1"}
 
 
 @dataclass(frozen=True)
 class Codecs:
-    """How the streams of a container are encoded.
+    """Encoders of a container's streams.
 
     Arguments
     ---------
     video, audio : str
         Names of FFmpeg's encoders.
     sample_rate, channels : int
-        Of the sound.
+        Sample rate in Hz and channels of the audio stream.
     video_options, audio_options : dict
-        The encoders' options.
+        Options of the encoders.
     """
 
     video: str
@@ -46,8 +46,8 @@ class Codecs:
     audio_options: dict = field(default_factory=dict)
 
 
-# By a file's ending: as in CREMA-D (but for its VP6, which nothing free
-# encodes), MSP-IMPROV (H.264 in an AVI is read a frame late) and RAVDESS.
+# By file extension, as in CREMA-D (but not its VP6, which has no free encoder),
+# MSP-IMPROV (not H.264, which decoders read a frame late in AVI) and RAVDESS.
 CODECS = {
     ".flv": Codecs(
         "libx264", "libmp3lame", 44100, 1, H264,
@@ -62,7 +62,7 @@ CODECS = {
 
 
 def _to_pcm(samples):
-    """16-bit PCM of samples in [-1, 1]."""
+    """Converts samples in [-1, 1] to 16-bit PCM."""
     return np.round(np.clip(samples, -1, 1) * 32767).astype("<i2")
 
 
@@ -72,7 +72,7 @@ def write_wav(path, samples):
     Arguments
     ---------
     path : str or Path
-        The file.
+        Output file.
     samples : numpy.ndarray
         Shape (n,), in [-1, 1] at ``SAMPLE_RATE``.
     """
@@ -86,25 +86,25 @@ def write_wav(path, samples):
 
 
 def write_video(path, frames, samples, frame_rate=FRAME_RATE, size=FRAME_SIZE):
-    """Writes frames and sound; the path's ending says with which codecs.
+    """Writes video with audio, with the codecs of the path's extension.
 
     Arguments
     ---------
     path : str or Path
-        The file, .flv, .avi or .mp4.
+        Output file, .flv, .avi or .mp4.
     frames : iterable of PIL.Image.Image
         RGB frames of `size`.
     samples : numpy.ndarray
         Shape (n,), in [-1, 1] at ``SAMPLE_RATE``.
     frame_rate : Fraction or int
-        Frames a second.
+        Frames per second.
     size : tuple of int
         Width and height in pixels, even.
 
     Raises
     ------
     CorpusError
-        In one line: this build of PyAV lacks an encoder.
+        If this build of PyAV lacks an encoder.
     """
     ending, buffer = Path(path).suffix, io.BytesIO()
     try:
@@ -119,7 +119,7 @@ def write_video(path, frames, samples, frame_rate=FRAME_RATE, size=FRAME_SIZE):
 
 
 def _encode(file, codecs, frames, samples, frame_rate, size):
-    """Writes both streams of an opened container."""
+    """Encodes both streams of an open container."""
     rate = Fraction(frame_rate)
     video = file.add_stream(
         codecs.video, rate=rate, options=codecs.video_options
@@ -133,17 +133,17 @@ def _encode(file, codecs, frames, samples, frame_rate, size):
         layout=layout,
         options=codecs.audio_options,
     )
-    # All channels full: a mixer would halve the power of each.
+    # Copied to all channels: a mixer would halve the power of each.
     pcm = np.repeat(_to_pcm(samples), codecs.channels)[None]
     sound = av.AudioFrame.from_ndarray(pcm, format="s16", layout=layout)
     sound.sample_rate = SAMPLE_RATE
-    sound.pts = 0  # Without it the encoder's delay is taken for sound.
+    sound.pts = 0  # Without it the encoder's delay counts as audio.
     file.mux(audio.encode(sound))
     file.mux(audio.encode(None))
     for index, frame in enumerate(frames):
-        picture = av.VideoFrame.from_ndarray(np.asarray(frame)).reformat(
+        yuv = av.VideoFrame.from_ndarray(np.asarray(frame)).reformat(
             format="yuv420p", interpolation="BILINEAR"
         )
-        picture.time_base, picture.pts = 1 / rate, index
-        file.mux(video.encode(picture))
+        yuv.time_base, yuv.pts = 1 / rate, index
+        file.mux(video.encode(yuv))
     file.mux(video.encode(None))

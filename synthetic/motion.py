@@ -1,4 +1,4 @@
-"""How a drawn face moves while it speaks: lips, expression, blinks and sway."""
+"""Motion of a speaking face: lips, expression, blinks and sway."""
 
 import numpy as np
 
@@ -6,33 +6,33 @@ from synthetic.phones import HOP, SAMPLE_RATE, smooth
 
 
 def animate(utterance, expression, times, rng):
-    """What the face does while a sentence is spoken.
+    """Animates the face for a sentence.
 
-    The expression rises to its height within the first third of a second; the
-    mouth follows the loudness of the voice and the phones' own openings.
+    The expression reaches its peak after a third of a second; the mouth follows
+    the loudness of the voice and the jaw openings of the phones.
 
     Arguments
     ---------
     utterance : Utterance
-        What is said.
+        The spoken sentence.
     expression : numpy.ndarray
-        Shape (6,): values of ``face.AXES`` at the height of the expression.
+        Shape (6,): values of ``face.AXES`` at the peak of the expression.
     times : numpy.ndarray
-        Shape (n,): seconds of the frames.
+        Shape (n,): times of the frames in seconds.
     rng : numpy.random.Generator
         Source of random numbers.
 
     Returns
     -------
     list of dict
-        Arguments of :meth:`synthetic.face.FacePainter.paint` for each frame.
+        Arguments of :meth:`synthetic.face.FacePainter.paint`, for each frame.
 
     Example
     -------
     >>> from synthetic.voice import draw_voice, speak
     >>> rng = np.random.default_rng(0)
-    >>> said = speak("DFA", draw_voice(rng, True), {}, rng)
-    >>> len(animate(said, np.zeros(6), np.arange(15) / 15, rng))
+    >>> utterance = speak("DFA", draw_voice(rng, True), {}, rng)
+    >>> len(animate(utterance, np.zeros(6), np.arange(15) / 15, rng))
     15
     """
     control = (np.arange(len(utterance.f0)) + 0.5) * HOP / SAMPLE_RATE
@@ -44,7 +44,7 @@ def animate(utterance, expression, times, rng):
     height = 0.45 + 0.55 * rise**2 * (3 - 2 * rise)
 
     def drift(scale):
-        """Slow movement about a place drawn for the clip."""
+        """Slow random movement."""
         knots = np.arange(-0.5, control[-1] + 1, 0.5)
         return np.interp(times, knots, rng.normal(0, scale, len(knots)))
 

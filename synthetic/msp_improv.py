@@ -1,10 +1,10 @@
-"""MSP-IMPROV's names, and its ratings.
+"""Layout of MSP-IMPROV: file names and ratings.
 
-Six sessions of a woman and a man, four emotions, and ``Evalution.txt`` as the
-release has it (Busso et al., "MSP-IMPROV: An Acted Corpus of Dyadic
+Six sessions of a woman and a man, four emotions, and ``Evalution.txt`` in the
+format of the release (Busso et al., "MSP-IMPROV: An Acted Corpus of Dyadic
 Interactions to Study Emotion Perception", IEEE Transactions on Affective
-Computing 8(1), 2017): a line a clip, the lines of its raters below it, and
-activation with 1 = very active.
+Computing 8(1), 2017): one line per clip, then one per rater, and activation
+with 1 = very active.
 """
 
 import collections
@@ -18,7 +18,7 @@ from synthetic.phones import SENTENCES
 RATINGS = "Evalution.txt"
 LETTERS = {"angry": "A", "happy": "H", "neutral": "N", "sad": "S"}
 SCENARIOS = "TSRP"
-# Arousal, valence and dominance (5 = very) that a rater sees in an emotion.
+# Mean arousal, valence and dominance (5 = very) of ratings of an emotion.
 ANCHORS = {
     "angry": (4.4, 1.5, 4.3),
     "disgust": (3.3, 1.7, 3.5),
@@ -28,11 +28,11 @@ ANCHORS = {
     "sad": (1.6, 1.6, 1.9),
 }
 WORDS = ("Angry", "Disgusted", "Fearful", "Happy", "Neutral", "Sad")
-UNRATED = 0.04  # share of clips whose mean of one attribute is not given
+UNRATED = 0.04  # share of clips that lack the mean of one attribute
 
 
 def _clips(speaker, seed):
-    """A sentence in the four emotions, then the next."""
+    """Returns the clips of a speaker: each sentence in four emotions."""
     female = speaker[0] == "F"
     return [
         Clip(speaker, female, emotion, sentence, "XX", seed)
@@ -42,7 +42,7 @@ def _clips(speaker, seed):
 
 
 def clip_name(clip):
-    """Name of a clip in MSP-IMPROV.
+    """Returns the name of a clip in MSP-IMPROV.
 
     Arguments
     ---------
@@ -52,22 +52,22 @@ def clip_name(clip):
     Returns
     -------
     str
-        Target sentence and emotion, speaker, scenario, and turn. Read clips
-        have FF or MM. Who speaks a target sentence is named first in its
-        improvisation; other turns belong to either.
+        Target sentence and emotion, speaker, scenario, and turn: FF or MM in
+        read clips, the target speaker first in improvised target sentences, FM
+        otherwise.
     """
     sex = clip.speaker[0]
     sentence = list(SENTENCES).index(clip.sentence)
     emotion = list(LETTERS).index(clip.emotion)
     scenario = SCENARIOS[(sentence + emotion) % len(SCENARIOS)]
-    other = "M" if sex == "F" else "F"
-    turn = {"T": sex + other, "R": sex + sex}.get(scenario, "FM")
+    partner = "M" if sex == "F" else "F"
+    turn = {"T": sex + partner, "R": sex + sex}.get(scenario, "FM")
     target = f"S{sentence + 1:02}{LETTERS[clip.emotion]}"
     return f"MSP-IMPROV-{target}-{clip.speaker}-{scenario}-{turn}01"
 
 
 def _files(clip):
-    """Sound and video."""
+    """Returns the paths of the audio and video files."""
     name = clip_name(clip)
     _, _, sentence, speaker, scenario, _ = name.split("-")
     folder = f"session{speaker[-1]}/{sentence}/{scenario}"
@@ -75,10 +75,10 @@ def _files(clip):
 
 
 def rate_attributes(clip):
-    """What each rater says of a clip.
+    """Generates the ratings of a clip.
 
-    A rater sees an emotion, and rates it by that emotion's anchor: the nearer
-    to it, the stronger it is acted.
+    A rater perceives an emotion and rates it near that emotion's anchor; the
+    stronger it is acted, the nearer.
 
     Arguments
     ---------
@@ -88,10 +88,10 @@ def rate_attributes(clip):
     Returns
     -------
     seen : numpy.ndarray
-        What each rater saw, as indices into ``EMOTIONS``.
+        Emotion that each rater perceives, as indices into ``EMOTIONS``.
     ratings : numpy.ndarray
-        Shape (raters, 4), whole numbers from 1 to 5: arousal, valence,
-        dominance (5 = very), naturalness.
+        Shape (raters, 4), integers from 1 to 5: arousal, valence, dominance
+        (5 = very), naturalness.
 
     Example
     -------
@@ -111,24 +111,25 @@ def rate_attributes(clip):
 
 
 def _consensus(seen):
-    """A, H, N or S as most saw; O for another emotion, X for a tie."""
+    """Returns the majority's A, H, N or S; O for other emotions, X for a
+    tie."""
     letters = [LETTERS.get(EMOTIONS[vote], "O") for vote in seen]
-    (letter, most), *others = collections.Counter(letters).most_common(2)
-    return "X" if others and others[0][1] == most else letter
+    (letter, most), *second = collections.Counter(letters).most_common(2)
+    return "X" if second and second[0][1] == most else letter
 
 
 def _values(row):
-    """Ratings as the release writes them, its stray blanks included."""
+    """Formats ratings as in the release, including its stray blanks."""
     texts = ["NaN" if np.isnan(value) else f"{value:.6f}" for value in row]
     return "A:{}; V:{} ; D:{} ; N:{};".format(*texts)
 
 
 def _tables(clips):
-    """``Evalution.txt``."""
+    """Returns ``Evalution.txt`` by its path."""
     blocks = []
     for clip in clips:
         seen, ratings = rate_attributes(clip)
-        # The corpus has 1 for very active, where everybody else has 5.
+        # In the release 1 means very active.
         raw = ratings.astype(float)
         raw[:, 0] = 6 - raw[:, 0]
         means, rng = raw.mean(axis=0), clip.rng("unrated")

@@ -1,12 +1,12 @@
-"""Who says what and how: clips, speakers, performances and those who rate them.
+"""Clips, speakers, performances and ratings.
 
-Each emotion has a way of speaking and a face. Three emotions share a manner of
-voice (angry, fear and happy are aroused; disgust, neutral and sad are not) and
-two share a face (angry and disgust frown; fear and sad lift the inner brows;
-happy and neutral do neither). A performance goes from the shared manner
-towards the emotion's own by a strength drawn at random for voice and face
-apart. A weak voice or face is hence ambiguous, but seldom both at once: each
-modality says something, neither says all, and the two together do.
+Each emotion has a manner of voice and of face. Groups of three emotions share a
+voice (angry, fear and happy are aroused; disgust, neutral and sad are not), and
+pairs share a face (angry and disgust frown; fear and sad lift the inner brows;
+happy and neutral do neither). A performance interpolates from the shared manner
+to the emotion's own, by random strengths for voice and face. A weak voice or
+face is therefore ambiguous, but seldom both at once, so that the modalities
+complement each other.
 """
 
 import functools
@@ -44,22 +44,22 @@ FACES = np.array(
     ]
 )
 FACE_SPREAD = np.array([0.15, 0.15, 0.15, 0.15, 0.12, 0.12])
-# Which emotions share a manner, as indices into EMOTIONS.
+# Groups of emotions with a shared manner, as indices into EMOTIONS.
 VOICE_GROUPS = ((0, 2, 3), (1, 4, 5))
 FACE_GROUPS = ((0, 1), (2, 5), (3, 4))
 
-# How far voice and face go to the emotion's own manner, from 0 to 1.1: mean
-# and deviation; and by how much an asked intensity changes that.
+# Mean and deviation of the interpolation to the emotion's own manner (0 to 1.1)
+# for voice and face, and factors for the acted intensity.
 STRENGTH = (0.62, 0.52), 0.42
 LEVELS = {"LO": 0.75, "MD": 1.0, "HI": 1.2, "XX": 1.0}
-# How much raters trust what they are shown; blind guesses besides.
+# Weight of the evidence in the raters' votes, and share of random votes.
 TRUST = {"voice": 0.3, "face": 0.2, "both": 0.11}
 GUESSES = 0.05
 
 
 @dataclass(frozen=True)
 class Clip:
-    """One clip to generate, whatever the layout of its corpus.
+    """A clip to generate, independent of the corpus layout.
 
     Arguments
     ---------
@@ -68,11 +68,11 @@ class Clip:
     female : bool
         The speaker's sex.
     emotion : str
-        One of ``EMOTIONS``: what the speaker was asked to act.
+        Acted emotion, one of ``EMOTIONS``.
     sentence : str
         Key of ``synthetic.phones.SENTENCES``.
     level : str
-        Asked intensity: "LO", "MD", "HI" or "XX" (none asked).
+        Acted intensity: "LO", "MD", "HI" or "XX" (unspecified).
     seed : int
         Seed of the corpus.
     """
@@ -85,12 +85,12 @@ class Clip:
     seed: int
 
     def rng(self, purpose):
-        """Random numbers for one purpose, from seed and clip alone.
+        """Creates a random generator that depends on seed, clip and purpose.
 
         Arguments
         ---------
         purpose : str
-            Name of what the numbers are for.
+            Name of the purpose of the numbers.
 
         Returns
         -------
@@ -108,13 +108,13 @@ class Clip:
 
 
 def _rng(seed, *names):
-    """Random numbers by seed and names."""
+    """Creates a random generator from a seed and names."""
     return np.random.default_rng([seed, *"/".join(names).encode()])
 
 
 @functools.lru_cache(maxsize=128)
 def draw_speaker(seed, name, female):
-    """Draws a speaker, the same one for the same arguments.
+    """Draws the appearance and voice of a speaker, determined by the arguments.
 
     Arguments
     ---------
@@ -128,9 +128,7 @@ def draw_speaker(seed, name, female):
     Returns
     -------
     appearance : Appearance
-        What the person looks like.
     voice : Voice
-        What the person sounds like.
 
     Example
     -------
@@ -144,16 +142,16 @@ def draw_speaker(seed, name, female):
 
 @dataclass(frozen=True)
 class Performance:
-    """How a clip is acted.
+    """Voice and face of a clip.
 
     Arguments
     ---------
     voice : numpy.ndarray
         Shape (7,): values of ``voice.AXES``.
     face : numpy.ndarray
-        Shape (6,): values of ``face.AXES`` at the height of the expression.
+        Shape (6,): values of ``face.AXES`` at the peak of the expression.
     strength : numpy.ndarray
-        Shape (2,): how far voice and face go to the emotion's own manner.
+        Shape (2,): interpolation of voice and face to the emotion's own manner.
     """
 
     voice: np.ndarray
@@ -162,14 +160,14 @@ class Performance:
 
 
 def _manner(table, groups, emotion, strength):
-    """From what the emotion's group shares (0) to its own manner (1)."""
+    """Interpolates from the group's manner (0) to the emotion's own (1)."""
     group = next(g for g in groups if emotion in g)
     shared = table[list(group)].mean(axis=0)
     return shared + strength * (table[emotion] - shared)
 
 
 def perform(clip):
-    """Draws how a clip is acted.
+    """Draws the voice and face of a clip.
 
     Arguments
     ---------
@@ -200,7 +198,7 @@ def perform(clip):
 
 
 def _evidence(shown, table, groups, spread):
-    """Log-likelihood of each emotion for what a modality shows."""
+    """Computes the log-likelihood of each emotion given a voice or face."""
     likely = np.stack(
         [
             [_manner(table, groups, emotion, s) for s in (0.0, 0.5, 1.0)]
@@ -212,10 +210,10 @@ def _evidence(shown, table, groups, spread):
 
 
 def rate(clip):
-    """Lets people rate a clip by its voice, its face, and both.
+    """Simulates raters of a clip's voice, its face, and both.
 
-    They weigh what is shown by how each emotion tends to be acted, err
-    somewhat, and at times guess.
+    Votes are drawn from tempered likelihoods of the emotions, with some random
+    votes.
 
     Arguments
     ---------
@@ -225,8 +223,8 @@ def rate(clip):
     Returns
     -------
     dict
-        For "voice", "face" and "both" the votes as indices into ``EMOTIONS``,
-        shape (n,), of 8 to 12 people each.
+        For "voice", "face" and "both": votes of 8 to 12 raters, as indices into
+        ``EMOTIONS``, shape (n,).
 
     Example
     -------

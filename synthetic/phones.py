@@ -1,4 +1,4 @@
-"""The twelve sentences of CREMA-D as phones, and phones as movements."""
+"""The twelve sentences of CREMA-D as phones, and their articulation."""
 
 from dataclasses import dataclass
 
@@ -22,9 +22,8 @@ SENTENCES = {
     "WSI": "w i l s t o* p I n @ k ^* p @ l @ v m I* n I t s",
 }
 
-# Formants 1 to 3 of a man's vowels in Hz, after Peterson & Barney, "Control
-# methods used in a study of the vowels", JASA 24(2), 1952; opening of the jaw
-# in 0..1.
+# Formants 1 to 3 in Hz of men's vowels, after Peterson & Barney, "Control
+# methods used in a study of the vowels", JASA 24(2), 1952; jaw opening (0..1).
 VOWELS = {
     "i": (270, 2290, 3010, 0.35),
     "I": (390, 1990, 2550, 0.45),
@@ -39,7 +38,7 @@ VOWELS = {
     "r": (490, 1350, 1690, 0.5),
 }
 GLIDES = {"ey": "Ei", "ay": "ai", "oy": "oi", "ow": "ou", "aw": "au"}
-# Phones of a kind: formants, jaw, voicing and hiss (both 0..1).
+# Groups of consonants: formants in Hz, jaw, voicing and hiss (0..1).
 CONSONANTS = {
     "mnN": (250, 1500, 2400, 0.1, 0.4, 0.0),
     "lw": (330, 1000, 2500, 0.25, 0.6, 0.0),
@@ -53,14 +52,14 @@ STOPS = "bdgptk"
 
 @dataclass(frozen=True)
 class Score:
-    """What the synthesizer plays, one value a control frame of ``HOP`` samples.
+    """Input of the synthesizer: one value per control frame of ``HOP`` samples.
 
     Arguments
     ---------
     formants : numpy.ndarray
         Shape (3, frames), Hz.
     jaw, voicing, hiss : numpy.ndarray
-        Shape (frames,), 0..1: opening of the mouth, and amplitudes.
+        Shape (frames,), 0..1: jaw opening, amplitudes of voicing and hiss.
     stress : numpy.ndarray
         Shape (frames,), 1 in stressed vowels.
     """
@@ -73,7 +72,7 @@ class Score:
 
 
 def _segments(sentence):
-    """Phones as (phone, its six targets, length, stressed)."""
+    """Yields phones as (phone, six targets, length, stressed)."""
     for phone in SENTENCES[sentence].split():
         stressed = phone.endswith("*")
         phone = phone.rstrip("*")
@@ -87,7 +86,7 @@ def _segments(sentence):
 
 
 def smooth(track, frames):
-    """Weighted moving average of a track (n,) along time, the ends held."""
+    """Computes a weighted moving average of a track (n,), with edge padding."""
     kernel = np.hanning(frames + 2)[1:-1]
     before = frames // 2
     padded = np.pad(track, (before, frames - 1 - before), mode="edge")
@@ -95,14 +94,14 @@ def smooth(track, frames):
 
 
 def write_score(sentence, seconds, lead, tail, rng):
-    """Lays a sentence out in time, between two pauses.
+    """Times the phones of a sentence between two pauses.
 
     Arguments
     ---------
     sentence : str
-        One of ``SENTENCES``.
+        Key of ``SENTENCES``.
     seconds, lead, tail : float
-        Length of the speech, and of the pauses before and after it.
+        Durations of the speech and of the pauses before and after it.
     rng : numpy.random.Generator
         Source of random numbers for the lengths of the phones.
 

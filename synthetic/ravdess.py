@@ -1,10 +1,9 @@
-"""RAVDESS's names: a WAV and a silent MP4 a clip, and no table.
+"""Layout of RAVDESS: a WAV and a silent MP4 per clip, and no table.
 
 Livingstone & Russo, "The Ryerson Audio-Visual Database of Emotional Speech and
-Song (RAVDESS)", PLoS ONE 13(5):e0196391, 2018. Even actors are women. What is
-said are two of the twelve sentences that the speakers know; calm and
-surprised, song, second repetitions and the files with both sound and picture
-(01-) are not generated.
+Song (RAVDESS)", PLoS ONE 13(5):e0196391, 2018. Actors with even numbers are
+women. The sentences are two of CREMA-D's. Calm and surprised, song, second
+repetitions and the files with both audio and video (01-) are not generated.
 """
 
 from synthetic.layout import Layout
@@ -23,10 +22,8 @@ INTENSITIES = {"MD": "01", "HI": "02"}  # normal and strong
 
 
 def _clips(actor, seed):
-    """The six emotions in one sentence, in the other, then both again, strong.
-
-    Neutral is never strong.
-    """
+    """Returns the clips of an actor: both sentences in six emotions, then again
+    with strong intensity, except neutral."""
     female = int(actor) % 2 == 0
     return [
         Clip(actor, female, emotion, sentence, level, seed)
@@ -38,7 +35,7 @@ def _clips(actor, seed):
 
 
 def _files(clip):
-    """Sound and video."""
+    """Returns the paths of the audio and video files."""
     folder = f"Actor_{clip.speaker}"
     parts = ("01", CODES[clip.emotion], INTENSITIES[clip.level])
     parts += (STATEMENTS[clip.sentence], "01", clip.speaker)

@@ -1,9 +1,9 @@
-"""A source-filter voice that says the twelve sentences of CREMA-D.
+"""A source-filter synthesizer for the twelve sentences of CREMA-D.
 
-A pulse train and noise (the source: folds and breath) pass a chain of formant
-resonators (the filter: tongue and lips), after Klatt, "Software for a
-cascade/parallel formant synthesizer", JASA 67(3), 1980. It is not meant to be
-understood word by word; it has what carries emotion in a voice.
+A pulse train and noise (source: vocal folds and breath) are filtered by a chain
+of formant resonators (tongue and lips), after Klatt, "Software for a
+cascade/parallel formant synthesizer", JASA 67(3), 1980. Words are not always
+intelligible; the voice has the acoustic cues of emotion.
 """
 
 from dataclasses import dataclass
@@ -13,17 +13,17 @@ from scipy.signal import lfilter
 
 from synthetic.phones import HOP, SAMPLE_RATE, SENTENCES, smooth, write_score
 
-# Axis of a speaking style: unit. All are 0 in a plain voice.
+# Axes of a speaking style; 0 is neutral.
 AXES = (
     "pitch",  # semitones above the speaker's own
     "range",  # octaves by which the speaker's pitch range grows
     "rate",  # natural logarithm of the tempo
     "level",  # dB
-    "tilt",  # brightness, 4 a doubling of the source's bandwidth
+    "tilt",  # brightness; 4 doubles the source's bandwidth
     "breath",  # dB of aspiration noise
-    "spread",  # lips: natural logarithm by which they raise the formants
+    "spread",  # lips: natural logarithm of the factor on the formants
 )
-FFT = 1024  # the filters ring for less than the 44 ms beyond a window
+FFT = 1024  # the filters ring for less than the 44 ms after a window
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Voice:
     f0 : float
         Mean pitch in Hz.
     tract : float
-        Formants relative to a man's of mean size (0.95..1.25).
+        Factor of the formants, 1 for the mean man (0.95..1.25).
     level, tilt, breath : float
         Offsets on the axes of the same name (``AXES``).
     """
@@ -55,7 +55,7 @@ def draw_voice(rng, female):
     rng : numpy.random.Generator
         Source of random numbers.
     female : bool
-        Pitch around 205 rather than 118 Hz, shorter vocal tract.
+        True: pitch around 205 instead of 118 Hz, shorter vocal tract.
 
     Returns
     -------
@@ -77,15 +77,15 @@ def draw_voice(rng, female):
 
 @dataclass(frozen=True)
 class Utterance:
-    """One spoken sentence.
+    """A spoken sentence.
 
     Arguments
     ---------
     samples : numpy.ndarray
         Shape (n,), float32 in [-1, 1] at ``SAMPLE_RATE``.
     f0, voicing, jaw : numpy.ndarray
-        Shape (frames,), one value for each ``HOP`` samples: pitch in Hz,
-        amplitude of voicing and opening of the mouth, 0..1.
+        Shape (frames,), one value per ``HOP`` samples: pitch in Hz, amplitude
+        of voicing (0..1) and jaw opening (0..1).
     """
 
     samples: np.ndarray
@@ -95,7 +95,7 @@ class Utterance:
 
 
 def _pitch(score, voice, style, rng):
-    """Pitch of each control frame in Hz."""
+    """Computes the pitch of each control frame in Hz."""
     frames = len(score.voicing)
     wander = 1.2 * smooth(rng.normal(0, 1, frames), 40)
     fall = 0.5 - np.arange(frames) / frames  # a statement ends lower
@@ -106,10 +106,11 @@ def _pitch(score, voice, style, rng):
 
 
 def _pulses(pitch, bandwidth, rng):
-    """Pulse train of unit power, its harmonics falling as exp(-f/bandwidth).
+    """Generates a pulse train of unit power with harmonics that decay as
+    exp(-f/bandwidth).
 
-    The series ``sum r^k cos(k phase)`` has the closed form used here, so the
-    pulses have no edges and hardly alias.
+    It is the closed form of the series ``sum r^k cos(k phase)``, so that the
+    pulses are smooth and have little aliasing.
     """
     pitch = pitch * (1 + 0.01 * smooth(rng.normal(0, 1, len(pitch)), 160))
     phase = 2 * np.pi * np.cumsum(pitch) / SAMPLE_RATE
@@ -119,11 +120,10 @@ def _pulses(pitch, bandwidth, rng):
 
 
 def _resonate(source, formants, tract):
-    """Chain of Klatt's resonators whose tuning moves with the control frames.
+    """Applies Klatt's resonators with formants that vary over control frames.
 
-    The source is cut into windows that overlap and add up to it; each is
-    filtered in the frequency domain by the tuning at its middle. Retuning a
-    recursive filter step by step would crackle.
+    Overlap-add: each window is filtered in the frequency domain by the formants
+    at its middle. Changing a recursive filter step by step would crackle.
     """
     frames = formants.shape[1]
     fixed = np.tile([[3300.0], [4250.0], [5400.0]], (1, frames))
@@ -135,7 +135,7 @@ def _resonate(source, formants, tract):
     response = np.ones((frames, len(delay)), complex)
     for b_, c_ in zip(b[:, :, None], c[:, :, None], strict=True):
         response *= (1 - b_ - c_) / (1 - b_ * delay - c_ * delay**2)
-    # The windows overlap fourfold; such Hann windows add up to 2.
+    # Hann windows that overlap fourfold sum to 2.
     length = 4 * HOP
     window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(length) / length)
     before = (length - HOP) // 2
@@ -149,29 +149,29 @@ def _resonate(source, formants, tract):
 
 
 def speak(sentence, voice, style, rng):
-    """Says a sentence.
+    """Synthesizes a sentence.
 
     Arguments
     ---------
     sentence : str
-        One of ``SENTENCES``.
+        Key of ``SENTENCES``.
     voice : Voice
-        Whose voice.
+        Voice of the speaker.
     style : dict
-        Values of ``AXES``; those not given are 0.
+        Values of ``AXES``, by default 0.
     rng : numpy.random.Generator
         Source of random numbers.
 
     Returns
     -------
     Utterance
-        Of 1.3 to 2.2 seconds, with short pauses at both ends.
+        1.3 to 2.2 seconds long, with short pauses at both ends.
 
     Example
     -------
     >>> rng = np.random.default_rng(0)
-    >>> said = speak("DFA", draw_voice(rng, True), {"pitch": 3.0}, rng)
-    >>> 1.3 <= len(said.samples) / SAMPLE_RATE <= 2.2
+    >>> utterance = speak("DFA", draw_voice(rng, True), {"pitch": 3.0}, rng)
+    >>> 1.3 <= len(utterance.samples) / SAMPLE_RATE <= 2.2
     True
     """
     style = {axis: float(style.get(axis, 0.0)) for axis in AXES}

@@ -462,7 +462,7 @@ def check_own_corpus(folder):
         assert about["corpus"] == "my corpus" and about["labels"] == labels
         assert about["attribute_range"] == limits
     card = (folder / "results" / "mine" / "inference/README.md").read_text()
-    assert "Speakers who tested: dan" in card and "Partition" not in card
+    assert "Test speakers: dan" in card and "Partition" not in card
     # The table alone does, and its partition is told.
     card = (folder / "results" / "own" / "inference/README.md").read_text()
     assert "Partition: 1" in card

@@ -71,7 +71,7 @@ def test_what_is_given_later_needs_no_value(tmp_path):
         (None, "No such file"),
         (b"a: [1", "cannot be read as YAML"),
         (b"just some words", "has no keys"),
-        ("lr: 1  # Gr\u00f6\u00dfe".encode("latin-1"), "no text"),
+        ("lr: 1  # Gr\u00f6\u00dfe".encode("latin-1"), "not text"),
     ],
 )
 def test_an_hparams_file_that_is_none(content, words, tmp_path):

@@ -103,18 +103,18 @@ def _wrong(folder):
     save_file({"a": FRAMES, "b": FRAMES}, folder / "two.safetensors")
     return {
         "nan.npy": "has NaN or infinity",
-        "none.npy": "there is no frame in it",
-        "empty.csv": "there is no frame in it",
+        "none.npy": "has no frames",
+        "empty.csv": "has no frames",
         "cube.npy": r"must be numbers of shape \(T, D\), not float64 \(2, 3, 4",
         "object.npy": "no features can be read from it",
         "cut.safetensors": "no features can be read from it",
         "ragged.csv": "line 3: 1 cells, not 2",
-        "word.csv": "line 2: .*'calm'.*name one as",
-        "twice.csv#a": "has a 2 times; a table has a row a clip",
+        "word.csv": "line 2: .*'calm'.*select one by",
+        "twice.csv#a": "has a 2 times; a table must have one row per clip",
         "bare.csv#a": "has no names above its columns",
-        "two.safetensors": "holds 2 tensors; name one as",
+        "two.safetensors": "has 2 tensors; select one by",
         "gone.npy": "cannot be read",
-        "clip.mp4": r"no file of features; give a \.npy",
+        "clip.mp4": r"is not a file of features; give a \.npy",
     }
 
 
@@ -130,11 +130,11 @@ def test_each_fault_is_one_line_that_names_the_file(tmp_path):
 @pytest.mark.parametrize(
     "name, words",
     [
-        ("gone", "no folder and no table"),
+        ("gone", "is not a folder or table"),
         ("gone.csv", "cannot be read"),
         ("empty", "no features in it"),
         ("bad.csv", "no names above its columns"),
-        ("bad.npy", "no folder and no table"),
+        ("bad.npy", "is not a folder or table"),
     ],
 )
 def test_a_folder_or_table_without_features_is_one_line(tmp_path, name, words):

@@ -496,7 +496,7 @@ def test_an_hparams_file_serves_all_networks_and_no_typing_error():
             {"fusion": "early"},
             "fusion: early is none of vavl, vavl_linear, late",
         ),
-        ({"fusion": "torch.nn.Linear"}, "it is no AudioVisualNetwork"),
+        ({"fusion": "torch.nn.Linear"}, "it is not an AudioVisualNetwork"),
         ({"projection_dims": 20}, "no network takes projection_dims"),
     ):
         with pytest.raises(VAVLError, match=words):
@@ -567,7 +567,7 @@ def test_a_network_of_one_s_own_is_exported_as_what_it_is(tmp_path):
 @pytest.mark.parametrize(
     "make_net, words",
     [
-        (Forgetful, "its outputs are others"),
+        (Forgetful, "its outputs differ"),
         (lambda **s: VAVL(**s, residual=[torch]), "not JSON serializable"),
     ],
     ids=["learned elsewhere", "argument"],

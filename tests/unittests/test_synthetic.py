@@ -83,7 +83,7 @@ def test_other_settings_and_foreign_folders_are_refused(corpus, tmp_path):
         generate_corpus(corpus, layout, 2, seed=5, **FAST)
     assert contents(corpus) == before
     (tmp_path / "mine.txt").write_text("somebody's")
-    with pytest.raises(CorpusError, match="something else"):
+    with pytest.raises(CorpusError, match="other files"):
         generate_corpus(tmp_path, layout, 2, **FAST)
     assert list(contents(tmp_path)) == ["mine.txt"]
 

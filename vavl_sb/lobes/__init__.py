@@ -1,1 +1,1 @@
-"""Neural networks that learn or embed: tensors in, tensors out, no files."""
+"""Networks and encoders."""

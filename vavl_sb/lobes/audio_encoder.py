@@ -1,8 +1,8 @@
-"""Speech encoders: a waveform in, a sequence of features out.
+"""Speech encoders: from a waveform to a sequence of features.
 
-Pretrained encoders (wav2vec 2.0, HuBERT, WavLM, Whisper) by SpeechBrain's
-lobes, or log-mel features, which need no download. All of them give a clip
-the same features alone, in any batch and under any padding.
+Pretrained encoders (wav2vec 2.0, HuBERT, WavLM, Whisper) based on SpeechBrain's
+lobes, or log-mel features, which need no download. A clip's features do not
+depend on its batch or padding.
 """
 
 import contextlib
@@ -29,57 +29,55 @@ WHISPER_WINDOWS = ("clip", "30s")
 class AudioEncoder(FeatureEncoder):
     """A speech encoder, frozen or fine-tuned.
 
-    Of a pretrained transformer the first ``num_layers`` layers are kept and
-    the output is what the encoder so pruned gives: the output of its last
-    layer and, in models that have one there (wav2vec 2.0, HuBERT and WavLM
-    with ``do_stable_layer_norm``, as their "large" variants; Whisper), of the
-    encoder's final LayerNorm after it. That is how VAVL (arXiv 2305.07216) has
-    its speech features: wav2vec2-large-robust cut to 12 of its 24 layers, after
+    A pretrained transformer keeps its first ``num_layers`` layers. Features are
+    the output of the last layer kept, after the encoder's final LayerNorm if it
+    has one (Whisper; wav2vec 2.0, HuBERT and WavLM with
+    ``do_stable_layer_norm``, such as the "large" variants). VAVL (arXiv
+    2305.07216) uses wav2vec2-large-robust cut to 12 of its 24 layers, after
     Wagner et al. (arXiv 2203.07378).
 
     Arguments
     ---------
     source : str or Path
-        "logmel"; or a local folder in the Hugging Face layout (config.json,
-        preprocessor_config.json, model.safetensors), also one written by
-        :meth:`export`; or the name of a model on the hub. Kinds: wav2vec2,
+        "logmel"; a local folder in the Hugging Face layout (config.json,
+        preprocessor_config.json, model.safetensors), such as :meth:`export`
+        writes; or the name of a model on the hub. Model types: wav2vec2,
         hubert, wavlm, whisper.
     num_layers : int
-        How many transformer layers to keep; None for all. If the model has
-        fewer, all are kept and a line is logged. A folder written by
-        :meth:`export` is already cut and is taken as it is.
+        Number of transformer layers to keep; None for all. If the model has
+        fewer, all are kept and a message is logged. No effect on a folder
+        written by :meth:`export`.
     freeze : bool
-        True: no gradients, and always in eval mode. Log-mel features have
-        nothing to learn and are always frozen.
+        True: no gradients, always in eval mode. Log-mel features have no
+        parameters and are always frozen.
     save_path : str or Path
-        Where downloads are kept; None for Hugging Face's own cache.
+        Download folder; None for Hugging Face's cache.
     hop_ms : int
-        10 or 20, between frames, in ms; for "logmel" only.
+        Hop between frames in ms, 10 or 20; for "logmel" only.
     freeze_feature_extractor : bool
         With ``freeze=False``, keep the convolutions below the transformer
         frozen, as is usual.
     output_all_hiddens : bool
-        Features are the outputs of all layers kept, side by side, so that the
-        projection behind them weighs the layers; no effect on "logmel". The
-        middle layers of a speech recogniser tell more of emotion than its
-        last.
+        Concatenate the outputs of all layers kept, so that the network's
+        projection can weight them; no effect on "logmel". The middle layers of
+        a speech recogniser contain more about emotion than its last.
     whisper_window : str
-        Of Whisper alone: what its encoder gets of a clip of less than 30 s.
-        "clip": log-mel and positions cut to the clip's length. "30s": the
-        clip filled up with zeros to the 30 s that Whisper was trained on,
-        which takes many times as long. A longer clip is cut at each 30 s.
+        For Whisper: the encoder's input for a clip shorter than 30 s. "clip":
+        log-mel and positions cut to the clip's length. "30s": the clip padded
+        with zeros to the 30 s that Whisper was trained on, many times slower.
+        Longer clips are split every 30 s.
     average : int
-        So many consecutive frames are averaged into one; a clip's last one is
-        the mean of what is left. Speech encoders give 50 frames a second: the
-        cost of attention falls with the square of the number.
+        Number of consecutive frames averaged into one; a clip's last frame
+        averages the remainder. Speech encoders have 50 frames per second, and
+        the cost of attention falls with the square of this number.
     spec_augment : bool
-        With ``freeze=False``, mask features at random in training as the
-        model's configuration says (SpecAugment; not for Whisper).
+        With ``freeze=False``, mask features at random in training, as in the
+        model's configuration (SpecAugment; not for Whisper).
 
     Raises
     ------
     EncoderError
-        In one line: the source cannot be had, or is no encoder of these kinds.
+        If the source cannot be read or is not a supported encoder.
 
     Example
     -------
@@ -150,39 +148,38 @@ class AudioEncoder(FeatureEncoder):
         return SAMPLE_RATE / self.encoder.hop / self.average
 
     def settings(self) -> dict:
-        """All settings that features depend on, besides the weights: ``kind``
-        and what belongs to the kind."""
+        """Returns the settings that features depend on, besides the weights."""
         return {**self.encoder.settings(), "average": self.average}
 
     def feature_state(self) -> dict[str, torch.Tensor]:
-        """All tensors that features depend on, by name; empty for log-mel."""
+        """Returns the tensors that features depend on; empty for log-mel."""
         return self.encoder.feature_state()
 
     def forward(
         self, wavs: torch.Tensor, wav_lens: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Features of a batch of clips.
+        """Computes the features of a batch of clips.
 
         Arguments
         ---------
         wavs : torch.Tensor
-            16 kHz mono in [-1, 1], shape (B, n). Any length; a clip shorter
-            than a frame is filled up with zeros.
+            16 kHz mono in [-1, 1], shape (B, n). Clips shorter than a frame are
+            padded with zeros.
         wav_lens : torch.Tensor
-            Lengths relative to n, shape (B,); None if all clips fill it.
+            Lengths relative to n, shape (B,); None: no padding.
 
         Returns
         -------
         features : torch.Tensor
-            float32, shape (B, T, output_dim), with T that of the longest
-            clip; 0 past a clip's end.
+            float32, shape (B, T, output_dim), where T is the length of the
+            longest clip; 0 past a clip's end.
         lens : torch.Tensor
             Lengths relative to T, float32, shape (B,).
         """
         samples = _absolute(wav_lens, wavs)
         longest = int(samples.max())
         wavs = wavs[:, :longest].float()
-        # What stands in the padding must not reach the features.
+        # Samples in the padding must not change the features.
         wavs = wavs.masked_fill(
             ~length_to_mask(samples, longest, dtype=torch.bool), 0.0
         )
@@ -198,11 +195,11 @@ class AudioEncoder(FeatureEncoder):
         return features, frames / frames.max()
 
     def export(self, folder: str | Path) -> dict:
-        """Writes the folder ``audio_encoder`` into an exported model's.
+        """Writes the subfolder ``audio_encoder`` of an exported model.
 
-        Of a pretrained encoder it is also a Hugging Face folder, of the model
-        cut to ``num_layers``. Gives arguments with which :class:`AudioEncoder`
-        gives the same features and has the same fingerprint.
+        For a pretrained encoder it is a Hugging Face folder of the model cut to
+        ``num_layers``. Returns arguments of :class:`AudioEncoder` for the same
+        features and fingerprint.
         """
         source = Path(folder) / "audio_encoder"
         source.mkdir(parents=True, exist_ok=True)
@@ -217,25 +214,23 @@ class AudioEncoder(FeatureEncoder):
 
 
 class LogMel(nn.Module):
-    """Log-mel features on a fixed scale: SpeechBrain's Fbank without its
-    floor at 80 dB below the loudest moment.
+    """Log-mel features: SpeechBrain's Fbank with a fixed floor and scale.
 
     80 triangular mel bands over 0 to 8 kHz, a 25 ms Hamming window, frames
-    centred on multiples of the hop. SpeechBrain takes the floor from the
-    loudest of all frames; here it is fixed, so that a frame depends only on
-    its own 25 ms: -80 dB, where the quantisation noise of 16-bit audio lies
-    (-81 to -69 dB in these bands), so that digital silence looks no different
-    from the quietest recording. The loudest possible signal (full-scale
-    square wave) reaches 45 dB. The output is (dB + 35) / 20, that is -2.25 to
-    4.0: real speech has mean and deviation in dB of -30 and 17 (12 clips of
-    CREMA-D) and -46 and 23 (55 of RAVDESS, which is quieter), so the network
-    gets numbers of mean near 0 and deviation near 1, and nothing is estimated
-    from a batch.
+    centred on multiples of the hop. SpeechBrain's floor is 80 dB below the
+    loudest frame. Here it is fixed, so that a frame depends only on its own 25
+    ms: -80 dB, the level of the quantisation noise of 16-bit audio (-81 to -69
+    dB in these bands), so that digital silence equals the quietest recording.
+    The loudest possible signal (full-scale square wave) reaches 45 dB. The
+    output is (dB + 35) / 20, between -2.25 and 4.0: real speech has mean and
+    deviation in dB of -30 and 17 (12 clips of CREMA-D) and -46 and 23 (55 of
+    RAVDESS, which is quieter), so the output has a mean near 0 and a deviation
+    near 1 without statistics of a batch.
 
     Arguments
     ---------
     hop_ms : int
-        10 or 20, in ms.
+        Hop between frames in ms, 10 or 20.
 
     Example
     -------
@@ -256,8 +251,8 @@ class LogMel(nn.Module):
             )
         self.hop_ms = int(hop_ms)
         self.hop = SAMPLE_RATE * self.hop_ms // 1000
-        # With 400 points the lowest of 80 bands hold one bin or hardly one,
-        # and differ by 6 dB for white noise; with 1024 they are even.
+        # With a 400-point FFT the lowest of 80 bands contain at most one bin
+        # and differ by 6 dB for white noise; with 1024 points they are even.
         self.fbank = Fbank(
             sample_rate=SAMPLE_RATE,
             n_fft=1024,
@@ -269,31 +264,31 @@ class LogMel(nn.Module):
         self.fbank.compute_fbanks.top_db = float("inf")
 
     def settings(self) -> dict:
-        """All that the features depend on."""
+        """Returns the settings that features depend on."""
         return {
             "kind": "logmel",
             "hop_ms": self.hop_ms,
-            "version": 1,  # Counts up when the same hop gives other features.
+            "version": 1,  # Increase when features change at the same hop.
         }
 
     def feature_state(self) -> dict:
-        """No weights."""
+        """Returns no tensors, since there are no weights."""
         return {}
 
     def frames(self, samples: torch.Tensor) -> torch.Tensor:
-        """Frames of clips of so many samples, int64 (B,)."""
+        """Converts numbers of samples to numbers of frames, int64 (B,)."""
         return samples // self.hop + 1
 
     def forward(
         self, wavs: torch.Tensor, samples: torch.Tensor
     ) -> torch.Tensor:
-        """Features (B, T, 80) of clips: 16 kHz mono (B, n), 0 past a clip's
-        end, of so many samples each, int64 (B,)."""
+        """Computes features (B, T, 80) of 16 kHz mono clips (B, n), 0 past a
+        clip's end; ``samples`` are their lengths, int64 (B,)."""
         wavs = nn.functional.pad(wavs, (0, max(0, 1 - wavs.shape[1])))
         return (self.fbank(wavs) - self.centre_db) / self.scale_db
 
     def write(self, folder: str) -> None:
-        """Writes the settings as config.json into a folder."""
+        """Writes the settings to config.json in a folder."""
         config = {"model_type": "vavl_logmel", "hop_ms": self.hop_ms}
         write_json(os.path.join(folder, "config.json"), config)
 
@@ -301,11 +296,11 @@ class LogMel(nn.Module):
 def average_frames(
     features: torch.Tensor, frames: torch.Tensor, average: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Averages consecutive frames, so many that become one, within each clip.
+    """Averages every ``average`` consecutive frames within each clip.
 
-    Of features (B, T, D), 0 past a clip's end, and the frames of each clip,
-    int64 (B,): the same, with T and the frames divided by ``average``, rounded
-    up.
+    Takes features (B, T, D), 0 past a clip's end, and the number of frames of
+    each clip, int64 (B,). Returns both with T and the numbers of frames divided
+    by ``average``, rounded up.
 
     Example
     -------
@@ -314,7 +309,7 @@ def average_frames(
     >>> averaged.squeeze(-1).tolist(), frames.tolist()
     ([[2.0, 5.0], [4.0, 0.0]], [2, 1])
     """
-    average = min(average, max(1, features.shape[1]))  # No more padding.
+    average = min(average, max(1, features.shape[1]))  # Limits the padding.
     groups = -(-features.shape[1] // average)
     missing = groups * average - features.shape[1]
     features = nn.functional.pad(features, (0, 0, 0, missing))
@@ -325,7 +320,7 @@ def average_frames(
 
 
 def _load_lobe(folder: Path, config: dict, num_layers: int | None) -> nn.Module:
-    """SpeechBrain's lobe for a folder, cut to its first layers."""
+    """Loads SpeechBrain's lobe from a folder, cut to its first layers."""
     try:
         import transformers  # noqa: F401
     except ImportError:
@@ -347,8 +342,8 @@ def _load_lobe(folder: Path, config: dict, num_layers: int | None) -> nn.Module:
     if "vavl_sb" in config:
         num_layers = None
     try:
-        # SpeechBrain hands a folder to transformers, which would also read
-        # code, adapters and generation settings: it gets one of ours.
+        # SpeechBrain passes the folder to transformers, which would also read
+        # code, adapters and generation settings: pass a folder without them.
         with _quiet(), tempfile.TemporaryDirectory() as plain:
             write_json(os.path.join(plain, "config.json"), config)
             write_json(
@@ -358,7 +353,7 @@ def _load_lobe(folder: Path, config: dict, num_layers: int | None) -> nn.Module:
             loaded = lobe(plain, folder, num_layers)
     except EncoderError:
         raise
-    # A broken file shows as anything from OSError to SafetensorError.
+    # A broken file raises anything from OSError to SafetensorError.
     except Exception as error:
         raise EncoderError(
             f"audio encoder {folder}: cannot be read ({first_line(error)}); "
@@ -375,8 +370,8 @@ def _load_lobe(folder: Path, config: dict, num_layers: int | None) -> nn.Module:
 
 @contextlib.contextmanager
 def _quiet():
-    """No progress bars of transformers, lists of unused weights (the layers
-    that are cut off), nor warnings meant for SpeechBrain's authors."""
+    """Hides transformers' progress bars and lists of unused weights (the layers
+    that are cut off), and deprecation warnings meant for SpeechBrain."""
     from transformers.utils import logging
 
     level = logging.get_verbosity()
@@ -394,10 +389,10 @@ def _quiet():
 
 
 def _absolute(lens: torch.Tensor | None, wavs: torch.Tensor) -> torch.Tensor:
-    """Samples of each clip (B,), from relative lengths."""
+    """Converts relative lengths to samples of each clip, (B,)."""
     batch, longest = wavs.shape
     if lens is None:
         return torch.full((batch,), longest, device=wavs.device)
-    # In double: float32 cannot count the samples of a clip of 20 minutes.
+    # In float64: float32 cannot count the samples of a 20-minute clip.
     samples = (lens.to(wavs.device).double() * longest).round().long()
     return samples.clamp(0, longest)

@@ -1,14 +1,13 @@
-"""SpeechBrain's conformer encoder, made safe for padding and quicker.
+"""SpeechBrain's conformer encoder, independent of padding and faster.
 
-In SpeechBrain's ``ConvolutionModule`` padded frames reach valid ones through
-the depthwise convolution, so that a clip's output depends on how far its
-batch happens to be padded. Here padded frames are zero when the convolution
-reads them, which is what the convolution's own zero padding gives to a clip
-that stands alone.
+In SpeechBrain's ``ConvolutionModule`` padded frames leak into valid ones
+through the depthwise convolution, so that a clip's output depends on the length
+of its batch. Here padded frames are set to zero before the convolution, like
+the convolution's own zero padding of a single clip.
 
-The modules below compute what SpeechBrain's compute, with the same weights
-under the same names, and take less time for it: frames stay in the layout
-(B, T, C) throughout, and attention is PyTorch's own.
+The modules compute the same function as SpeechBrain's, with the same
+``state_dict`` keys. They are faster because frames keep the layout (B, T, C),
+and because attention is PyTorch's ``scaled_dot_product_attention``.
 """
 
 import torch
@@ -24,7 +23,7 @@ from vavl_sb.utils.errors import VAVLError
 
 
 class MaskedConvolutionModule(ConvolutionModule):
-    """Conformer convolution that never reads a padded frame.
+    """Conformer convolution that ignores padded frames.
 
     Takes the arguments of SpeechBrain's ``ConvolutionModule`` and has the same
     ``state_dict`` keys. Causal and chunked convolution are not supported.
@@ -45,30 +44,30 @@ class MaskedConvolutionModule(ConvolutionModule):
         mask: torch.Tensor | None = None,
         dynchunktrain_config: None = None,
     ) -> torch.Tensor:
-        """Applies the convolution to frames (B, T, input_size); padded frames
-        hold nothing of use afterwards.
+        """Applies the convolution to frames (B, T, input_size); the output at
+        padded frames is undefined.
 
         The mask is True where a frame is padding, shape (B, T, 1).
-        ``dynchunktrain_config`` is only for the interface of the base class.
+        ``dynchunktrain_config`` must be None: chunks are not supported.
         """
         if self.causal or dynchunktrain_config is not None:
             raise ValueError("causal and chunked convolution do not mask")
         pointwise = self.bottleneck[0]
-        # A convolution over one frame is a linear map of the frame.
+        # A convolution with kernel size 1 is a linear layer.
         out = F.linear(
             self.layer_norm(x), pointwise.weight.squeeze(-1), pointwise.bias
         )
         out = F.glu(out, dim=-1)
         if mask is not None:
-            # The bottleneck's bias makes padding non-zero: clear it here.
+            # The bottleneck's bias makes padded frames non-zero.
             out = out.masked_fill(mask, 0.0)
         return self.after_conv(self._depthwise(out))
 
     def _depthwise(self, x: torch.Tensor) -> torch.Tensor:
-        """The depthwise convolution over frames (B, T, C).
+        """Depthwise convolution over frames (B, T, C).
 
-        As pictures one row high, whose channels come last in memory just as
-        those of frames do: nothing is moved, and that kernel is the quick one.
+        As a 2-D convolution on channels-last images of height 1: frames have
+        this memory layout already, and its kernel is the fastest.
         """
         out = F.conv2d(
             x.transpose(1, 2).unsqueeze(2),
@@ -82,11 +81,12 @@ class MaskedConvolutionModule(ConvolutionModule):
 
 
 class RelativeAttention(RelPosMHAXL):
-    """Self-attention with relative positions, by PyTorch's own attention.
+    """Self-attention with relative positions, by
+    ``scaled_dot_product_attention``.
 
     Takes the arguments of SpeechBrain's ``RelPosMHAXL`` and has the same
-    ``state_dict`` keys. The scores of the relative positions go in where a
-    mask would.
+    ``state_dict`` keys. The scores of the relative positions are passed as an
+    additive attention mask.
 
     Example
     -------
@@ -111,10 +111,10 @@ class RelativeAttention(RelPosMHAXL):
         """Attends over the frames of each clip.
 
         Query, key and value are the same frames (B, T, embed_dim); ``pos_embs``
-        of ``RelPosEncXL`` (1, 2 T - 1, embed_dim); ``key_padding_mask`` is True
-        where a frame is padding, shape (B, T), or None. The other arguments,
-        and the weights that are None, are only for the interface of the base
-        class.
+        is the output of ``RelPosEncXL`` (1, 2 T - 1, embed_dim);
+        ``key_padding_mask`` is True where a frame is padding, shape (B, T), or
+        None. The other arguments have no effect, and no attention weights are
+        returned: they are part of the base class's interface.
         """
         if query is not key or key is not value or attn_mask is not None:
             raise ValueError("this attention is over one sequence, unmasked")
@@ -127,7 +127,7 @@ class RelativeAttention(RelPosMHAXL):
             .chunk(3, dim=-1)
         )
         positions = self.linear_pos(pos_embs).view(1, -1, *heads)
-        # The heads' biases lie in memory head by head, whatever their shape.
+        # SpeechBrain stores these biases head by head, whatever their shape.
         bias_u = self.pos_bias_u.view(1, self.num_heads, 1, self.head_dim)
         bias_v = self.pos_bias_v.view(1, self.num_heads, 1, self.head_dim)
         scores = ((query + bias_v) * self.scale) @ positions.permute(0, 2, 3, 1)
@@ -149,10 +149,11 @@ class RelativeAttention(RelPosMHAXL):
 
     @staticmethod
     def _shift(scores: torch.Tensor, frames: int) -> torch.Tensor:
-        """Row i of (B, heads, T, 2 T - 1) from place T - 1 - i on, T long."""
+        """Takes T scores from row i of (B, heads, T, 2 T - 1), starting at
+        T - 1 - i."""
         if frames == 1:
             return scores
-        # From one row's first wanted place to the next row's: a row less one.
+        # Distance in memory between the first scores of consecutive rows.
         step = 2 * frames - 2
         start = frames - 1
         flat = scores.flatten(2)[..., start : start + frames * step]
@@ -160,20 +161,20 @@ class RelativeAttention(RelPosMHAXL):
 
 
 class MaskedConformerEncoder(nn.Module):
-    """Conformer layers with relative positions, exact under any padding.
+    """Conformer layers with relative positions, independent of padding.
 
     Arguments
     ---------
     num_layers : int
         Number of conformer layers, at least 1.
     d_model : int
-        Width of a frame; a multiple of ``nhead``.
+        Size of a frame; a multiple of ``nhead``.
     nhead : int
         Number of attention heads.
     d_ffn : int
         Width of the feed-forward modules; None for 4 ``d_model``.
     kernel_size : int
-        Frames that the depthwise convolution spans; odd.
+        Kernel of the depthwise convolution, in frames; odd.
     dropout : float
         Dropout rate in [0, 1).
 
@@ -215,10 +216,11 @@ class MaskedConformerEncoder(nn.Module):
     def forward(
         self, x: torch.Tensor, padding_mask: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Encodes frames (B, T, d_model) in the context of their clip; padded
-        frames hold nothing of use afterwards.
+        """Encodes frames (B, T, d_model); the output at padded frames is
+        undefined.
 
-        The mask is True where a frame is padding, shape (B, T); None for none.
+        The mask is True where a frame is padding, shape (B, T); None: no
+        padding.
         """
         encoded, _ = self.conformer(
             x,
@@ -229,7 +231,7 @@ class MaskedConformerEncoder(nn.Module):
 
 
 def check_width(d_model: int, nhead: int) -> None:
-    """Raises a VAVLError where heads of attention cannot share a width."""
+    """Raises a VAVLError if d_model is not a multiple of nhead."""
     if d_model % nhead:
         raise VAVLError(
             f"d_model: must be a multiple of nhead ({nhead}), not {d_model}"
@@ -237,12 +239,12 @@ def check_width(d_model: int, nhead: int) -> None:
 
 
 def compile_conformers(module: nn.Module, **how) -> None:
-    """Compiles the conformers of a network, in place, by ``torch.compile``.
+    """Compiles the conformers of a network in place with ``torch.compile``.
 
-    Nearly all of a step's time goes there. What is around them depends on which
-    clips of a batch lack what, and stays as it is.
+    They take nearly all of a step's time. The layers around them are not
+    compiled, since their shapes depend on which clips lack a modality.
     """
-    # Each of training and evaluation, one modality or both, is one more.
+    # Training or evaluation, and one or both modalities, compile separately.
     torch._dynamo.config.recompile_limit = 64
     for part in module.modules():
         if isinstance(part, MaskedConformerEncoder):

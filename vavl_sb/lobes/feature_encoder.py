@@ -1,7 +1,7 @@
-"""What the audio and the visual encoder have in common.
+"""Base class of the audio and visual encoders.
 
-Both turn a signal into features, are frozen unless the user says otherwise,
-and are known by a fingerprint that names cached features and exported models.
+An encoder turns a signal into features. Its fingerprint identifies cached
+features and exported models.
 """
 
 import contextlib
@@ -15,11 +15,10 @@ from torch import nn
 
 
 def hash_state(settings: dict, tensors: dict[str, torch.Tensor]) -> str:
-    """SHA-256 of settings and tensors, the same on every machine: 64
-    hexadecimal digits.
+    """Computes the SHA-256 of settings and tensors, as 64 hexadecimal digits.
 
-    Settings are what JSON can hold, in any order of keys; tensors are on any
-    device and in any memory format: dtype, shape and values count.
+    Settings are JSON values. The hash depends on the dtype, shape and values of
+    the tensors, but not on the order of keys, device or memory format.
 
     Example
     -------
@@ -33,18 +32,19 @@ def hash_state(settings: dict, tensors: dict[str, torch.Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
         hashed.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-        # As bytes, because numpy knows no bfloat16.
+        # As bytes, because numpy has no bfloat16.
         hashed.update(tensor.reshape(-1).view(torch.uint8).numpy())
     return hashed.hexdigest()
 
 
 class FeatureEncoder(nn.Module):
-    """Base of encoders whose features may be cached and shipped.
+    """Base class of encoders whose features are cached and that are exported.
 
     A subclass builds its modules and calls :meth:`set_freeze`; has
-    ``output_dim`` (numbers a frame) and, for speech, ``frame_rate`` (frames a
+    ``output_dim`` (feature size) and, for speech, ``frame_rate`` (frames per
     second); and defines ``forward``, :meth:`settings` and :meth:`export`. See
-    :class:`vavl_sb.features.extractor.FeatureExtractor` for what ``forward`` gets.
+    :class:`vavl_sb.features.extractor.FeatureExtractor` for the arguments of
+    ``forward``.
 
     Example
     -------
@@ -68,8 +68,8 @@ class FeatureEncoder(nn.Module):
     """
 
     def set_freeze(self, freeze: bool) -> None:
-        """Freezes the encoder (no gradients, and always in eval mode), or lets
-        it learn."""
+        """Freezes the encoder (no gradients, always in eval mode), or makes it
+        trainable."""
         self.freeze = bool(freeze)
         self.requires_grad_(not self.freeze)
         self._fingerprint: tuple[dict | None, str] = (None, "")
@@ -78,18 +78,17 @@ class FeatureEncoder(nn.Module):
     def train(self, mode: bool = True) -> "FeatureEncoder":
         """Sets the mode; a frozen encoder stays in eval mode.
 
-        A Brain calls ``modules.train()`` on all modules alike. In a frozen
-        encoder that would switch on dropout, layer drop and the running
-        statistics of BatchNorm, so that its features would change.
+        A Brain calls ``modules.train()`` on all modules, which would enable
+        dropout, layer drop and BatchNorm's updates in a frozen encoder.
         """
         return super().train(mode and not self.freeze)
 
     @contextlib.contextmanager
     def _features_context(self, device: torch.device) -> Iterator[None]:
-        """Frozen: no gradients, and float32 even where the rest runs in bf16.
+        """If frozen: disables gradients and autocast.
 
-        Features are cached once and computed anew at inference; they must not
-        depend on the precision that the network behind them is trained in.
+        Cached features and those computed at inference must not depend on the
+        precision that the network is trained in.
         """
         if not self.freeze:
             yield
@@ -98,10 +97,10 @@ class FeatureEncoder(nn.Module):
             yield
 
     def settings(self) -> dict:
-        """All settings that features depend on, besides the weights.
+        """Returns the settings that features depend on, besides the weights.
 
-        Strings, numbers, booleans and lists of these; {} where there are none.
-        Not where the weights came from, nor how they are trained.
+        Strings, numbers, booleans and lists of these; {} for none. Not the
+        source of the weights, nor how they are trained.
         """
         raise NotImplementedError(
             f"{type(self).__name__}.settings: must give the arguments that "
@@ -109,33 +108,32 @@ class FeatureEncoder(nn.Module):
         )
 
     def feature_state(self) -> dict[str, torch.Tensor]:
-        """All tensors that features depend on, by name; all of ``state_dict``
-        unless a subclass says otherwise."""
+        """Returns the tensors that features depend on, by name; by default all
+        of ``state_dict``."""
         return self.state_dict()
 
     def export(self, folder: Path) -> dict:
-        """Writes what it takes to make the encoder anew into an exported
-        model's folder.
+        """Writes the encoder's files into an exported model's folder.
 
-        Gives arguments that make an encoder of the same fingerprint: what YAML
-        can hold, and a ``Path`` for each file or folder that was written. None
-        are needed, and nothing is written, unless a subclass says so;
-        :func:`vavl_sb.training.export.export_model` refuses an encoder that
-        comes back another.
+        Returns constructor arguments that recreate an encoder of the same
+        fingerprint: plain YAML values, and a ``Path`` for each file or folder
+        written. By default, writes nothing and returns no arguments.
+        :func:`vavl_sb.training.export.export_model` raises an error if the
+        recreated encoder's fingerprint differs.
         """
         return {}
 
     def fingerprint(self) -> str:
-        """Fingerprint (SHA-256) of class, settings and weights: 64 hexadecimal
+        """Returns the SHA-256 of class, settings and weights, as 64 hexadecimal
         digits.
 
-        Equal digests mean equal features (up to the rounding of the device). It
-        does not depend on the machine or on where files lie. It is computed
-        again only if a weight changed since the last call.
+        Equal fingerprints mean equal features, up to the rounding of the
+        device. It does not depend on the machine or on paths. It is recomputed
+        only if a weight has changed since the last call.
         """
         tensors = self.feature_state()
-        # Optimizers and load_state_dict count the version of a tensor up,
-        # moves to a device or another dtype give it new memory.
+        # In-place changes increase a tensor's version; moving it to another
+        # device or dtype changes its address.
         state = {k: (v.data_ptr(), v._version) for k, v in tensors.items()}
         if self._fingerprint[0] != state:
             settings = {"class": type(self).__name__, **self.settings()}

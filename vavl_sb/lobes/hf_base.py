@@ -1,8 +1,8 @@
-"""Pretrained speech encoders in the Hugging Face layout: found, read strictly
-and written again.
+"""Finds, loads and exports pretrained speech encoders in the Hugging Face
+layout.
 
-Nothing here imports transformers, so that a wrong path is told apart from a
-missing package.
+This module does not import transformers, so that a wrong path and a missing
+package give different errors.
 """
 
 import copy
@@ -27,7 +27,7 @@ from vavl_sb.utils.weights import (
 logger = get_logger(__name__)
 
 CONFIG_FILES = ["config.json", "preprocessor_config.json"]
-# The last two are pickled: their tensors are taken out, nothing is run.
+# The last two are pickles: only their tensors are read, no code is run.
 WEIGHTS = [
     "model.safetensors",
     "model-*-of-*.safetensors",
@@ -35,18 +35,19 @@ WEIGHTS = [
     "pytorch_model-*-of-*.bin",
 ]
 HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
-# Numbers of a network that its files need not have: what masks, a decoder.
+# Parameters that may be missing from the files: mask embedding, decoder.
 UNSAVED = 2**20
 
 
 def find_folder(
     source: str | Path, save_path: str | Path | None = None
 ) -> Path:
-    """Folder of a pretrained encoder, downloaded if it is a hub name.
+    """Returns the folder of a pretrained encoder; downloads it if ``source`` is
+    a hub name.
 
-    Downloads are kept in ``save_path``, or in Hugging Face's own cache. The
-    folder has a readable config.json and weights. EncoderError, in one line: no
-    such folder, no configuration or weights in it, or no way to download it.
+    Downloads are stored in ``save_path``, or in Hugging Face's cache. Raises an
+    EncoderError if the folder does not exist and cannot be downloaded, or has
+    no valid config.json or no weights.
     """
     folder = Path(source).expanduser()
     if folder.is_file():
@@ -67,7 +68,7 @@ def find_folder(
 
 
 def _weights(folder: Path) -> list[Path]:
-    """The files of weights, of the first kind that there is."""
+    """Returns the weight files of the first format that the folder has."""
     for pattern in WEIGHTS:
         paths = [p for p in sorted(folder.glob(pattern)) if p.is_file()]
         if paths:
@@ -79,7 +80,7 @@ def _weights(folder: Path) -> list[Path]:
 
 
 def _download(name: str, save_path: str | Path | None) -> Path:
-    """Folder of the newest version on the hub, or the one already here."""
+    """Downloads the newest version from the hub, or returns the cached one."""
     from huggingface_hub import snapshot_download
 
     def get(patterns):
@@ -91,7 +92,7 @@ def _download(name: str, save_path: str | Path | None) -> Path:
                     allow_patterns=[*CONFIG_FILES, *patterns],
                 )
             )
-        # Name, network, disk or token: the user needs the one line.
+        # The name, network, disk or token may be the cause.
         except Exception as error:
             raise EncoderError(
                 f"audio encoder {name}: no such folder here, and it cannot be "
@@ -99,7 +100,7 @@ def _download(name: str, save_path: str | Path | None) -> Path:
                 "folder, or use logmel, which needs no download"
             ) from None
 
-    # Nothing large is fetched for a model that is refused.
+    # Checks the configuration before it downloads the weights.
     read_config(get([]))
     folder = get(WEIGHTS[:2])
     if not any(any(folder.glob(pattern)) for pattern in WEIGHTS[:2]):
@@ -108,31 +109,31 @@ def _download(name: str, save_path: str | Path | None) -> Path:
 
 
 class StrictLobe:
-    """Strict loading, fingerprint and export, for a lobe of SpeechBrain."""
+    """Mixin for SpeechBrain's lobes: strict loading, fingerprint and export."""
 
-    # Of SpeechBrain's lobe.
+    # Attributes of SpeechBrain's lobe.
     config: Any
     model: Any
     feature_extractor: Any
     normalize_wav: bool
-    # Where the weights are, and how many layers are kept; None for all.
+    # Folder of the weights, and number of layers to keep; None for all.
     _folder: Path
     _num_layers: int | None
-    # transformers' classes, and its attention.
+    # Classes and attention implementation of transformers.
     model_class: Any = None
     extractor_class: Any = None
     attention = "sdpa"
-    # Kinds of configurations, key of these that counts the layers, and prefix of
-    # the weights that features depend on.
+    # Model types, configuration key of the number of layers, and prefix of the
+    # weights that features depend on.
     kinds: tuple[str, ...] = ()
     layers_key = "num_hidden_layers"
     prefix = ""
     output_dim_key = "hidden_size"
-    # Whether features are the outputs of all layers, side by side.
+    # Whether features are the concatenated outputs of all layers.
     output_all_hiddens = False
 
     def override_config(self, config):
-        """Cuts the number of layers before any weight is read."""
+        """Reduces the number of layers before the weights are loaded."""
         config = super().override_config(config)
         present = getattr(config, self.layers_key)
         wanted = self._num_layers or present
@@ -144,18 +145,18 @@ class StrictLobe:
             )
         config.num_hidden_layers = min(wanted, present)
         setattr(config, self.layers_key, min(wanted, present))
-        # Layer drop leaves parameters without gradients, on which DDP hangs;
-        # an adapter would take away every second frame.
+        # DDP hangs on the parameters without gradients that layer drop causes;
+        # an adapter would halve the frame rate.
         for key in ("layerdrop", "encoder_layerdrop", "add_adapter"):
             if hasattr(config, key):
                 setattr(config, key, type(getattr(config, key))(0))
         return config
 
     def _from_pretrained(self, source, **unused):
-        """Reads weights, as float32, all or none; SpeechBrain calls it.
+        """Loads all weights as float32; called by SpeechBrain.
 
-        Whatever shards there are are read, and no index: it could name files
-        elsewhere.
+        Reads every shard in the folder, and not their index, which could name
+        files outside it.
         """
         state = {
             key: tensor
@@ -169,7 +170,7 @@ class StrictLobe:
                 "give them as floats"
             )
         self._refuse_larger(sum(t.numel() for t in state.values()))
-        # Without a name transformers reads no file at all.
+        # With None as name, transformers reads no files.
         self.model, report = self.model_class.from_pretrained(
             None,
             config=self.config,
@@ -188,9 +189,9 @@ class StrictLobe:
         check_finite(self.feature_state(), self._folder)
 
     def _refuse_larger(self, present: int):
-        """Refuses a network of more numbers than there are weights."""
-        # On no device: shapes without memory.
-        with torch.device("meta"):
+        """Raises an error if the configuration has more parameters than the
+        files have weights."""
+        with torch.device("meta"):  # Allocates no memory.
             model = self.model_class(self.config)
         wanted = sum(p.numel() for p in model.parameters())
         if wanted > present + UNSAVED:
@@ -201,7 +202,7 @@ class StrictLobe:
             )
 
     def _matters(self, key: str) -> bool:
-        """Whether features depend on a weight."""
+        """Returns whether features depend on a weight."""
         return key.startswith(self.prefix) and key != "masked_spec_embed"
 
     @property
@@ -213,35 +214,35 @@ class StrictLobe:
         return width
 
     def join_layers(self, out) -> torch.Tensor:
-        """Features (B, T, output_dim) of what transformers' encoder gives, with
-        its hidden states where all layers are wanted."""
+        """Returns features (B, T, output_dim) from the output of transformers'
+        encoder: the last layer, or all layers concatenated."""
         if not self.output_all_hiddens:
             return out.last_hidden_state
-        # The first is what the transformer reads; whether the last is before
-        # or after the final LayerNorm depends on transformers' version.
+        # The first hidden state is the input of the first layer. Whether the
+        # last follows the final LayerNorm depends on transformers' version.
         states = [*out.hidden_states[1:-1], out.last_hidden_state]
         return torch.cat(states, dim=-1)
 
     def settings(self) -> dict:
-        """All that features depend on besides the weights."""
+        """Returns the settings that features depend on, besides the weights."""
         keys = {key for kind in self.kinds for key in CONFIGS[kind]}
-        found = {"kind": self.config.model_type}
+        settings = {"kind": self.config.model_type}
         for key in keys - FINE_TUNING.keys():
             value = getattr(self.config, key, None)
-            found[key] = list(value) if isinstance(value, tuple) else value
-        return {**found, "output_all_hiddens": self.output_all_hiddens}
+            settings[key] = list(value) if isinstance(value, tuple) else value
+        return {**settings, "output_all_hiddens": self.output_all_hiddens}
 
     def feature_state(self) -> dict[str, torch.Tensor]:
-        """Weights that features depend on."""
+        """Returns the weights that features depend on."""
         state = self.model.state_dict()
         return {k: v for k, v in state.items() if self._matters(k)}
 
     def export_state(self) -> tuple:
-        """Weights and configuration to write."""
+        """Returns the weights and the configuration to export."""
         return self.model.state_dict(), copy.deepcopy(self.config)
 
     def write(self, folder: str) -> None:
-        """Writes a Hugging Face folder, into one that exists."""
+        """Writes the files of a Hugging Face model into an existing folder."""
         state, config = self.export_state()
         config.architectures = [type(self.model).__name__]
         config.dtype = "float32"
@@ -249,7 +250,7 @@ class StrictLobe:
         path = Path(folder, "config.json")
         written = json.loads(path.read_text(encoding="utf-8"))
         written.pop("_name_or_path", None)
-        # The mark of a model that is cut already.
+        # Marks a model whose layers have been cut.
         layers = getattr(self.config, self.layers_key)
         write_json(path, {**written, "vavl_sb": {"num_layers": layers}})
         self.feature_extractor.save_pretrained(folder)

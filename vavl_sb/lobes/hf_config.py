@@ -1,8 +1,8 @@
-"""Configurations of pretrained speech encoders, as checked plain values.
+"""Reads and checks configurations of pretrained speech encoders.
 
-A config.json can name code, other folders and other base models, and sizes
-that no memory holds. What features or fine-tuning depend on is listed here with
-its bounds, and alone is handed to transformers; any other key has no effect.
+An untrusted config.json may name code, other folders and other base models, or
+sizes that exhaust the memory. Only the keys listed here, within their bounds,
+are passed to transformers; any other key has no effect.
 """
 
 import json
@@ -14,34 +14,34 @@ from vavl_sb.utils.errors import EncoderError
 
 Check = Callable[[Any], bool]
 
-# Whisper's old preprocessor_config.json has its mel filters in it.
+# In bytes: Whisper's old preprocessor_config.json contains its mel filters.
 LARGEST_FILE = 2**22
 
 
 def whole(low: int, high: int) -> Check:
-    """A whole number within bounds."""
+    """Checks for an integer within bounds."""
     return lambda value: type(value) is int and low <= value <= high
 
 
 def number(low: float, high: float) -> Check:
-    """A number within bounds; NaN is in none."""
+    """Checks for a number within bounds; refuses NaN."""
     return lambda value: type(value) in (int, float) and low <= value <= high
 
 
 def one_of(*words: str) -> Check:
-    """One of some words."""
+    """Checks for one of the given strings."""
     return lambda value: type(value) is str and value in words
 
 
 def each(check: Check) -> Check:
-    """A list of one to sixteen values."""
+    """Checks for a list of one to sixteen values."""
     return lambda value: (
         type(value) is list and 0 < len(value) <= 16 and all(map(check, value))
     )
 
 
 def flag(value: Any) -> bool:
-    """True or False."""
+    """Checks for a boolean."""
     return type(value) is bool
 
 
@@ -54,7 +54,7 @@ ACTIVATION = one_of(
 DROPOUTS = dict.fromkeys(
     ("activation_dropout", "attention_dropout", "dropout"), SHARE
 )
-# What fine-tuning depends on, and features do not.
+# Settings that affect fine-tuning, but not the features.
 FINE_TUNING = {
     **DROPOUTS,
     "hidden_dropout": SHARE,
@@ -84,7 +84,7 @@ TRANSFORMER = {
     "num_conv_pos_embeddings": whole(1, 4096),
     "num_conv_pos_embedding_groups": HEADS,
 }
-# What each kind's constructor gets.
+# Keys passed to the configuration class of each model type.
 CONFIGS: dict[str, dict[str, Check]] = {
     "wav2vec2": {
         **TRANSFORMER,
@@ -113,7 +113,8 @@ CONFIGS: dict[str, dict[str, Check]] = {
     },
     "vavl_logmel": {"hop_ms": whole(10, 20)},
 }
-# Padding is done here, and mel filters are made from the sizes.
+# Without padding, which this package does itself, and without mel filters,
+# which are computed from the sizes.
 COMMON = {"sampling_rate": whole(1000, 192000)}
 PREPROCESSORS: dict[str, dict[str, Check]] = {
     "Wav2Vec2FeatureExtractor": {
@@ -132,11 +133,11 @@ PREPROCESSORS: dict[str, dict[str, Check]] = {
 
 
 def read_config(folder: str | Path) -> dict[str, Any]:
-    """The checked configuration of a pretrained encoder.
+    """Reads and checks the configuration of a pretrained encoder.
 
-    ``model_type`` and what its constructor gets; ``vavl_sb`` where
-    :meth:`AudioEncoder.export` wrote it. EncoderError, in one line: there is
-    none, it is not one, or it has a value that no encoder of its kind has.
+    Returns ``model_type`` and the keys of that type in :data:`CONFIGS`, and
+    ``vavl_sb`` if :meth:`AudioEncoder.export` wrote it. Raises an EncoderError
+    if config.json is missing or invalid, or a value is out of bounds.
 
     Example
     -------
@@ -155,8 +156,8 @@ def read_config(folder: str | Path) -> dict[str, Any]:
             f"audio encoder {folder}: has no config.json; give a folder in "
             "the Hugging Face layout (config.json, model.safetensors)"
         )
-    found = _read_object(path)
-    kind = found.get("model_type")
+    config = _read_object(path)
+    kind = config.get("model_type")
     if type(kind) is not str:
         raise EncoderError(
             f"{path}: is not the configuration of a model (JSON with "
@@ -168,16 +169,16 @@ def read_config(folder: str | Path) -> dict[str, Any]:
             f"audio encoder {folder}: model_type {kind[:80]!r} is not "
             f"supported; give one of {kinds}, or use logmel"
         )
-    checked = _checked(path, found, CONFIGS[kind])
-    mark = {"vavl_sb": {}} if "vavl_sb" in found else {}
+    checked = _checked(path, config, CONFIGS[kind])
+    mark = {"vavl_sb": {}} if "vavl_sb" in config else {}
     return {"model_type": kind, **checked, **mark}
 
 
 def read_preprocessor(folder: str | Path, name: str) -> dict[str, Any]:
-    """The checked settings of what stands before a pretrained encoder.
+    """Reads and checks the preprocessor settings of a pretrained encoder.
 
-    Arguments of the class ``name``, of :data:`PREPROCESSORS`. EncoderError, in
-    one line, as in :func:`read_config`.
+    Returns arguments of the class ``name``, a key of :data:`PREPROCESSORS`.
+    Raises an EncoderError as :func:`read_config` does.
     """
     path = Path(folder) / "preprocessor_config.json"
     if not path.is_file():
@@ -185,42 +186,42 @@ def read_preprocessor(folder: str | Path, name: str) -> dict[str, Any]:
             f"audio encoder {folder}: cannot be read (it has no "
             f"{path.name}); copy or download the folder again"
         )
-    found = _read_object(path)
-    if found.get("feature_extractor_type", name) != name:
+    config = _read_object(path)
+    if config.get("feature_extractor_type", name) != name:
         raise EncoderError(f"{path}: is not the configuration of a {name}")
-    return _checked(path, found, PREPROCESSORS[name])
+    return _checked(path, config, PREPROCESSORS[name])
 
 
 def _read_object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file."""
+    """Reads the JSON object in a file."""
     try:
         with open(path, "rb") as file:
             data = file.read(LARGEST_FILE + 1)
         if len(data) > LARGEST_FILE:
             raise ValueError("too large")
-        found = json.loads(data)
-        if not isinstance(found, dict):
+        config = json.loads(data)
+        if not isinstance(config, dict):
             raise ValueError("no object")
     except (OSError, ValueError, RecursionError):
         raise EncoderError(
             f"{path}: is not the configuration of a model (one JSON object of "
             "at most 4 MB); copy or download the folder again"
         ) from None
-    return found
+    return config
 
 
 def _checked(
-    path: Path, found: dict, checks: dict[str, Check]
+    path: Path, config: dict, checks: dict[str, Check]
 ) -> dict[str, Any]:
-    """The values that are handed on, each as its check wants it."""
-    checked = {key: found[key] for key in checks if key in found}
+    """Returns the keys that have a check; raises an error if one fails."""
+    checked = {key: config[key] for key in checks if key in config}
     for key, value in checked.items():
         if not checks[key](value):
-            told = type(value).__name__
+            shown = type(value).__name__
             if not isinstance(value, (dict, list)):
-                told = repr(value)[:80]
+                shown = repr(value)[:80]
             raise EncoderError(
-                f"{path}: {key} is {told}, which no encoder of this kind has; "
+                f"{path}: {key} is {shown}, which no encoder of this kind has; "
                 "copy or download the folder again"
             )
     return checked

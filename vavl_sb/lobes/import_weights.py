@@ -1,4 +1,5 @@
-"""Published weights of encoders, read safely and checked name by name."""
+"""Converts published encoder weights to safetensors and checks their names and
+shapes."""
 
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,13 @@ from vavl_sb.utils.weights import Tensors, check_fit, load_tensors, save_tensors
 FIRST = "feature_extractor.conv_layers.0.conv.weight"
 PARTS = {"feature_extractor", "feature_projection", "encoder"}
 POSITIONS = "encoder.pos_conv_embed.conv."
-# torch's old names of a weight's norm and direction, and its new ones.
+# Names of torch.nn.utils.weight_norm, and of its parametrization.
 RENAMED = {
     f"{POSITIONS}weight_g": f"{POSITIONS}parametrizations.weight.original0",
     f"{POSITIONS}weight_v": f"{POSITIONS}parametrizations.weight.original1",
 }
 MOST_LAYERS = 128
-# Of facebook/wav2vec2-large-robust, which VAVL fine-tuned.
+# Configuration of facebook/wav2vec2-large-robust, which VAVL fine-tuned.
 LARGE_ROBUST = {
     "hidden_size": 1024,
     "num_attention_heads": 16,
@@ -35,14 +36,14 @@ LARGE_ROBUST = {
 def import_visual(
     source: str | Path, target: str | Path | None = None
 ) -> tuple[Path, list[str]]:
-    """Writes the weights of an EfficientNet-B2 as safetensors.
+    """Converts the weights of an EfficientNet-B2 to safetensors.
 
-    The source is HSEmotion's ``enet_b2_8_best.pt`` or another pickled module or
-    state dict of timm's ``tf_efficientnet_b2``, or safetensors; the target, for
-    ``VisualEncoder(weights=target)``, is by default the source with the ending
-    .safetensors. Gives it, and names in the source that features do not depend
-    on: the classifier. EncoderError, in one line: what cannot be read, or which
-    names and shapes do not fit. Then nothing is written.
+    The source is HSEmotion's ``enet_b2_8_best.pt``, or another pickled module,
+    state dict or safetensors file of timm's ``tf_efficientnet_b2``. The target,
+    for ``VisualEncoder(weights=target)``, is by default the source with the
+    suffix .safetensors. Returns it, and the names of the tensors not written:
+    the classifier's. Raises an EncoderError, and writes nothing, if the source
+    cannot be read, or names or shapes do not fit.
     """
     source = Path(source)
     target = _new_path(target or source.with_suffix(".safetensors"))
@@ -57,33 +58,33 @@ def import_audio(
     target: str | Path | None = None,
     config_folder: str | Path | None = None,
 ) -> tuple[Path, list[str]]:
-    """Writes a Hugging Face folder of a wav2vec 2.0, such as VAVL's
-    ``final_wav2vec.pt``.
+    """Converts the weights of a wav2vec 2.0, such as VAVL's
+    ``final_wav2vec.pt``, to a Hugging Face folder.
 
-    The source is a state dict of transformers' ``Wav2Vec2Model`` of any number
-    of layers, alone or within a larger model, by ``torch.save`` or as
-    safetensors; the target, for ``AudioEncoder(source=target)``, is by default
-    the source without its ending. ``config_folder`` has the config.json of the
-    model, or of one that differs in the number of layers only; None: that of
-    wav2vec2-large-robust. Gives the target, and names in the source that
-    features do not depend on. EncoderError, in one line: what cannot be read, or
-    which names and shapes do not fit. Then nothing is written.
+    The source is a state dict of transformers' ``Wav2Vec2Model`` with any
+    number of layers, alone or within a larger model, from ``torch.save`` or as
+    safetensors. The target, for ``AudioEncoder(source=target)``, is by default
+    the source without its suffix. ``config_folder`` has the model's
+    config.json, in which the number of layers may differ; None: that of
+    wav2vec2-large-robust. Returns the target, and the names of the tensors not
+    written, which features do not depend on. Raises an EncoderError as
+    :func:`import_visual` does.
     """
     source = Path(source)
     target = _new_path(target or source.with_suffix(""))
-    found, left_out = _find_root(source, load_tensors(source))
-    config, wanted = _make_network(source, found, config_folder)
+    tensors, left_out = _find_root(source, load_tensors(source))
+    config, wanted = _make_network(source, tensors, config_folder)
     model = "the wav2vec2 of --config"
     if config_folder is None:
         model = "wav2vec2-large-robust (for another give --config)"
-    left_out += check_fit(source, model, found, wanted, PARTS)
-    tensors = {key: found[key] for key in wanted if key in found}
+    left_out += check_fit(source, model, tensors, wanted, PARTS)
+    tensors = {key: tensors[key] for key in wanted if key in tensors}
     _write(target, config, _owned(tensors), config_folder)
     return target, sorted(left_out)
 
 
 def _new_path(path: str | Path) -> Path:
-    """A path to write to, at which nothing stands."""
+    """Raises an error if the output path exists."""
     path = Path(path)
     if path.exists():
         raise EncoderError(f"{path}: exists; remove it, or give another OUT")
@@ -91,8 +92,7 @@ def _new_path(path: str | Path) -> Path:
 
 
 def _owned(tensors: Tensors) -> Tensors:
-    """Tensors as they are written: float32 where they are floats, none of
-    them sharing memory."""
+    """Converts floats to float32 and copies tensors that share memory."""
     ready, seen = {}, set()
     for name, tensor in tensors.items():
         if tensor.is_floating_point():
@@ -105,7 +105,8 @@ def _owned(tensors: Tensors) -> Tensors:
 
 
 def _find_root(source: Path, state: Tensors) -> tuple[Tensors, list[str]]:
-    """The tensors of the wav2vec 2.0 by their own names, and other names."""
+    """Returns the wav2vec 2.0's tensors without their prefix, and the names of
+    all other tensors."""
     roots = [name for name in state if f".{name}".endswith(f".{FIRST}")]
     if len(roots) != 1:
         raise EncoderError(
@@ -113,23 +114,21 @@ def _find_root(source: Path, state: Tensors) -> tuple[Tensors, list[str]]:
             "state dict of one wav2vec2"
         )
     root = roots[0].removesuffix(FIRST)
-    found = {
+    tensors = {
         RENAMED.get(name.removeprefix(root), name.removeprefix(root)): tensor
         for name, tensor in state.items()
         if name.startswith(root)
     }
-    # What features do not depend on, and what may be absent.
-    found.pop("masked_spec_embed", None)
-    return found, [name for name in state if not name.startswith(root)]
+    # Used in training only, and not in every checkpoint.
+    tensors.pop("masked_spec_embed", None)
+    return tensors, [name for name in state if not name.startswith(root)]
 
 
 def _make_network(
-    source: Path, found: Tensors, folder: str | Path | None
+    source: Path, tensors: Tensors, folder: str | Path | None
 ) -> tuple[Any, Tensors]:
-    """transformers' configuration, and the network's tensors, without memory.
-
-    No layer at all is left for :func:`check_fit` to tell.
-    """
+    """Returns transformers' configuration and the network's tensors on the meta
+    device; if ``tensors`` has no layers, :func:`check_fit` reports it later."""
     try:
         from transformers import Wav2Vec2Config, Wav2Vec2Model
     except ImportError:
@@ -137,10 +136,10 @@ def _make_network(
             "vavl import-audio needs the package transformers; "
             'pip install "vavl_sb[ssl]"'
         ) from None
-    # Counted, since a name can hold any number; check_fit tells of a gap.
+    # Counted, since a name may contain any number; check_fit reports gaps.
     layers = {
         name.split(".")[2]
-        for name in found
+        for name in tensors
         if name.startswith("encoder.layers.")
     }
     settings: dict[str, Any] = dict(LARGE_ROBUST)
@@ -150,7 +149,7 @@ def _make_network(
             raise EncoderError(f"{folder}: is not the config of a wav2vec2")
     settings["num_hidden_layers"] = min(max(1, len(layers)), MOST_LAYERS)
     settings.pop("vavl_sb", None)
-    # transformers and torch refuse sizes with errors of many kinds.
+    # transformers and torch raise many kinds of errors for invalid sizes.
     try:
         config = Wav2Vec2Config(**settings)
         with torch.device("meta"):
@@ -166,7 +165,7 @@ def _make_network(
 def _write(
     target: Path, config: Any, tensors: Tensors, folder: str | Path | None
 ) -> None:
-    """Writes the folder, whole or not at all."""
+    """Writes the Hugging Face folder atomically."""
     from transformers import Wav2Vec2FeatureExtractor
 
     config.architectures = ["Wav2Vec2Model"]

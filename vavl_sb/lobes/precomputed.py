@@ -1,4 +1,4 @@
-"""In place of an encoder: features that others computed."""
+"""Encoder for features that were computed by other tools."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,21 +11,21 @@ from vavl_sb.utils.feature_files import describe_features
 
 
 class Precomputed(FeatureEncoder):
-    """Stands for whatever computed the features of a modality.
+    """Identity encoder for features that were computed by other tools.
 
-    Clips bring them as ``audio_features`` or ``visual_features``; see
-    :mod:`vavl_sb.utils.feature_files` for the files.
+    A manifest has their files as ``audio_features`` or ``visual_features``; see
+    :mod:`vavl_sb.utils.feature_files` for the file formats.
 
     Arguments
     ---------
     output_dim : int
-        Numbers a frame.
+        Feature size.
     frame_rate : float
-        Frames a second. None where it is not known or there is one frame a
-        clip; a timeline, and clips of more than 30 s, need it.
+        Frames per second; None if unknown or with one frame per clip.
+        Timelines, and clips of more than 30 s, require it.
     columns : list of str
-        Names of the numbers, which are looked up in each .csv that has names
-        above its columns; None where they have no names.
+        Names of the features, selected from .csv files with a header; None if
+        the features have no names.
 
     Example
     -------
@@ -56,17 +56,17 @@ class Precomputed(FeatureEncoder):
         self.set_freeze(True)
 
     def settings(self) -> dict:
-        """All that features depend on: which numbers a frame has."""
+        """Returns the settings that features depend on."""
         return {"output_dim": self.output_dim, "columns": self.columns}
 
     def export(self, folder: Path) -> dict:
-        """The arguments that make it anew; nothing is written."""
+        """Returns the constructor arguments; writes nothing."""
         return {**self.settings(), "frame_rate": self.frame_rate}
 
     def forward(
         self, features: torch.Tensor, lens: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Features (B, T, output_dim) and their relative lengths as they are."""
+        """Returns features (B, T, output_dim) and lengths (B,) unchanged."""
         if features.ndim != 3 or features.shape[-1] != self.output_dim:
             raise EncoderError(
                 f"features must be of shape (B, T, {self.output_dim}), not "
@@ -80,10 +80,11 @@ def choose_encoder(
     features: str | Path | None = None,
     frame_rate: float | None = None,
 ) -> FeatureEncoder:
-    """A recipe's encoder, or what stands for it where there are features.
+    """Returns :class:`Precomputed` if features are given, else the recipe's
+    encoder.
 
-    ``encoder`` makes the encoder of raw clips; ``features`` is a folder or a
-    table, None for raw clips, with so many frames a second, if known.
+    ``encoder`` creates the encoder of raw clips; ``features`` is a folder or a
+    table, None for raw clips; ``frame_rate`` is in frames per second, if known.
     """
     if features is None:
         return encoder()

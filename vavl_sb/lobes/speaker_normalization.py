@@ -1,7 +1,7 @@
-"""Speaker normalization: features as if the average speaker had given them.
+"""Speaker normalization: removes differences between speakers from features.
 
-How people sound and look at rest differs more than how their emotions do. A
-few clips of a speaker, without labels, tell how; with none, nothing changes.
+Voices and faces differ more between speakers than between emotions. A few
+unlabelled clips of a speaker suffice to estimate the difference.
 
 Source: Busso, Metallinou and Narayanan, "Iterative feature normalization for
 emotional speech detection", ICASSP 2011; the shrinkage is empirical Bayes.
@@ -16,31 +16,31 @@ from torch import nn
 from vavl_sb.lobes.vavl import MODALITIES
 from vavl_sb.utils.errors import VAVLError
 
-# What `speaker_normalization` in the YAML may be.
+# Values of `speaker_normalization` in the YAML.
 MODES = ("none", "speaker", "iterative")
-# The training speakers' variance weighs as much as so many clips.
+# Weight, in clips, of the training speakers' variance in a speaker's.
 PRIOR_CLIPS = 10
-# So do the corpus's emotions in the estimate of a speaker's.
+# Weight, in clips, of the corpus's emotions in the estimate of a speaker's.
 PRIOR_EMOTIONS = 8
-# Between-speaker variance at least, in within-speaker variances: with few
-# training speakers its estimate may be 0 by chance.
+# Minimum between-speaker variance, relative to the within-speaker variance:
+# with few training speakers its estimate may be 0 by chance.
 LEAST_BETWEEN = 0.01
-# Within-speaker variance at least, in variances of the corpus.
+# Minimum within-speaker variance, relative to the variance of the corpus.
 LEAST_WITHIN = 1e-4
 
 
 @dataclass(eq=False)
 class SpeakerStatistics:
-    """What clips tell of their speakers, in one modality, for B speakers.
+    """Feature statistics of B speakers in one modality.
 
     Arguments
     ---------
     count : torch.Tensor
-        Clips, float, shape (B,); 0 where nothing is known.
+        Number of clips, float, shape (B,); 0 for an unknown speaker.
     mean : torch.Tensor
-        Mean over the clips of their features' time mean, shape (B, D).
+        Mean over clips of the features' time mean, shape (B, D).
     variance : torch.Tensor
-        Variance over the clips, divided by their number, shape (B, D).
+        Biased variance over clips of the time mean, shape (B, D).
     """
 
     count: torch.Tensor
@@ -49,7 +49,8 @@ class SpeakerStatistics:
 
     @classmethod
     def of(cls, clips: torch.Tensor) -> "SpeakerStatistics":
-        """The statistics of one speaker's clips, (n, D), in any order.
+        """Computes the statistics of one speaker's clips (n, D), whatever their
+        order.
 
         Example
         -------
@@ -57,7 +58,7 @@ class SpeakerStatistics:
         >>> statistics.count, statistics.mean, statistics.variance
         (tensor([2.]), tensor([[2.]]), tensor([[1.]]))
         """
-        # Sorted, so that a sum's rounding does not tell the clips' order.
+        # Sorted, so that rounding does not depend on the order of the clips.
         clips = clips.detach().double().cpu().sort(dim=0).values
         count, mean = torch.tensor([float(len(clips))]), clips.mean(dim=0)
         variance = (clips - mean).square().mean(dim=0)
@@ -67,36 +68,37 @@ class SpeakerStatistics:
     def stack(
         cls, statistics: Sequence["SpeakerStatistics | None"], dim: int
     ) -> "SpeakerStatistics":
-        """One for several speakers; None stands for one without clips."""
-        nobody = cls(torch.zeros(1), torch.zeros(1, dim), torch.zeros(1, dim))
-        rows = [nobody if one is None else one for one in statistics]
+        """Stacks statistics of speakers; None is a speaker without clips."""
+        empty = cls(torch.zeros(1), torch.zeros(1, dim), torch.zeros(1, dim))
+        rows = [empty if row is None else row for row in statistics]
         columns = zip(*(vars(row).values() for row in rows))
         return cls(*map(torch.cat, columns))
 
     def to(self, device: torch.device | str) -> "SpeakerStatistics":
-        """The same on another device."""
+        """Copies the statistics to a device."""
         return SpeakerStatistics(*(x.to(device) for x in vars(self).values()))
 
 
 class SpeakerNormalization(nn.Module):
-    """Moves features from where a speaker's are to where the average one's are.
+    """Maps the mean and variance of a speaker's features to the corpus's.
 
-    With m the mean of a speaker's n clips, mu that of the corpus, and b and w
-    the variances between and within the training speakers, the speaker's mean
-    is estimated as ``mu + n b / (n b + w) (m - mu)``, the posterior mean; the
-    variance as that of the n clips with 10 of variance w beside them. Features
-    become ``(x - mean) sqrt(w / variance) + mu``. All is done dimension by
-    dimension, and for all frames of a clip alike. For n = 0 nothing changes.
+    Let m be the mean of a speaker's n clips, mu the mean of the corpus, and b
+    and w the variances between and within the training speakers. The speaker's
+    mean is estimated by the posterior mean ``mu + n b / (n b + w) (m - mu)``,
+    the variance by that of the n clips and 10 more clips of variance w.
+    Features become ``(x - mean) sqrt(w / variance) + mu``, per dimension and
+    with the same mean and variance for all frames. For n = 0 they do not
+    change.
 
     Arguments
     ---------
     audio_dim, visual_dim : int
-        Sizes of the feature vectors.
+        Feature sizes.
     num_outputs : int
         Number of classes or attributes.
     iterative : bool
-        Whether enrolment corrects for the emotions in the clips: see
-        :meth:`without_emotion`.
+        Whether to correct the statistics for the emotions in the enrolment
+        clips: see :meth:`without_emotion`.
 
     Example
     -------
@@ -135,7 +137,7 @@ class SpeakerNormalization(nn.Module):
                 self.register_buffer(f"{modality}_{name}", value(shape))
 
     def dim(self, modality: str) -> int:
-        """The size of a modality's feature vectors."""
+        """Returns the feature size of a modality."""
         return self.settings[f"{modality}_dim"]
 
     def fit(
@@ -145,18 +147,18 @@ class SpeakerNormalization(nn.Module):
         targets: torch.Tensor,
         speakers: Sequence[str],
     ) -> None:
-        """Learns how training speakers differ, and how one speaker's clips do.
+        """Estimates the variances between and within the training speakers.
 
         Arguments
         ---------
         modality : str
             "audio" or "visual".
         x : torch.Tensor
-            Time means of the N clips' features, shape (N, D).
+            Time means of the features of N clips, shape (N, D).
         targets : torch.Tensor
             Classes as one-hot vectors, or attributes, shape (N, num_outputs).
         speakers : sequence of str
-            Who speaks in each clip.
+            Speaker of each clip.
         """
         x, targets = x.detach().double().cpu(), targets.double().cpu()
         names = sorted(set(speakers))
@@ -174,7 +176,7 @@ class SpeakerNormalization(nn.Module):
             within = centered.square().sum(dim=0) / freedom
         within = torch.maximum(within, LEAST_WITHIN * total).clamp(min=1e-12)
         if freedom > 0 and len(names) > 1:
-            # Means of n clips differ by w / n even if the speakers do not.
+            # Sampling error alone gives means of n clips a variance of w / n.
             sampling = within * (1 / counts).mean()
             between = means(x).var(dim=0) - sampling
             between = between.clamp(min=LEAST_BETWEEN * within)
@@ -199,12 +201,12 @@ class SpeakerNormalization(nn.Module):
     ) -> SpeakerStatistics:
         """Subtracts the average effect of the clips' emotions from the mean.
 
-        Iterative feature normalization takes its statistics from those clips
-        that the model predicts to be neutral. Here all clips count, and the
-        mean effect of their predicted emotions, by least squares over the
-        training clips, is subtracted; so a speaker's five happy clips do not
-        make happy the speaker's average. The predictions for n clips have the
-        weight n / (2 n + 8), at most a half, since they are least reliable for
+        Iterative feature normalization uses only clips predicted as neutral.
+        Here all clips are used, and the mean effect of their predicted
+        emotions, estimated by least squares on the training clips, is
+        subtracted. So if a speaker's clips are all happy, happiness does not
+        become the speaker's average. The predictions for n clips have the
+        weight n / (2 n + 8), below a half, since they are least reliable for
         speakers far from the average.
 
         Arguments
@@ -212,20 +214,20 @@ class SpeakerNormalization(nn.Module):
         modality : str
             "audio" or "visual".
         statistics : SpeakerStatistics
-            Of B speakers.
+            Statistics of B speakers.
         targets : torch.Tensor
-            Predicted class probabilities or attributes, means over the clips,
-            shape (B, num_outputs).
+            Predicted class probabilities or attributes, averaged over each
+            speaker's clips, shape (B, num_outputs).
 
         Returns
         -------
         SpeakerStatistics
         """
         slopes = self.get_buffer(f"{modality}_slopes")
-        usual = self.get_buffer(f"{modality}_target_mean")
+        target_mean = self.get_buffer(f"{modality}_target_mean")
         count = statistics.count.unsqueeze(1)
         weight = count / (2 * count + PRIOR_EMOTIONS)
-        effect = (weight * (targets.to(slopes) - usual)) @ slopes
+        effect = (weight * (targets.to(slopes) - target_mean)) @ slopes
         mean = statistics.mean - effect
         return SpeakerStatistics(statistics.count, mean, statistics.variance)
 
@@ -245,9 +247,9 @@ class SpeakerNormalization(nn.Module):
         x : torch.Tensor
             Features, shape (B, T, D).
         statistics : SpeakerStatistics
-            Of each clip's speaker, B of them, or one for all.
+            Statistics of each clip's speaker, B rows or 1 row for all.
         lens : torch.Tensor
-            Relative lengths, shape (B,); None: every clip fills its row.
+            Relative lengths, shape (B,); None: no padding.
 
         Returns
         -------
@@ -280,10 +282,11 @@ def make_normalizer(
     num_outputs: int,
     frozen: bool = True,
 ) -> SpeakerNormalization | None:
-    """What ``speaker_normalization`` in the YAML asks for; None for "none".
+    """Creates the module for ``speaker_normalization`` in the YAML; None for
+    "none".
 
-    VAVLError where the speech encoder is not ``frozen``: features that change
-    have no statistics.
+    Raises a VAVLError if the speech encoder is not ``frozen``: statistics
+    require features that do not change.
 
     Example
     -------
@@ -301,7 +304,7 @@ def make_normalizer(
         return None
     if not frozen:
         raise VAVLError(
-            "speaker_normalization: is of features that do not change; set "
+            "speaker_normalization: requires a frozen speech encoder; set "
             "freeze_audio_encoder to True, or speaker_normalization to none"
         )
     return SpeakerNormalization(

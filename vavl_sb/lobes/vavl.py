@@ -1,11 +1,11 @@
-"""The VAVL network: one model for speech, for faces, and for both.
+"""The VAVL network: emotion from audio, visual or audio-visual input.
 
-Each modality has its features normalized, and frame-wise projections and
-conformer layers of its own. Both then pass through the same shared conformer
-layers, with a residual around them. A clip's representation is the mean over
-its frames; heads on it predict the emotion and reconstruct the time mean of the
-input features, and an audio-visual head reads the two representations side by
-side.
+Each modality has its own input normalization, frame-wise projections and
+conformer encoder. Conformer layers shared by both modalities follow, with a
+residual connection around them. A clip's representation is the mean over its
+frames. From it, each modality's heads predict the emotion and reconstruct the
+time mean of the input features. The audio-visual head predicts from the two
+concatenated representations.
 
 Source: Goncalves et al., "Versatile audiovisual learning for handling single
 and multi modalities in emotion regression and classification tasks",
@@ -29,18 +29,18 @@ from vavl_sb.nnet.masking import (
 )
 from vavl_sb.nnet.normalization import FeatureNoise, InputNormalization
 
-# What a clip may have, what predicts from it, and what each of these reads.
 MODALITIES = ("audio", "visual")
 HEADS = (*MODALITIES, "audiovisual")
+# The modalities that each head takes as input.
 READS = {"audio": ("audio",), "visual": ("visual",), "audiovisual": MODALITIES}
 
 
 @dataclass
 class VAVLOutput:
-    """What a network says about a batch of B clips.
+    """Output of a network for a batch of B clips.
 
-    A tensor is None where no clip of the batch has what it needs. Rows of
-    clips that lack the modality (length 0) hold 0.
+    A field is None if no clip of the batch has the required modalities. Rows
+    of clips without them (length 0) are 0.
 
     Arguments
     ---------
@@ -50,11 +50,11 @@ class VAVLOutput:
     audio_embedding, visual_embedding : torch.Tensor
         Representations r_m, shape (B, d_model).
     audio_reconstruction, visual_reconstruction : torch.Tensor
-        Reconstructed time mean of the features, shape (B, feature size), of
-        a network that reconstructs.
+        Reconstructed time mean of the features, shape (B, feature size); None
+        for a network without reconstruction heads.
     audio_target, visual_target : torch.Tensor
-        The time mean of the features itself, normalized as the network
-        reads them, shape (B, feature size).
+        Reconstruction target: the time mean of the normalized features, shape
+        (B, feature size).
     """
 
     audio: torch.Tensor | None = None
@@ -69,45 +69,44 @@ class VAVLOutput:
 
 
 class AudioVisualNetwork(nn.Module):
-    """What training, export and inference need of a network.
+    """Base class of networks that the recipes can train and export.
 
-    A subclass takes ``audio_dim``, ``visual_dim`` and ``num_outputs`` among its
-    arguments, and has :meth:`forward_rows`; docs/extend.md shows one. Where it
-    has ``audio_branch["normalize"]`` and the like, these get the statistics of
-    the training clips.
+    A subclass takes at least the arguments ``audio_dim``, ``visual_dim`` and
+    ``num_outputs``, and defines :meth:`forward_rows`; see docs/extend.md for an
+    example. If it has ``audio_branch["normalize"]`` or
+    ``visual_branch["normalize"]``, the recipe sets their statistics from the
+    training clips.
 
     Attributes
     ----------
     updates : tuple of str
-        The steps that a batch takes, in order. A head's name is a step with
-        that head's loss, for which the network gets what that head reads
-        (for "audiovisual" with ``freeze_backbone``); "joint" is one step with
-        the losses of all three heads. None: what ``fit_statistics`` does is
-        all.
+        Optimizer steps per batch, in order. A head's name is a step with that
+        head's loss, on that head's input modalities ("audiovisual": with
+        ``freeze_backbone``). "joint" is one step with the losses of all three
+        heads. Empty: no training besides ``fit_statistics``.
     reconstructs : bool
-        Whether the losses of "audio" and "visual" have the reconstruction of
-        the features in them.
+        Whether the "audio" and "visual" losses include a reconstruction loss.
     settings : dict
-        The arguments that it was made with, by name, defaults included:
-        ``type(net)(**net.settings)`` has the same shape.
+        Constructor arguments by name, defaults included:
+        ``type(net)(**net.settings)`` has the same architecture.
     num_outputs : int
         Number of classes or attributes.
     fit_statistics : callable
-        Where a class has it, it is called for each modality before the first
-        epoch: see :meth:`vavl_sb.lobes.fusion.linear.LinearFusion.fit_statistics`.
+        Optional; called once per modality before the first epoch: see
+        :meth:`vavl_sb.lobes.fusion.linear.LinearFusion.fit_statistics`.
     """
 
     updates: tuple[str, ...] = ("joint",)
     reconstructs = False
 
     def __new__(cls, *args, **kwargs):
-        """Notes the arguments, whatever the class."""
+        """Records the constructor arguments of any subclass in ``settings``."""
         net = super().__new__(cls)
         signature = inspect.signature(cls.__init__)
-        given = signature.bind_partial(net, *args, **kwargs)
-        given.apply_defaults()
+        bound = signature.bind_partial(net, *args, **kwargs)
+        bound.apply_defaults()
         _, *names = signature.parameters
-        settings = {k: v for k, v in given.arguments.items() if k in names}
+        settings = {k: v for k, v in bound.arguments.items() if k in names}
         for name, parameter in signature.parameters.items():
             if parameter.kind is parameter.VAR_KEYWORD:
                 settings.update(settings.pop(name, {}))
@@ -124,7 +123,7 @@ class AudioVisualNetwork(nn.Module):
         freeze_backbone: bool = False,
         detach_pair: bool = False,
     ) -> VAVLOutput:
-        """Predicts from whatever the batch has.
+        """Predicts from the modalities that each clip has.
 
         Arguments
         ---------
@@ -132,19 +131,19 @@ class AudioVisualNetwork(nn.Module):
             Audio features, shape (B, Ta, audio_dim), or None.
         audio_lens : torch.Tensor
             Relative lengths in [0, 1], shape (B,); 0 marks a clip without
-            sound. None: every clip fills its row.
+            audio. None: no padding.
         visual : torch.Tensor
             Visual features, shape (B, Tv, visual_dim), or None.
         visual_lens : torch.Tensor
-            As ``audio_lens``.
+            As ``audio_lens``; 0 marks a clip without a face.
         freeze_backbone : bool
             Compute everything below the audio-visual head without gradients
-            and in eval mode, whatever mode the network is in: the setting in
-            which that head is trained (section 3.3). Only ``audiovisual``
-            then has a gradient. No effect on a network without such a head.
+            and in eval mode, as in that head's update (section 3.3). Only
+            ``audiovisual`` then has a gradient. No effect on networks without
+            a separate audio-visual head.
         detach_pair : bool
-            Cut what the audio-visual prediction is made from off from the
-            graph. No effect on a network that reads both at once.
+            Detach the input of the audio-visual head from the graph. No effect
+            on networks that fuse the modalities before their heads.
 
         Returns
         -------
@@ -162,22 +161,24 @@ class AudioVisualNetwork(nn.Module):
         freeze_backbone: bool = False,
         detach_pair: bool = False,
     ) -> VAVLOutput:
-        """As :meth:`forward`, from the clips that have "audio" and "visual"."""
+        """As :meth:`forward`; ``inputs`` maps each modality to the features of
+        the clips that have it."""
         raise NotImplementedError
 
     @property
     def learns_from_pairs(self) -> bool:
-        """Whether the audio-visual prediction needs clips with both."""
+        """Whether the audio-visual head is trained on clips with both
+        modalities."""
         return bool({"joint", "audiovisual"} & set(self.updates))
 
 
 def mlp(sizes: list[int], dropout: float) -> nn.Sequential:
-    """Linear layers, with ReLU and dropout after the first, as released.
+    """Linear layers; ReLU and dropout after the first only, as released.
 
     Arguments
     ---------
     sizes : list
-        Widths, from input to output.
+        Layer widths, from input to output.
     dropout : float
         Dropout rate after the first layer.
 
@@ -204,11 +205,11 @@ def modality_branch(
     head_dropout: float,
     **conformer,
 ) -> nn.ModuleDict:
-    """One modality's own layers: ``normalize``, ``noise``, ``projection``,
+    """Layers of one modality: ``normalize``, ``noise``, ``projection``,
     ``encoder`` and ``prediction_head``.
 
-    From feature vectors of size ``dim``, by ``num_layers`` conformer layers;
-    all else is as of :class:`VAVL`.
+    ``dim`` is the feature size, ``num_layers`` the number of conformer layers;
+    the other arguments are those of :class:`VAVL`.
     """
     sizes = [d_model, d_model, max(d_model // 2, 1), num_outputs]
     return nn.ModuleDict(
@@ -226,10 +227,10 @@ def modality_branch(
 
 
 class VAVL(AudioVisualNetwork):
-    """Versatile audio-visual network.
+    """Versatile audio-visual learning (VAVL) network.
 
-    Defaults are the paper's. Hidden widths of the heads follow ``d_model``
-    (512-512-256-n at 512).
+    Defaults are the paper's. The hidden sizes of the heads scale with
+    ``d_model`` (512-512-256-n at 512).
 
     Arguments
     ---------
@@ -244,26 +245,26 @@ class VAVL(AudioVisualNetwork):
     projection_dim : int
         Width between the two frame-wise projections.
     encoder_layers : int
-        Conformer layers of each modality's own, at least 1.
+        Conformer layers of each modality's encoder, at least 1.
     shared_layers : int
-        Conformer layers that both modalities pass through; 0 for none.
+        Conformer layers shared by both modalities; 0 for none.
     residual : bool
         Whether the shared layers' input is added to their output.
     nhead : int
         Attention heads.
     d_ffn : int
-        Width of the feed-forward modules; None for 4 ``d_model``, which is
-        the paper's 2048 at 512.
+        Width of the feed-forward modules; None for 4 ``d_model``, the paper's
+        2048 at 512.
     kernel_size : int
-        Frames that a depthwise convolution spans; odd.
+        Kernel of the depthwise convolutions, in frames; odd.
     dropout : float
         Dropout rate in the conformer layers.
     head_dropout : float
         Dropout rate in the heads.
     feature_noise : float
-        Deviation of noise on normalized features in training
-        (:mod:`vavl_sb.nnet.normalization`). What is to be reconstructed has
-        none.
+        Standard deviation of noise added to the normalized features in
+        training (:mod:`vavl_sb.nnet.normalization`). The reconstruction target
+        has no noise.
 
     Example
     -------
@@ -337,24 +338,25 @@ class VAVL(AudioVisualNetwork):
         freeze_backbone: bool = False,
         detach_pair: bool = False,
     ) -> VAVLOutput:
-        """Predicts from whatever the batch has; see the base class."""
-        found = {}
+        """Predicts from the modalities that each clip has; see the base
+        class."""
+        fields = {}
         with self._frozen_backbone() if freeze_backbone else nullcontext():
             for modality, rows in inputs.items():
                 if rows.count:
-                    found.update(self._one_modality(modality, rows))
+                    fields.update(self._one_modality(modality, rows))
         both = have_all(inputs.values())
         if both is not None:
-            pair = [found[f"{modality}_embedding"] for modality in MODALITIES]
+            pair = [fields[f"{modality}_embedding"] for modality in MODALITIES]
             pair = torch.cat(pair, dim=-1)[both]
             pair = pair.detach() if detach_pair else pair
-            found["audiovisual"] = scatter_rows(
+            fields["audiovisual"] = scatter_rows(
                 self.audiovisual_head(pair), both
             )
-        return VAVLOutput(**found)
+        return VAVLOutput(**fields)
 
     def _one_modality(self, modality, rows):
-        """Fields of VAVLOutput that belong to one modality."""
+        """Computes the fields of VAVLOutput of one modality."""
         branch = self.get_submodule(f"{modality}_branch")
         features = branch["normalize"](rows.features)
         target = masked_mean(features, rows.padding_mask)
@@ -373,14 +375,14 @@ class VAVL(AudioVisualNetwork):
     def apply_shared(
         self, x: torch.Tensor, padding_mask: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Shared layers with the residual: h = LayerNorm(shared(x) + x).
+        """Applies the shared layers: h = LayerNorm(shared(x) + x).
 
         Arguments
         ---------
         x : torch.Tensor
-            Frames of one modality's encoder, shape (B, T, d_model).
+            Output of one modality's encoder, shape (B, T, d_model).
         padding_mask : torch.Tensor
-            True where a frame is padding, shape (B, T); None for none.
+            True where a frame is padding, shape (B, T); None: no padding.
 
         Returns
         -------
@@ -394,7 +396,8 @@ class VAVL(AudioVisualNetwork):
 
     @contextmanager
     def _frozen_backbone(self):
-        """Backbone in eval mode and without gradients, then as it was."""
+        """Disables gradients and sets the backbone to eval mode; restores its
+        modes afterwards."""
         backbone = [
             module
             for name, module in self.named_children()

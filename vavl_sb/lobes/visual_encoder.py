@@ -1,7 +1,5 @@
-"""Visual encoder: EfficientNet-B2 over face crops, and its weights.
-
-Or, without weights, a HOG descriptor of the crops.
-"""
+"""Visual encoder of face crops: EfficientNet-B2 or, without weights, a HOG
+descriptor."""
 
 import copy
 import math
@@ -19,36 +17,36 @@ from vavl_sb.utils.weights import check_fit, halved, load_tensors, save_tensors
 logger = get_logger(__name__)
 
 MODEL = "tf_efficientnet_b2"
-# Counts up when the same weights give other features, if only by rounding.
+# Increase when the same weights give other features, even if only by rounding.
 # 2: a frozen encoder's BatchNorm layers are folded.
 VERSION = 2
 HUB_MODEL = "tf_efficientnet_b2.ns_jft_in1k"
 FILE_NAME = "visual_encoder.safetensors"
-# Mean and deviation of ImageNet's pixels in [0, 1], red, green, blue: what
-# all weights of this model were trained with, those for emotion included.
+# Mean and standard deviation of ImageNet's pixels in [0, 1] (RGB). All weights
+# of this model, including those for emotion, were trained with them.
 MEAN = (0.485, 0.456, 0.406)
 DEVIATION = (0.229, 0.224, 0.225)
 PREFIXES = ("module.", "model.", "backbone.")
 
-# What a model's records call it, as they say "logmel" of speech.
+# Name of the HOG descriptor in a model's metadata, like "logmel" for speech.
 GRADIENTS = "gradients"
-# Red, green and blue in the brightness of a picture (ITU-R BT.601).
+# Weights of red, green and blue in the luma (ITU-R BT.601).
 LUMA = (0.299, 0.587, 0.114)
 
 
 class FaceDescriptor(nn.Module):
     """Histograms of oriented gradients of a grey face crop.
 
-    As in HOG (Dalal & Triggs, CVPR 2005), edges are counted by place and
-    direction, and each place is divided by the contrast around it; as in DAISY
-    (Tola et al., PAMI 2010), the counts are half-wave rectified derivatives,
-    which have no jumps where an edge turns. Brightness and contrast of the
-    picture cancel out; what is smaller than a pixel of the 64 x 64 that the
-    crop is reduced to, such as what a codec leaves, is averaged away.
+    As in HOG (Dalal & Triggs, CVPR 2005), gradients are pooled by cell and
+    direction, and each cell is divided by the contrast around it. As in DAISY
+    (Tola et al., PAMI 2010), directions are half-wave rectified derivatives,
+    which change smoothly when an edge rotates. The descriptor is invariant to
+    brightness and contrast. Reducing the crop to 64 x 64 removes finer detail,
+    such as codec artefacts.
 
-    Places are wide and overlap, since a detector finds a face a few pixels away
-    in another copy of a picture. The output is fixed to about mean 0 and
-    deviation 1 on aligned faces.
+    Cells are wide and overlap, since detected boxes vary by a few pixels
+    between copies of an image. Constants scale the output to a mean of about 0
+    and a deviation of about 1 on aligned faces.
 
     Example
     -------
@@ -57,12 +55,12 @@ class FaceDescriptor(nn.Module):
     torch.Size([2, 512])
     """
 
-    size = 64  # pixels on a side, after reduction
-    places = 8  # on a side
+    size = 64  # pixels per side, after reduction
+    places = 8  # cells per side
     directions = 8
-    reach = 1.0  # deviation of a place's window, in distances of places
-    # Contrast, relative to that of the whole face, below which a place counts
-    # as flat, and gradients (of brightness in 0 to 1) below which a picture is.
+    reach = 1.0  # standard deviation of a cell's window, in cells
+    # Contrast, relative to that of the whole face, below which a cell counts as
+    # flat, and gradient (of luma in 0 to 1) below which the image does.
     floor = 0.6
     least = 1e-3
     mean, deviation = 0.75, 0.27
@@ -82,7 +80,7 @@ class FaceDescriptor(nn.Module):
         self.register_buffer("window", window, persistent=False)
 
     def settings(self) -> dict:
-        """All that the features depend on."""
+        """Returns the settings that features depend on."""
         names = "size places directions reach floor least mean deviation"
         return {
             "kind": GRADIENTS,
@@ -90,7 +88,8 @@ class FaceDescriptor(nn.Module):
         }
 
     def forward(self, crops: torch.Tensor) -> torch.Tensor:
-        """Features, float32 (N, 512), of face crops, uint8 (N, 3, H, W), RGB."""
+        """Computes features, float32 (N, 512), of RGB crops, uint8 (N, 3, H,
+        W)."""
         grey = (crops.float() * self.luma).sum(dim=1, keepdim=True)
         grey = nn.functional.interpolate(
             grey, (self.size + 2,) * 2, mode="bilinear", antialias=True
@@ -114,29 +113,27 @@ class VisualEncoder(FeatureEncoder):
     """EfficientNet-B2 (timm's ``tf_efficientnet_b2``) without its classifier,
     or a HOG descriptor of the crop; always frozen.
 
-    Of timm, not torchvision: the published emotion weights (enet_b2_8_best,
-    Savchenko, https://github.com/HSE-asavchenko/face-emotion-recognition) are
-    those of timm's model, which pads as TensorFlow does ("SAME": at a stride
-    of 2 more on the right and below) and has 1e-3 as epsilon of BatchNorm.
-    torchvision's efficientnet_b2 pads evenly, and gives other numbers with
-    the same weights.
+    The published emotion weights (enet_b2_8_best, Savchenko,
+    https://github.com/HSE-asavchenko/face-emotion-recognition) are for timm's
+    model, with TensorFlow's "SAME" padding (at a stride of 2 more on the right
+    and below) and a BatchNorm epsilon of 1e-3. torchvision's efficientnet_b2
+    pads symmetrically and gives other features with the same weights.
 
     Arguments
     ---------
     weights : str or Path
-        None: no network but :class:`FaceDescriptor`. "imagenet": by timm from
-        the hub (ImageNet, noisy student). A file: .safetensors, or a state dict
-        saved by torch.save (.pt, .pth); keys of a timm ``tf_efficientnet_b2``,
-        with or without "module." or "model." before them; a classifier in it is
-        left out.
+        None: :class:`FaceDescriptor`, without a network. "imagenet": timm's
+        from the hub (ImageNet, noisy student). A file: .safetensors, or a state
+        dict saved by torch.save (.pt, .pth), with the keys of timm's
+        ``tf_efficientnet_b2``, optionally prefixed by "module." or "model.";
+        its classifier is ignored.
     batch_size : int
-        Frames that go through the network at a time: bounds memory, and has
-        no bearing on the features.
+        Crops per forward pass: limits memory, no effect on the features.
 
     Raises
     ------
     EncoderError
-        In one line: the weights cannot be had, or do not fit.
+        If the weights cannot be read or do not fit.
 
     Example
     -------
@@ -167,9 +164,9 @@ class VisualEncoder(FeatureEncoder):
                 self.backbone.load_state_dict(tensors, strict=False)
                 if left:
                     logger.info("%s: left out %s", weights, ", ".join(left[:5]))
-            # A quarter faster on CPU than the other memory format.
+            # On CPU a quarter faster than the default memory format.
             self.backbone.to(memory_format=torch.channels_last)
-        # Of pixels in 0 to 255.
+        # For pixels in 0 to 255.
         for name, values in (("mean", MEAN), ("deviation", DEVIATION)):
             statistic = 255 * torch.tensor(values).view(3, 1, 1)
             self.register_buffer(f"pixel_{name}", statistic, persistent=False)
@@ -177,18 +174,16 @@ class VisualEncoder(FeatureEncoder):
 
     @property
     def output_dim(self) -> int:
-        """Numbers per crop: 1408, or 512 without weights."""
+        """Feature size: 1408, or 512 without weights."""
         return self.backbone.num_features
 
     @property
     def is_fixed(self) -> bool:
-        """Whether there are no weights, but the HOG descriptor."""
+        """Whether this is the HOG descriptor, which has no weights."""
         return isinstance(self.backbone, FaceDescriptor)
 
     def settings(self) -> dict:
-        """Model, normalisation and version: what features depend on besides the
-        weights.
-        """
+        """Returns the settings that features depend on, besides the weights."""
         if self.is_fixed:
             return self.backbone.settings()
         return {
@@ -199,7 +194,7 @@ class VisualEncoder(FeatureEncoder):
         }
 
     def feature_state(self) -> dict[str, torch.Tensor]:
-        """All tensors that features depend on, by name."""
+        """Returns the tensors that features depend on, by name."""
         return {
             name: tensor
             for name, tensor in self.state_dict().items()
@@ -207,18 +202,18 @@ class VisualEncoder(FeatureEncoder):
         }
 
     def forward(self, crops: torch.Tensor) -> torch.Tensor:
-        """Features of face crops.
+        """Computes the features of face crops.
 
         Arguments
         ---------
         crops : torch.Tensor
-            uint8, RGB, shape (N, 3, H, W); 224 x 224 is what the published
-            emotion weights were trained on, any other size works.
+            uint8, RGB, shape (N, 3, H, W), of any size; the published emotion
+            weights were trained on 224 x 224.
 
         Returns
         -------
         torch.Tensor
-            float32, shape (N, output_dim); EfficientNet's after its global
+            float32, shape (N, output_dim); for EfficientNet after global
             average pooling.
         """
         if crops.dtype != torch.uint8 or crops.ndim != 4 or crops.shape[1] != 3:
@@ -234,7 +229,7 @@ class VisualEncoder(FeatureEncoder):
             )
 
     def _encode(self, crops):
-        """Features of few crops."""
+        """Computes the features of at most ``batch_size`` crops."""
         if self.is_fixed:
             return self.backbone(crops)
         pictures = self.normalize(crops)
@@ -242,26 +237,28 @@ class VisualEncoder(FeatureEncoder):
         return self._network()(pictures).float()
 
     def _network(self):
-        """The backbone without its BatchNorm layers."""
+        """Returns the backbone with folded BatchNorm layers; folds them anew if
+        a weight has changed."""
         state = self.backbone.state_dict().values()
         state = [(tensor.data_ptr(), tensor._version) for tensor in state]
         if self._folded[0] != state:
             with torch.inference_mode(False):
                 network = fold_batch_norms(self.backbone)
-            # In a tuple: no part of the encoder's modules and weights.
+            # In a tuple, so that it is not registered as a submodule.
             self._folded = (state, network)
         return self._folded[1]
 
     def normalize(self, crops: torch.Tensor) -> torch.Tensor:
-        """Crops, uint8 (N, 3, H, W), as the network takes them: float32, of
-        mean 0 and deviation 1 over the pixels of ImageNet."""
+        """Normalizes crops, uint8 (N, 3, H, W), by ImageNet's mean and standard
+        deviation, to float32."""
         return (crops.float() - self.pixel_mean) / self.pixel_deviation
 
     def export(self, folder: str | Path) -> dict:
-        """Writes ``visual_encoder.safetensors`` into an exported model's folder.
+        """Writes ``visual_encoder.safetensors`` into the folder of an exported
+        model, if there are weights.
 
-        Without weights nothing is written. Gives the arguments with which
-        :class:`VisualEncoder` gives the same features and has the same fingerprint.
+        Returns arguments of :class:`VisualEncoder` for the same features and
+        fingerprint.
         """
         if self.is_fixed:
             return {}
@@ -272,7 +269,8 @@ class VisualEncoder(FeatureEncoder):
 
 
 def create_backbone(pretrained: bool = False) -> nn.Module:
-    """timm's model without its classifier; pretrained: for ImageNet, by the hub."""
+    """Creates timm's model without its classifier; with ``pretrained``, loads
+    ImageNet weights from the hub."""
     try:
         import timm
     except ImportError:
@@ -282,7 +280,7 @@ def create_backbone(pretrained: bool = False) -> nn.Module:
     if not pretrained:
         with torch.random.fork_rng(devices=[]):
             return timm.create_model(MODEL, num_classes=0)
-    # Whatever goes wrong on the way, the user needs the one line.
+    # The name, network, disk or token may be the cause of an error.
     try:
         return timm.create_model(HUB_MODEL, num_classes=0, pretrained=True)
     except Exception as error:
@@ -295,34 +293,32 @@ def create_backbone(pretrained: bool = False) -> nn.Module:
 def read_backbone(
     path: str | Path,
 ) -> tuple[dict[str, torch.Tensor], list[str]]:
-    """The weights of an EfficientNet-B2 in a file, whatever wrote it.
+    """Reads the weights of an EfficientNet-B2.
 
-    The file is .safetensors or of torch.save, with the names of a timm
-    ``tf_efficientnet_b2``, "module." or "model." before them or not. Gives
-    tensors without a classifier, and the names that are left out. EncoderError,
-    in one line: what cannot be read, or which names and shapes do not fit.
+    For the files see ``weights`` of :class:`VisualEncoder`. Returns the tensors
+    without the classifier, and the names left out. Raises an EncoderError if
+    the file cannot be read, or names or shapes do not fit.
     """
-    found = {}
+    tensors = {}
     for name, tensor in load_tensors(path).items():
         while name.startswith(PREFIXES):
             name = name.split(".", 1)[1]
-        found[name] = tensor
+        tensors[name] = tensor
     with torch.device("meta"):
         wanted = create_backbone().state_dict()
     parts = {name.split(".")[0] for name in wanted}
-    left_out = check_fit(path, MODEL, found, wanted, parts)
-    return {k: found[k] for k in wanted if k in found}, left_out
+    left_out = check_fit(path, MODEL, tensors, wanted, parts)
+    return {k: tensors[k] for k in wanted if k in tensors}, left_out
 
 
 def fold_batch_norms(network: nn.Module) -> nn.Module:
-    """A copy, without gradients, whose convolutions do the work of the BatchNorm
-    behind them, so that a pass over all values is saved.
+    """Copies a network, without gradients, and folds each BatchNorm layer into
+    the convolution before it.
 
-    In eval mode a BatchNorm layer multiplies each channel by a number and adds
-    another, which the convolution before it can do. Modules are called in the
-    order in which they stand in their parent, as in timm's EfficientNet. What
-    follows a BatchNorm in it (``drop`` and ``act`` of timm's
-    ``BatchNormAct2d``) stays.
+    In eval mode BatchNorm is an affine map of each channel, which the
+    convolution can include. Assumes that a module's children are called in
+    order, as in timm's EfficientNet. ``drop`` and ``act`` of timm's
+    ``BatchNormAct2d`` are kept.
 
     Example
     -------

@@ -1,10 +1,10 @@
-"""SpeechBrain's wav2vec 2.0, HuBERT and WavLM, made safe for padding.
+"""SpeechBrain's wav2vec 2.0, HuBERT and WavLM, independent of padding.
 
-The lobes in speechbrain.integrations.huggingface (1.1.2) normalise the
-waveform over its padding too, and run models whose first convolution has a
-GroupNorm over time on padded batches, which changes the features of each clip
-but the longest. Here a waveform is normalised over a clip's own samples, and
-such models see clips of one length at a time.
+The lobes in speechbrain.integrations.huggingface (1.1.2) include padding when
+they normalise a waveform, and in the GroupNorm over time that some models have
+after their first convolution. Both change the features of every clip but the
+longest. Here a waveform is normalised over a clip's own samples, and models
+with GroupNorm process clips of one length at a time.
 """
 
 from pathlib import Path
@@ -26,24 +26,23 @@ from vavl_sb.lobes.hf_base import StrictLobe
 from vavl_sb.media.reader import SAMPLE_RATE
 from vavl_sb.utils.errors import EncoderError
 
-# Numbers of one layer for half a minute, the longest that is encoded at once:
-# four times what the largest encoders have.
+# Activations of one layer for 30 s, the longest input that is encoded at once:
+# four times as many as in the largest encoders.
 MOST_NUMBERS = 2**28
 
 
 class MaskedLobe(StrictLobe):
-    """wav2vec 2.0, HuBERT or WavLM on clips of different lengths.
+    """wav2vec 2.0, HuBERT or WavLM for clips of different lengths.
 
-    Of a folder with checked configurations (``plain``) and one with the
-    weights; of ``num_layers`` layers, or all.
+    ``plain`` is a folder with the checked configurations, ``folder`` the one
+    with the weights; ``num_layers`` is None for all layers.
     """
 
     extractor_class = Wav2Vec2FeatureExtractor
     kinds = ("wav2vec2", "hubert", "wavlm")
 
     def __init__(self, plain: str, folder: Path, num_layers: int | None = None):
-        # Plain values may stand before Module.__init__, which calls
-        # override_config.
+        # Before super().__init__(), which calls override_config.
         self._folder, self._num_layers = folder, num_layers
         self.spec_augment = False
         super().__init__(plain, save_path=plain)  # type: ignore[call-arg]
@@ -62,8 +61,8 @@ class MaskedLobe(StrictLobe):
         self._refuse_wide(folder)
 
     def _refuse_wide(self, folder):
-        """Refuses layers and scores that would fill any memory, and buckets
-        of distances that WavLM cannot count."""
+        """Raises an error if activations or attention scores would exhaust the
+        memory, or WavLM's distance buckets are invalid."""
         frames, widest = 30 * SAMPLE_RATE, 0
         for width, (_, stride) in zip(
             self.config.conv_dim, self.convolutions, strict=True
@@ -75,24 +74,21 @@ class MaskedLobe(StrictLobe):
         farthest = getattr(self.config, "max_bucket_distance", 800)
         if max(widest, 2 * scores) > MOST_NUMBERS or 4 * farthest <= buckets:
             raise EncoderError(
-                f"audio encoder {folder}: its config.json asks for convolutions "
-                "or attention that no encoder of this kind has"
+                f"audio encoder {folder}: its config.json has convolutions or "
+                "attention that no encoder of this kind has"
             )
 
     def settings(self) -> dict:
-        """All that features depend on besides the weights."""
+        """Returns the settings that features depend on, besides the weights."""
         return {**super().settings(), "do_normalize": self.normalize_wav}
 
     def prepare_training(
         self, freeze_feature_extractor: bool, spec_augment: bool
     ) -> None:
-        """Settings of fine-tuning.
-
-        Whether to keep the convolutions below the transformer as they are, and
-        whether to mask features at random in training.
-        """
+        """Prepares fine-tuning: optionally freezes the convolutions below the
+        transformer, and masks features at random in training."""
         if freeze_feature_extractor:
-            # Not requires_grad_: transformers would still go back through it.
+            # With requires_grad_ alone transformers would still backpropagate.
             self.model.feature_extractor._freeze_parameters()
         self.spec_augment = spec_augment
         # DDP hangs on a parameter that no loss depends on.
@@ -100,8 +96,8 @@ class MaskedLobe(StrictLobe):
             self.model.masked_spec_embed.requires_grad_(spec_augment)
 
     def frames(self, samples: torch.Tensor) -> torch.Tensor:
-        """Frames, int64 (B,), that lie wholly within clips of so many samples,
-        and at least one."""
+        """Converts numbers of samples to numbers of whole frames, int64 (B,);
+        at least 1."""
         frames = samples.clamp(min=self.receptive_field)
         for kernel, stride in self.convolutions:
             frames = (frames - kernel) // stride + 1
@@ -110,8 +106,8 @@ class MaskedLobe(StrictLobe):
     def forward(
         self, wavs: torch.Tensor, samples: torch.Tensor
     ) -> torch.Tensor:
-        """Features (B, T, D) of clips: 16 kHz mono (B, n), 0 past a clip's end,
-        of so many samples each, int64 (B,)."""
+        """Computes features (B, T, D) of 16 kHz mono clips (B, n), 0 past a
+        clip's end; ``samples`` are their lengths, int64 (B,)."""
         if self.normalize_wav:
             wavs = normalize(wavs, samples)
         samples = samples.clamp(min=self.receptive_field)
@@ -127,18 +123,18 @@ class MaskedLobe(StrictLobe):
     def _by_length(
         self, wavs: torch.Tensor, samples: torch.Tensor
     ) -> torch.Tensor:
-        """Like forward, but clips of unequal length never meet."""
+        """Computes features in batches of clips of equal length."""
         frames = self.frames(samples)
         features = wavs.new_zeros(len(wavs), int(frames.max()), self.output_dim)
         for length in samples.unique().tolist():
             rows = (samples == length).nonzero().squeeze(1)
-            found = self._transform(wavs[rows, :length])
-            features[rows, : found.shape[1]] = found.to(features.dtype)
+            encoded = self._transform(wavs[rows, :length])
+            features[rows, : encoded.shape[1]] = encoded.to(features.dtype)
         return features
 
     def _transform(self, wavs, mask=None):
-        """The model's last hidden state, or all of them side by side."""
-        # transformers cannot mask spans that are longer than the clip.
+        """Returns the last hidden state, or all of them concatenated."""
+        # transformers cannot mask spans longer than the clip.
         frames = self.frames(torch.tensor(wavs.shape[1])).item()
         self.model.config.apply_spec_augment = (
             self.spec_augment and frames >= self.config.mask_time_length
@@ -152,30 +148,30 @@ class MaskedLobe(StrictLobe):
 
 
 class MaskedWav2Vec2(MaskedLobe, Wav2Vec2):
-    """SpeechBrain's Wav2Vec2, safe for padding."""
+    """SpeechBrain's Wav2Vec2, independent of padding."""
 
     model_class = Wav2Vec2Model
 
 
 class MaskedHuBERT(MaskedLobe, HuBERT):
-    """SpeechBrain's HuBERT, safe for padding."""
+    """SpeechBrain's HuBERT, independent of padding."""
 
     model_class = HubertModel
 
 
 class MaskedWavLM(MaskedLobe, WavLM):
-    """SpeechBrain's WavLM, safe for padding."""
+    """SpeechBrain's WavLM, independent of padding."""
 
     model_class = WavLMModel
     attention = "eager"
 
 
 def normalize(wavs: torch.Tensor, samples: torch.Tensor) -> torch.Tensor:
-    """Zero mean and unit variance of each clip (B, n) over its own samples
-    (B,), and 0 past its end.
+    """Normalizes each clip (B, n) to zero mean and unit variance over its own
+    samples (B,), and to 0 past its end.
 
-    As transformers' Wav2Vec2FeatureExtractor with ``do_normalize``, its 1e-7
-    under the root included.
+    Equals transformers' Wav2Vec2FeatureExtractor with ``do_normalize``,
+    including the 1e-7 under the square root.
 
     Example
     -------

@@ -1,10 +1,10 @@
-"""SpeechBrain's Whisper encoder, made safe for batches and for long clips.
+"""SpeechBrain's Whisper encoder, independent of the batch, for long clips too.
 
-The lobe in speechbrain.integrations.huggingface (1.1.2) takes the floor of the
-log-mel spectrogram from the whole batch and cuts clips at 30 s. Here the floor
-is each window's own (as in OpenAI's code and in WhisperFeatureExtractor), long
-clips are taken in consecutive windows, and a clip shorter than a window costs
-no more than its own length.
+The lobe in speechbrain.integrations.huggingface (1.1.2) computes the floor of
+the log-mel spectrogram over the whole batch, and truncates clips to 30 s. Here
+each window has its own floor (as in OpenAI's code and WhisperFeatureExtractor),
+long clips are split into consecutive windows, and clips shorter than a window
+are not padded to its length.
 """
 
 import contextlib
@@ -20,15 +20,15 @@ from transformers import WhisperFeatureExtractor, WhisperModel
 from vavl_sb.lobes.hf_base import StrictLobe
 from vavl_sb.utils.errors import EncoderError
 
-# Windows that go through the encoder at a time: bounds memory.
+# Windows per forward pass: limits memory.
 WINDOWS_AT_ONCE = 8
 
 
 class WindowedWhisper(StrictLobe, Whisper):
-    """SpeechBrain's Whisper, encoder only, on clips of any length.
+    """SpeechBrain's Whisper encoder for clips of any length.
 
-    Of a folder with checked configurations (``plain``) and one with the
-    weights; of ``num_layers`` layers, or all.
+    ``plain`` is a folder with the checked configurations, ``folder`` the one
+    with the weights; ``num_layers`` is None for all layers.
     """
 
     model_class = WhisperModel
@@ -51,14 +51,14 @@ class WindowedWhisper(StrictLobe, Whisper):
         # The second convolution takes every second log-mel frame.
         self.hop = 2 * self._hop_length
         self.window = self.config.max_source_positions * self.hop
-        if self.window <= self._n_fft // 2:  # What its spectrogram mirrors.
+        if self.window <= self._n_fft // 2:  # Reflection padding of the STFT.
             raise EncoderError(
                 f"audio encoder {folder}: a window of {self.window} samples is "
                 f"too short for spectra of {self._n_fft}"
             )
 
     def override_config(self, config):
-        """Leaves of the decoder, which is not used, as little as can be."""
+        """Shrinks the decoder, which is not used, to its minimum."""
         config = super().override_config(config)
         config.decoder_layers = 0
         config.vocab_size, config.max_target_positions = 2, 1
@@ -68,52 +68,48 @@ class WindowedWhisper(StrictLobe, Whisper):
         return config
 
     def settings(self) -> dict:
-        """All that features depend on besides the weights."""
-        found = {
+        """Returns the settings that features depend on, besides the weights."""
+        return {
+            **super().settings(),
             "n_fft": self._n_fft,
             "hop_length": self._hop_length,
             "whisper_window": self.whisper_window,
         }
-        return {**super().settings(), **found}
 
     def prepare_training(
         self, freeze_feature_extractor: bool, spec_augment: bool
     ) -> None:
-        """Settings of fine-tuning.
-
-        Whether to keep the convolutions below the transformer as they are;
-        Whisper has no ``spec_augment``.
-        """
+        """Prepares fine-tuning: optionally freezes the convolutions below the
+        transformer; ``spec_augment`` has no effect."""
         encoder = self.model.encoder
-        # Sinusoids, which OpenAI did not train either.
+        # Fixed sinusoids in OpenAI's training, too.
         encoder.embed_positions.requires_grad_(False)
         if freeze_feature_extractor:
             encoder.conv1.requires_grad_(False)
             encoder.conv2.requires_grad_(False)
 
     def frames(self, samples: torch.Tensor) -> torch.Tensor:
-        """Frames, int64 (B,), that clips of so many samples have begun."""
+        """Converts numbers of samples to numbers of frames, int64 (B,), rounded
+        up."""
         return (samples.clamp(min=1) + self.hop - 1) // self.hop
 
     def forward(
         self, wavs: torch.Tensor, samples: torch.Tensor
     ) -> torch.Tensor:
-        """Features (B, T, D) of clips, in windows of 30 s at the most.
-
-        Of 16 kHz mono (B, n), 0 past a clip's end, of so many samples each,
-        int64 (B,).
-        """
+        """Computes features (B, T, D) of 16 kHz mono clips (B, n), 0 past a
+        clip's end, in windows of at most 30 s; ``samples`` are the lengths of
+        the clips, int64 (B,)."""
         lengths = samples.clamp(min=1).tolist()
         pieces = []
         for wav, length in zip(wavs, lengths, strict=True):
             pieces += wav[:length].split(self.window) if len(wav) else [wav]
-        # One by one: SpeechBrain's floor is that of all it is given.
+        # One by one: SpeechBrain computes one floor per call.
         mels = map(self._log_mel, pieces)
-        # Only windows of one length share a batch: none is padded.
+        # Batches of windows of equal length, so that no window is padded.
         windows = [
             window
-            for _, alike in itertools.groupby(mels, key=lambda mel: mel.shape)
-            for batch in torch.stack(list(alike)).split(WINDOWS_AT_ONCE)
+            for _, group in itertools.groupby(mels, key=lambda mel: mel.shape)
+            for batch in torch.stack(list(group)).split(WINDOWS_AT_ONCE)
             for window in self._encode(batch)
         ]
         frames = self.frames(samples)
@@ -128,19 +124,20 @@ class WindowedWhisper(StrictLobe, Whisper):
         return nn.utils.rnn.pad_sequence(clips, batch_first=True)
 
     def _log_mel(self, piece):
-        """Log-mel (bins, frames) of a window, which may be cut to its sound."""
+        """Computes the log-mel spectrogram (bins, frames) of a window: of 30 s,
+        or cut to the window's samples."""
         if self.whisper_window == "30s":
             return self.log_mel_spectrogram(
                 self.pad_or_trim(piece, self.window)
             )
         sound = int(self.frames(torch.tensor(len(piece)))) * self.hop
-        # The last frames see zeros behind the clip, as they do in 30 s.
+        # With zeros after the clip, its last frames are the same as in 30 s.
         longer = min(sound + self._n_fft, self.window)
         mel = self.log_mel_spectrogram(self.pad_or_trim(piece, longer))
         return mel[:, : sound // self._hop_length]
 
     def _encode(self, mel):
-        """The last hidden state of windows, or all of them side by side."""
+        """Returns the last hidden state of windows, or all concatenated."""
         with self._cut_positions(mel.shape[-1] // 2):
             return self.join_layers(
                 self.model.encoder(
@@ -150,10 +147,8 @@ class WindowedWhisper(StrictLobe, Whisper):
 
     @contextlib.contextmanager
     def _cut_positions(self, count: int) -> Iterator[None]:
-        """Lets transformers' encoder take windows of so many frames.
-
-        It refuses any other length than that of its table of positions.
-        """
+        """Cuts the position embeddings to ``count`` frames: transformers'
+        encoder accepts no other length than theirs."""
         encoder = self.model.encoder
         config, positions = encoder.config, encoder.embed_positions
         whole = config.max_source_positions
@@ -168,10 +163,10 @@ class WindowedWhisper(StrictLobe, Whisper):
             encoder.embed_positions = positions
 
     def export_state(self) -> tuple:
-        """Weights and configuration, with a decoder of no layers.
+        """Returns the weights and configuration, with a decoder of no layers.
 
-        transformers' WhisperModel cannot be without one; zeros of two tokens
-        let it load the folder without a warning.
+        transformers' WhisperModel requires one; zeros for two tokens let it
+        load the folder without a warning.
         """
         state, config = super().export_state()
         zeros = torch.zeros(2, config.d_model)

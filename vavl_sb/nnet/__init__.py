@@ -1,1 +1,1 @@
-"""Losses."""
+"""Losses, masking, normalization, calibration and linear models."""

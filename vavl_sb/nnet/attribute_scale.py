@@ -1,4 +1,4 @@
-"""Attributes in a corpus's own scale, and as the network has them."""
+"""Conversion of attributes between the corpus's scale and the network's."""
 
 from collections.abc import Sequence
 from typing import TypeVar
@@ -13,19 +13,19 @@ Values = TypeVar("Values", torch.Tensor, float)
 class AttributeScale:
     """Maps a corpus's scale, such as 1 to 5, to -1 to 1 and back.
 
-    A head that is new gives values near 0. In a scale from 1 to 5 it would
-    spend its first epochs on reaching 3. The concordance coefficient of
-    predictions and targets is the same in either scale.
+    An untrained head predicts values near 0, and would spend its first epochs
+    on reaching 3, the middle of a scale from 1 to 5. The concordance
+    correlation coefficient is the same in both scales.
 
     Arguments
     ---------
     limits : list of float
-        Lowest and highest value of the scale; None leaves values as they are.
+        Lowest and highest value of the scale; None: no conversion.
 
     Raises
     ------
     VAVLError
-        The limits are not two rising numbers.
+        If the limits are not two increasing numbers.
 
     Example
     -------
@@ -47,10 +47,9 @@ class AttributeScale:
         self.middle, self.half = (low + high) / 2, (high - low) / 2
 
     def to_network(self, values: Values) -> Values:
-        """From the corpus's scale, in any shape."""
+        """Converts from the corpus's scale; any shape."""
         return (values - self.middle) / self.half
 
     def to_corpus(self, values: Values) -> Values:
-        """To the corpus's scale, in any shape; a prediction may lie outside of
-        it."""
+        """Converts to the corpus's scale, without clipping; any shape."""
         return values * self.half + self.middle

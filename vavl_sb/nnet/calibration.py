@@ -1,7 +1,7 @@
-"""Calibration: probabilities that are right as often as they say.
+"""Calibration by temperature scaling.
 
-A network that has learned its training clips well is too sure of others. One
-number for each head mends it, found on clips that it has not learned from
+Networks are overconfident on clips outside of their training set. Temperature
+scaling corrects this with one parameter per head, fitted on validation clips
 (Guo et al., "On calibration of modern neural networks", ICML 2017).
 """
 
@@ -12,27 +12,27 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
 BINS = 15
-HIGHEST = 20.0  # Temperature; the lowest is one by it.
+HIGHEST = 20.0  # Temperature; the lowest is 1 / HIGHEST.
 
 
 def fit_temperature(logits: np.ndarray, targets: np.ndarray) -> float:
-    """The temperature with the lowest cross-entropy on some clips.
+    """Fits the temperature with the lowest cross-entropy.
 
-    A standard normal prior on its logarithm weighs as much as a clip or two:
-    where a few clips are all recognised, no temperature is low enough for the
-    cross-entropy alone.
+    The logarithm of the temperature has a standard normal prior, whose weight
+    is that of one or two clips: without it the optimum is 0 if all of a few
+    clips are classified correctly.
 
     Arguments
     ---------
     logits : np.ndarray
-        Shape (N, n), of clips that the network has not learned from.
+        Logits of clips that the network was not trained on, shape (N, n).
     targets : np.ndarray
         Class indices, shape (N,).
 
     Returns
     -------
     float
-        1, which changes nothing, where no other lowers the cross-entropy.
+        The temperature; 1 (no scaling) if it does not lower the cross-entropy.
 
     Example
     -------
@@ -44,22 +44,22 @@ def fit_temperature(logits: np.ndarray, targets: np.ndarray) -> float:
     logits, rows = np.asarray(logits, np.float64), np.arange(len(targets))
 
     def cross_entropy(temperature):
-        """Sum over the clips."""
+        """Cross-entropy, summed over the clips."""
         return -log_softmax(logits / temperature, axis=1)[rows, targets].sum()
 
     def loss(logarithm):
-        """Of the clips and the prior."""
+        """Cross-entropy and negative log-prior."""
         return cross_entropy(math.exp(logarithm)) + logarithm**2 / 2
 
     limit = math.log(HIGHEST)
-    found = minimize_scalar(loss, bounds=(-limit, limit), method="bounded")
-    temperature = math.exp(found.x)
+    optimum = minimize_scalar(loss, bounds=(-limit, limit), method="bounded")
+    temperature = math.exp(optimum.x)
     better = cross_entropy(temperature) < cross_entropy(1.0)
     return temperature if better else 1.0
 
 
 def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
-    """Probabilities of logits that are divided by a temperature.
+    """Computes the softmax of logits divided by a temperature.
 
     Arguments
     ---------
@@ -79,7 +79,7 @@ def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
 def reliability(
     probabilities: np.ndarray, targets: np.ndarray, bins: int = BINS
 ) -> np.ndarray:
-    """How often predictions are right, by how sure they are.
+    """Computes the accuracy of predictions as a function of their confidence.
 
     Arguments
     ---------
@@ -88,38 +88,41 @@ def reliability(
     targets : np.ndarray
         Class indices, shape (N,).
     bins : int
-        Of equal width, from 0 to 1.
+        Number of bins of confidence (highest probability) of equal width, from
+        0 to 1.
 
     Returns
     -------
     np.ndarray
-        Shape (3, bins): for the clips whose highest probability is in a bin
-        their share of all clips, the mean of that probability, and the share
-        of them that is right; NaN for the latter two in an empty bin.
+        Shape (3, bins): share of the clips in each bin, their mean confidence,
+        and their accuracy; the latter two are NaN in an empty bin.
 
     Example
     -------
-    >>> sure = np.array([[0.9, 0.1], [0.8, 0.2]])
-    >>> reliability(sure, np.array([0, 1]), bins=2)[:, 1].round(2).tolist()
+    >>> probabilities = np.array([[0.9, 0.1], [0.8, 0.2]])
+    >>> targets = np.array([0, 1])
+    >>> reliability(probabilities, targets, bins=2)[:, 1].round(2).tolist()
     [1.0, 0.85, 0.5]
     """
-    sure = probabilities.max(axis=1)
-    right = probabilities.argmax(axis=1) == targets
-    # The upper end of a bin belongs to it.
-    place = np.clip(np.ceil(sure * bins).astype(int) - 1, 0, bins - 1)
+    confidence = probabilities.max(axis=1)
+    correct = probabilities.argmax(axis=1) == targets
+    # Bins include their upper ends.
+    place = np.ceil(confidence * bins).astype(int) - 1
+    place = np.clip(place, 0, bins - 1)
     count = np.bincount(place, minlength=bins)
     with np.errstate(invalid="ignore"):
         means = [
             np.bincount(place, weights=values, minlength=bins) / count
-            for values in (sure, right)
+            for values in (confidence, correct)
         ]
-    return np.stack([count / max(len(sure), 1), *means])
+    return np.stack([count / max(len(confidence), 1), *means])
 
 
 def expected_calibration_error(
     probabilities: np.ndarray, targets: np.ndarray, bins: int = BINS
 ) -> float:
-    """How far from the truth the highest probability is, on average.
+    """Computes the mean distance of confidence and accuracy over bins, weighted
+    by their shares of the clips.
 
     Arguments
     ---------
@@ -129,13 +132,12 @@ def expected_calibration_error(
     Returns
     -------
     float
-        The distance of confidence and accuracy in each bin, weighted by the
-        bin's share of the clips: 0 to 1.
+        In [0, 1].
 
     Example
     -------
-    >>> sure = np.array([[0.9, 0.1], [0.8, 0.2]])
-    >>> round(expected_calibration_error(sure, np.array([0, 1]), bins=2), 4)
+    >>> probabilities, targets = np.array([[0.9, 0.1], [0.8, 0.2]]), [0, 1]
+    >>> round(expected_calibration_error(probabilities, targets, bins=2), 4)
     0.35
     """
     share, confidence, accuracy = reliability(probabilities, targets, bins)

@@ -1,4 +1,4 @@
-"""Losses of VAVL: concordance for attributes, and feature reconstruction."""
+"""Losses of VAVL: classification, concordance and feature reconstruction."""
 
 from collections.abc import Sequence
 
@@ -10,11 +10,11 @@ from vavl_sb.utils.errors import VAVLError
 def concordance(
     predictions: torch.Tensor, targets: torch.Tensor, eps: float = 1e-8
 ) -> torch.Tensor:
-    """Concordance correlation coefficient of each column, with gradients.
+    """Computes the concordance correlation coefficient (CCC) of each column.
 
     CCC = 2 cov(p, t) / (var(p) + var(t) + (mean(p) - mean(t))^2), with
-    population moments (Lin, Biometrics 45, 1989). It is computed in fp32, or
-    in float64 for predictions that have it; never in less.
+    population moments (Lin, Biometrics 45, 1989), in float32, or float64 for
+    float64 predictions. It has gradients.
     See :func:`vavl_sb.utils.metrics.concordance` on other definitions.
 
     Arguments
@@ -24,8 +24,8 @@ def concordance(
     targets : torch.Tensor
         Shape (B, n).
     eps : float
-        Added to the denominator: where both columns are the same constant,
-        the result is 0 and its gradient finite.
+        Added to the denominator: if both columns are the same constant, the
+        result is 0 and its gradient finite.
 
     Returns
     -------
@@ -48,7 +48,7 @@ def concordance(
 
 
 def ccc_loss(predictions: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Sum over attributes of 1 - CCC (section 3.4 of the paper).
+    """Computes the sum over attributes of 1 - CCC (section 3.4 of the paper).
 
     Arguments
     ---------
@@ -77,7 +77,7 @@ def classification_loss(
     targets: torch.Tensor,
     class_weights: Sequence[float] | None = None,
 ) -> torch.Tensor:
-    """Mean cross-entropy of logits against classes.
+    """Computes the mean cross-entropy.
 
     Arguments
     ---------
@@ -87,8 +87,8 @@ def classification_loss(
         Class indices, int64, shape (B,); or, after mixup, class
         probabilities, float, shape (B, n).
     class_weights : sequence of float
-        How much each class counts, shape (n,), such as more for rare ones;
-        None for all alike. The mean is over the weights.
+        Weight of each class, shape (n,), for a weighted mean; None for equal
+        weights.
 
     Returns
     -------
@@ -108,9 +108,9 @@ def classification_loss(
     if weights.shape != predictions.shape[1:] or not (weights > 0).all():
         raise VAVLError(
             f"class_weights: must be {predictions.shape[1]} numbers above 0, "
-            f"one a class, not {class_weights}"
+            f"one per class, not {class_weights}"
         )
-    # Not PyTorch's weight: of probabilities it takes the mean over clips.
+    # PyTorch's cross_entropy does not divide by the weights of probabilities.
     if not targets.is_floating_point():
         targets = torch.nn.functional.one_hot(targets, len(weights))
     weighted = targets * weights
@@ -121,7 +121,7 @@ def classification_loss(
 def reconstruction_loss(
     reconstruction: torch.Tensor, target: torch.Tensor
 ) -> torch.Tensor:
-    """Mean squared error to the time mean of the input features.
+    """Computes the mean squared error to the time mean of the input features.
 
     Arguments
     ---------

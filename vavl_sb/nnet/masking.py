@@ -1,4 +1,4 @@
-"""Masking of batches whose clips differ in length, or lack a modality."""
+"""Masking for batches of clips of different lengths or without a modality."""
 
 from collections.abc import Iterable
 
@@ -7,7 +7,7 @@ from speechbrain.dataio.dataio import length_to_mask
 
 
 def masked_mean(x: torch.Tensor, padding_mask: torch.Tensor) -> torch.Tensor:
-    """Mean over the valid frames of each clip.
+    """Computes the mean over the valid frames of each clip.
 
     Arguments
     ---------
@@ -28,7 +28,7 @@ def masked_mean(x: torch.Tensor, padding_mask: torch.Tensor) -> torch.Tensor:
     tensor([[2.]])
     """
     valid = ~padding_mask.unsqueeze(-1)
-    # Half precision cannot add up a clip's frames.
+    # Half precision is too coarse for sums over frames.
     x = x.to(torch.promote_types(x.dtype, torch.float32))
     total = x.masked_fill(~valid, 0.0).sum(dim=1)
     return total / valid.sum(dim=1).clamp(min=1)
@@ -37,7 +37,8 @@ def masked_mean(x: torch.Tensor, padding_mask: torch.Tensor) -> torch.Tensor:
 def masked_statistics(
     x: torch.Tensor, padding_mask: torch.Tensor
 ) -> torch.Tensor:
-    """Mean and deviation over the valid frames of each clip.
+    """Computes the mean and standard deviation over the valid frames of each
+    clip.
 
     Arguments
     ---------
@@ -49,8 +50,8 @@ def masked_statistics(
     Returns
     -------
     torch.Tensor
-        Means, then population deviations (0 for one frame, up to 1e-6), shape
-        (B, 2 D).
+        Means, then population standard deviations (at least 1e-6, also for one
+        frame), shape (B, 2 D).
 
     Example
     -------
@@ -60,33 +61,34 @@ def masked_statistics(
     """
     mean = masked_mean(x, padding_mask)
     variance = masked_mean((x - mean.unsqueeze(1)).square(), padding_mask)
-    # A root has no finite slope at 0.
+    # The square root has an infinite gradient at 0.
     return torch.cat([mean, variance.clamp(min=1e-12).sqrt()], dim=-1)
 
 
 class PresentRows:
-    """The rows of a batch that have a modality, and the way back.
+    """Selects the rows of a batch that have a modality.
 
-    Rows without it are dropped before the encoder: they cost nothing and no
-    all-padding row ever meets a softmax.
+    Rows without it are dropped before the encoder, which saves time and avoids
+    a softmax over padding alone. :meth:`scatter` restores their places.
 
     Arguments
     ---------
     features : torch.Tensor
         Shape (B, T, D), or None.
     lens : torch.Tensor
-        Relative lengths, shape (B,); 0 for an absent row; None for all 1.
+        Relative lengths, shape (B,); 0 for a missing modality; None: no
+        padding.
 
     Attributes
     ----------
     features : torch.Tensor
-        Of the present rows, shape (count, T, D); None if there are none.
+        Features of the selected rows, shape (count, T, D); None if count is 0.
     padding_mask : torch.Tensor
-        bool, shape (count, T), True for padding; None if there are none.
+        bool, shape (count, T), True for padding; None if count is 0.
     present : torch.Tensor
-        Which rows have the modality, bool, shape (B,).
+        Whether each row has the modality, bool, shape (B,).
     count : int
-        How many have it.
+        Number of rows that have it.
     """
 
     def __init__(
@@ -105,15 +107,15 @@ class PresentRows:
         self.all_present = self.count == len(features)
         if not self.all_present:
             features, lens = features[self.present], lens[self.present]
-        # Relative lengths are float: truncating loses a frame a third of the
-        # time, rounding never does.
+        # Truncating the product of floats would lose a frame in a third of the
+        # clips.
         frames = torch.round(lens * features.shape[1]).long().clamp(min=1)
         longest = int(frames.max())
         self.features = features[:, :longest]
         self.padding_mask = ~length_to_mask(frames, longest).bool()
 
     def scatter(self, x: torch.Tensor) -> torch.Tensor:
-        """Puts rows back to their places; absent rows are 0.
+        """Restores the rows' places in the batch; all other rows are 0.
 
         Arguments
         ---------
@@ -127,12 +129,13 @@ class PresentRows:
         """
         if self.all_present:
             return x
-        assert self.present is not None  # there are rows
+        assert self.present is not None
         return scatter_rows(x, self.present)
 
 
 def have_all(inputs: Iterable[PresentRows]) -> torch.Tensor | None:
-    """Which rows of a batch have all of some modalities, (B,); None for none."""
+    """Returns which rows have all of the given modalities, bool (B,); None if
+    no row does."""
     inputs = list(inputs)
     if not all(rows.count for rows in inputs):
         return None
@@ -141,7 +144,7 @@ def have_all(inputs: Iterable[PresentRows]) -> torch.Tensor | None:
 
 
 def scatter_rows(x: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
-    """Puts rows (n, D) at the n places that are True in ``present`` (B,), and 0
-    at the others: (B, D)."""
+    """Writes rows (n, D) to the n places that are True in ``present`` (B,);
+    returns (B, D), with 0 at all other places."""
     full = x.new_zeros(len(present), x.shape[-1])
     return full.masked_scatter(present.unsqueeze(-1), x)

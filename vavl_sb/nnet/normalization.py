@@ -1,4 +1,4 @@
-"""What is done with a network's input features: normalization, and noise."""
+"""Normalization of a network's input features, and noise on them."""
 
 import torch
 from torch import nn
@@ -7,17 +7,17 @@ from vavl_sb.utils.errors import VAVLError
 
 
 class InputNormalization(nn.Module):
-    """Subtracts a mean from features and divides by a deviation.
+    """Normalizes features by a fixed mean and standard deviation.
 
-    Frozen features share a large offset, next to which what differs between
-    clips is small; learning is slow until it is gone. The statistics are those
-    of the training clips, part of the model, and the same for every clip and
-    frame, so nothing depends on a batch. Until they are set, nothing changes.
+    Frozen features have a large common offset compared with the differences
+    between clips, which slows training. The statistics are those of the
+    training clips, the same for all clips and frames, and saved with the model.
+    The initial mean 0 and deviation 1 have no effect.
 
     Arguments
     ---------
     dim : int
-        Size of a feature vector.
+        Feature size.
 
     Example
     -------
@@ -44,15 +44,14 @@ class InputNormalization(nn.Module):
         mean : torch.Tensor
             Shape (dim,).
         deviation : torch.Tensor
-            Shape (dim,). What hardly varies in training is divided by no less
-            than a tenth of the median deviation.
+            Shape (dim,). Values below a tenth of the median are raised to it.
         """
         self.mean.copy_(mean)
         floor = 0.1 * deviation.median().item() or 1.0
         self.deviation.copy_(deviation.clamp(min=floor))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Normalizes.
+        """Normalizes features.
 
         Arguments
         ---------
@@ -68,29 +67,28 @@ class InputNormalization(nn.Module):
 
 
 class FeatureNoise(nn.Module):
-    """Moves a clip's features at random, in training.
+    """Adds Gaussian noise to features in training.
 
-    Each clip is moved as a whole, by the same for all of its frames, since
-    that is how speakers and rooms differ; noise of each frame by itself would
-    fall away in the mean over time. In evaluation nothing changes.
+    All frames of a clip get the same noise, like a difference between speakers
+    or rooms; independent noise would average out over time.
 
     Arguments
     ---------
     noise : float
-        Standard deviation of the Gaussian noise, where that of the features
-        is 1; 0 for none.
+        Standard deviation of the noise, relative to that of the features; 0 for
+        none.
 
     Raises
     ------
     VAVLError
-        In one line: a number that cannot be meant.
+        If the noise is not between 0 and 100.
 
     Example
     -------
     >>> _ = torch.manual_seed(0)
     >>> features = torch.ones(1, 2, 5)
-    >>> moved = FeatureNoise(noise=0.1)(features)
-    >>> torch.equal(moved[:, 0], moved[:, 1]), torch.equal(moved, features)
+    >>> noisy = FeatureNoise(noise=0.1)(features)
+    >>> torch.equal(noisy[:, 0], noisy[:, 1]), torch.equal(noisy, features)
     (True, False)
     """
 
@@ -101,22 +99,22 @@ class FeatureNoise(nn.Module):
         self.noise = float(noise)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Disturbs clips.
+        """Adds noise to features.
 
         Arguments
         ---------
         x : torch.Tensor
-            Standardized features, shape (B, T, D).
+            Normalized features, shape (B, T, D).
 
         Returns
         -------
         torch.Tensor
-            Same shape; ``x`` itself where there is nothing to do.
+            Same shape; ``x`` itself in evaluation or without noise.
         """
         if not (self.training and self.noise):
             return x
         return x + self.noise * torch.randn_like(x[:, :1])
 
     def extra_repr(self) -> str:
-        """Its number, where a network is printed."""
+        """Returns the argument, for printing the network."""
         return f"noise={self.noise}"

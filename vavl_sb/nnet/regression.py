@@ -1,19 +1,19 @@
-"""Linear models in closed form or fitted to their optimum: logistic regression,
-ridge regression and linear discriminant analysis.
+"""Linear models: logistic regression, ridge regression and linear discriminant
+analysis.
 
-They work on few clips with many features: what the clips do not span gets no
-weight, so the fit is done in the coordinates that they span.
+They are meant for few clips with many features: directions outside of the
+clips' span get no weight, so the models are fitted in coordinates of the span.
 """
 
 from collections.abc import Sequence
 
 import torch
 
-# Inverse penalties that cross-validation tries, and what stands without it.
+# Inverse penalties for cross-validation, and the default without it.
 STRENGTHS = tuple(10.0**power for power in range(-5, 1))
 DEFAULT_STRENGTH = 0.01
-# Shares of a covariance that become a multiple of the identity, and factors of
-# the logits, which are too sure of themselves where features are many.
+# Shrinkages of the covariance towards a multiple of the identity, and factors
+# of the logits, which are overconfident with many features.
 SHRINKAGES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 0.9)
 SCALES = (0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1.0)
 DEFAULT_SHRINKAGE, DEFAULT_SCALE = 0.3, 0.3
@@ -27,13 +27,13 @@ def fit_linear(
     strength: float | None = None,
     groups: Sequence[str] = (),
 ) -> tuple[torch.Tensor, torch.Tensor, float]:
-    """Logistic regression for class indices, ridge regression for values.
+    """Fits logistic regression to class indices or ridge regression to values.
 
-    With C the strength: the logistic regression minimizes C times the sum of
-    the clips' cross-entropies, each weighted against the frequency of its
-    class, plus half the square of the weights; the ridge regression minimizes
-    C times the sum of squared errors plus the square of the weights. Biases are
-    free.
+    Let C be the strength. Logistic regression minimizes C times the sum of the
+    clips' cross-entropies, weighted inversely to the frequency of their class,
+    plus half the squared norm of the weights. Ridge regression minimizes C
+    times the sum of squared errors plus the squared norm of the weights. Biases
+    have no penalty.
 
     Arguments
     ---------
@@ -42,12 +42,12 @@ def fit_linear(
     targets : torch.Tensor
         Class indices, int64, shape (N,), or values, float, shape (N, n).
     num_outputs : int
-        Classes or values.
+        Number of classes or values.
     strength : float
-        C. None: of :data:`STRENGTHS`, the one with the lowest loss on held-out
-        groups, of four folds; :data:`DEFAULT_STRENGTH` with a single group.
+        C. None: selected from :data:`STRENGTHS` by four-fold cross-validation
+        over groups; :data:`DEFAULT_STRENGTH` with a single group.
     groups : sequence of str
-        Such as each clip's speaker, N of them.
+        Group of each of the N clips, such as its speaker.
 
     Returns
     -------
@@ -69,7 +69,7 @@ def fit_linear(
     targets = targets.detach().cpu()
     spanned, back = _spanned(x)
     if strength is None:
-        # For a choice among powers of ten single precision will do.
+        # Single precision suffices to select a power of ten.
         strength = _choose(spanned.float(), targets, num_outputs, groups)
     weight, bias = _fit(spanned, targets, num_outputs, strength)
     return (back @ weight).T.contiguous(), bias, strength
@@ -81,14 +81,14 @@ def fit_discriminant(
     num_outputs: int,
     groups: Sequence[str] = (),
 ) -> tuple[torch.Tensor, torch.Tensor, float, float]:
-    """Linear discriminant analysis, in closed form, for classes of equal prior.
+    """Fits a linear discriminant analysis for classes of equal prior.
 
-    The covariance within the classes, which is how speakers differ as well, is
-    shrunk towards a multiple of the identity; the logits are scaled. Both by
-    the lowest loss on held-out groups, of four folds; with a single group,
-    :data:`DEFAULT_SHRINKAGE` and :data:`DEFAULT_SCALE`. Arguments, weight and
-    bias as of :func:`fit_linear`; then the shrinkage and the scale that were
-    chosen.
+    The covariance within the classes, which includes the differences between
+    speakers, is shrunk towards a multiple of the identity, and the logits are
+    scaled. Shrinkage and scale are selected by four-fold cross-validation over
+    groups; they are :data:`DEFAULT_SHRINKAGE` and :data:`DEFAULT_SCALE` with a
+    single group. Arguments, weight and bias are those of :func:`fit_linear`;
+    also returns the shrinkage and the scale.
 
     Example
     -------
@@ -108,10 +108,10 @@ def fit_discriminant(
 
 
 def _discriminants(x, targets, num_outputs, shrinkages):
-    """Weights (D, n) and bias (n,) for each shrinkage."""
+    """Computes weights (D, n) and bias (n,) for each shrinkage."""
     counts = torch.bincount(targets, minlength=num_outputs).unsqueeze(1)
     sums = x.new_zeros(num_outputs, x.shape[1]).index_add(0, targets, x)
-    # A class without clips lies in the middle of the others.
+    # A class without clips gets mean 0, that of the standardized features.
     means = sums / counts.clamp(min=1)
     within = x - means[targets]
     sizes, axes = torch.linalg.eigh(within.T @ within / len(x))
@@ -125,7 +125,8 @@ def _discriminants(x, targets, num_outputs, shrinkages):
 
 
 def _choose_discriminant(x, targets, num_outputs, groups):
-    """Shrinkage and scale of the lowest loss on unseen groups."""
+    """Selects the shrinkage and scale with the lowest loss on held-out
+    groups."""
     losses = {}
     for seen in _folds(groups):
         fits = _discriminants(x[seen], targets[seen], num_outputs, SHRINKAGES)
@@ -140,8 +141,8 @@ def _choose_discriminant(x, targets, num_outputs, groups):
 
 
 def _folds(groups):
-    """For each of four folds which clips are not of its groups; none for a
-    single group."""
+    """Returns a mask of the training clips for each of at most four folds; none
+    for a single group."""
     names = sorted(set(groups))
     folds = min(FOLDS, len(names))
     fold_of = {name: place % folds for place, name in enumerate(names)}
@@ -150,7 +151,8 @@ def _folds(groups):
 
 
 def _spanned(x):
-    """Coordinates (N, r) in what the rows span, and the way back (D, r)."""
+    """Returns coordinates (N, r) in the span of the rows, and its basis
+    (D, r)."""
     if len(x) >= x.shape[1]:
         return x, torch.eye(x.shape[1], dtype=x.dtype)
     values, vectors = torch.linalg.eigh(x @ x.T)
@@ -160,11 +162,11 @@ def _spanned(x):
 
 
 def _choose(x, targets, num_outputs, groups):
-    """The strength of the lowest loss on groups that a fit has not seen."""
+    """Selects the strength with the lowest loss on held-out groups."""
     losses = {}
     for seen in _folds(groups):
         start = None
-        # From the strongest penalty on: each fit starts from the one before.
+        # Strongest penalty first; each fit starts from the previous one.
         for strength in STRENGTHS:
             start = _fit(
                 *(x[seen], targets[seen], num_outputs, strength, start),
@@ -177,7 +179,7 @@ def _choose(x, targets, num_outputs, groups):
 
 
 def _fit(x, targets, num_outputs, strength, start=None, tolerance=1e-9):
-    """Weights (D, n) and bias (n,) of one fit."""
+    """Fits weights (D, n) and bias (n,) for one strength."""
     if targets.is_floating_point():
         targets = targets.to(x.dtype)
         center, middle = x.mean(dim=0), targets.mean(dim=0)
@@ -188,7 +190,7 @@ def _fit(x, targets, num_outputs, strength, start=None, tolerance=1e-9):
     if start is None:
         start = (x.new_zeros(x.shape[1], num_outputs), x.new_zeros(num_outputs))
     weight, bias = (part.clone().requires_grad_() for part in start)
-    # A class without clips has no optimum: its bias would fall for ever.
+    # The bias of a class without clips has no finite optimum.
     absent = torch.bincount(targets, minlength=num_outputs) == 0
     optimizer = torch.optim.LBFGS(
         [weight, bias],
@@ -215,7 +217,7 @@ def _fit(x, targets, num_outputs, strength, start=None, tolerance=1e-9):
 
 
 def _loss(outputs, targets):
-    """Mean squared error, or cross-entropy with classes of equal weight."""
+    """Computes the mean squared error, or the class-balanced cross-entropy."""
     if targets.is_floating_point():
         return (outputs - targets).square().mean()
     counts = torch.bincount(targets, minlength=outputs.shape[1])

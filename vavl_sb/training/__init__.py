@@ -1,1 +1,1 @@
-"""The Brain of the recipes, and what a finished run leaves behind."""
+"""The Brain of the recipes, resuming, export and reports."""

@@ -1,4 +1,8 @@
-"""The command line of a recipe: what would silently start another run."""
+"""Parses and checks the command line of a recipe.
+
+SpeechBrain and HyperPyYAML silently accept mistakes that start another run than
+the user meant, such as an option given twice.
+"""
 
 import difflib
 import io
@@ -20,15 +24,15 @@ INCLUDE = "!include:"
 def parse_arguments(
     arguments: Sequence[str], later: Collection[str] = ()
 ) -> tuple[str, RunOptions, str]:
-    """What ``speechbrain.parse_arguments`` gives, checked against the YAML: its
-    path, run options, and overrides as YAML for ``load_hyperpyyaml``.
+    """As ``speechbrain.parse_arguments``, but checks the options against the
+    YAML.
 
-    A key of an included file is an option as well: HyperPyYAML reaches it below
-    the key that includes the file, and there it is put. Keys in ``later`` get
-    their value later, and so need none here. VAVLError, in one line: no YAML
-    file has such a key, an option stands twice or has another value than True
-    or False where it needs one of these, a word belongs to no option, or what
-    must be given is not.
+    Keys of an included file are options, too; their overrides are written below
+    the key that includes the file, as HyperPyYAML requires. Placeholders in
+    ``later`` need no value. Returns the YAML's path, run options, and overrides
+    as YAML for ``load_hyperpyyaml``. Raises a VAVLError if no YAML file has an
+    option's key, an option is given twice, a boolean is not True or False, a
+    word belongs to no option, or a required option is missing.
 
     Example
     -------
@@ -56,16 +60,16 @@ def parse_arguments(
             nearest = difflib.get_close_matches(key, known, n=1)
             hint = f" (the nearest: --{nearest[0]})" if nearest else ""
             raise VAVLError(f"--{key}: no such option{hint}")
-        # "no" is a text to YAML, and a text is true to Python.
+        # YAML 1.2 reads "no" as a string, which is true in Python.
         if isinstance(known[key], bool) and not isinstance(value, bool):
             raise VAVLError(f"--{key}: must be True or False, not {value}")
         if isinstance(value, str) and re.search("<.*>", value):
             raise VAVLError(
-                f"--{key}: must not have < and > in it, which HyperPyYAML "
-                f"takes for a reference, as {value} has"
+                f"--{key}: must not have < and >, which HyperPyYAML reads "
+                f"as a reference: {value}"
             )
     if type(given.get("labels")) is CommentedSeq:
-        # Names, also where YAML would take them for numbers or null.
+        # As strings, even if YAML would read numbers or null.
         given["labels"] = YAML(typ="base", pure=True).load(text)["labels"]
     _refuse_labels({**own, **given}.get("labels"))
     for key, node in own.items():
@@ -76,20 +80,20 @@ def parse_arguments(
 
 
 def _refuse_labels(labels):
-    """Refuses a list of names in which one is no text, or stands twice."""
+    """Raises an error if a label is not a string, empty, or repeated."""
     for label in labels if isinstance(labels, list) else ():
         if not isinstance(label, str) or not label or labels.count(label) > 1:
             raise VAVLError(
-                f"labels: must be names, each once; {label!r} is none or "
-                "stands twice (put quotes around a number or null)"
+                f"labels: must be names, all different; {label!r} is no name "
+                "or stands twice (put quotes around a number or null)"
             )
 
 
 def read_keys(yaml_file: str) -> tuple[dict, dict]:
-    """The keys of a YAML file, and those of the files that it includes.
+    """Returns the keys of a YAML file, and those of the files that it includes.
 
-    Top-level key to its node, as ruamel.yaml has it; and the key that includes
-    a file to the items of that file.
+    The first dict maps top-level keys to ruamel.yaml's nodes, the second maps
+    each key that includes a file to the items of that file.
     """
     own = _read(yaml_file)
     included = {
@@ -101,12 +105,12 @@ def read_keys(yaml_file: str) -> tuple[dict, dict]:
 
 
 def _read(path):
-    """A YAML file's nodes by key."""
+    """Reads the nodes of a YAML file, by key."""
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise VAVLError(
-            f"{path}: cannot be read ({getattr(error, 'strerror', 'no text')})"
+            f"{path}: cannot be read ({getattr(error, 'strerror', 'not text')})"
             "; give a file such as hparams/vavl_cls.yaml"
         ) from None
     nodes = _load(text, path)
@@ -116,7 +120,7 @@ def _read(path):
 
 
 def _load(text, where):
-    """A YAML text as ruamel.yaml has it, tags and all."""
+    """Parses YAML with ruamel.yaml, which keeps tags."""
     try:
         return YAML().load(text)
     except YAMLError as error:
@@ -125,13 +129,14 @@ def _load(text, where):
 
 
 def _tag(node):
-    """A node's tag; "" for none."""
+    """Returns a node's tag; "" for none."""
     tag = getattr(node, "tag", None)
     return (tag.value if tag is not None else None) or ""
 
 
 def _below_includes(given, own, included):
-    """Overrides as YAML, those of included files below the including key."""
+    """Writes overrides as YAML, those of included files below the including
+    key."""
     for include, nodes in included.items():
         below = {
             key: given.pop(key)
@@ -147,10 +152,10 @@ def _below_includes(given, own, included):
 
 
 def _refuse_stray(arguments):
-    """Refuses words that are neither an option nor the value of one."""
-    # SpeechBrain would join them to the value before.
-    _, rest = RunOptions._create_parser().parse_known_args(arguments)
-    for before, word in zip(["", *rest], rest):
+    """Raises an error for words that are neither an option nor a value."""
+    # SpeechBrain would append them to the previous value.
+    _, words = RunOptions._create_parser().parse_known_args(arguments)
+    for before, word in zip(["", *words], words):
         follows = before.startswith("--") and "=" not in before
         if not word.startswith("--") and not follows:
             raise VAVLError(

@@ -1,9 +1,9 @@
-"""What an emotion recipe's Brain needs beyond ``sb.Brain``.
+"""``sb.Brain`` for emotion recipes: exact resuming and distributed training.
 
-A recipe's ``train.py`` subclasses :class:`EmotionBrain` and says what its
-network computes, which updates a batch takes, and what is scored and kept.
-Here is what the reader of a method need not see: a run that resumes to the
-digit, several processes that train as one, updates that are not finite.
+A recipe's ``train.py`` subclasses :class:`EmotionBrain` and defines the
+forward pass, the updates of a batch, the metrics and the checkpoint criterion.
+This module contains what does not depend on the method: bit-exact resuming,
+training in several processes, and skipping of non-finite updates.
 """
 
 import math
@@ -44,13 +44,13 @@ class EmotionBrain(sb.Brain):
     Arguments
     ---------
     *args, **kwargs
-        As for ``sb.Brain``.
+        Passed to ``sb.Brain``.
     output_folder : str
-        Of the run: for curves and the report of skipped updates.
+        Output folder of the run, for plots and the report of skipped updates.
     train_logger : speechbrain.utils.train_logger.TrainLogger
-        Gets a line an epoch.
+        Logs one line per epoch.
     temperature_scaling : bool
-        Calibrates each head of classes by the validation clips.
+        Whether to calibrate each classification head on the validation clips.
     title : str
         Title of the plots: model and corpus.
     speaker_samples : vavl_sb.training.speakers.SpeakerSamples
@@ -59,13 +59,13 @@ class EmotionBrain(sb.Brain):
     Attributes
     ----------
     meters : vavl_sb.training.logs.LossMeters
-        ``meters.add(name, loss)`` makes a loss part of the log.
+        ``meters.add(name, loss)`` adds a loss to the log.
     stats : dict
-        Head to its metric, which a subclass makes anew for each stage.
+        Metric of each head; a subclass creates new ones for each stage.
     has_valid : bool
-        Whether there are clips to choose a checkpoint by.
+        Whether there are validation clips to select a checkpoint by.
     temperatures : dict
-        Head to temperature, of the checkpoint that is tested.
+        Temperature of each head, from the checkpoint that is tested.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class EmotionBrain(sb.Brain):
 
     def normalize_speakers(self, batch: PaddedBatch) -> PaddedBatch:
         """Normalizes each training clip by other clips of its speaker, sampled
-        anew every epoch; without speaker normalization nothing changes."""
+        anew every epoch; no effect without speaker normalization."""
         if self.speaker_samples is None:
             return batch
         return self.speaker_samples.normalize_batch(batch, self.epoch)
@@ -113,24 +113,24 @@ class EmotionBrain(sb.Brain):
     def take_step(
         self, loss: torch.Tensor | None, batch: PaddedBatch, update: str
     ) -> torch.Tensor:
-        """Goes back through a loss and takes an optimizer's step; gives the
-        loss, detached, on the CPU, 0 for None and NaN if it was skipped.
+        """Runs the backward pass of a loss and an optimizer step.
 
         The loss is a scalar, the same in all processes
-        (:func:`vavl_sb.training.distributed.gather_rows`), or None where no
-        clip has what the update needs. One that is not finite, or a gradient,
-        moves nothing: the update is skipped, and the batch's clips are named.
+        (:func:`vavl_sb.training.distributed.gather_rows`), or None if no clip
+        has the modalities that the update requires. If it or a gradient is not
+        finite, the update is skipped, and the batch's clips are logged. Returns
+        the loss, detached, on the CPU: 0 for None, NaN if skipped.
         """
         if loss is None:
             return torch.zeros(())
         fault = "" if torch.isfinite(loss) else "the loss"
         if not fault:
             scaled = self.scaler.scale(loss)
-            # Nothing to go back through where no row was this process's own.
+            # No graph if none of the batch's rows belong to this process.
             if scaled.requires_grad:
                 scaled.backward()
             sum_gradients(self.modules.parameters())
-            # A scaler (fp16) meets infinity often, and skips by itself.
+            # With fp16, the scaler itself skips steps with infinite gradients.
             if not self.scaler.is_enabled() and not self._finite_gradients():
                 fault = "a gradient"
         if fault:
@@ -143,35 +143,37 @@ class EmotionBrain(sb.Brain):
         return loss.detach().cpu()
 
     def _finite_gradients(self):
-        """Whether no gradient holds NaN or infinity."""
+        """Returns whether all gradients are free of NaN and infinity."""
         gradients = [p.grad for p in self.modules.parameters()]
         gradients = [grad for grad in gradients if grad is not None]
-        # The largest magnitude: a sum of squares may overflow where none does.
+        # The maximum norm cannot overflow, unlike a sum of squares.
         norm = get_total_norm(gradients, math.inf) if gradients else 0.0
         return math.isfinite(norm)
 
     def on_fit_start(self) -> None:
-        """Goes on from the newest checkpoint; see the base class."""
+        """Resumes from the newest checkpoint; see the base class."""
         super().on_fit_start()
         self.meters.write_report()
 
     def on_fit_batch_start(self, batch: PaddedBatch, should_step: bool) -> None:
-        """Resumes random numbers too; see the base class."""
+        """Restores the random state; see the base class."""
         self._resume_random_state()
 
     def on_stage_start(self, stage: sb.Stage, epoch: int | None = None) -> None:
-        """Clears the stage's losses; see the base class."""
+        """Resets the loss meters; see the base class."""
         self.epoch = epoch or 0
         self.meters.start_epoch(epoch)
 
     def encode_speech(
         self, samples: torch.Tensor, lens: torch.Tensor, learn: bool
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Features (B, T, D) and relative lengths (B,) of a speech encoder that
-        learns; cached ones pass.
+        """Encodes speech if the speech encoder is trained; returns cached
+        features unchanged.
 
-        Of 16 kHz samples (B, n), 0 for clips without sound; not ``learn``,
-        without gradients and in eval mode.
+        Takes 16 kHz samples (B, n), 0 for clips without audio, or cached
+        features (B, T, D), and relative lengths (B,). Returns features
+        (B, T, D) and relative lengths. Without ``learn``, the encoder is in
+        eval mode and has no gradients.
         """
         if "audio_encoder" not in self.modules or not lens.any():
             return samples, lens
@@ -189,11 +191,12 @@ class EmotionBrain(sb.Brain):
         rows: torch.Tensor,
         predictions: torch.Tensor,
     ) -> None:
-        """Hands a head's predictions to its metric, ``stats[head]``.
+        """Appends a head's predictions to its metric, ``stats[head]``.
 
-        ``rows`` says which clips the head has something to say of, bool (B,);
-        the predictions are those clips' alone, in the corpus's scale, (N, n).
-        VAVLError, in one line that names the clips: one is not finite.
+        ``rows``, bool (B,), marks the N clips that the head has predictions
+        for; ``predictions`` has these only, in the corpus's scale, shape
+        (N, num_outputs). Raises a VAVLError with the clips' names if a
+        prediction is not finite.
         """
         ids = [id for id, kept in zip(batch.id, rows.tolist()) if kept]
         if ids:
@@ -207,28 +210,29 @@ class EmotionBrain(sb.Brain):
     def stage_losses(
         self, stage: sb.Stage, stage_loss: float
     ) -> dict[str, float]:
-        """``loss`` and ``<name>_loss`` for each of ``meters``: the averages of a
-        stage that ends, over all processes.
+        """Returns the average losses of a stage over all processes: ``loss``,
+        and ``<name>_loss`` for each of ``meters``.
 
-        ``stage_loss`` is this process's. Outside of training every metric in
-        ``stats`` afterwards holds every clip of all processes once.
+        ``stage_loss`` is this process's average. In validation and test, merges
+        ``stats`` of all processes: each then contains every clip once.
         """
-        # Also where the checkpoint was of the epoch's last batch.
+        # If the checkpoint was saved after the last batch of the epoch, no
+        # batch has restored the random state.
         self._resume_random_state()
         if stage == sb.Stage.TRAIN:
-            # Not of the next epoch, which goes on from this one's checkpoint.
+            # The next epoch must not start from this one's counts.
             self.step, self.avg_train_loss = 0, 0.0
         else:
             stage_loss = merge_scores(self.stats, self.meters.sums, stage_loss)
         return {"loss": float(stage_loss), **self.meters.averages()}
 
     def _refuse_nonfinite(self, predictions, ids, head):
-        """Refuses to score a network that gives NaN or infinity."""
+        """Raises an error if a prediction is NaN or infinite."""
         finite = torch.isfinite(predictions).all(dim=-1).tolist()
         if all(finite):
             return
         reason = (
-            "the network has diverged; take a lower lr and a new output_folder"
+            "the network has diverged; use a lower lr and a new output_folder"
         )
         if self.eval_precision != "fp32":
             reason = (
@@ -237,7 +241,7 @@ class EmotionBrain(sb.Brain):
             )
         bad = ", ".join(id for id, good in zip(ids, finite) if not good)
         raise VAVLError(
-            f"the {head} head's prediction is not finite: {reason}; seen at: "
+            f"the {head} head's prediction is not finite: {reason}; clips: "
             f"{bad}"
         )
 
@@ -248,14 +252,14 @@ class EmotionBrain(sb.Brain):
         valid_stats: dict,
         criterion: float,
     ) -> None:
-        """A line in the log, a point in the curves, and a checkpoint.
+        """Logs an epoch, adds it to the curves, and saves a checkpoint.
 
-        The checkpoint of the lowest criterion is the one that is tested.
+        The checkpoint with the lowest criterion is the one that is tested.
         """
         meta = {"epoch": epoch, "lr": self.optimizer.param_groups[0]["lr"]}
         if self.meters.skipped_in_epoch():
             meta["skipped updates"] = self.meters.skipped_in_epoch()
-        # SpeechBrain's loggers wait for all processes, and write in one.
+        # In all processes: SpeechBrain's loggers synchronize them.
         if self.train_logger is not None:
             self.train_logger.log_stats(
                 meta, train_stats=train_stats, valid_stats=valid_stats
@@ -280,16 +284,17 @@ class EmotionBrain(sb.Brain):
     def on_evaluate_start(
         self, max_key: str | None = None, min_key: str | None = None
     ) -> None:
-        """The best checkpoint, with its temperatures; see the base class."""
+        """Loads the best checkpoint, with its temperatures; see the base
+        class."""
         if self.checkpointer is not None:
-            found = self.checkpointer.recover_if_possible(
+            checkpoint = self.checkpointer.recover_if_possible(
                 max_key=max_key, min_key=min_key
             )
-            if found is not None:
-                self.temperatures = found.meta.get("temperatures", {})
+            if checkpoint is not None:
+                self.temperatures = checkpoint.meta.get("temperatures", {})
 
     def write_results(self, task: str, labels: Sequence[str]) -> None:
-        """Writes metrics.json, predictions and pictures of a test."""
+        """Writes metrics.json, the predictions and the plots of a test."""
         sb.utils.distributed.run_on_main(
             report.write_test_report,
             [self.output_folder, task, labels],
@@ -307,8 +312,8 @@ class EmotionBrain(sb.Brain):
         valid_set: Dataset | None = None,
         **kwargs,
     ) -> None:
-        """Trains; where there are no clips in ``valid_set`` the last epoch is
-        kept; see the base class."""
+        """Trains the network; keeps the last epoch if ``valid_set`` is empty or
+        None; see the base class."""
         self.has_valid = valid_set is not None and len(valid_set) > 0
         if not self.has_valid:
             logger.warning("no validation clips: the last epoch is kept")
@@ -323,7 +328,8 @@ class EmotionBrain(sb.Brain):
             report.draw_curves(self.output_folder, self.title)
 
     def update_average(self, loss: torch.Tensor, avg_loss: float) -> float:
-        """Also right where a first batch was skipped; see the base class."""
+        """Averages losses, also after a skipped first batch; see the base
+        class."""
         if avg_loss == 0.0 and torch.isfinite(loss):
             return float(loss)
         return super().update_average(loss, avg_loss)
@@ -335,10 +341,8 @@ class EmotionBrain(sb.Brain):
         ckpt_prefix: str = "dataloader-",
         **loader_kwargs,
     ) -> DataLoader:
-        """A loader of this process's share of a set; see the base class.
-
-        ``batch_size`` is that of each process.
-        """
+        """Makes a loader of this process's share of a dataset; see the base
+        class. ``batch_size`` is per process."""
         loader_kwargs.setdefault("collate_fn", EmotionBatch)
         if self.distributed_launch and stage != sb.Stage.TRAIN:
             loader_kwargs["sampler"] = range(
@@ -349,13 +353,13 @@ class EmotionBrain(sb.Brain):
         )
 
     def _train_loader_specifics(self, dataset, loader_kwargs):
-        """Every process's part of the batches of one process."""
+        """Gives each process its share of a single process's batches."""
         if not self.distributed_launch:
             return super()._train_loader_specifics(dataset, loader_kwargs)
         options = dict(loader_kwargs)
         order = range(len(dataset))
         if options.pop("shuffle", False):
-            # SpeechBrain's own order for a single process.
+            # The same order as SpeechBrain's in a single process.
             seed = int(os.environ.get("SB_GLOBAL_SEED", 563375142))
             order = ReproducibleRandomSampler(dataset, seed=seed)
         self.train_sampler = SharedBatches(
@@ -368,12 +372,12 @@ class EmotionBrain(sb.Brain):
         return {**options, "batch_sampler": self.train_sampler}
 
     def _wrap_distributed(self):
-        """Not in DistributedDataParallel: see
+        """Broadcasts the weights, without DistributedDataParallel: see
         :mod:`vavl_sb.training.distributed`."""
         share_weights(self.modules)
 
     def _compile(self):
-        """With ``--compile``, compiles the conformers, in place."""
+        """Compiles the conformers in place if ``--compile`` is set."""
         if self.jit or self.jit_module_keys:
             raise VAVLError("jit: cannot compile VAVL; use --compile instead")
         if self.compile:
@@ -385,8 +389,8 @@ class EmotionBrain(sb.Brain):
             )
 
     def _resume_random_state(self):
-        """Random numbers of an epoch that goes on from a checkpoint in it."""
+        """Restores the random state of a checkpoint saved within an epoch."""
         if self.checkpointer is not None:
             state = self.checkpointer.recoverables.get("random_state")
             if state is not None:
-                state.go_on()
+                state.restore_again()

@@ -1,17 +1,15 @@
-"""Several processes that train one network as one process would.
+"""Training in several processes, with the gradients of a single process.
 
-Of each batch every process has a share of the rows. A loss is that of all rows
-together: each process gathers the others' predictions and computes the same
-number from the same rows, but gradients flow to its own rows alone. The sum of
-all processes' gradients is therefore the gradient of one process with the
-whole batch, for any loss: also where the processes hold different numbers of
-rows that have a modality, and for a concordance, which is no mean over rows.
-It also follows that all agree on whether a loss is finite, and on whether an
-update has rows at all.
+Each process has a share of a batch's rows. It gathers the predictions of all
+processes and computes the loss of the whole batch, but gradients flow through
+its own rows only. The sum of all processes' gradients is therefore the gradient
+of a single process, for any loss: also if the processes have different numbers
+of rows with a modality, and for concordance, which is not a mean over rows. All
+processes also agree on whether a loss is finite, and on whether an update has
+any rows.
 
-So networks are not wrapped in PyTorch's DistributedDataParallel, which takes
-the mean of losses that each process has for itself, and waits for gradients
-that an update does not have.
+PyTorch's DistributedDataParallel is not used: it averages the losses of the
+processes, and waits for gradients of parameters that an update does not use.
 """
 
 from collections.abc import Iterable, Sequence
@@ -26,9 +24,10 @@ from vavl_sb.utils.errors import VAVLError
 
 
 def join_processes(run_opts: dict | RunOptions) -> None:
-    """Joins the processes that torchrun has started; else does nothing.
+    """Joins the process group if torchrun started this process.
 
-    VAVLError: there are more processes than GPUs, or the backend is unknown.
+    Raises a VAVLError if there are more processes than GPUs, or the backend is
+    unknown.
     """
     try:
         ddp_init_group(run_opts)
@@ -42,9 +41,8 @@ def join_processes(run_opts: dict | RunOptions) -> None:
 def select_rows(
     x: torch.Tensor | None, rows: torch.Tensor, width: int
 ) -> torch.Tensor:
-    """Rows (N, width) of a network's output (B, width), by a bool mask (B,).
-
-    N may be 0, as where there is no output: another process may have some.
+    """Selects rows (N, width) of a network's output (B, width) by a bool mask
+    (B,); none if the output is None, since other processes may have rows.
 
     Example
     -------
@@ -57,12 +55,12 @@ def select_rows(
 
 
 def gather_rows(tensors: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
-    """Rows of all processes, of which only the own ones have gradients.
+    """Gathers the rows of all processes; only this process's have gradients.
 
-    Of some tensors (N, ...) with one number of rows N, which may be 0 and
-    differ between processes: (sum of N, ...) each, in the order of the
-    processes; floats are float32, or float64 where they were. A single process
-    gets its tensors as they are.
+    Takes tensors (N, ...) with the same N, which may be 0 and differ between
+    processes. Returns tensors (sum of N, ...) in the order of the processes,
+    with half precision converted to float32. A single process gets its tensors
+    back.
     """
     if processes.count() == 1:
         return tensors
@@ -74,9 +72,9 @@ def gather_rows(tensors: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
 
 
 def _gather(own, counts):
-    """One tensor's rows of all processes."""
+    """Gathers the rows of one tensor from all processes."""
     if own.is_floating_point():
-        # Mixed precision may differ from one process to another.
+        # With mixed precision, dtypes may differ between processes.
         own = own.to(torch.promote_types(own.dtype, torch.float32))
     padded = own.new_zeros(max(counts), *own.shape[1:])
     padded[: len(own)] = own.detach()
@@ -88,10 +86,10 @@ def _gather(own, counts):
 
 
 def sum_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
-    """Adds up the gradients of all processes; for one it does nothing.
+    """Sums the gradients of all processes; no effect in a single process.
 
-    The parameters are the same in all. What has a gradient in no process keeps
-    None, which an optimizer skips.
+    The parameters must be the same in all. A parameter without a gradient in
+    any process keeps None, so that the optimizer skips it.
     """
     if processes.count() == 1:
         return
@@ -102,23 +100,24 @@ def sum_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
         device=parameters[0].device,
     )
     distributed.all_reduce(used, op=distributed.ReduceOp.MAX)
-    moved = [p for p, found in zip(parameters, used.tolist()) if found]
-    if not moved:
+    parameters = [p for p, has in zip(parameters, used.tolist()) if has]
+    if not parameters:
         return
     flat = torch.cat(
         [
             (torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1)
-            for p in moved
+            for p in parameters
         ]
     )
     distributed.all_reduce(flat)
-    parts = flat.split([p.numel() for p in moved])
-    for parameter, part in zip(moved, parts):
+    parts = flat.split([p.numel() for p in parameters])
+    for parameter, part in zip(parameters, parts):
         parameter.grad = part.view_as(parameter)
 
 
 def share_weights(modules: torch.nn.Module) -> None:
-    """All processes start from the main one's weights, with own dropout."""
+    """Broadcasts the main process's weights; gives each process its own dropout
+    seed."""
     if processes.count() == 1:
         return
     with torch.no_grad():
@@ -129,40 +128,39 @@ def share_weights(modules: torch.nn.Module) -> None:
 
 
 def merge_scores(stats: dict, loss_sums: dict, loss: float) -> float:
-    """What one process would have collected over a whole set, in place.
+    """Merges the metrics and losses of all processes, in place.
 
-    ``stats`` has by head what this process collected, and afterwards every clip
-    of all processes once, in the order of ids; ``loss_sums`` has name to sum
-    and count of losses. Gives the average loss of all, by their clips, from
-    this process's.
+    ``stats`` maps heads to metrics, which afterwards contain every clip once,
+    sorted by id; ``loss_sums`` maps names to sum and count of a loss. Returns
+    the average of the processes' ``loss``, weighted by their clips.
     """
     if processes.count() == 1:
         return loss
     sums = {name: (float(total), n) for name, (total, n) in loss_sums.items()}
     clips = {id for collected in stats.values() for id in collected.ids}
     rows = {name: _rows_by_clip(collected) for name, collected in stats.items()}
-    found = processes.gather((len(clips), float(loss), sums, rows))
+    gathered = processes.gather((len(clips), float(loss), sums, rows))
     loss_sums.clear()
-    for _, _, sums, _ in found:
+    for _, _, sums, _ in gathered:
         for name, (total, n) in sums.items():
             old_total, old_n = loss_sums.get(name, (0.0, 0))
             loss_sums[name] = (old_total + total, old_n + n)
     for name, collected in stats.items():
         rows = {}
-        for *_, others in found:
-            rows.update(others[name])
+        for *_, process_rows in gathered:
+            rows.update(process_rows[name])
         collected.clear()
         if rows:
             ids = sorted(rows)
             collected.append(
                 ids, *(torch.stack(x) for x in zip(*(rows[id] for id in ids)))
             )
-    scored = sum(clips for clips, *_ in found)
-    return sum(clips * loss for clips, loss, *_ in found) / max(scored, 1)
+    total = sum(clips for clips, *_ in gathered)
+    return sum(clips * loss for clips, loss, *_ in gathered) / max(total, 1)
 
 
 def _rows_by_clip(collected):
-    """Clip id to its prediction and its target."""
+    """Maps each clip id to its prediction and target."""
     if len(collected) == 0:
         return {}
     predictions = torch.cat(collected.predictions)

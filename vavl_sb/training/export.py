@@ -1,9 +1,9 @@
-"""The folder that a run leaves for others: weights, and how to use them.
+"""Export of a trained model to a folder for inference.
 
-It holds everything that inference needs, the frozen encoders included.
-model.json is what :class:`vavl_sb.inference.emotion.EmotionRecognizer` reads;
-hyperparams.yaml says the same for SpeechBrain's ``Pretrained``, and alone can
-make an encoder of a user's own.
+The folder has everything that inference requires, including frozen encoders.
+:class:`vavl_sb.inference.emotion.EmotionRecognizer` reads model.json.
+hyperparams.yaml has the same content for SpeechBrain's ``Pretrained``, and is
+also required to load encoders that are not vavl_sb's.
 """
 
 import json
@@ -49,7 +49,7 @@ HEADER = """\
 # https://arxiv.org/abs/2305.07216
 #
 # Authors:
-#  * whoever trained it with the recipe of the corpus named below
+#  * the user who trained it with the recipe of the corpus below
 # ################################
 """
 
@@ -65,12 +65,12 @@ class _Dumper(yaml.SafeDumper):
     """Writes :class:`_Tagged` nodes, and lists on one line."""
 
     def ignore_aliases(self, data):
-        """Every node is written out where it stands."""
+        """Disables YAML aliases."""
         return True
 
 
 def _represent(dumper, node):
-    """A tagged mapping, or a tagged scalar."""
+    """Represents a tagged mapping or a tagged scalar."""
     if isinstance(node.value, dict):
         return dumper.represent_mapping(node.tag, node.value)
     return dumper.represent_scalar(node.tag, node.value)
@@ -80,7 +80,7 @@ _Dumper.add_representer(_Tagged, _represent)
 
 
 def _ref(text):
-    """A node that refers to another."""
+    """Creates a node that refers to another."""
     return _Tagged("!ref", text)
 
 
@@ -93,37 +93,38 @@ def export_model(
     record: dict | None = None,
     **metadata,
 ) -> None:
-    """Writes model.json, hyperparams.yaml, the card README.md, and the weights
-    of network and encoders. Before the folder gets its name, the network is
-    made anew from it and must give the same outputs.
+    """Writes model.json, hyperparams.yaml, the model card README.md, and the
+    weights of the network and encoders.
+
+    The network is then loaded again and must give the same outputs; else no
+    folder is written.
 
     Arguments
     ---------
     folder : str or Path
-        Where to write, usually ``<output_folder>/inference``.
+        Output folder, usually ``<output_folder>/inference``.
     net : vavl_sb.lobes.vavl.AudioVisualNetwork
-        The trained network, of whatever class; one that is not vavl_sb's needs
-        trust to be loaded.
+        The trained network. Loading a class that is not vavl_sb's requires
+        trust.
     feature_extractor : vavl_sb.features.extractor.FeatureExtractor
-        With the encoders that the network was trained on.
+        Feature extractor with the encoders that the network was trained on.
     speaker_normalization : SpeakerNormalization
-        That it was trained with; None for none.
+        Speaker normalization used in training, or None.
     train_speakers : iterable of str
-        Whom the network was trained on, for the metadata.
+        Training speakers, for the metadata.
     record : dict
-        More metadata: what the run was and how well it scored.
-    **about
+        Further metadata: settings and scores of the run.
+    **metadata
         ``task``, ``labels``, ``corpus``, ``attribute_range`` (lowest and
-        highest value of an attribute, or None), ``trained_heads`` (those of
-        "audio", "visual" and "audiovisual" that have learned; left out, all
-        have), and ``temperatures`` (head to what its logits are divided by;
-        1 for heads that are left out).
+        highest value of an attribute, or None), ``trained_heads`` (a subset of
+        "audio", "visual" and "audiovisual"; default all), and ``temperatures``
+        (head to temperature; default 1).
 
     Raises
     ------
     VAVLError
-        In one line: it cannot be written, or the network, or an encoder that
-        is not vavl_sb's, would not come back the same.
+        If the folder cannot be written, or the network, or an encoder that is
+        not vavl_sb's, differs when it is loaded again.
     """
     if not if_main_process():
         return
@@ -160,7 +161,7 @@ def _write_model(
         },
     }
     if all(model[part]["class"] in CLASSES for part in PARTS):
-        # What is written here must be let through wherever it is loaded.
+        # Loading applies the same checks.
         check_parts(model, folder / MODEL)
     write_json(folder / MODEL, model)
     _refuse_other_network(net, folder)
@@ -174,8 +175,8 @@ def _write_model(
 
 
 def _parts(net, extractor, folder, heads):
-    """Part to its class and the arguments that make it anew, with a Path for
-    each file that was written for it."""
+    """Maps each part to its class and constructor arguments; files written for
+    it are Path arguments."""
     tracker = extractor.face_tracker
     encoders = {
         f"{modality}_encoder": getattr(extractor, f"{modality}_encoder")
@@ -183,7 +184,7 @@ def _parts(net, extractor, folder, heads):
     }
     for modality in MODALITIES:
         encoder = encoders[f"{modality}_encoder"]
-        # Weights that no head has learned to read are left out.
+        # Omits the weights of an encoder that no trained head uses.
         if not {modality, "audiovisual"} & set(heads) and any(
             True for _ in encoder.parameters()
         ):
@@ -200,12 +201,12 @@ def _parts(net, extractor, folder, heads):
 
 
 def _class_name(kind):
-    """A class with its module."""
+    """Returns the name of a class with its module."""
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _plain(kind, arguments, folder):
-    """A part as model.json has it; an own class with its module."""
+    """Returns a part's entry in model.json; a user's class with its module."""
     known = CLASSES.get(kind.__name__, (None,))[0] == kind.__module__
     return {
         "class": kind.__name__ if known else _class_name(kind),
@@ -219,7 +220,7 @@ def _plain(kind, arguments, folder):
 
 
 def _let_others_read(folder):
-    """Modes as the umask has them; some writers leave files to their owner."""
+    """Sets file modes by the umask, since some writers make files private."""
     umask = os.umask(0)
     os.umask(umask)
     for path in folder.rglob("*"):
@@ -228,7 +229,7 @@ def _let_others_read(folder):
 
 
 def _export_encoder(encoder, folder):
-    """Writes an encoder's files; gives the arguments that make it anew."""
+    """Writes an encoder's files; returns its constructor arguments."""
     arguments = encoder.export(folder)
     name = _class_name(type(encoder))
     if not name.startswith("vavl_sb."):
@@ -237,9 +238,9 @@ def _export_encoder(encoder, folder):
 
 
 def _refuse_other(encoder, name, arguments):
-    """Refuses a user's encoder that would not come back the same."""
+    """Raises an error if a user's encoder differs when it is created again."""
     paths = {k: str(v) for k, v in arguments.items() if isinstance(v, Path)}
-    # Whatever is wrong in the user's class, the user needs the one line.
+    # The user's class may raise any error.
     try:
         with torch.random.fork_rng(devices=[]):
             fingerprint = type(encoder)(**{**arguments, **paths}).fingerprint()
@@ -248,16 +249,17 @@ def _refuse_other(encoder, name, arguments):
     else:
         if fingerprint == encoder.fingerprint():
             return
-        reason = "its settings or weights are others"
+        reason = "its settings or weights differ"
     raise EncoderError(
-        f"{name}: what export() gives does not make the same encoder "
-        f"({reason}); let export() write the weights and give all arguments, "
+        f"{name}: the arguments of export() do not recreate the encoder "
+        f"({reason}); let export() write the weights and return all arguments, "
         "then run the same command again"
     )
 
 
 def _refuse_settings(net):
-    """Refuses a network whose arguments are not known, or no plain values."""
+    """Raises an error if a network's arguments are unknown or not plain
+    values."""
     try:
         json.dumps(net.settings)
     except (AttributeError, TypeError, ValueError) as error:
@@ -269,7 +271,7 @@ def _refuse_settings(net):
 
 
 def _refuse_other_network(net, folder):
-    """Refuses a network that its files do not bring back as it is."""
+    """Raises an error if the network's outputs differ after loading it."""
     name = _class_name(type(net))
     try:
         made = read_json(folder / MODEL)["network"]
@@ -283,21 +285,21 @@ def _refuse_other_network(net, folder):
             again = kind(**made["arguments"])
         load_weights(again, folder / WEIGHTS)
         same = all(map(_close, _outputs(net), _outputs(again)))
-        reason = "its outputs are others"
-    # Whatever is wrong in the user's class, the user needs the one line.
+        reason = "its outputs differ"
+    # The user's class may raise any error.
     except Exception as error:
         same, reason = False, _reason(error)
     if not same:
         raise EncoderError(
-            f"{name}: what was exported does not make the same network "
-            f"({reason}); keep what it learns in parameters and buffers, what "
-            "it is made with in its arguments, and its class in a module on "
+            f"{name}: the network changes when it is exported and loaded "
+            f"({reason}); keep its state in parameters and buffers, its "
+            "settings in constructor arguments, and its class in a module on "
             "PYTHONPATH, then run the same command again"
         )
 
 
 def _outputs(net):
-    """What the three heads say about two clips, in eval mode."""
+    """Returns the three heads' predictions for two clips, in eval mode."""
     random = torch.Generator().manual_seed(0)
     settings, device = net.settings, next(net.parameters()).device
     inputs = {
@@ -317,19 +319,19 @@ def _outputs(net):
 
 
 def _close(first, second):
-    """Whether two outputs, either of which may be None, are the same."""
+    """Returns whether two outputs are equal up to rounding, or both None."""
     if first is None or second is None:
         return first is second
     return torch.allclose(first.cpu(), second.cpu(), rtol=1e-4, atol=1e-5)
 
 
 def _reason(error):
-    """An error of any kind, in half a line."""
+    """Formats an error of any kind in at most half a line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:100]}"
 
 
 def _nodes(parts, metadata, folder):
-    """The keys of hyperparams.yaml, in order."""
+    """Returns the keys and nodes of hyperparams.yaml, in order."""
 
     def new(part, **more):
         kind, arguments = parts[part]
@@ -342,30 +344,32 @@ def _nodes(parts, metadata, folder):
         return _Tagged(f"!new:{_class_name(kind)}", {**more, **arguments})
 
     encoders = ("audio_encoder", "visual_encoder")
-    made = {name: _ref(f"<{name}>") for name in encoders}
-    weighed = {"vavl": ("network", WEIGHTS)}
+    encoder_refs = {name: _ref(f"<{name}>") for name in encoders}
+    loadables = {"vavl": ("network", WEIGHTS)}
     if "speaker_normalization" in parts:
-        weighed["speaker_normalizer"] = ("speaker_normalization", SPEAKERS)
-    modules = {name: _ref(f"<{name}>") for name in weighed}
+        loadables["speaker_normalizer"] = ("speaker_normalization", SPEAKERS)
+    modules = {name: _ref(f"<{name}>") for name in loadables}
     hook = "!name:vavl_sb.utils.weights.load_weights"
     return {
         "pretrained_path": ".",  # from_hparams puts the model's folder here.
         **metadata,
         **{name: new(name) for name in (*encoders, "face_tracker")},
         "feature_extractor": new(
-            "feature_extractor", **made, face_tracker=_ref("<face_tracker>")
+            "feature_extractor",
+            **encoder_refs,
+            face_tracker=_ref("<face_tracker>"),
         ),
-        **{name: new(part) for name, (part, _) in weighed.items()},
-        "modules": {**modules, **made},
+        **{name: new(part) for name, (part, _) in loadables.items()},
+        "modules": {**modules, **encoder_refs},
         "pretrainer": _Tagged(
             "!new:speechbrain.utils.parameter_transfer.Pretrainer",
             {
                 "loadables": modules,
                 "paths": {
                     name: _ref(f"<pretrained_path>/{file}")
-                    for name, (_, file) in weighed.items()
+                    for name, (_, file) in loadables.items()
                 },
-                "custom_hooks": {name: _Tagged(hook, {}) for name in weighed},
+                "custom_hooks": {name: _Tagged(hook, {}) for name in loadables},
             },
         ),
     }

@@ -1,4 +1,4 @@
-"""What a network starts from: statistics of its inputs, or another model."""
+"""Initialization of a network: input statistics, fits, pretrained models."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from vavl_sb.utils.weights import load_tensors
 
 logger = get_logger(__name__)
 
-# Modules of VAVL that belong to a task, and so are never carried over.
+# Modules of VAVL that depend on the task, and so are never transferred.
 TASK_MODULES = ("prediction_head", "audiovisual_head")
 
 
@@ -31,13 +31,14 @@ def set_input_statistics(
     raw_audio: bool = False,
     pretrained_from: str | None = None,
 ) -> None:
-    """Sets the mean and deviation that a network normalizes its inputs by, if
-    it does.
+    """Sets the mean and deviation of a network's input normalization, if it has
+    one.
 
-    They are those of the training clips, whose features ``index`` and the
-    cache's ``folder`` have, or of the model that the run starts from. An audio
-    encoder that learns (``raw_audio``) has none yet. Of several processes the
-    main one calls it; the others get them with all weights.
+    The statistics are those of the training clips' features in ``folder``,
+    listed by ``index``. Skips audio if its encoder is trained (``raw_audio``),
+    and modalities that the model in ``pretrained_from`` was trained on: its
+    statistics are kept. Called in the main process; the other processes
+    receive the statistics with the weights.
     """
     features, carried = read_index(index), carried_modalities(pretrained_from)
     for modality in MODALITIES:
@@ -57,22 +58,21 @@ def fit_to_features(
     scale: AttributeScale,
     speaker_samples: SpeakerSamples | None = None,
 ) -> None:
-    """Calls a network's ``fit_statistics``, if it has one, for each modality;
-    ``scale`` stands between the corpus's scale and the network's, and
-    ``speaker_samples`` normalizes each clip by its speaker first.
+    """Calls a network's ``fit_statistics``, if it has one, for each modality.
 
-    As :func:`set_input_statistics`, in the main process.
+    ``scale`` converts attributes to the network's scale; ``speaker_samples``
+    normalizes each clip by its speaker before. Called in the main process.
     """
     if not hasattr(net, "fit_statistics"):
         return
-    found = {modality: ([], [], []) for modality in MODALITIES}
+    columns = {modality: ([], [], []) for modality in MODALITIES}
     for item in train_set:
         label = item["label"]
         if label.is_floating_point():
             label = scale.to_network(label)
         else:
             label = label.squeeze(-1)
-        for modality, rows in found.items():
+        for modality, values in columns.items():
             frames = item[modality]
             if len(frames) == 0:
                 continue
@@ -88,9 +88,9 @@ def fit_to_features(
             padding = torch.zeros(frames.shape[:2], dtype=torch.bool)
             statistics = masked_statistics(frames, padding)
             speaker = train_set.data[item["id"]]["spk_id"]
-            for row, value in zip(rows, (statistics[0], label, speaker)):
-                row.append(value)
-    for modality, (statistics, labels, speakers) in found.items():
+            for column, value in zip(values, (statistics[0], label, speaker)):
+                column.append(value)
+    for modality, (statistics, labels, speakers) in columns.items():
         if statistics:
             tensors = torch.stack(statistics), torch.stack(labels)
             with torch.no_grad():
@@ -103,13 +103,13 @@ def init_from_pretrained(
     feature_extractor: FeatureExtractor,
     splits: dict[str, dict],
 ) -> None:
-    """Loads branches and shared layers of an ``inference/`` folder, of either
-    task; prediction heads stay new, and all where it is None.
+    """Loads the branches and shared layers of a model of either task from an
+    ``inference/`` folder; no effect if ``source`` is None.
 
-    A modality that the model was never trained on stays new as well.
-    EncoderError where it holds no model, or one of other encoders, another
-    width or other shared layers. CorpusError where the model has learned from a
-    speaker of "valid" and "test" of this run.
+    Prediction heads, and modalities that the model was not trained on, keep
+    their initial weights. Raises an EncoderError if the folder has no model, or
+    its encoders, width or shared layers differ; a CorpusError if the model was
+    trained on a speaker of this run's "valid" or "test" split.
     """
     if source is None:
         return
@@ -135,7 +135,7 @@ def init_from_pretrained(
     new = {f"{m}_branch" for m in MODALITIES if m not in carried}
 
     def kept(state):
-        """Shapes of what comes over."""
+        """Shapes of the tensors to transfer."""
         return {
             name: tensor.shape
             for name, tensor in state.items()
@@ -144,8 +144,8 @@ def init_from_pretrained(
 
     own = net.state_dict()
     tensors = load_tensors(Path(source) / "vavl.safetensors")
-    wanted, found = kept(own), kept(tensors)
-    faults = [n for n in {*wanted, *found} if wanted.get(n) != found.get(n)]
+    wanted, given = kept(own), kept(tensors)
+    faults = [n for n in {*wanted, *given} if wanted.get(n) != given.get(n)]
     if faults:
         raise EncoderError(
             f"pretrained_from: {source} has other encoders, another width or "
@@ -164,11 +164,8 @@ def init_from_pretrained(
 def train_speakers(
     train_set: DynamicItemDataset, source: str | None = None
 ) -> set[str]:
-    """Whom a model has learned from.
-
-    Where it started from another one's ``inference/`` folder, it knows whom
-    that one has learned from as well.
-    """
+    """Returns the training speakers, including those of the pretrained model
+    whose ``inference/`` folder is ``source``."""
     speakers = {clip["spk_id"] for clip in train_set.data.values()}
     return speakers | (
         read_metadata(source)["train_speakers"] if source else set()
@@ -176,11 +173,10 @@ def train_speakers(
 
 
 def read_metadata(source: str | Path) -> dict:
-    """What the model in an ``inference/`` folder says of itself.
+    """Reads the metadata of the model in an ``inference/`` folder.
 
-    Its metadata, with ``encoders`` (modality to fingerprint),
-    ``train_speakers`` and ``trained_heads``. EncoderError, in one line, where
-    it cannot be read.
+    Includes ``encoders`` (modality to fingerprint), ``train_speakers`` and
+    ``trained_heads``. Raises an EncoderError if it cannot be read.
     """
     folder = Path(source)
     if (folder / "inference" / MODEL).is_file():
@@ -210,8 +206,8 @@ def read_metadata(source: str | Path) -> dict:
 
 
 def carried_modalities(source: str | None) -> list[str]:
-    """The modalities that the model in an ``inference/`` folder was trained
-    on; none where ``source`` is None."""
+    """Returns the modalities that the model in an ``inference/`` folder was
+    trained on; none if ``source`` is None."""
     if source is None:
         return []
     heads = read_metadata(source)["trained_heads"]

@@ -1,6 +1,7 @@
-"""What a run tells of itself while it trains: losses, skipped updates, a log.
+"""Losses, skipped updates and the log of a run.
 
-All of it goes on where a killed run goes on, so that its files end up the same.
+Their state is part of a checkpoint, so that a resumed run writes the same files
+as an uninterrupted one.
 """
 
 import json
@@ -28,9 +29,9 @@ logger = get_logger(__name__)
 class LossMeters:
     """Average losses of an epoch, and the updates skipped in the whole run.
 
-    In the run's folder ``skipped.json`` lists ``epoch``, ``update``, ``what``
-    is not finite, and the batch's ``clips``, for each skipped update. No update
-    skipped, no file.
+    ``skipped.json`` in the run's folder lists ``epoch``, ``update``, ``what``
+    is not finite, and the batch's ``clips``, for each skipped update. It exists
+    only if an update was skipped.
 
     Example
     -------
@@ -52,20 +53,20 @@ class LossMeters:
         self.resumes = False
 
     def start_epoch(self, epoch: int | None) -> None:
-        """Forgets the losses, unless the epoch (None for a stage that is
-        none's) goes on from a checkpoint."""
+        """Resets the losses, unless the epoch (None for a test) resumes from a
+        checkpoint."""
         if not self.resumes:
             self.sums = {}
         self.epoch, self.resumes = epoch, False
 
     def add(self, name: str, loss: torch.Tensor) -> None:
-        """Adds a scalar loss to the average of its name, if it is finite."""
+        """Adds a scalar loss to the average of that name, if it is finite."""
         if torch.isfinite(loss):
             total, count = self.sums.get(name, (0.0, 0))
             self.sums[name] = (total + loss.detach(), count + 1)
 
     def averages(self) -> dict[str, float]:
-        """Averages so far: ``<name>_loss`` to float, sorted by name."""
+        """Returns the averages so far, ``<name>_loss`` to float, sorted."""
         return {
             f"{name}_loss": float(total) / count
             for name, (total, count) in sorted(self.sums.items())
@@ -74,10 +75,10 @@ class LossMeters:
     def skip(
         self, update: str, what: str, clips: Sequence[str], patience: int
     ) -> None:
-        """Records an update that was skipped, with its batch's clips.
+        """Records a skipped update and its batch's clips.
 
-        More than ``patience`` in an epoch are refused: VAVLError, in one line,
-        with the clips of all that were skipped in it.
+        Raises a VAVLError with the clips of all skipped updates of the epoch if
+        there are more than ``patience``.
         """
         entry = {"epoch": self.epoch, "update": update, "what": what}
         self.skipped.append({**entry, "clips": list(clips)})
@@ -88,7 +89,7 @@ class LossMeters:
             raise VAVLError(
                 f"{len(here)} updates of epoch {self.epoch} were not finite "
                 f"(nonfinite_patience: {patience}), last {what} of the "
-                f"{update} update; take a lower lr, or look at these clips "
+                f"{update} update; use a lower lr, or check these clips "
                 f"(also in {self.report}): {', '.join(named)}"
             )
         logger.warning(
@@ -97,11 +98,11 @@ class LossMeters:
         )
 
     def skipped_in_epoch(self) -> int:
-        """How many updates this epoch has lost."""
+        """Returns the number of updates skipped in this epoch."""
         return sum(s["epoch"] == self.epoch for s in self.skipped)
 
     def write_report(self) -> None:
-        """Writes skipped.json as this run has it; removes another's."""
+        """Writes skipped.json, or removes it if no update was skipped."""
         if not if_main_process():
             return
         if self.skipped:
@@ -111,14 +112,15 @@ class LossMeters:
 
     @mark_as_saver
     def save(self, path: str | Path) -> None:
-        """Writes the state to a checkpoint's file."""
+        """Saves the state in a checkpoint."""
         sums = {name: [float(t), n] for name, (t, n) in self.sums.items()}
         state = {"sums": sums, "skipped": self.skipped}
         Path(path).write_text(json.dumps(state), encoding="utf-8")
 
     @mark_as_loader
     def load(self, path: str | Path, end_of_epoch: bool) -> None:
-        """Reads the state; not ``end_of_epoch`` where the epoch goes on."""
+        """Loads the state; without ``end_of_epoch`` the epoch's losses are
+        kept."""
         state = read_json(path)
         self.skipped = state["skipped"]
         self.sums = {name: tuple(sum) for name, sum in state["sums"].items()}
@@ -126,10 +128,10 @@ class LossMeters:
 
 
 class EpochLog(FileTrainLogger):
-    """SpeechBrain's FileTrainLogger for runs that are stopped and go on.
+    """SpeechBrain's FileTrainLogger for runs that are killed and resumed.
 
-    A run that is killed after an epoch's line and before its checkpoint trains
-    the epoch again: the line of the second time replaces the first.
+    A run killed between an epoch's line and its checkpoint repeats the epoch:
+    the new line replaces the old one.
 
     Example
     -------
@@ -143,15 +145,15 @@ class EpochLog(FileTrainLogger):
     """
 
     def log_stats(self, stats_meta: dict, *args, **kwargs) -> None:
-        """Writes a line; earlier lines of its ``epoch`` and of later ones go;
-        see the base class."""
+        """Writes a line and removes old lines of the same ``epoch`` and later
+        ones; see the base class."""
         path, epoch = Path(self.save_file), stats_meta.get("epoch")
         if if_main_process() and path.exists():
             lines = path.read_text(encoding="utf-8").splitlines(True)
             kept = [
                 line
                 for line in lines
-                # Half a line is what a kill has left.
+                # A killed run may leave half a line.
                 if line.endswith("\n") and not _is_from(line, epoch)
             ]
             if kept != lines:
@@ -160,6 +162,6 @@ class EpochLog(FileTrainLogger):
 
 
 def _is_from(line, epoch):
-    """Whether a line is of an epoch or a later one."""
-    found = re.match(r"epoch: (\d+)\b", line)
-    return epoch is not None and found and int(found.group(1)) >= epoch
+    """Returns whether a line belongs to an epoch or a later one."""
+    match = re.match(r"epoch: (\d+)\b", line)
+    return epoch is not None and match and int(match.group(1)) >= epoch

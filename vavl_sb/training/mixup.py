@@ -1,8 +1,7 @@
-"""Mixup: a network learns from clips that lie between clips.
+"""Mixup: inputs and targets of two clips are averaged with a random weight.
 
-Zhang et al., "mixup: Beyond empirical risk minimization", ICLR 2018: inputs
-and targets of two clips are averaged with the same random weight, which keeps
-a network from learning a few speakers by heart.
+It reduces overfitting to few speakers. Source: Zhang et al., "mixup: Beyond
+empirical risk minimization", ICLR 2018.
 """
 
 from collections.abc import Callable
@@ -15,29 +14,30 @@ from vavl_sb.utils.errors import VAVLError, first_line
 
 
 class Mixup:
-    """Mixes each clip of a batch with another one of it, in training.
+    """Mixes each clip of a batch with another clip of it, in training.
 
-    All are mixed with one weight, drawn from Beta(alpha, alpha). (Where several
-    processes share a batch, each mixes its own share, with its own.) A clip's
-    partner has the same modalities, so that one target holds for all that is
-    mixed, and a clip that is the only one of its kind stays as it is. A clip
-    keeps its length: a shorter partner is repeated, a longer one is cut.
+    One weight per batch is drawn from Beta(alpha, alpha). (Each of several
+    processes mixes its own share of a batch, with its own weight.) A clip's
+    partner has the same modalities, so that the mixed target is valid for each;
+    a clip without such a partner is not mixed. A clip keeps its length: a
+    shorter partner is repeated, a longer one is cut.
 
     Arguments
     ---------
     alpha : float
-        Of the Beta distribution: 0 for no mixing, or 0.01 to 100.
+        Parameter of the Beta distribution, 0.01 to 100; 0 for no mixing.
     num_classes : int
-        Number of classes; None where targets are attributes.
+        Number of classes; None for attributes.
     loss : callable
-        The prediction loss. Of mixed clips it gets class probabilities, float
-        (B, num_classes), where it gets class indices, int64 (B,), otherwise:
-        for the same classes, both must give the same loss, up to a factor.
+        The prediction loss. For mixed clips its targets are class
+        probabilities, float (B, num_classes), otherwise class indices, int64
+        (B,). For the same classes, both must give the same loss, up to a
+        factor.
 
     Raises
     ------
     VAVLError
-        In one line: another alpha, or a loss that takes no probabilities.
+        If alpha is invalid or the loss does not accept probabilities.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Mixup:
         loss: Callable | None = None,
     ):
         number = isinstance(alpha, (int, float)) and not isinstance(alpha, bool)
-        # Below, draws in fp32 are no longer distributed as they should be.
+        # Below 0.01, float32 samples do not follow the distribution.
         if not number or not (alpha == 0 or 0.01 <= alpha <= 100):
             raise VAVLError(
                 f"mixup: must be 0 (none) or 0.01 to 100, not {alpha!r}"
@@ -57,11 +57,11 @@ class Mixup:
             _check_loss(loss, num_classes, mixes=alpha > 0)
 
     def __call__(self, batch: PaddedBatch) -> PaddedBatch:
-        """Mixes a batch, and gives it back.
+        """Mixes a batch in place, and returns it.
 
-        Its ``audio`` and ``visual`` are replaced; and its ``label``, class
-        indices (B, 1) or attributes (B, n), by class probabilities
-        (B, num_classes) or attributes (B, n).
+        Replaces ``audio`` and ``visual``, and ``label``: class indices (B, 1)
+        by class probabilities (B, num_classes), attributes (B, n) by attributes
+        (B, n).
         """
         if not self.alpha:
             return batch
@@ -84,10 +84,10 @@ class Mixup:
 
 
 def partners(has_audio: torch.Tensor, has_visual: torch.Tensor) -> torch.Tensor:
-    """Draws a partner for each clip, among those with the same modalities.
+    """Draws a partner for each clip among those with the same modalities.
 
-    From bool, shape (B,), to places in the batch, int64, shape (B,): a random
-    permutation.
+    Takes bool tensors (B,); returns a random permutation of the batch's
+    indices, int64 (B,).
 
     Example
     -------
@@ -99,7 +99,7 @@ def partners(has_audio: torch.Tensor, has_visual: torch.Tensor) -> torch.Tensor:
     partner = torch.arange(len(kinds), device=kinds.device)
     for kind in range(4):
         rows = torch.nonzero(kinds == kind).flatten()
-        # Drawn on the CPU, whose random numbers a checkpoint holds.
+        # On the CPU, whose random state every checkpoint restores.
         partner[rows] = rows[torch.randperm(len(rows)).to(rows.device)]
     return partner
 
@@ -107,11 +107,11 @@ def partners(has_audio: torch.Tensor, has_visual: torch.Tensor) -> torch.Tensor:
 def mix_frames(
     x: torch.Tensor, lens: torch.Tensor, partner: torch.Tensor, weight: float
 ) -> torch.Tensor:
-    """Weighted mean of clips and their partners, frame by frame.
+    """Computes the weighted mean of clips and their partners, frame by frame.
 
-    Of features (B, T, D) or samples (B, T), 0 past a clip's end, as the result
-    is, with lengths (B,) relative to T. Partners (B,) are places in the batch;
-    the weight, in [0, 1], is that of a clip itself.
+    Takes features (B, T, D) or samples (B, T), 0 past a clip's end as in the
+    result, with lengths (B,) relative to T. Partners (B,) are indices into the
+    batch; ``weight``, in [0, 1], is that of the clip itself.
 
     Example
     -------
@@ -127,17 +127,17 @@ def mix_frames(
     if x.ndim == 3:
         repeated = repeated.unsqueeze(-1).expand(-1, -1, x.shape[2])
         inside = inside.unsqueeze(-1)
-    others = x[partner].gather(1, repeated)
-    return torch.where(inside, weight * x + (1 - weight) * others, x)
+    mixed_in = x[partner].gather(1, repeated)
+    return torch.where(inside, weight * x + (1 - weight) * mixed_in, x)
 
 
 def _check_loss(loss, num_classes, mixes):
-    """Refuses a loss that fails, or reads probabilities as something else."""
+    """Raises an error for a loss that fails or misinterprets probabilities."""
     random = torch.Generator().manual_seed(0)
     classes = torch.arange(num_classes)
     certain = torch.eye(num_classes)
     trials = torch.randn(3, *certain.shape, generator=random)
-    # Whatever is wrong in the user's loss, the user needs the one line.
+    # The user's loss may raise any error.
     try:
         values = torch.stack([loss(logits, classes) for logits in trials])
     except Exception as error:
@@ -155,7 +155,7 @@ def _check_loss(loss, num_classes, mixes):
         same = False
     if not same:
         raise VAVLError(
-            "prediction_loss: does not take the class probabilities, float "
-            "(B, classes), that mixup makes of class indices; let it take "
-            "both, or set mixup to 0"
+            "prediction_loss: does not accept class probabilities, float "
+            "(B, classes), which mixup creates from class indices; let it "
+            "accept both, or set mixup to 0"
         )

@@ -1,4 +1,4 @@
-"""The card of a model: what it is, was trained on, scores, and is not for."""
+"""The model card: description, training data, scores and intended use."""
 
 import math
 import re
@@ -19,21 +19,21 @@ from vavl_sb.utils.files import write_atomically
 from vavl_sb.utils.text import markdown, printable
 
 NAME = "README.md"
-# A card with this line is made anew; one without it is somebody's own.
+# A card with this line is overwritten; one without it is the user's own.
 MARK = "<!-- Made by vavl_sb. Remove this line to keep a text of your own. -->"
 USE = """\
 For research on emotion in speech and faces, and for tools whose users know of
-it and agree to it. The model says how people who labelled the corpus, or who
-acted in it, would name what a clip shows; not what a person feels.
+it and agree to it. The model predicts how the people who labelled the corpus,
+or acted in it, would name the emotion in a clip, not what a person feels.
 
 Not for decisions about people: hiring, schools, policing, borders, credit,
 health, or the like. In the European Union, inferring emotions at work and in
-schools is prohibited save for medical and safety reasons.
+schools is prohibited except for medical and safety reasons.
 """
 LIMITS = """\
-- Corpora of this kind hold acted emotion by few speakers of one language;
+- Corpora of this kind contain acted emotion by few speakers of one language;
   scores on other people, languages, ages, cameras and rooms may be much lower.
-- With several people in a picture, one face is followed.
+- If several people are in view, one face is tracked.
 """
 EXAMPLE = """\
 ```python
@@ -46,10 +46,10 @@ print(model.predict_file("clip.mp4"))
 Tensors are safetensors; nothing in here is pickled.
 """
 DRAWN_ONLY = (
-    "It has seen drawn faces and heard a synthetic voice only: what it says of "
-    "people means nothing"
+    "It was trained on drawn faces and a synthetic voice only: what it "
+    "predicts for people means nothing"
 )
-# The hub reads it.
+# Metadata for the Hugging Face hub.
 FRONT = {
     "library_name": "speechbrain",
     "license": "other",
@@ -63,21 +63,20 @@ FRONT = {
         "audio-visual",
     ],
 }
-# Settings of a run in the words of the card; others stand under their names.
+# Names of a run's settings in the card; other settings keep their own.
 WORDS = {
-    "also_train": "Trained with it",
-    "test_speakers": "Speakers who tested",
+    "also_train": "Also trained on",
+    "test_speakers": "Test speakers",
     "label_source": "Labels",
-    "withhold_audio": "Training clips whose sound was withheld",
+    "withhold_audio": "Training clips whose audio was withheld",
     "withhold_visual": "Training clips whose face was withheld",
     "mixup": "Mixup",
     "feature_noise": "Noise on features in training",
     "pretrained_from": "Started from",
 }
-UNKNOWN = "not known here: see the source"
+UNKNOWN = "unknown: see the source"
 NOTHING = "nothing to license"
-# A model's weights are learned from a corpus, whose terms say what one may do
-# with these.
+# Licences of corpora, which also limit the use of weights trained on them.
 TERMS = {
     "CREMA-D": "Open Database License (ODbL) 1.0",
     "MSP-IMPROV": "academic licence of its owners: research only, no "
@@ -85,9 +84,9 @@ TERMS = {
     "RAVDESS": "CC BY-NC-SA 4.0: no commercial use",
 }
 WEIGHTS_TERMS = (
-    "what the licence of the corpus allows, and whoever shares them says"
+    "limited by the licence of the corpus, and by the publisher of the model"
 )
-# Names and licences of encoders, by config.json and by class.
+# Names and licences of encoders, by model type or class.
 ENCODERS = {
     "vavl_logmel": ("log-mel features", NOTHING),
     "wav2vec2": ("wav2vec 2.0", "Apache-2.0 for wav2vec2-large-robust"),
@@ -104,20 +103,22 @@ ENCODERS = {
 
 
 def describe(folder: str | Path) -> dict[str, Any]:
-    """What an exported model's folder tells of itself, without loading the
-    model.
+    """Describes an exported model without loading it.
 
     Returns
     -------
     dict
         ``folder``, ``task``, ``labels``, ``attribute_range``, ``corpus``,
-        ``trained_heads``, ``encoders`` (their names), ``network`` (its
-        settings), ``parameters`` (of the network), ``train_speakers``,
-        ``train_clips`` (how many), ``run``, ``test``, ``n_test``, ``target``
-        (of the labels), ``ceiling`` (of the scores) and ``licences`` (of each
-        corpus, of the encoders and of the weights). None where nothing was
-        recorded. EncoderError, in one line: there is no model, or its files
-        cannot be read.
+        ``trained_heads``, ``encoders`` (names), ``network`` (settings),
+        ``parameters`` (number, in the network), ``train_speakers``,
+        ``train_clips`` (number), ``run``, ``test``, ``n_test``, ``target`` (of
+        the labels), ``ceiling`` (of the scores) and ``licences`` (of the
+        corpora, encoders and weights). Values that were not recorded are None.
+
+    Raises
+    ------
+    EncoderError
+        If the folder has no model, or its files cannot be read.
     """
     folder = Path(folder)
     model = read_model(folder)
@@ -135,11 +136,11 @@ def describe(folder: str | Path) -> dict[str, Any]:
         kind = _kind(folder, model, modality)
         what, terms[modality] = ENCODERS.get(kind, (kind, UNKNOWN))
         name = names.get(modality)
-        if kind == "Precomputed" and name is not None:  # There was another.
-            encoders[modality] = "left out: no head has learned to read it"
+        if kind == "Precomputed" and name is not None:  # Omitted in the export.
+            encoders[modality] = "not included: no trained head uses it"
             del terms[modality]
             continue
-        own = name in (None, what)  # A class of the user's has no other name.
+        own = name in (None, what)  # A user's class has no other name.
         encoders[modality] = what if own else f"{what} ({name})"
     plain = ("task", "labels", "attribute_range", "corpus", "trained_heads")
     recorded = (
@@ -162,8 +163,7 @@ def describe(folder: str | Path) -> dict[str, Any]:
 
 
 def _parameters(path: Path) -> int | None:
-    """How many numbers a file of weights holds, by its header; None where it
-    cannot be read."""
+    """Counts the parameters in a file by its header; None if unreadable."""
     try:
         with safe_open(path, framework="pt") as file:
             names = file.keys()
@@ -175,7 +175,7 @@ def _parameters(path: Path) -> int | None:
 
 
 def learned_from(metadata: dict) -> str:
-    """What a model has learned from, in one line; see :func:`describe`.
+    """Summarizes a model's training data in one line; see :func:`describe`.
 
     Example
     -------
@@ -205,7 +205,7 @@ def learned_from(metadata: dict) -> str:
 
 
 def _kind(folder: Path, model: dict, modality: str) -> str:
-    """What an encoder is: a key of :data:`ENCODERS`, or its class."""
+    """Returns an encoder's key in :data:`ENCODERS`, or its class."""
     name = model[f"{modality}_encoder"]["class"]
     if name == "VisualEncoder":
         weights = model["visual_encoder"]["arguments"].get("weights")
@@ -219,11 +219,11 @@ def _kind(folder: Path, model: dict, modality: str) -> str:
 
 
 def write_card(folder: str | Path) -> Path:
-    """Writes a model's README.md, unless somebody wrote one of their own."""
+    """Writes a model's README.md, unless the user has replaced it."""
     path = Path(folder) / NAME
     own = False
     if path.is_file():
-        with open(path, "rb") as file:  # In any encoding, of any size.
+        with open(path, "rb") as file:  # Any encoding and size.
             own = MARK.encode() not in file.read(2**20)
     if not own:
         write_atomically(path, model_card(folder).encode("utf-8"))
@@ -231,10 +231,11 @@ def write_card(folder: str | Path) -> Path:
 
 
 def model_card(folder: str | Path) -> str:
-    """The card of an exported model: Markdown, with the hub's YAML before it.
+    """Returns the card of an exported model: Markdown with a YAML header for
+    the hub.
 
-    What model.json does not tell is left out. EncoderError, in one line: a
-    file is missing or damaged.
+    Omits what model.json does not contain. Raises an EncoderError if a file is
+    missing or damaged.
     """
     metadata = describe(folder)
     front = dict(FRONT)
@@ -260,10 +261,10 @@ def model_card(folder: str | Path) -> str:
 
 
 def facts(metadata: dict, plain: bool = False) -> list[str]:
-    """Task, training, network, scores and licences of a model (see
-    :func:`describe`), as lines of Markdown, or ``plain`` for a terminal.
+    """Formats task, training, network, scores and licences of a model (see
+    :func:`describe`) as lines of Markdown, or of ``plain`` text.
 
-    Of Markdown, none of what the model says can add another line.
+    In Markdown, values from the model are escaped and cannot add lines.
     """
     if not plain:
         command = (metadata["run"] or {}).get("command")
@@ -284,7 +285,7 @@ def facts(metadata: dict, plain: bool = False) -> list[str]:
 
 
 def _marked(metadata: Any) -> Any:
-    """All that the export says, as it may stand in the card."""
+    """Escapes all text from the export for Markdown."""
     if isinstance(metadata, dict):
         return {
             markdown(key): _marked(value) for key, value in metadata.items()
@@ -295,7 +296,7 @@ def _marked(metadata: Any) -> Any:
 
 
 def _code(command: object) -> str:
-    """A command in a code span, whose fence it cannot close."""
+    """Formats a command as a code span that the command cannot close."""
     command = printable(str(command))
     fence = max(re.findall("`*", command)) + "`"
     space = " " if "`" in command else ""
@@ -303,7 +304,7 @@ def _code(command: object) -> str:
 
 
 def _task(metadata: dict) -> list[str]:
-    """Classes or attributes, and their names."""
+    """Describes the classes or attributes, and the trained heads."""
     labels = ", ".join(metadata["labels"])
     if metadata["task"] == "classification":
         text = f"Classification, one of {len(metadata['labels'])}: {labels}."
@@ -317,7 +318,7 @@ def _task(metadata: dict) -> list[str]:
 
 
 def _training(metadata: dict) -> list[str]:
-    """Corpus and settings of the run, as far as they are known."""
+    """Lists the corpus and the settings of the run, as far as known."""
     lines = [f"- Corpus: {metadata['corpus']}"]
     if metadata["train_clips"]:
         lines.append(f"- Clips in training: {metadata['train_clips']}")
@@ -326,17 +327,17 @@ def _training(metadata: dict) -> list[str]:
             f"- Speakers in training: {len(metadata['train_speakers'])}"
         )
     for key, value in (metadata["run"] or {}).items():
-        told = key == "command" and metadata["test"]  # Beside the scores.
-        if value not in (None, "", [], 0) and not told:
+        in_scores = key == "command" and metadata["test"]
+        if value not in (None, "", [], 0) and not in_scores:
             name = WORDS.get(key, key.replace("_", " ").capitalize())
-            many = isinstance(value, list)
-            said = ", ".join(map(str, value)) if many else value
-            lines.append(f"- {name}: {said}")
+            if isinstance(value, list):
+                value = ", ".join(map(str, value))
+            lines.append(f"- {name}: {value}")
     return lines
 
 
 def _network(metadata: dict) -> list[str]:
-    """Its size and settings, and the encoders before it."""
+    """Lists the encoders, and the network's size and settings."""
     lines = [
         f"- {modality.capitalize()} encoder: {name}"
         for modality, name in metadata["encoders"].items()
@@ -350,18 +351,17 @@ def _network(metadata: dict) -> list[str]:
 
 
 def _scores(metadata: dict) -> list[str]:
-    """A table of the test scores, with the command that gave them."""
+    """Formats the test scores as a table, with the run's command."""
     if not metadata["test"]:
         return ["None were recorded with this model."]
     test = {}
     for head, scores in metadata["test"].items():
         test[head] = flat = {}
         for name, value in scores.items():
-            several = isinstance(value, dict)  # such as ccc
-            parts = (
-                {f"{name} {k}": v for k, v in value.items()} if several else {}
-            )
-            flat |= parts or {name: value}
+            if isinstance(value, dict) and value:  # such as ccc
+                flat |= {f"{name} {k}": v for k, v in value.items()}
+            else:
+                flat[name] = value
     names = [
         name
         for name in next(iter(test.values()))
@@ -373,20 +373,20 @@ def _scores(metadata: dict) -> list[str]:
         for head, scores in test.items()
     ]
     command = (metadata["run"] or {}).get("command")
-    said = f", by {command}" if command else ""
+    by = f", by {command}" if command else ""
     lines = table(["head", "clips", *names], rows)
-    lines = [f"On the test clips{said}:", "", *lines]
+    lines = [f"On the test clips{by}:", "", *lines]
     if metadata["target"]:
         lines += [
             "",
-            f"The labels are {metadata['target']}. A score on labels of another "
-            "kind cannot be compared with these.",
+            f"The labels are {metadata['target']}. Scores on another kind of "
+            "labels cannot be compared with these.",
         ]
     return [*lines, "", metadata["ceiling"]] if metadata["ceiling"] else lines
 
 
 def _licences(metadata: dict) -> list[str]:
-    """Of corpora, encoders and weights."""
+    """Lists the licences of corpora, encoders and weights."""
     what = {
         modality: f"{modality.capitalize()} encoder, {name}"
         for modality, name in metadata["encoders"].items()

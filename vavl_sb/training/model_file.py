@@ -1,8 +1,8 @@
-"""The one shape of an exported model: plain data beside safetensors.
+"""Format of an exported model: plain JSON and safetensors.
 
-``model.json`` names classes out of a table of vavl_sb's own and the arguments
-that make them; each argument has a type and bounds. Nothing else decides what
-an untrusted model makes, and no file outside of its folder is read.
+``model.json`` has classes from the table :data:`CLASSES` and their constructor
+arguments, each with a type and bounds. An untrusted model can create nothing
+else, and no file outside of its folder is read.
 """
 
 import importlib
@@ -18,27 +18,27 @@ from vavl_sb.utils.errors import EncoderError
 from vavl_sb.utils.files import parse_json
 
 MODEL = "model.json"
-YAML = "hyperparams.yaml"  # For SpeechBrain's Pretrained; read with trust.
+YAML = "hyperparams.yaml"  # For SpeechBrain's Pretrained; requires trust.
 WEIGHTS = "vavl.safetensors"
 SPEAKERS = "speaker_normalization.safetensors"
 AUDIO_ENCODER = "audio_encoder"
 VISUAL_ENCODER = "visual_encoder.safetensors"
-# All that a speech encoder's folder may hold; none of it is a pickle.
+# Files allowed in a speech encoder's folder; none is a pickle.
 ENCODER_FILES = {
     "config.json",
     "preprocessor_config.json",
     "model.safetensors",
 }
-FORMAT = 1  # Counts up when an older vavl_sb could not read it.
+FORMAT = 1  # Increase when older versions of vavl_sb cannot read it.
 TASKS = ("classification", "regression")
 
-MAX_FILE = 16 * 2**20  # Bytes of a model.json.
-MAX_DEPTH = 20  # An object or list in another, and so on.
-MAX_WEIGHTS = 2**34  # Bytes of a file of weights.
+MAX_FILE = 16 * 2**20  # Bytes of model.json.
+MAX_DEPTH = 20  # Nesting of objects and lists.
+MAX_WEIGHTS = 2**34  # Bytes of a weight file.
 
 
 def _integer(low: int, high: int):
-    """An integer within bounds."""
+    """Words and check for an integer within bounds."""
     return (
         f"an integer from {low} to {high}",
         lambda value: type(value) is int and low <= value <= high,
@@ -46,7 +46,7 @@ def _integer(low: int, high: int):
 
 
 def _number(low: float, high: float):
-    """A number within bounds."""
+    """Words and check for a number within bounds."""
     return (
         f"a number from {low:g} to {high:g}",
         lambda value: type(value) in (int, float) and low <= value <= high,
@@ -54,7 +54,7 @@ def _number(low: float, high: float):
 
 
 def _one_of(*values):
-    """One of a few values."""
+    """Words and check for one of the given values."""
     return (
         f"one of {', '.join(map(str, values))}",
         lambda value: any(
@@ -64,7 +64,7 @@ def _one_of(*values):
 
 
 def _or_null(kind):
-    """A kind of value, or null."""
+    """Words and check for a kind of value or null."""
     words, check = kind
     return f"{words}, or null", lambda value: value is None or check(value)
 
@@ -81,7 +81,7 @@ _NAMES = (
     ),
 )
 
-# Arguments of networks. Each head of attention holds frames x frames scores.
+# Arguments of networks. Attention scores take nhead x frames x frames memory.
 _NETWORK = {
     "audio_dim": _WIDTH,
     "visual_dim": _WIDTH,
@@ -104,7 +104,7 @@ _NETWORK = {
 }
 _NETWORKS = tuple(path.rpartition(".")[2] for path in NETWORKS.values())
 
-# Class to its module and to the arguments that it may get.
+# Module and allowed arguments of each class.
 CLASSES = {
     **{
         path.rpartition(".")[2]: (path.rpartition(".")[0], _NETWORK)
@@ -162,7 +162,7 @@ CLASSES = {
         },
     ),
 }
-# What a model is made of, and the classes that may stand there.
+# Parts of a model, and the classes allowed for each.
 PARTS = {
     "network": _NETWORKS,
     "audio_encoder": ("AudioEncoder", "Precomputed"),
@@ -170,9 +170,7 @@ PARTS = {
     "face_tracker": ("FaceTracker",),
     "feature_extractor": ("FeatureExtractor",),
 }
-# What it may have beside these.
 OPTIONAL_PARTS = {"speaker_normalization": ("SpeakerNormalization",)}
-
 
 KEYS = (
     *("format", "task", "labels", "corpus", "attribute_range"),
@@ -181,12 +179,14 @@ KEYS = (
 
 
 def read_model(folder: str | Path) -> dict:
-    """The content of an exported model's ``model.json``; nothing is made.
+    """Reads and checks the ``model.json`` of an exported model; creates no
+    objects.
 
-    ``task``, ``labels``, ``corpus``, ``attribute_range``, ``trained_heads``,
-    ``temperatures``, the parts of :data:`PARTS` and perhaps
-    :data:`OPTIONAL_PARTS` (``class`` and ``arguments`` each), and ``metadata``. EncoderError, in one line: the file is missing, is
-    not strict JSON, or lacks a key or has a value of another kind.
+    Returns ``task``, ``labels``, ``corpus``, ``attribute_range``,
+    ``trained_heads``, ``temperatures``, ``metadata``, and ``class`` and
+    ``arguments`` of each of :data:`PARTS` and of :data:`OPTIONAL_PARTS` that
+    the model has. Raises an EncoderError if the file is missing or not strict
+    JSON, or a key is missing, unknown or has an invalid value.
     """
     path = Path(folder) / MODEL
     check_file(path, MAX_FILE)
@@ -199,7 +199,7 @@ def read_model(folder: str | Path) -> dict:
             object_pairs_hook=_no_key_twice,
         )
         _refuse_deep(model)
-        # Half of a surrogate pair is no text and cannot be printed.
+        # Half of a surrogate pair cannot be encoded or printed.
         json.dumps(model, ensure_ascii=False).encode("utf-8")
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
@@ -239,11 +239,10 @@ def read_model(folder: str | Path) -> dict:
 
 
 def check_parts(model: dict, path: str | Path) -> None:
-    """Refuses classes and arguments that no export of vavl_sb has.
+    """Checks the classes and arguments of a model.
 
-    EncoderError, in one line with the ``path`` of the model: a class is not one
-    of :data:`CLASSES`, or an argument is unknown, of another type, or out of
-    bounds.
+    Raises an EncoderError with the ``path`` of the model if a class is not in
+    :data:`CLASSES`, or an argument is unknown or out of bounds.
     """
     for part, allowed in {**PARTS, **OPTIONAL_PARTS}.items():
         if part not in model:
@@ -253,10 +252,10 @@ def check_parts(model: dict, path: str | Path) -> None:
             raise EncoderError(
                 f"{path}: {part} is a {name[:80]}, which is not vavl_sb's and "
                 "could run any code; give trust=True (--trust) only if you "
-                "trust whoever made the model"
+                "trust the author of the model"
             )
         kinds = CLASSES[name][1]
-        for key in {"source", "output_dim"} & {*kinds}:  # Without a default.
+        for key in {"source", "output_dim"} & {*kinds}:  # Required arguments.
             arguments = {key: None, **arguments}
         for key, value in arguments.items():
             if key not in kinds:
@@ -281,37 +280,37 @@ def check_parts(model: dict, path: str | Path) -> None:
 
 
 def find_class(name: str) -> type:
-    """A class of :data:`CLASSES`, by name, imported."""
+    """Imports a class of :data:`CLASSES` by name."""
     return getattr(importlib.import_module(CLASSES[name][0]), name)
 
 
 def check_file(path: str | Path, most: int = MAX_WEIGHTS) -> None:
-    """Refuses, by an EncoderError in one line, what is no regular file of at
-    most so many bytes."""
+    """Raises an EncoderError unless a path is a regular file of at most
+    ``most`` bytes."""
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except (OSError, ValueError):
         raise EncoderError(
             f"{path}: is missing from the model; copy the whole folder, or "
             "export it again"
         ) from None
-    # A named pipe would be waited for, a device read without an end.
-    if not stat.S_ISREG(found.st_mode):
+    # Reading a named pipe would block, reading a device might never end.
+    if not stat.S_ISREG(status.st_mode):
         raise EncoderError(f"{path}: is not a file; export the model again")
-    if found.st_size > most:
+    if status.st_size > most:
         raise EncoderError(
-            f"{path}: has {found.st_size} bytes, more than the {most} that a "
+            f"{path}: has {status.st_size} bytes, more than the {most} that a "
             "model may have; export it again"
         )
 
 
 def _refuse_constant(name):
-    """NaN and infinities, which JSON does not know."""
+    """Refuses NaN and infinities, which are not valid JSON."""
     raise ValueError(f"{name} in it")
 
 
 def _finite(text):
-    """A float that is one: 1e999 would be infinity."""
+    """Parses a float; refuses overflows such as 1e999."""
     value = float(text)
     if not math.isfinite(value):
         raise ValueError(f"the number {text[:20]} in it")
@@ -319,13 +318,13 @@ def _finite(text):
 
 
 def _fits_a_float(text):
-    """An integer that can be scored, scaled and printed as a float can."""
+    """Parses an integer; refuses integers beyond the range of a float."""
     _finite(text)
     return int(text)
 
 
 def _refuse_deep(value, left=MAX_DEPTH):
-    """Refuses what whoever prints it or walks through it cannot follow."""
+    """Refuses nesting that could exceed the recursion limit of other code."""
     if left < 0:
         raise ValueError("nested too deep")
     inner = value.values() if type(value) is dict else value
@@ -334,15 +333,15 @@ def _refuse_deep(value, left=MAX_DEPTH):
 
 
 def _no_key_twice(pairs):
-    """A JSON object, of which every reader sees the same."""
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    """Refuses repeated keys, which JSON readers treat differently."""
+    content = dict(pairs)
+    if len(content) != len(pairs):
         raise ValueError("a key that stands twice")
-    return found
+    return content
 
 
 def _are_labels(value):
-    """Names of classes or attributes, none twice."""
+    """Checks for a list of different names of classes or attributes."""
     return (
         type(value) is list
         and 1 <= len(value) <= 1000
@@ -352,7 +351,7 @@ def _are_labels(value):
 
 
 def _is_range(value):
-    """None, or two numbers in order."""
+    """Checks for None or two increasing numbers."""
     return value is None or (
         type(value) is list
         and len(value) == 2
@@ -362,7 +361,7 @@ def _is_range(value):
 
 
 def _are_heads(value):
-    """Heads that were trained, none twice."""
+    """Checks for a list of different heads."""
     return (
         type(value) is list
         and len(value) > 0
@@ -371,7 +370,7 @@ def _are_heads(value):
 
 
 def _is_scaling(value):
-    """Heads, each with its temperature."""
+    """Checks for a map of heads to temperatures."""
     _, check = _number(0.01, 100)
     return type(value) is dict and all(
         head in HEADS and check(number) for head, number in value.items()
@@ -379,7 +378,7 @@ def _is_scaling(value):
 
 
 def _is_metadata(value):
-    """What is recorded of a run, as far as the package reads it."""
+    """Checks the metadata of the run that the package reads."""
     if type(value) is not dict:
         return False
     objects = ("encoders", "encoder_names", "run", "test", "n_test", "licences")
@@ -399,7 +398,7 @@ def _is_metadata(value):
 
 
 def _is_part(value):
-    """A class's name and its arguments."""
+    """Checks for a class's name and its arguments."""
     return (
         type(value) is dict
         and value.keys() == {"class", "arguments"}

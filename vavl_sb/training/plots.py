@@ -1,4 +1,4 @@
-"""Pictures of a run. matplotlib is imported only when one is drawn."""
+"""Plots of a run. Imports matplotlib only when a plot is drawn."""
 
 import io
 import logging
@@ -18,15 +18,14 @@ from vavl_sb.nnet.calibration import (
 from vavl_sb.utils.files import write_atomically
 from vavl_sb.utils.text import printable
 
-# Colours that people with any colour vision tell apart (Okabe and Ito, Color
-# Universal Design, 2008): one for each head, and one for each emotion.
+# Colour-blind safe palette (Okabe and Ito, Color Universal Design, 2008).
 HEAD_COLOURS = {
     "audio": "#0072B2",
     "visual": "#D55E00",
     "audiovisual": "#009E73",
     "auto": "#000000",
 }
-# By the first three letters, so that "anger" is as "angry".
+# Keyed by the first three letters, so that "anger" equals "angry".
 EMOTION_COLOURS = {
     **{"ang": "#D55E00", "hap": "#E69F00", "joy": "#E69F00", "sad": "#0072B2"},
     **{"fea": "#CC79A7", "dis": "#009E73", "neu": "#595959"},
@@ -38,7 +37,7 @@ SCORE_NAMES = {
     "ccc_mean": "mean CCC",
 }
 FORMATS = (".png", ".pdf", ".svg")
-# What a legend says of the bands around lines of scores.
+# Legend entry of the bands around lines of scores.
 INTERVAL = {
     "95 % interval,\nby speaker": {
         **{"color": "dimgray", "linewidth": 8, "alpha": 0.3},
@@ -48,28 +47,28 @@ INTERVAL = {
 
 
 def emotion_colours(names: Sequence[str]) -> dict[str, str]:
-    """A colour for each class or attribute of a model, the same in every figure.
+    """Returns a colour for each class or attribute, the same in every figure.
 
-    Names that are not known take what colours are left, in their order.
+    Unknown names get the remaining colours, in order.
 
     Example
     -------
     >>> emotion_colours(["Sadness", "mine"])
     {'Sadness': '#0072B2', 'mine': '#D55E00'}
     """
-    found = {name: EMOTION_COLOURS.get(name[:3].lower(), "") for name in names}
-    every = dict.fromkeys(EMOTION_COLOURS.values())
-    left = [c for c in every if c not in found.values()] or list(every)
-    others = [name for name, colour in found.items() if not colour]
-    more = {name: left[i % len(left)] for i, name in enumerate(others)}
-    return {name: more.get(name) or found[name] for name in names}
+    known = {name: EMOTION_COLOURS.get(name[:3].lower(), "") for name in names}
+    palette = dict.fromkeys(EMOTION_COLOURS.values())
+    left = [c for c in palette if c not in known.values()] or list(palette)
+    unknown = [name for name, colour in known.items() if not colour]
+    added = {name: left[i % len(left)] for i, name in enumerate(unknown)}
+    return {name: added.get(name) or known[name] for name in names}
 
 
 def confusion(
     counts: np.ndarray, labels: list[str], title: str, path: str | Path
 ) -> None:
-    """Draws a confusion matrix, rows normalised, counts written in. Shape
-    (n, n): rows are true classes, columns predicted."""
+    """Plots a confusion matrix (n, n), rows true and columns predicted, as row
+    shares with the counts as text."""
     figure, axes = make_figure(5.2, 4.6)
     labels = [plain(name) for name in labels]
     shares = counts / counts.sum(axis=1, keepdims=True).clip(min=1)
@@ -99,10 +98,10 @@ def reliability_diagram(
     path: str | Path,
     title: str = "",
 ) -> None:
-    """Draws how often each head is right, by how sure it is, before and after
-    its temperature (1 for heads that have none).
+    """Plots each head's accuracy against its confidence, before and after
+    temperature scaling (default temperature 1).
 
-    ``stats`` are ``EmotionStats`` by head; heads without clips are left out.
+    ``stats`` maps heads to ``EmotionStats``; heads without clips are left out.
     """
     stats = {head: c for head, c in stats.items() if len(c)}
     figure, panels = make_figure(2.9 * len(stats) + 0.3, 4.0, len(stats))
@@ -114,12 +113,13 @@ def reliability_diagram(
         temperature, errors = temperatures.get(head, 1.0), []
         after = {"color": HEAD_COLOURS[head], "ls": "-"}
         for value, style in ((1.0, before), (temperature, after)):
-            sure = softmax(logits, value)
-            errors.append(expected_calibration_error(sure, targets))
-            share, *means = reliability(sure, targets, bins=10)
+            probabilities = softmax(logits, value)
+            error = expected_calibration_error(probabilities, targets)
+            errors.append(error)
+            share, *means = reliability(probabilities, targets, bins=10)
             kept = share > 0
             axes.plot(*(mean[kept] for mean in means), **style)
-            # A point's area is the share of the clips that it stands for.
+            # A point's area is its share of the clips.
             axes.scatter(*means, s=240 * share, color=style["color"])
         limits = (-0.03, 1.03)
         axes.set(xlim=limits, ylim=limits)
@@ -130,11 +130,11 @@ def reliability_diagram(
             fontsize=8,
         )
         axes.set_xlabel("confidence")
-    panels[0].set_ylabel("share that is right")
+    panels[0].set_ylabel("accuracy")
     lines: dict[str, dict] = {
         "as trained": before,
         "with temperature": {"color": "dimgray"},
-        "as it should be": {"color": "black", "lw": 0.8},
+        "perfect calibration": {"color": "black", "lw": 0.8},
     }
     add_legend(figure, lines, "outside lower center", ncols=len(stats))
     set_title(figure, title)
@@ -144,13 +144,13 @@ def reliability_diagram(
 def learning_curves(
     entries: list[dict], path: str | Path, title: str = ""
 ) -> None:
-    """Draws losses and validation scores by epoch, a panel for each kind.
+    """Plots losses and validation scores by epoch, in a panel for each kind.
 
-    A head has one colour, in training (dashed) and validation (solid), and the
-    epoch that was kept is marked. Each entry is ``{"epoch": n, "train": {name:
-    value}, "valid": {name: value}}``, and ``criterion``, the lowest of which
-    chose the epoch. What is named after a head first, such as
-    "audio_prediction_loss", is drawn.
+    Each head has one colour, dashed for training and solid for validation; the
+    epoch kept is marked. An entry is ``{"epoch": n, "train": {name: value},
+    "valid": {name: value}, "criterion": x}``; the epoch with the lowest
+    criterion is kept. Names must start with a head, such as
+    "audio_prediction_loss"; others are ignored.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -176,7 +176,7 @@ def learning_curves(
                 *(epochs, values, style),
                 color=HEAD_COLOURS[head],
                 label=head if style == "-" else "_",
-                # A line through one point is not seen.
+                # A line through one point is invisible.
                 marker="." if len(epochs) < 10 else None,
             )
         if chosen is not None:
@@ -206,7 +206,7 @@ def add_legend(
     place: str = "outside right center",
     ncols: int = 1,
 ) -> None:
-    """A legend outside of all panels: label to the style of its line."""
+    """Adds a legend outside of all panels; ``lines`` maps labels to styles."""
     from matplotlib.lines import Line2D
 
     handles = [Line2D([], [], label=k, **style) for k, style in lines.items()]
@@ -214,7 +214,7 @@ def add_legend(
 
 
 def set_title(figure: Any, title: str) -> None:
-    """A title above all panels, in as many lines as it needs."""
+    """Adds a wrapped title above all panels."""
     width = int(12 * figure.get_figwidth())
     lines = [
         part
@@ -225,11 +225,12 @@ def set_title(figure: Any, title: str) -> None:
 
 
 def plain(text: str, most: int = 40) -> str:
-    r"""Text that others wrote, such as a label, for a figure: drawn as it is.
+    r"""Escapes untrusted text, such as a label, for a figure.
 
-    The first ``most`` characters of :func:`~vavl_sb.utils.text.printable`, with no
-    dollar signs that matplotlib takes for a formula, nor an underscore at the
-    front, which leaves a curve out of the legend.
+    Returns the first ``most`` characters of
+    :func:`~vavl_sb.utils.text.printable`, without dollar signs that matplotlib
+    would read as a formula, or a leading underscore, which would remove a curve
+    from the legend.
 
     Example
     -------
@@ -243,8 +244,8 @@ def plain(text: str, most: int = 40) -> str:
 def make_figure(
     width: float, height: float, columns: int = 1, rows: int = 1
 ) -> tuple[Any, Any]:
-    """A figure that needs no screen, with a panel, or an array of them as
-    ``Figure.subplots`` gives it. Width and height are in inches."""
+    """Creates a figure without a display, and its panels as
+    ``Figure.subplots`` does. Width and height are in inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -260,20 +261,17 @@ def make_figure(
 
 
 def save_figure(figure: Any, path: str | Path) -> None:
-    """Writes a figure of :func:`make_figure`, whole or not at all.
-
-    A path that ends with one of ``FORMATS`` gets that one, any other all of
-    them: the PNG to look at, PDF and SVG to print.
-    """
+    """Writes a figure atomically, in the format of the path's suffix, or in all
+    ``FORMATS`` if it has none of them."""
     from matplotlib import rc_context
 
-    for name in ("matplotlib", "fontTools"):  # A run's log has other news.
+    for name in ("matplotlib", "fontTools"):  # Keeps them out of a run's log.
         logging.getLogger(name).setLevel(logging.WARNING)
     path = Path(path)
     several = path.suffix not in FORMATS
     for end in FORMATS if several else (path.suffix,):
         buffer = io.BytesIO()
-        # Fonts as publishers ask for them, and no date.
+        # TrueType fonts, as publishers require, and no date.
         with rc_context({"pdf.fonttype": 42, "svg.hashsalt": "vavl"}):
             dated = {".pdf": "CreationDate", ".svg": "Date"}
             metadata = {dated[end]: None} if end in dated else None
@@ -283,7 +281,7 @@ def save_figure(figure: Any, path: str | Path) -> None:
 
 
 def remove_figure(path: str | Path) -> None:
-    """Removes what :func:`save_figure` has written, in all formats."""
+    """Removes the files of :func:`save_figure`, in all formats."""
     for end in FORMATS:
         Path(f"{path}{end}").unlink(missing_ok=True)
 
@@ -291,11 +289,11 @@ def remove_figure(path: str | Path) -> None:
 def emotion_over_time(
     timeline: list, limits: Sequence[float] | None = None, title: str = ""
 ) -> Any:
-    """Draws what a model says about the windows of a clip, as a figure.
+    """Plots the predictions for the windows of a clip.
 
-    The timeline is of TimedEmotion objects in order of time; windows without an
-    emotion leave a gap. ``limits`` are the lowest and highest value of an
-    attribute; None for 0 to 1, or more where values lie outside.
+    ``timeline`` is a list of TimedEmotion objects in order of time; windows
+    without an emotion leave a gap. ``limits`` are the lowest and highest value
+    of an attribute; None for 0 to 1, extended to the values.
     """
     figure, axes = make_figure(7.0, 2.8)
     times, values = emotion_curves(timeline)
@@ -314,7 +312,7 @@ def emotion_over_time(
 
 
 def value_name(timeline: list) -> str:
-    """What the curves of :func:`emotion_curves` are."""
+    """Returns the axis label of :func:`emotion_curves`."""
     classes = any(w.emotion and w.emotion.probabilities for w in timeline)
     return "probability" if classes else "value"
 
@@ -322,8 +320,8 @@ def value_name(timeline: list) -> str:
 def value_range(
     values: dict[str, list], limits: Sequence[float] | None
 ) -> tuple[float, float]:
-    """The ends of their axis: ``limits``, or 0 and 1, or more where values lie
-    outside."""
+    """Returns the limits of the axis: ``limits``, or 0 and 1, extended to the
+    values."""
     if limits:
         return limits[0], limits[1]
     known = [v for line in values.values() for v in line if not math.isnan(v)]
@@ -331,23 +329,24 @@ def value_range(
 
 
 def emotion_curves(timeline: list) -> tuple[list[float], dict[str, list]]:
-    """The points of :func:`emotion_over_time`: times, and for each class or
-    attribute a list of as many values, NaN in gaps.
+    """Returns the points of :func:`emotion_over_time`: times, and for each
+    class or attribute a list of values, NaN for windows without an emotion.
 
-    A window stands at its middle; the first and the last reach out to the
-    clip's ends. Where a window has no emotion, the curve has a gap.
+    Points are at the middle of a window; the first and the last value are
+    extended to the ends of the clip.
     """
-    found = [
+    points = [
         (w.emotion.probabilities or w.emotion.attributes) if w.emotion else {}
         for w in timeline
     ]
-    # Not a set: the model's own order of names.
-    names = list(dict.fromkeys(name for values in found for name in values))
+    # A dict keeps the model's order of names.
+    names = list(dict.fromkeys(name for values in points for name in values))
     if not names:
         return [], {}
     times = [(window.start + window.end) / 2 for window in timeline]
     times = [timeline[0].start, *times, timeline[-1].end]
-    found = [found[0], *found, found[-1]]
+    points = [points[0], *points, points[-1]]
     return times, {
-        name: [values.get(name, math.nan) for values in found] for name in names
+        name: [values.get(name, math.nan) for values in points]
+        for name in names
     }

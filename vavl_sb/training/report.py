@@ -1,7 +1,6 @@
-"""What a run leaves behind: scores, predictions, pictures and a table.
+"""Test report of a run: scores, predictions, plots and temperatures.
 
-The temperatures of heads of classes are fitted to the clips that choose the
-checkpoint. Attributes have none.
+The temperatures of classification heads are fitted to the validation clips.
 """
 
 import copy
@@ -39,18 +38,18 @@ STATS: dict[str, type[EmotionStats] | type[ConcordanceStats]] = {
 
 
 def scores(stats: dict) -> dict:
-    """Summaries of the heads that had clips to score, by head.
+    """Summarizes the metric of each head that has clips.
 
-    Each has ``score`` as well, the number that stands for it, and
+    Each summary also has the head's main score, ``score``, and its
     ``score_name``.
     """
-    found = {}
+    summaries = {}
     for name, collected in stats.items():
         if len(collected):
             summary = dict(collected.summarize())
             main = {"score": summary[collected.main]}
-            found[name] = {**summary, **main, "score_name": collected.main}
-    return found
+            summaries[name] = {**summary, **main, "score_name": collected.main}
+    return summaries
 
 
 def write_test_report(
@@ -61,15 +60,16 @@ def write_test_report(
     temperatures: dict[str, float],
     title: str,
 ) -> dict:
-    """Writes metrics.json, predictions_test.csv and the pictures of a test.
+    """Writes metrics.json, predictions_test.csv, scores.txt and the plots of a
+    test.
 
-    ``stats`` has each head's statistics over the test set, ``temperatures``
-    what its logits are divided by, and ``title`` names model and corpus. Gives what metrics.json holds. Of several
-    processes the main one calls it, by ``run_on_main``.
+    ``stats`` maps heads to their metrics over the test set, ``temperatures``
+    heads to temperatures; ``title`` has the model and the corpus. Returns the
+    content of metrics.json. Called in the main process, by ``run_on_main``.
     """
     test = {k: dict(c.summarize()) for k, c in stats.items() if len(c)}
-    for name, found in calibration_scores(stats, temperatures).items():
-        test[name].update(found)
+    for name, calibration in calibration_scores(stats, temperatures).items():
+        test[name].update(calibration)
     metrics = {
         "task": task,
         "labels": list(labels),
@@ -85,10 +85,11 @@ def write_test_report(
     )
     for name, summary in test.items():
         if "confusion" in summary:
+            caption = f"{name}, {len(stats[name])} test clips"
             plots.confusion(
                 np.array(summary["confusion"]),
                 labels,
-                f"{plots.plain(title, 90)}\n{name}, {len(stats[name])} test clips",
+                f"{plots.plain(title, 90)}\n{caption}",
                 folder / f"confusion_{name}",
             )
     if task == "classification" and test:
@@ -102,15 +103,15 @@ def write_test_report(
 
 
 def fit_temperatures(stats: dict) -> dict[str, float]:
-    """The temperature of each head whose ``EmotionStats`` has clips, which it
-    has not learned from; other metrics are passed over.
+    """Fits a temperature for each head whose ``EmotionStats`` has clips, which
+    must not be training clips; ignores other metrics.
 
     Example
     -------
     >>> import torch
     >>> stats = EmotionStats(["angry", "sad"])
     >>> stats.append(["a", "b"], 9 * torch.eye(2), torch.tensor([0, 0]))
-    >>> fit_temperatures({"audio": stats})["audio"] > 3  # It was too sure.
+    >>> fit_temperatures({"audio": stats})["audio"] > 3  # Overconfident.
     True
     """
     return {
@@ -121,29 +122,28 @@ def fit_temperatures(stats: dict) -> dict[str, float]:
 
 
 def calibrate(stats: dict, temperatures: dict[str, float]) -> dict:
-    """The same statistics, by head, of logits that are divided by a
-    temperature, 1 for heads that have none. Other metrics stay as they are."""
-    found = dict(stats)
+    """Copies the metrics and divides their logits by each head's temperature
+    (default 1); other metrics than ``EmotionStats`` do not change."""
+    calibrated = dict(stats)
     for head, collected in stats.items():
         if isinstance(collected, EmotionStats):
-            found[head] = copy.copy(collected)
+            calibrated[head] = copy.copy(collected)
             temperature = temperatures.get(head, 1.0)
-            found[head].predictions = [
+            calibrated[head].predictions = [
                 logits / temperature for logits in collected.predictions
             ]
-    return found
+    return calibrated
 
 
 def calibration_scores(
     stats: dict, temperatures: dict[str, float]
 ) -> dict[str, dict[str, float]]:
-    """How far each head's confidence is from how often it is right.
+    """Computes calibration errors from the uncalibrated logits of a test.
 
-    Of the test's statistics, as the network gave the logits: head to ``ece``
-    (expected calibration error of what the model says), ``ece_before`` (without
-    its temperature) and ``temperature``.
+    Returns head to ``ece`` (expected calibration error with the temperature),
+    ``ece_before`` (without it) and ``temperature``.
     """
-    found = {}
+    calibration = {}
     for head, collected in stats.items():
         if isinstance(collected, EmotionStats) and len(collected):
             logits, targets = collected.stacked()
@@ -152,21 +152,21 @@ def calibration_scores(
                 expected_calibration_error(softmax(logits, t), targets)
                 for t in (temperature, 1.0)
             )
-            found[head] = {
+            calibration[head] = {
                 "ece": after,
                 "ece_before": before,
                 "temperature": temperature,
             }
-    return found
+    return calibration
 
 
 def predictions_csv(task: str, labels: list, stats: dict) -> bytes:
-    """Predictions as CSV: a row for each clip and head, sorted.
+    """Formats predictions as CSV: one row per clip and head, sorted.
 
-    Of each head's ``EmotionStats`` or ``ConcordanceStats``. Columns ``id,
-    modality``, then for classes ``label, prediction`` and ``prob_<class>``, for
-    attributes ``label_<name>`` and ``prediction_<name>``; numbers with seven
-    digits.
+    ``stats`` maps heads to ``EmotionStats`` or ``ConcordanceStats``. The
+    columns are ``id, modality``, then for classes ``label, prediction`` and
+    ``prob_<class>``, for attributes ``label_<name>`` and
+    ``prediction_<name>``; numbers have seven digits.
     """
     if task == "classification":
         columns = ["label", "prediction", *(f"prob_{c}" for c in labels)]
@@ -189,16 +189,16 @@ def predictions_csv(task: str, labels: list, stats: dict) -> bytes:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["id", "modality", *columns])
     writer.writerows(sorted(rows))
-    # A clip named after a file may have what is no UTF-8 in its name.
+    # Clip names come from file names, which may not be valid UTF-8.
     return text.getvalue().encode("utf-8", "backslashreplace")
 
 
 def read_predictions(path: str | Path, task: str, labels: list) -> dict:
-    """Reads what :func:`predictions_csv` makes.
+    """Reads the CSV of :func:`predictions_csv`.
 
-    Head to ``EmotionStats``, whose predictions are 1 for the predicted class
-    and 0 elsewhere, or ``ConcordanceStats``; heads without a clip are not in
-    it. OSError, KeyError or ValueError where the file is missing, lacks a
+    Returns head to ``EmotionStats``, whose predictions are 1 for the predicted
+    class and 0 elsewhere, or to ``ConcordanceStats``; no heads without clips.
+    Raises OSError, KeyError or ValueError if the file is missing, lacks a
     column, or has an unknown head or label.
 
     Example
@@ -207,8 +207,8 @@ def read_predictions(path: str | Path, task: str, labels: list) -> dict:
     >>> _ = path.write_text(
     ...     "id,modality,label,prediction\\na,audio,sad,sad\\nb,audio,sad,angry"
     ... )
-    >>> found = read_predictions(path, "classification", ["angry", "sad"])
-    >>> found["audio"].ids, found["audio"].summarize("uar")
+    >>> stats = read_predictions(path, "classification", ["angry", "sad"])
+    >>> stats["audio"].ids, stats["audio"].summarize("uar")
     (['a', 'b'], 0.5)
     """
     with open(path, encoding="utf-8", newline="") as file:
@@ -239,7 +239,7 @@ def read_predictions(path: str | Path, task: str, labels: list) -> dict:
 
 
 def score_table(metrics: dict) -> list[str]:
-    """What metrics.json holds, as the lines of a table: a row for each head."""
+    """Formats metrics.json as the lines of a table with one row per head."""
     if metrics["task"] == "classification":
         columns = {"macro F1": "f1_macro", "micro F1": "f1_micro", "UAR": "uar"}
     else:
@@ -259,10 +259,9 @@ def score_table(metrics: dict) -> list[str]:
 
 
 def table(head: list, rows: list) -> list[str]:
-    """A Markdown table, whose columns line up for who reads it as text.
+    """Formats a Markdown table with aligned columns.
 
-    Of cells what others wrote must have passed
-    :func:`~vavl_sb.utils.text.markdown`.
+    Untrusted cells must be escaped by :func:`~vavl_sb.utils.text.markdown`.
 
     Example
     -------
@@ -279,20 +278,17 @@ def table(head: list, rows: list) -> list[str]:
 def add_epoch(
     folder: str | Path, epoch: int, train: dict, valid: dict, criterion: float
 ) -> None:
-    """Adds an epoch to learning_curves.json: losses and scores by name, and
-    what the lowest of chooses an epoch.
-
-    A resumed run replaces the epochs that it repeats.
-    """
+    """Adds an epoch's losses and scores by name, and its checkpoint criterion,
+    to learning_curves.json; replaces epochs that a resumed run repeats."""
     path = Path(folder) / "learning_curves.json"
     kept = read_json(path) if epoch > 1 and path.exists() else []
     kept = [entry for entry in kept if entry["epoch"] < epoch]
-    found = {"train": train, "valid": valid, "criterion": criterion}
-    write_json(path, [*kept, {"epoch": epoch, **found}])
+    entry = {"train": train, "valid": valid, "criterion": criterion}
+    write_json(path, [*kept, {"epoch": epoch, **entry}])
 
 
 def draw_curves(folder: str | Path, title: str = "") -> None:
-    """Draws learning_curves.json, where there is one, as pictures."""
+    """Plots learning_curves.json, if it exists."""
     path = Path(folder) / "learning_curves.json"
     if path.exists():
         plots.learning_curves(read_json(path), path.with_suffix(""), title)

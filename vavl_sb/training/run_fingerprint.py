@@ -1,7 +1,7 @@
-"""Whether a folder's checkpoints belong to the run that is asked for.
+"""Checks that a folder's checkpoints belong to the run that is started.
 
-SpeechBrain resumes from whatever checkpoint is in the folder. With another
-partition, that network may have learned from what are now test speakers.
+SpeechBrain resumes from any checkpoint in the folder. After a change of
+partition, that network may have been trained on the new test speakers.
 """
 
 import json
@@ -22,8 +22,8 @@ from vavl_sb.utils.errors import VAVLError
 from vavl_sb.utils.files import read_json, write_json
 
 RECORD = "run.json"
-# What may change between two starts of one run: how long it trains, where
-# things are, how fast it goes, and what counts by its content (see below).
+# Settings that may change when a run is resumed: duration, paths, speed, and
+# settings that are compared by their content instead (see claim_folder).
 FREE = {
     *("data_folder", "output_folder", "save_folder", "feature_folder"),
     *("train_annotation", "valid_annotation", "test_annotation", "train_log"),
@@ -35,11 +35,11 @@ FREE = {
 
 
 def read_settings(yaml_file: str, overrides: str = "") -> dict:
-    """All settings of a YAML file and of those that it includes, by key: plain
-    values; what makes an object is a text or a mapping with its tag.
+    """Reads all settings of a YAML file and its included files as plain values.
 
-    References are not followed: what they refer to is there. The overrides are
-    those of :func:`vavl_sb.training.arguments.parse_arguments`.
+    Objects are strings or mappings with their YAML tag; references are not
+    resolved. The overrides are those of
+    :func:`vavl_sb.training.arguments.parse_arguments`.
 
     Example
     -------
@@ -53,14 +53,14 @@ def read_settings(yaml_file: str, overrides: str = "") -> dict:
     settings = {}
     for key, nodes in included.items():
         nodes, changes = dict(nodes), own.pop(key)
-        if isinstance(changes, dict):  # Not so, where nothing stands below it.
+        if isinstance(changes, dict):  # Not a dict without overrides.
             recursive_update(nodes, changes)
         settings.update(nodes)
     return {key: _plain(node) for key, node in {**settings, **own}.items()}
 
 
 def _plain(node):
-    """A node of ruamel.yaml as JSON holds it."""
+    """Converts a node of ruamel.yaml to JSON values."""
     tag = getattr(getattr(node, "tag", None), "value", None)
     if isinstance(node, dict):
         values = {str(key): _plain(value) for key, value in node.items()}
@@ -73,7 +73,7 @@ def _plain(node):
     if isinstance(node, (bool, type(None))):
         return node
     if isinstance(node, (int, float)):
-        # So that 1e-4 is 0.0001, and JSON has infinity.
+        # As text: 1e-4 equals 0.0001, and infinity is possible in JSON.
         return repr(float(node))
     return str(node)
 
@@ -87,15 +87,14 @@ def claim_folder(
     pretrained_from: str | None = None,
     **run_options,
 ) -> None:
-    """Makes a folder this run's, unless its checkpoints are another run's:
-    VAVLError, in one line that names what differs.
+    """Writes the run's settings to a folder; raises a VAVLError that names the
+    differences if its checkpoints are those of another run.
 
-    Encoders, clips and another model to start from count by what is in them,
-    not by the paths that they came from. ``settings`` are those of
-    :func:`read_settings`, ``manifests`` split to path (validation's too, whose
-    clips choose the checkpoint), ``also_train`` folders with other corpora's
-    manifests, and ``run_options`` those of SpeechBrain that change what is
-    learned.
+    Encoders, clips and the pretrained model are compared by content, not by
+    path. ``settings`` are from :func:`read_settings`, ``manifests`` maps splits
+    to paths (also validation, which selects the checkpoint), ``also_train`` are
+    folders with manifests of further training corpora, and ``run_options`` are
+    SpeechBrain's options that change the result of training.
     """
     wanted = {k: v for k, v in settings.items() if k not in FREE}
     wanted.update({k: _plain(v) for k, v in run_options.items()})
@@ -104,7 +103,7 @@ def claim_folder(
         wanted[f"{modality} encoder"] = fingerprint
     others = other_corpora(also_train)
     wanted["clips"] = digest_files([*manifests.values(), *others])
-    # A batch has batch_size clips for each.
+    # batch_size is per process.
     wanted["processes"] = processes.count()
     if pretrained_from is not None:
         wanted["pretrained_from"] = digest_files(
@@ -113,18 +112,18 @@ def claim_folder(
     wanted = json.loads(json.dumps(wanted))
     folder = Path(save_folder)
     try:
-        found = read_json(folder / RECORD)
+        recorded = read_json(folder / RECORD)
     except (OSError, ValueError):
-        found = None
-    if isinstance(found, dict) and any(folder.glob("CKPT*")):
-        keys = sorted({*found, *wanted})
-        differ = [key for key in keys if found.get(key) != wanted.get(key)]
+        recorded = None
+    if isinstance(recorded, dict) and any(folder.glob("CKPT*")):
+        keys = sorted({*recorded, *wanted})
+        differ = [key for key in keys if recorded.get(key) != wanted.get(key)]
         if differ:
             raise VAVLError(
                 f"{folder.parent}: holds a run of other settings "
-                f"({', '.join(differ)}), whose checkpoints this run would go "
-                "on with; give another output_folder, or delete that one"
+                f"({', '.join(differ)}), whose checkpoints this run would "
+                "resume from; give another output_folder, or delete that one"
             )
-    processes.gather(None)  # All have read it before it is written.
+    processes.gather(None)  # All processes read it before it is written.
     if if_main_process():
         write_json(folder / RECORD, wanted)

@@ -1,4 +1,4 @@
-"""What a run records for the model that it exports."""
+"""Metadata of a run, recorded in the exported model."""
 
 import os
 import shlex
@@ -10,20 +10,20 @@ from typing import Any
 from vavl_sb.dataio.label_ceiling import ceiling_text
 from vavl_sb.dataio.preparation import read_target
 from vavl_sb.lobes.precomputed import Precomputed
-from vavl_sb.lobes.vavl import HEADS, MODALITIES
+from vavl_sb.lobes.vavl import HEADS, MODALITIES, READS
 from vavl_sb.utils.files import read_json
 
 
 def trained_heads(
     features: dict, clips: Iterable[str], from_pairs: bool = True
 ) -> list[str]:
-    """Heads that the training clips, named by their ids, let learn.
+    """Returns the heads that were trained, given the training clips' ids.
 
-    A model trained on voices alone has a visual and an audio-visual head as
-    well, but with random weights. The clips (and
-    :func:`vavl_sb.features.cache.read_index`) tell which, also for a run that
-    was stopped and resumed. The audio-visual head learns from clips with both;
-    not ``from_pairs``, it is there as soon as both others have learned.
+    A model trained on audio alone also has visual and audio-visual heads, with
+    random weights. ``features`` is
+    :func:`vavl_sb.features.cache.read_index`. The audio-visual head is trained
+    on clips with both modalities; without ``from_pairs``, it counts as trained
+    if both other heads are.
 
     Example
     -------
@@ -31,15 +31,17 @@ def trained_heads(
     >>> trained_heads(features, ["a"])
     ['audio']
     """
-    found = [
+    present = [
         {m for m in MODALITIES if features[clip][m] is not None}
         for clip in clips
     ]
     if not from_pairs:
-        found = [set().union(*found)]
-    needs = {head: {head} for head in MODALITIES}
-    needs["audiovisual"] = set(MODALITIES)
-    return [head for head in HEADS if any(needs[head] <= has for has in found)]
+        present = [set().union(*present)]
+    return [
+        head
+        for head in HEADS
+        if any(set(READS[head]) <= modalities for modalities in present)
+    ]
 
 
 def run_record(
@@ -51,15 +53,14 @@ def run_record(
     train_clips: int = 0,
     **settings,
 ) -> dict[str, Any]:
-    """Command, settings and test scores of a run, for an export's metadata.
+    """Collects the command, settings and test scores of a run for an export.
 
-    The encoders' names are where their weights came from
-    (``audio_encoder_source``, ``visual_encoder_weights``), and ``settings``
-    what else the scores depend on: seed, partition, ... Gives ``run`` (command
-    and settings), ``encoder_names``, ``train_clips``, ``test`` and ``n_test``
-    as in metrics.json, without confusion matrices, if the run was tested; and
-    ``target`` and ``ceiling``: what the labels are, and how high a score on
-    them can be.
+    ``audio_encoder_source`` and ``visual_encoder_weights`` name the encoders;
+    ``settings`` are further settings that affect the scores, such as the seed.
+    Returns ``run`` (command and settings), ``encoder_names``, ``train_clips``,
+    ``target`` (kind of labels), ``ceiling`` (of scores on them) and, if the run
+    was tested, ``test`` and ``n_test`` as in metrics.json, without confusion
+    matrices.
     """
     labels = read_target(output_folder)
     run = {key: _public(value) for key, value in settings.items()}
@@ -77,7 +78,8 @@ def run_record(
 
 
 def _encoder_name(encoder: object, origin: str | None) -> str | None:
-    """Where an encoder's weights come from; of a user's own, its class."""
+    """Returns the source of an encoder's weights; for a user's encoder, its
+    class."""
     kind = type(encoder)
     if isinstance(encoder, Precomputed):
         return None
@@ -87,7 +89,7 @@ def _encoder_name(encoder: object, origin: str | None) -> str | None:
 
 
 def command_line(arguments: list[str]) -> str:
-    """A command (``sys.argv``) without the folders of this machine.
+    """Formats a command (``sys.argv``) without this machine's folders.
 
     Example
     -------
@@ -107,27 +109,27 @@ def command_line(arguments: list[str]) -> str:
 
 
 def _shown(option: str, value: str) -> str:
-    """An option's value, or the option's name in place of a folder that is
-    not beside the command."""
+    """Returns an option's value, or the option's name for a folder outside of
+    the recipe."""
     if option.endswith("_folder") and _public(value) != value:
         return option.lstrip("-").upper()
     return _public(value)
 
 
 def _public(value: Any) -> Any:
-    """A value without the folders of this machine."""
+    """Removes this machine's folders from a value."""
     if isinstance(value, (list, tuple)):
         return [_public(item) for item in value]
     if isinstance(value, (os.PathLike, str)):
         value = os.fspath(value)
-        # A path within the recipe is the same for everyone.
+        # Paths within the recipe do not depend on the machine.
         elsewhere = os.path.isabs(value) or value.startswith(("..", "~"))
         return os.path.basename(value.rstrip("/")) if elsewhere else value
     return value
 
 
 def _scores(path: Path) -> dict[str, Any]:
-    """Test scores of metrics.json; {} where the run was not tested."""
+    """Reads the test scores of metrics.json; {} if the run was not tested."""
     if not path.exists():
         return {}
     metrics = read_json(path)

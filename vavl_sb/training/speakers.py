@@ -18,7 +18,7 @@ from vavl_sb.utils.seeding import clip_generator
 
 logger = get_logger(__name__)
 
-# Shares of the samples that have no other clip, and all of them.
+# Share of the samples without any other clip, and share with all of them.
 EXTREMES = 0.25
 
 
@@ -26,28 +26,28 @@ class SpeakerSamples:
     """Random samples of the other training clips of each clip's speaker.
 
     A quarter of the samples is empty, a quarter has all other clips of the
-    speaker, and the rest a number between, of which each doubling is as likely
-    as the next; so the network learns to do with any number. A sample depends
-    on the seed, the epoch and the clip alone.
+    speaker, and the rest have a log-uniform number of clips, so that the
+    network is trained on any number. A sample depends only on the seed, the
+    epoch and the clip.
 
     Arguments
     ---------
     normalization : SpeakerNormalization
-        Which :meth:`fit` fits.
+        Module that :meth:`fit` fits.
     seed : int
-        Of the samples.
+        Seed of the samples.
     """
 
     def __init__(self, normalization: SpeakerNormalization, seed: int):
         self.normalization, self.seed = normalization, seed
         self.clips: dict[str, list] = {}  # speaker to ids
         self.speakers: dict[str, str] = {}  # id to speaker
-        # Modality to the rows of ids in a table of time means.
+        # Modality to id to row in `means`.
         self.rows: dict[str, dict] = {m: {} for m in MODALITIES}
-        self.means: dict[str, torch.Tensor] = {}
+        self.means: dict[str, torch.Tensor] = {}  # time means of the clips
 
     def fit(self, train_set: DynamicItemDataset) -> None:
-        """Reads the training clips, and fits the normalization to them."""
+        """Fits the normalization to the training clips."""
         tables: dict[str, list] = {m: [] for m in MODALITIES}
         targets = {}
         for item in train_set:
@@ -65,8 +65,8 @@ class SpeakerSamples:
         self.means = {m: torch.stack(t) for m, t in tables.items() if t}
         if len(self.clips) in (1, len(self.speakers)):
             logger.warning(
-                "speaker_normalization: one training speaker, or one clip of "
-                "each, does not tell how speakers differ; no mean is moved"
+                "speaker_normalization: requires several training speakers "
+                "with several clips each; means are not normalized"
             )
         run_on_main(self._fit, [targets])
 
@@ -82,7 +82,7 @@ class SpeakerSamples:
             )
 
     def sample(self, clip: str, epoch: int) -> list[str]:
-        """Ids of a random number of other clips of a clip's speaker."""
+        """Samples ids of other clips of a clip's speaker."""
         others = [c for c in self.clips[self.speakers[clip]] if c != clip]
         random = clip_generator(clip, self.seed, f"speaker, epoch {epoch}")
         kind = random.random()
@@ -103,7 +103,7 @@ class SpeakerSamples:
         epoch: int,
         lens: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Normalizes a batch of features by an epoch's samples.
+        """Normalizes a batch of features by the samples of an epoch.
 
         Arguments
         ---------
@@ -112,33 +112,33 @@ class SpeakerSamples:
         frames : torch.Tensor
             Shape (B, T, D).
         clips : list of str
-            B ids.
+            Ids of the B clips.
         epoch : int
-            Whose samples they are.
+            Epoch of the samples.
         lens : torch.Tensor
-            Relative lengths, shape (B,); None: every clip fills its row.
+            Relative lengths, shape (B,); None: no padding.
 
         Returns
         -------
         torch.Tensor
             Shape (B, T, D), 0 past a clip's end.
         """
-        found: list[SpeakerStatistics | None] = []
+        speakers: list[SpeakerStatistics | None] = []
         rows = self.rows[modality]
         for clip in clips:
             sample = [c for c in self.sample(clip, epoch) if c in rows]
             if not sample:
-                found.append(None)
+                speakers.append(None)
                 continue
             means = self.means[modality][[rows[c] for c in sample]]
             mean = means.mean(dim=0, keepdim=True)
-            # torch's var along the clips takes twice as long.
+            # Twice as fast as torch.var over clips.
             var = (means - mean).square().mean(dim=0, keepdim=True)
             count = torch.tensor([float(len(sample))])
-            found.append(SpeakerStatistics(count, mean, var))
+            speakers.append(SpeakerStatistics(count, mean, var))
         device = self.normalization.audio_mean.device
         dim = self.normalization.dim(modality)
-        statistics = SpeakerStatistics.stack(found, dim).to(device)
+        statistics = SpeakerStatistics.stack(speakers, dim).to(device)
         lens = None if lens is None else lens.to(device)
         moved = self.normalization(
             modality, frames.to(device), statistics, lens
@@ -146,7 +146,8 @@ class SpeakerSamples:
         return moved.to(frames.device)
 
     def normalize_batch(self, batch: PaddedBatch, epoch: int) -> PaddedBatch:
-        """A batch whose ``audio`` and ``visual`` are normalized."""
+        """Normalizes ``audio`` and ``visual`` of a batch in place; returns
+        it."""
         for modality in MODALITIES:
             frames, lens = getattr(batch, modality)
             named = (modality, frames, list(batch.id), epoch, lens)

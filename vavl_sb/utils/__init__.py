@@ -1,1 +1,1 @@
-"""Metrics, errors and small helpers."""
+"""Metrics, errors, checkpoints, files and other helpers."""

@@ -1,8 +1,8 @@
-"""Checkpoints that are whole or not there, and checked before they are used.
+"""Checkpoints that are saved atomically and verified before they are loaded.
 
 SpeechBrain's Checkpointer writes a checkpoint file by file into its final
-folder, and loads the newest folder that has a meta file. A process that is
-killed in between leaves a part of a checkpoint that looks like one.
+folder, and loads the newest folder that has a meta file. If the process is
+killed meanwhile, an incomplete checkpoint looks like a complete one.
 """
 
 import contextlib
@@ -34,19 +34,19 @@ DAMAGED = "damaged+"
 class CheckedCheckpointer(Checkpointer):
     """SpeechBrain's Checkpointer, safe against kills and damaged files.
 
-    A checkpoint is written into a folder of another name, which becomes
-    ``CKPT+...`` in one step when all is in it, with the checksums of its files
-    beside them. Before a checkpoint is loaded all are checked: one that was
-    cut short or changed is told of in one line and set aside as
-    ``damaged+CKPT+...``, and the next best takes its place. So that there is
-    one, the checkpoint before the newest is kept too.
+    A checkpoint and the checksums of its files are written into a temporary
+    folder, which is renamed to ``CKPT+...`` when complete. Before a checkpoint
+    is loaded, all are verified: a truncated or changed one is logged and
+    renamed to ``damaged+CKPT+...``, and the next best is loaded. For this
+    purpose the checkpoint before the newest is kept, too.
 
     Arguments
     ---------
     checkpoints_dir : str or Path
-        Made if missing; VAVLError, in one line, if it cannot be.
+        Folder of the checkpoints, created if missing; a VAVLError is raised if
+        that fails.
     *args, **kwargs
-        As for ``speechbrain.utils.checkpoints.Checkpointer``.
+        Passed to ``speechbrain.utils.checkpoints.Checkpointer``.
 
     Example
     -------
@@ -61,7 +61,7 @@ class CheckedCheckpointer(Checkpointer):
     """
 
     def __init__(self, checkpoints_dir: str | Path, *args, **kwargs):
-        # While the hparams file loads, before the run has its folder.
+        # Called while the hparams file loads, before the run has its folder.
         try:
             super().__init__(checkpoints_dir, *args, **kwargs)
         except OSError as error:
@@ -74,9 +74,9 @@ class CheckedCheckpointer(Checkpointer):
         name: str | None = None,
         verbosity: int = logging.INFO,
     ) -> Checkpoint | None:
-        """Saves a checkpoint, whole or not at all; arguments as in SpeechBrain.
+        """Saves a checkpoint atomically; arguments as in SpeechBrain.
 
-        None in other processes than the main one. VAVLError, in one line: it cannot
+        Returns None except in the main process. Raises a VAVLError if it cannot
         be written, as on a full disk.
         """
         with self._refused_in_one_line():
@@ -85,7 +85,7 @@ class CheckedCheckpointer(Checkpointer):
             )
             if checkpoint is not None:
                 checkpoint = self._publish(checkpoint)
-        # All must see the same checkpoints when they choose which to delete.
+        # All processes must find the same checkpoints to delete.
         ddp_barrier()
         if checkpoint is not None:
             logger.log(verbosity, "Saved a checkpoint in %s", checkpoint.path)
@@ -98,15 +98,12 @@ class CheckedCheckpointer(Checkpointer):
         ckpt_predicate: Callable | None = None,
         **kwargs,
     ) -> None:
-        """Saves a checkpoint and deletes others, but not the one before it.
-
-        Arguments as in SpeechBrain. Where ``ckpt_predicate`` is given, the one
-        before is not kept.
-        """
+        """Saves a checkpoint and deletes others, but not the one before it,
+        unless ``ckpt_predicate`` is given; arguments as in SpeechBrain."""
         keys = list(importance_keys)
         if ckpt_predicate is None:
             before = self.find_checkpoint()
-            ddp_barrier()  # The main process adds none before all have looked.
+            ddp_barrier()  # All search before the main process saves.
             if before is not None:
                 keys.append(lambda checkpoint: checkpoint.path == before.path)
         super().save_and_keep_only(
@@ -117,25 +114,23 @@ class CheckedCheckpointer(Checkpointer):
         )
 
     def recover_if_possible(self, *args, **kwargs) -> Checkpoint | None:
-        """Loads the checkpoint that is asked for, of those that are sound.
-
-        Arguments as in SpeechBrain: by default the newest. None if there is none.
-        """
-        # A folder is set aside by one process, and looked at by all after.
+        """Loads a checkpoint, ignoring damaged ones; arguments as in
+        SpeechBrain, by default the newest. Returns None if there is none."""
+        # One process renames damaged folders before all search.
         faults: dict[Path, str] = {}
         run_on_main(lambda: faults.update(self._clear()))
-        found = super().recover_if_possible(*args, **kwargs)
-        used = "there is none before it" if found is None else found.path.name
+        loaded = super().recover_if_possible(*args, **kwargs)
+        used = "there is none before it" if loaded is None else loaded.path.name
         for path, fault in faults.items():
             logger.warning(
                 "%s: %s; not used, kept as %s%s; in its place: %s",
                 *(path, fault, DAMAGED, path.name, used),
             )
-        return found
+        return loaded
 
     def _clear(self) -> dict[Path, str]:
-        """Removes parts of checkpoints, and sets those aside that are damaged
-        or half deleted; gives what is wrong with each of these."""
+        """Removes unfinished checkpoints; renames damaged or partly deleted
+        ones, and returns their faults."""
         faults = {}
         for path in sorted(self.checkpoints_dir.iterdir()):
             if path.name.startswith(PARTIAL):
@@ -151,7 +146,7 @@ class CheckedCheckpointer(Checkpointer):
         return faults
 
     def _publish(self, checkpoint: Checkpoint) -> Checkpoint:
-        """Gives a checkpoint that is whole its checksums and its real name."""
+        """Writes the checksums of a complete checkpoint, and renames it."""
         files = sorted(checkpoint.path.iterdir())
         write_json(
             checkpoint.path / CHECKSUMS,
@@ -169,61 +164,62 @@ class CheckedCheckpointer(Checkpointer):
         return Checkpoint(final, checkpoint.meta, paramfiles)
 
     def _new_checkpoint_dirpath(self):
-        """A folder that no one takes for a checkpoint yet."""
+        """Returns the path of a temporary folder for a new checkpoint."""
         path = super()._new_checkpoint_dirpath()
         return path.with_name(PARTIAL + path.name)
 
     def _custom_checkpoint_dirpath(self, name):
-        """As :meth:`_new_checkpoint_dirpath`, for a given name."""
+        """As :meth:`_new_checkpoint_dirpath`, with a given name."""
         path = super()._custom_checkpoint_dirpath(name)
         return path.with_name(PARTIAL + path.name)
 
     @contextlib.contextmanager
     def _refused_in_one_line(self) -> Iterator[None]:
-        """Removes what a failed save leaves; a full disk is one line."""
+        """Removes the files of a failed save; converts disk errors to a
+        VAVLError."""
         try:
             yield
         except BaseException as error:
             if if_main_process():
                 for path in self.checkpoints_dir.glob(f"{PARTIAL}*"):
                     shutil.rmtree(path, ignore_errors=True)
-            # torch has no class of its own for errors of the disk.
+            # torch has no class for disk errors.
             words = ("PytorchStreamWriter", "inline_container", "iostream")
             of_torch = isinstance(error, RuntimeError) and any(
                 word in str(error) for word in words
             )
-            # A VAVLError here comes from write_json: of one file only.
+            # A VAVLError from write_json names one file only.
             if not (of_torch or isinstance(error, OSError | VAVLError)):
                 raise
             reason = getattr(error, "strerror", None) or str(error)
             raise VAVLError(
                 f"{self.checkpoints_dir}: the checkpoint cannot be written "
                 f"({' '.join(reason.split())[:120]}); free space there, then "
-                "run the same command again: it goes on from the checkpoint "
-                "before"
+                "run the same command again: it resumes from the previous "
+                "checkpoint"
             ) from None
 
 
 def _checksum(path: Path) -> list[int]:
-    """Size and CRC-32 of a file."""
+    """Computes size and CRC-32 of a file."""
     size, value = 0, 0
     with open(path, "rb") as file:
-        while piece := file.read(1 << 20):
-            size, value = size + len(piece), zlib.crc32(piece, value)
+        while block := file.read(1 << 20):
+            size, value = size + len(block), zlib.crc32(block, value)
     return [size, value]
 
 
 def _fault(folder: Path) -> str:
-    """What is wrong with a checkpoint; "" for nothing."""
+    """Describes the fault of a checkpoint; "" if it is complete."""
     try:
         recorded = dict(read_json(folder / CHECKSUMS))
     except (OSError, ValueError, TypeError):
         return f"{CHECKSUMS} is missing or damaged"
     for name, expected in recorded.items():
         try:
-            found = _checksum(folder / name)
+            actual = _checksum(folder / name)
         except (OSError, ValueError) as error:
             return f"{name} cannot be read ({error})"
-        if found != expected:
+        if actual != expected:
             return f"{name} is not as {CHECKSUMS} has it"
     return ""

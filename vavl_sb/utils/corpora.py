@@ -1,16 +1,15 @@
-"""What a model says of the corpus that it was trained on."""
+"""Name of the corpus that a model was trained on."""
 
 from pathlib import Path
 
-# Stands in every corpus that vavl_sb has drawn, in whatever layout.
+# A file in every synthetic corpus.
 SYNTHETIC = "synthetic.json"
 DRAWN = "a synthetic corpus in the layout of "
 
 
 def corpus_name(name: str, folder: str | Path) -> str:
-    """What a folder in the layout of a corpus is, for a model's card.
-
-    Of a corpus that vavl_sb has drawn, that it is drawn.
+    """Returns the name of a corpus for a model's card, marked if the corpus in
+    the folder is synthetic.
 
     Example
     -------

@@ -1,7 +1,6 @@
-"""The processes that torchrun starts for one run, seen from each of them.
+"""Helpers for several processes of one run, started by torchrun.
 
-Within SpeechBrain's ``run_on_main`` and in a program of one process all of
-this is that of a single process.
+Within SpeechBrain's ``run_on_main`` they behave as in a single process.
 """
 
 import datetime
@@ -19,19 +18,19 @@ WAIT = datetime.timedelta(seconds=5)
 
 
 def count() -> int:
-    """How many processes work together; 1 for a program of one process."""
+    """Returns the number of processes; 1 without torchrun."""
     return 1 if ddp_prevent_block() else torch.distributed.get_world_size()
 
 
 def rank() -> int:
-    """Which of the processes this one is, from 0, the main process, on."""
+    """Returns the rank of this process; 0 for the main process."""
     return 0 if ddp_prevent_block() else torch.distributed.get_rank()
 
 
 def gather(value: Any) -> list:
-    """What every process has, by rank; all processes must call it.
+    """Gathers a value from every process, by rank; all processes must call it.
 
-    A value can be pickled; tensors should be on the CPU.
+    The value is pickled; tensors should be on the CPU.
     """
     if count() == 1:
         return [value]
@@ -41,27 +40,28 @@ def gather(value: Any) -> list:
 
 
 def first_to_fail() -> bool:
-    """Whether this process is the first of the run that fails.
+    """Returns whether this process is the first of the run to fail.
 
-    When one process ends, the others fail in what they wait for. So that a user
-    reads one line and not one from each, only the first speaks.
+    When one process ends, the others fail while they wait for it. Only the
+    first logs its error.
     """
     if "RANK" not in os.environ and not is_distributed_initialized():
         return True
     try:
-        # torchrun itself keeps the store: it is there before the processes
-        # have joined, and outlives them.
+        # The store belongs to torchrun: it exists before the processes join,
+        # and after they have ended.
         store, *_ = next(torch.distributed.rendezvous("env://", timeout=WAIT))
         return store.add(FAILURES, 1) == 1
     except (RuntimeError, ValueError):
-        return True  # A line too many is better than none.
+        return True  # Several messages are better than none.
 
 
 def is_lost_peer(error: BaseException) -> bool:
-    """Whether a collective operation's error says that a process is gone."""
+    """Returns whether an error of a collective operation means that another
+    process has ended."""
     if not is_distributed_initialized():
         return False
-    # NCCL has a class of its own, gloo only the name of its source file.
+    # NCCL has an error class; gloo's errors contain its source file's name.
     return isinstance(error, torch.distributed.DistError) or (
         "gloo" in str(error)
     )

@@ -1,8 +1,8 @@
-"""Errors that are written for the person who meets them.
+"""Errors with one-line messages for the user.
 
 Every error that a user can cause (a broken file, a wrong option, a missing
-package) is a :class:`VAVLError` whose text is one line: what is wrong, where,
-and what to do. Programs print that line and exit with status 1; see
+package) is a :class:`VAVLError`, whose text is one line: what is wrong, where,
+and how to fix it. Programs print it and exit with status 1; see
 :func:`exit_on_error`.
 """
 
@@ -20,7 +20,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class VAVLError(Exception):
-    r"""Base of all errors whose one-line text is meant for the user.
+    r"""Base class of errors with a one-line message for the user.
 
     Example
     -------
@@ -34,10 +34,10 @@ class VAVLError(Exception):
 
     @property
     def text(self) -> str:
-        """What was said, as it is: for JSON, and within another error."""
+        """The message without escapes, for JSON and other errors' messages."""
         text = super().__str__().rstrip()
         lines = text.splitlines()
-        # A loader's worker hands an error over as the text of its traceback.
+        # A data loader's worker passes an error on as its traceback's text.
         if any(line.startswith(LOADERS_MARK) for line in lines):
             return lines[-1].partition(": ")[2]
         return text
@@ -48,19 +48,19 @@ class MediaError(VAVLError):
 
 
 class ManifestError(VAVLError):
-    """A manifest lacks a field, or a field has a value it cannot have."""
+    """A manifest lacks a field, or has an invalid value."""
 
 
 class CorpusError(VAVLError):
-    """A corpus on disk, its labels or its split cannot be used."""
+    """A corpus, its labels or its split cannot be used."""
 
 
 class EncoderError(VAVLError):
-    """An encoder or its weights cannot be had or do not fit."""
+    """An encoder or its weights cannot be loaded or do not fit."""
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's text, never empty.
+    """Returns the first line of an error's text, or its type if it is empty.
 
     Example
     -------
@@ -72,21 +72,18 @@ def first_line(error: BaseException) -> str:
 
 
 def say_error(error: "VAVLError | str") -> None:
-    """Prints a command's error, in one line."""
+    """Prints a command's error in one line."""
     say(f"vavl: {getattr(error, 'text', error)}", file=sys.stderr)
 
 
 @contextlib.contextmanager
 def exit_on_error() -> Iterator[None]:
-    """Turns a :class:`VAVLError` into one logged line and exit status 1.
+    """Logs a :class:`VAVLError` in one line and exits with status 1.
 
-    A full disk is told of in the same way. Ctrl-C and SIGTERM end in one line
-    too, with exit status 130 and 143.
-
-    Any other exception passes through with its traceback: that is a fault of
-    the program, and its author needs the traceback. Of several processes that
-    work on one run the first to fail writes the line; the others, which fail
-    because that one is gone, end with status 1 and without a word.
+    The same applies to a full disk, and to Ctrl-C and SIGTERM with exit status
+    130 and 143. Any other exception is a bug, and keeps its traceback. Of
+    several processes of one run only the first to fail logs its error; the
+    others exit with status 1 silently.
     """
     process = os.getpid()
     try:
@@ -95,7 +92,7 @@ def exit_on_error() -> Iterator[None]:
     except VAVLError as error:
         _exit(error)
     except RuntimeError as error:
-        # Here, so that `vavl --help` need not wait for torch.
+        # Imported here, so that `vavl --help` does not import torch.
         from vavl_sb.utils.distributed import is_lost_peer
 
         if not is_lost_peer(error):
@@ -113,17 +110,17 @@ def exit_on_error() -> Iterator[None]:
         )
     except KeyboardInterrupt as stop:
         if os.getpid() != process:
-            # A worker that is stopped as it is forked, with this stack.
+            # A worker process that was stopped while it was forked.
             os._exit(exit_status(stop))
         _exit(
-            "the same command goes on from where it was",
+            "the same command resumes from where it was",
             "stopped; ",
             exit_status(stop),
         )
 
 
 def _exit(reason: object, what: str = "error: ", status: int = 1) -> None:
-    """Ends the program with one line, which one process alone writes."""
+    """Logs one line, in the first process to fail, and exits."""
     from vavl_sb.utils.distributed import first_to_fail
     from vavl_sb.utils.logger import get_logger
 

@@ -1,8 +1,9 @@
-"""Features that others computed, read from files.
+"""Reads features that were computed by other tools.
 
 A reference to a clip's features is a path: a .npy or .safetensors of shape
-(T, D), or a .csv with a row a frame. Or it is ``table.csv#name``: the row of a
-table with a row a clip; or ``all.safetensors#name``: the tensor of that name.
+(T, D), or a .csv with one row per frame. Or it is ``table.csv#name``, a row of
+a table with one row per clip, or ``all.safetensors#name``, the tensor of that
+name.
 """
 
 import csv
@@ -19,20 +20,20 @@ from safetensors import SafetensorError, safe_open
 from vavl_sb.utils.errors import MediaError, first_line
 
 EXTENSIONS = (".npy", ".safetensors", ".csv")
-# The column that names a table's clips; without any of these, the first.
+# Columns with the names of a table's clips; by default the first column.
 NAMES = ("name", "clip", "file", "filename", "id")
-# What OpenFace and openSMILE write beside features.
+# Columns of OpenFace and openSMILE that are not features.
 NO_FEATURES = (
     *("frame", "face_id", "timestamp", "confidence", "success"),
     *("start", "end", "frametime"),
 )
-# What a name in a table may end with.
+# File extensions that are removed from names in a table.
 MEDIA = re.compile(r"\.(wav|flac|mp3|mp4|avi|flv|mov|mkv|webm|npy|csv)$", re.I)
-LOOKED_AT = 20
+LOOKED_AT = 20  # Clips whose feature size is compared.
 
 
 def split_reference(reference: str | Path) -> tuple[str, str | None]:
-    """Path of a reference, and the clip's name in that table or None.
+    """Splits a reference into its path, and the clip's name in a table or None.
 
     Example
     -------
@@ -50,20 +51,19 @@ def split_reference(reference: str | Path) -> tuple[str, str | None]:
 def read_features(
     reference: str | Path, columns: Sequence[str] | None = None
 ) -> np.ndarray:
-    """Reads the features of a clip: float32 (T, D), T at least 1; a single
-    vector is one frame.
+    """Reads the features of a clip as float32 (T, D), T at least 1; a single
+    vector becomes one frame.
 
-    Of a .csv with names above its columns, those that OpenFace and openSMILE
-    write beside features (frame, timestamp, ...) are left out, as are rows of
-    OpenFace without success; or ``columns`` says which ones to take, in this
-    order. MediaError, in one line: the file or the row cannot be had, has
-    another shape, no frame, or a number that is not finite.
+    From a .csv with a header, reads ``columns`` in this order, or by default
+    all but those that are not features (frame, timestamp, ...). Rows of
+    OpenFace without success are skipped. Raises a MediaError if the file or row
+    cannot be read, has a wrong shape, no frames, or non-finite numbers.
     """
     path, name = split_reference(reference)
     kind = os.path.splitext(path)[1].lower()
     if kind not in EXTENSIONS:
         raise MediaError(
-            f"{path}: no file of features; give a {', '.join(EXTENSIONS)}"
+            f"{path}: is not a file of features; give a {', '.join(EXTENSIONS)}"
         )
     try:
         if kind == ".npy":
@@ -88,21 +88,21 @@ def read_features(
             f"{frames.shape}"
         )
     if frames.size == 0:
-        raise MediaError(f"{reference}: there is no frame in it")
+        raise MediaError(f"{reference}: has no frames")
     if not np.isfinite(frames).all():
         raise MediaError(
-            f"{reference}: has NaN or infinity in it; leave such frames out"
+            f"{reference}: has NaN or infinity; remove those frames"
         )
     return frames.astype(np.float32)
 
 
 def _read_tensor(path, name):
-    """A tensor of a .safetensors: the one of a name, or the only one."""
+    """Reads a tensor of a .safetensors by name, or its only tensor."""
     with safe_open(path, framework="pt") as file:
         names = list(file.keys())
         if name is None and len(names) != 1:
             raise MediaError(
-                f"{path}: holds {len(names)} tensors; name one as {path}#NAME"
+                f"{path}: has {len(names)} tensors; select one by {path}#NAME"
             )
         if name is not None and name not in names:
             raise MediaError(f"{path}: has no {name}")
@@ -110,7 +110,7 @@ def _read_tensor(path, name):
 
 
 def _read_rows(path, name, columns):
-    """The frames of a .csv, or the row of a clip."""
+    """Reads the frames of a .csv, or the row of a clip."""
     header, rows = _read_csv(path, os.stat(path).st_mtime_ns)
     if name is not None:
         place = _name_column(path, header)
@@ -118,8 +118,8 @@ def _read_rows(path, name, columns):
         if len(rows) != 1:
             times = f" {len(rows)} times" if rows else ""
             raise MediaError(
-                f"{path}: has {name}{times or ' in no row'}; a table has a row "
-                "a clip"
+                f"{path}: has {name}{times or ' in no row'}; a table must have "
+                "one row per clip"
             )
     elif "success" in [column.lower() for column in header or ()]:
         place = [column.lower() for column in header].index("success")
@@ -135,7 +135,7 @@ def _read_rows(path, name, columns):
 
 
 def _feature_columns(path, header, name):
-    """Which columns of a .csv are features."""
+    """Returns the indices of the columns that are features."""
     named = None if name is None else _name_column(path, header)
     return [
         place
@@ -145,7 +145,7 @@ def _feature_columns(path, header, name):
 
 
 def _numbers(path, row, kept, width):
-    """The numbers of a row."""
+    """Parses the features of a row."""
     line, cells = row
     if len(cells) != width:
         raise MediaError(
@@ -155,15 +155,15 @@ def _numbers(path, row, kept, width):
         return [float(cells[i]) for i in kept]
     except ValueError as error:
         raise MediaError(
-            f"{path}, line {line}: {first_line(error)}; of a table with a row "
-            f"a clip, name one as {path}#NAME"
+            f"{path}, line {line}: {first_line(error)}; if the table has one "
+            f"row per clip, select one by {path}#NAME"
         ) from None
 
 
 @functools.lru_cache(maxsize=4)
 def _read_csv(path, changed):
-    """Column names, or None, and (line, cells) of each row, of a .csv."""
-    del changed  # So that a file that was written anew is read anew.
+    """Reads a .csv: column names or None, and (line, cells) of each row."""
+    del changed  # Part of the cache key, so that a changed file is read again.
     with open(path, newline="", encoding="utf-8-sig") as file:
         first = file.readline()
         file.seek(0)
@@ -181,7 +181,7 @@ def _read_csv(path, changed):
 
 
 def _is_number(text):
-    """Whether a cell holds a number."""
+    """Returns whether a cell contains a number."""
     try:
         float(text)
     except ValueError:
@@ -190,7 +190,7 @@ def _is_number(text):
 
 
 def _name_column(path, header):
-    """Which column of a table names its clips."""
+    """Returns the index of the column with the names of a table's clips."""
     if not header:
         raise MediaError(f"{path}: has no names above its columns")
     lowered = [name.lower() for name in header]
@@ -198,34 +198,34 @@ def _name_column(path, header):
 
 
 def find_features(path: str | Path) -> dict[str, list[str]]:
-    """The clips that a folder of files, or a table, has features of.
+    """Finds the clips that a folder of files or a table has features of.
 
-    That is a folder with a .npy, .safetensors or .csv a clip, at any depth,
-    which bears the clip's name; or a table: a .csv with a row a clip, or a
-    .safetensors with a tensor a clip. Gives name to references, absolute;
-    several where a clip stands there twice. Names have the subfolders, with /,
-    but no ending. MediaError, in one line: there are none.
+    A folder has one .npy, .safetensors or .csv per clip, at any depth, with the
+    clip's name. A table is a .csv with one row per clip, or a .safetensors with
+    one tensor per clip. Returns clip name to absolute references, several if
+    there are duplicates. Names include subfolders, with /, but no extension.
+    Raises a MediaError if there are no features.
     """
-    path, found = os.path.abspath(path), {}
+    path, clips = os.path.abspath(path), {}
     if os.path.isdir(path):
         for file in sorted(Path(path).rglob("*")):
             if file.suffix.lower() in EXTENSIONS and file.is_file():
                 clip = file.relative_to(path).with_suffix("").as_posix()
-                found.setdefault(clip, []).append(str(file))
+                clips.setdefault(clip, []).append(str(file))
     else:
         for name in _table_names(path):
             clip = MEDIA.sub("", name.replace("\\", "/"))
-            found.setdefault(clip, []).append(f"{path}#{name}")
-    if not found:
+            clips.setdefault(clip, []).append(f"{path}#{name}")
+    if not clips:
         raise MediaError(
-            f"{path}: no features in it; give a folder with a .npy, "
-            ".safetensors or .csv a clip, or a table"
+            f"{path}: no features in it; give a folder with one .npy, "
+            ".safetensors or .csv per clip, or a table"
         )
-    return found
+    return clips
 
 
 def _table_names(path: str) -> Sequence[str]:
-    """The names of a table's clips, as it has them."""
+    """Returns the names of a table's clips."""
     try:
         if path.lower().endswith(".safetensors"):
             with safe_open(path, framework="pt") as file:
@@ -238,17 +238,17 @@ def _table_names(path: str) -> Sequence[str]:
         reason = getattr(error, "strerror", None) or first_line(error)
         raise MediaError(f"{path}: cannot be read ({reason})") from None
     raise MediaError(
-        f"{path}: no folder and no table of features; give a folder, a .csv or "
-        "a .safetensors"
+        f"{path}: is not a folder or table of features; give a folder, a .csv "
+        "or a .safetensors"
     )
 
 
 def describe_features(path: str | Path) -> tuple[int, list[str] | None]:
-    """How many numbers the frames of a folder or a table have, and their names.
+    """Returns the feature size of a folder or a table, and the features' names.
 
-    The dimension is what most of the first clips have; the others will be left
-    out. The names are those of the columns of .csv files that have such, else
-    None. MediaError, in one line: none of them can be read.
+    The size is the most common one of the first clips; others will be left out.
+    The names are the columns of .csv files with a header, else None. Raises a
+    MediaError if no file can be read.
     """
     dims, names = Counter[int](), {}
     fault = MediaError(f"{path}: no features in it")
@@ -267,7 +267,7 @@ def describe_features(path: str | Path) -> tuple[int, list[str] | None]:
 
 
 def _column_names(reference):
-    """Names of the features in a .csv; None where there are none."""
+    """Returns the names of the features in a .csv; None without a header."""
     path, name = split_reference(reference)
     if not path.lower().endswith(".csv"):
         return None

@@ -1,4 +1,4 @@
-"""Files and folders that are written whole or not at all, and strict JSON."""
+"""Atomic writing of files and folders, and strict JSON."""
 
 import contextlib
 import json
@@ -15,10 +15,10 @@ from vavl_sb.utils.text import printable_lines
 
 
 def write_atomically(path: str | Path, data: bytes) -> None:
-    """Writes a file so that readers see the old one or the new, never a part.
+    """Writes a file atomically: readers find the old or the new content.
 
-    Missing folders are made. A VAVLError, in one line, says that the disk is
-    full or the folder cannot be written.
+    Creates missing folders. Raises a VAVLError if the disk is full or the
+    folder is not writable.
 
     Example
     -------
@@ -29,9 +29,8 @@ def write_atomically(path: str | Path, data: bytes) -> None:
     """
     path = os.fspath(path)
     folder = os.path.dirname(path) or "."
-    # In the same folder: os.replace is atomic within one file system only.
-    # A name of its own, since containers that share a folder share numbers of
-    # processes too.
+    # In the same folder, since os.replace is atomic only within a file system.
+    # With a random part, since containers may have the same process ids.
     temporary = f"{path}.{os.getpid()}-{secrets.token_hex(4)}.tmp"
     try:
         os.makedirs(folder, exist_ok=True)
@@ -39,17 +38,17 @@ def write_atomically(path: str | Path, data: bytes) -> None:
             file.write(data)
         os.replace(temporary, path)
     except OSError as error:
-        room = ""
+        free = ""
         with contextlib.suppress(OSError):
-            room = f", {shutil.disk_usage(folder).free / 1e6:.1f} MB free"
-        raise unwritable(path, f"{error.strerror}{room}") from None
+            free = f", {shutil.disk_usage(folder).free / 1e6:.1f} MB free"
+        raise unwritable(path, f"{error.strerror}{free}") from None
     finally:
         with contextlib.suppress(OSError):
             os.remove(temporary)
 
 
 def unwritable(path: str | Path, reason: object) -> VAVLError:
-    """The one line for what cannot be written."""
+    """Creates the error for a file or folder that cannot be written."""
     return VAVLError(
         f"{path}: cannot be written ({reason}); free space or choose another "
         "folder, then run the same command again"
@@ -57,7 +56,7 @@ def unwritable(path: str | Path, reason: object) -> VAVLError:
 
 
 def write_lines(path: str | Path, lines: list[str]) -> None:
-    r"""Writes a text of printable lines, atomically.
+    r"""Writes lines of printable text atomically.
 
     Example
     -------
@@ -70,9 +69,9 @@ def write_lines(path: str | Path, lines: list[str]) -> None:
 
 
 def strict(content: Any, text: Callable = str) -> Any:
-    """What JSON can say of a content: None stands for NaN and infinity.
+    """Replaces NaN and infinity by None, for strict JSON.
 
-    ``text`` is what to make of each string in it.
+    ``text`` is applied to each string.
 
     Example
     -------
@@ -91,9 +90,9 @@ def strict(content: Any, text: Callable = str) -> Any:
 
 
 def say_json(content: dict | list) -> None:
-    """Prints a command's one JSON document, in ASCII; see :func:`strict`.
+    """Prints a JSON document in ASCII; see :func:`strict`.
 
-    VAVLError if it is nested too deep.
+    Raises a VAVLError if it is nested too deep.
 
     Example
     -------
@@ -105,18 +104,18 @@ def say_json(content: dict | list) -> None:
     """
 
     def text(value):
-        # Half a character is a letter to Python; other readers refuse it.
+        # Python accepts lone surrogates; other JSON readers refuse them.
         return value.encode("utf-8", "backslashreplace").decode("utf-8")
 
     try:
-        said = json.dumps(strict(content, text), indent=2, allow_nan=False)
+        document = json.dumps(strict(content, text), indent=2, allow_nan=False)
     except RecursionError:
-        raise VAVLError("cannot be told as JSON: nested too deep") from None
-    print(said, flush=True)  # noqa: T201
+        raise VAVLError("cannot be written as JSON: nested too deep") from None
+    print(document, flush=True)  # noqa: T201
 
 
 def write_json(path: str | Path, content: dict | list) -> None:
-    """Writes JSON, atomically; see :func:`strict`.
+    """Writes JSON atomically; see :func:`strict`.
 
     Example
     -------
@@ -132,14 +131,14 @@ def write_json(path: str | Path, content: dict | list) -> None:
 def read_json(path: str | Path) -> Any:
     """Reads a JSON file.
 
-    OSError if it cannot be read, ValueError if it is not JSON in UTF-8, whatever
-    else stands in it.
+    Raises an OSError if it cannot be read, a ValueError if it is not JSON in
+    UTF-8.
     """
     return parse_json(Path(path).read_text(encoding="utf-8"))
 
 
 def parse_json(text: str, **options) -> Any:
-    """Parses JSON with ``json.loads``; a ValueError is the only error.
+    """Parses JSON with ``json.loads``; raises no errors but ValueError.
 
     Example
     -------
@@ -156,12 +155,13 @@ def parse_json(text: str, **options) -> Any:
 
 @contextlib.contextmanager
 def write_folder(folder: str | Path) -> Iterator[Path]:
-    """A folder to fill, which then takes the place of the one that is meant.
+    """Writes a folder atomically: yields a temporary path, which then replaces
+    ``folder``.
 
-    The path that it gives stands beside ``folder`` and is to be made, so that
-    the last step is a rename. A ``folder`` that is there is replaced, and what a
-    program that was killed has left is removed. VAVLError, in one line: the disk
-    is full, or the folder cannot be written.
+    The caller creates the temporary path. It is beside ``folder``, so that the
+    last step is a rename. Removes temporary folders of programs that were
+    killed. Raises a VAVLError if the disk is full or the folder is not
+    writable.
 
     Example
     -------
@@ -176,7 +176,7 @@ def write_folder(folder: str | Path) -> Iterator[Path]:
     part = folder.with_name(f".{folder.name}.part")
     old = folder.with_name(f".{folder.name}.old")
     if old.exists() and not folder.exists():
-        os.rename(old, folder)  # A kill came between the two renames.
+        os.rename(old, folder)  # Killed between the two renames.
     _remove(part, old)
     try:
         yield part
@@ -186,13 +186,13 @@ def write_folder(folder: str | Path) -> Iterator[Path]:
     except OSError as error:
         raise unwritable(folder, error.strerror or error) from None
     finally:
-        if old.exists() and not folder.exists():  # A stop came just then.
+        if old.exists() and not folder.exists():  # Stopped between them.
             os.rename(old, folder)
         _remove(part, old)
 
 
 def _remove(*paths: Path) -> None:
-    """Removes folders, and what else stands in their place."""
+    """Removes folders, or files and links in their place."""
     for path in paths:
         if path.is_symlink() or path.is_file():
             path.unlink(missing_ok=True)

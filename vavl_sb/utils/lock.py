@@ -1,4 +1,4 @@
-"""One run at a time in a folder."""
+"""Locks that allow one run at a time in a folder."""
 
 import fcntl
 import os
@@ -10,18 +10,17 @@ from vavl_sb.utils.errors import VAVLError
 from vavl_sb.utils.files import unwritable
 
 LOCK = "train.lock"
-# Locks last as long as their files are open: until the process ends.
+# Open lock files: a lock lasts until its file is closed.
 _HELD: dict[str, TextIO] = {}
 
 
 def take_lock(path: str | Path) -> TextIO | None:
-    """Locks a file for this process, until the file is closed.
+    """Locks a file for this process until the file is closed.
 
-    The lock is the operating system's: however the process ends, no lock is
-    left behind. It is one that child processes do not inherit (``lockf``, not
-    ``flock``), since a data loader's workers outlive a killed run by seconds.
-    None where another process has the lock; on a file system without locks all
-    get one.
+    The operating system releases the lock however the process ends. Child
+    processes do not inherit it (``lockf``, not ``flock``), since a data
+    loader's workers outlive a killed run by seconds. Returns None if another
+    process has the lock. Has no effect on file systems without locks.
 
     Example
     -------
@@ -36,15 +35,15 @@ def take_lock(path: str | Path) -> TextIO | None:
         file.close()
         return None
     except OSError:
-        pass  # A file system without locks: go on without.
+        pass  # A file system without locks.
     return file
 
 
 def hold_folder(folder: str | Path) -> None:
-    """Makes a folder this process's own, until the process ends.
+    """Locks a folder for this process until the process ends.
 
-    It is made if missing. Under torchrun the main process takes it for all. A
-    VAVLError, in one line, says that another process has it.
+    Creates the folder if missing. With torchrun only the main process locks it.
+    Raises a VAVLError if another process has the lock.
 
     Example
     -------
@@ -53,7 +52,7 @@ def hold_folder(folder: str | Path) -> None:
     >>> (folder / LOCK).exists()
     True
     """
-    # Here, so that `vavl --help` need not wait for torch.
+    # Imported here, so that `vavl --help` does not import torch.
     from speechbrain.utils.distributed import if_main_process
 
     path = os.path.realpath(os.path.join(folder, LOCK))

@@ -1,4 +1,4 @@
-"""Logging of what others wrote: SpeechBrain's logger, with printable text."""
+"""SpeechBrain's logger with escaped control characters."""
 
 from speechbrain.utils import logger as base
 
@@ -7,27 +7,27 @@ from vavl_sb.utils.text import printable
 
 
 class PrintableLogger(base.MultiProcessLoggerAdapter):
-    """SpeechBrain's logger, which shows control characters in what it is given.
+    """SpeechBrain's logger, which escapes control characters in arguments.
 
-    The message itself is the program's own; names, labels and errors are its
-    arguments.
+    Untrusted text, such as names and labels, must be an argument, not part of
+    the message.
     """
 
     def log(self, level: int, msg: str, *args, **kwargs) -> None:
-        """Logs a message; what is no number among ``args`` is made printable."""
+        """Logs a message; escapes all ``args`` that are not numbers."""
         kwargs.setdefault("stacklevel", 3)  # One deeper than SpeechBrain.
         super().log(level, msg, *map(_shown, args), **kwargs)
 
 
 def _shown(value: object) -> object:
-    """An argument that may be printed."""
+    """Makes an argument printable."""
     if isinstance(value, (int, float, VAVLError)):
         return value  # The text of a VAVLError is printable already.
     return printable(str(value))
 
 
 def get_logger(name: str) -> PrintableLogger:
-    r"""A logger for a module.
+    r"""Creates a logger for a module.
 
     Example
     -------

@@ -1,8 +1,8 @@
-"""Scores of emotion recognition, computed once over a whole set.
+"""Metrics of emotion recognition, computed once over a whole set.
 
-SpeechBrain's ``MetricStats`` averages scores over items. A concordance
-coefficient or a macro F1 cannot be averaged that way, so the classes here
-collect predictions and targets and compute each score from all of them.
+SpeechBrain's ``MetricStats`` averages scores over items. Concordance and macro
+F1 are not averages over items, so the classes here collect all predictions and
+targets first.
 """
 
 from collections.abc import Callable
@@ -15,16 +15,16 @@ from vavl_sb.utils.errors import VAVLError
 
 
 class _SetStats:
-    """Collects (id, prediction, target) and scores them together.
+    """Collects ids, predictions and targets, and scores them together.
 
-    ``labels`` are the names of the outputs, in their order; ``more`` has name
-    to a score of one's own: a function of predictions and targets, NumPy arrays
-    of all clips, that gives a number.
+    ``labels`` are the names of the outputs, in order; ``more`` maps names to
+    further scores: functions of predictions and targets (NumPy arrays of all
+    clips) that return a number.
     """
 
-    main = ""  # The score that stands for all.
-    numbers: tuple[str, ...] = ()  # Scores that are a number.
-    _scores: Callable[..., dict]  # From predictions and targets.
+    main = ""  # Name of the main score.
+    numbers: tuple[str, ...] = ()  # Names of scalar scores.
+    _scores: Callable[..., dict]  # Computes scores of predictions and targets.
 
     def __init__(
         self, labels: list[str], more: dict[str, Callable] | None = None
@@ -33,15 +33,15 @@ class _SetStats:
         self.clear()
 
     def clear(self) -> None:
-        """Forgets everything collected so far."""
+        """Removes all collected clips."""
         self.ids, self.predictions, self.targets = [], [], []
         self.summary = {}
 
     def append(
         self, ids: list[str], predictions: torch.Tensor, targets: torch.Tensor
     ) -> None:
-        """Collects one batch: names of the B clips, logits or attributes (B,
-        n), and class indices (B,) or attributes (B, n)."""
+        """Collects a batch: ids of B clips, predictions as logits or attributes
+        (B, n), and targets as class indices (B,) or attributes (B, n)."""
         self.ids.extend(ids)
         self.predictions.append(predictions.detach().float().cpu())
         self.targets.append(targets.detach().cpu())
@@ -50,25 +50,25 @@ class _SetStats:
         return len(self.ids)
 
     def stacked(self) -> tuple[np.ndarray, np.ndarray]:
-        """All predictions and all targets, as two numpy arrays."""
+        """Returns all predictions and all targets as NumPy arrays."""
         return (
             torch.cat(self.predictions).double().numpy(),
             torch.cat(self.targets).numpy(),
         )
 
     def summarize(self, field: str | None = None) -> Any:
-        """Scores over all clips collected; or one ``field`` of them, by its
-        name, "score" for the one that stands for all."""
+        """Computes the scores over all collected clips; with ``field`` returns
+        the score of that name, or the main score for "score"."""
         collected = self.stacked()
-        own = {k: float(score(*collected)) for k, score in self.more.items()}
-        self.summary = {**self._scores(*collected), **own}
+        more = {k: float(score(*collected)) for k, score in self.more.items()}
+        self.summary = {**self._scores(*collected), **more}
         if field is None:
             return self.summary
         return self.summary[self.main if field == "score" else field]
 
     def check_selection(self, name: str) -> None:
-        """Refuses, in one line, what cannot choose a checkpoint: neither "loss"
-        nor a score that is a number."""
+        """Raises a VAVLError if a checkpoint cannot be selected by ``name``,
+        which must be "loss" or a scalar score."""
         numbers = [*self.numbers, *self.more]
         if name not in ("loss", *numbers):
             raise VAVLError(
@@ -94,8 +94,8 @@ class ConcordanceStats(_SetStats):
     numbers = ("ccc_mean",)
 
     def _scores(self, predictions: np.ndarray, targets: np.ndarray) -> dict:
-        """ "ccc" maps each attribute to its CCC, in [-1, 1]; where predictions
-        and targets do not vary at all it is 0."""
+        """Computes "ccc", attribute to CCC in [-1, 1] (0 if predictions and
+        targets are constant), and "ccc_mean"."""
         ccc = concordance(predictions, targets)
         return {
             "ccc": dict(zip(self.labels, ccc.tolist())),
@@ -111,7 +111,7 @@ class EmotionStats(_SetStats):
     labels : list
         Names of the classes, in the order of the logits.
     more : dict
-        Name to a score of one's own.
+        Name to function of a further score.
 
     Example
     -------
@@ -126,8 +126,8 @@ class EmotionStats(_SetStats):
     numbers = ("f1_macro", "f1_micro", "uar")
 
     def _scores(self, predictions: np.ndarray, targets: np.ndarray) -> dict:
-        """Of :func:`emotion_scores`, and "confusion": counts (n, n), rows are
-        true classes, columns predicted."""
+        """Computes :func:`emotion_scores`, and "confusion": counts (n, n), rows
+        true and columns predicted."""
         n = len(self.labels)
         pairs = targets.astype(int) * n + predictions.argmax(axis=1)
         counts = np.bincount(pairs, minlength=n * n).reshape(n, n)
@@ -136,12 +136,12 @@ class EmotionStats(_SetStats):
 
 
 def emotion_scores(confusion: np.ndarray) -> dict[str, np.ndarray]:
-    """Scores of one or many confusion matrices (..., n, n) of counts or
-    weights: rows are true classes, columns predicted.
+    """Computes scores of confusion matrices (..., n, n) of counts or weights,
+    rows true and columns predicted.
 
-    "f1_macro" (mean over the classes that occur among targets or predictions),
-    "f1_micro" and "uar" (mean recall of the classes that occur among the
-    targets), each of shape (...); 0 for an empty matrix.
+    Returns "f1_macro" (mean over the classes that occur in targets or
+    predictions), "f1_micro" and "uar" (mean recall of the classes that occur in
+    the targets), each of shape (...); 0 for an empty matrix.
 
     Example
     -------
@@ -160,19 +160,19 @@ def emotion_scores(confusion: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-def _ratio(above, below) -> np.ndarray:
-    """A quotient, and 0 where the divisor is 0."""
-    above, below = np.broadcast_arrays(above, np.asarray(below, np.float64))
-    return np.divide(above, below, out=np.zeros(below.shape), where=below > 0)
+def _ratio(a, b) -> np.ndarray:
+    """Divides a by b, with 0 where b is 0."""
+    a, b = np.broadcast_arrays(a, np.asarray(b, np.float64))
+    return np.divide(a, b, out=np.zeros(b.shape), where=b > 0)
 
 
 def concordance(predictions: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Concordance correlation coefficient (n,) of each column of (N, n), in
-    float64; 0 where neither side varies.
+    """Computes the concordance correlation coefficient (n,) of each column of
+    (N, n), in float64; 0 if both predictions and targets are constant.
 
-    Population moments, as Lin defines it (Biometrics 45, 1989). torchmetrics
-    divides by N - 1 instead, which differs by O(1/N) where the means do; and
-    where a column is constant it gives NaN or what rounding leaves, not 0.
+    Uses population moments, as defined by Lin (Biometrics 45, 1989).
+    torchmetrics divides by N - 1, which differs by O(1/N) if the means differ,
+    and returns NaN or rounding errors for constant columns.
 
     Example
     -------
@@ -185,7 +185,7 @@ def concordance(predictions: np.ndarray, targets: np.ndarray) -> np.ndarray:
     covariance = ((predictions - mean_p) * (targets - mean_t)).mean(axis=0)
     spread = predictions.var(axis=0) + targets.var(axis=0)
     spread = spread + (mean_p - mean_t) ** 2
-    # A mean of equal numbers may be off by a rounding: that is no spread.
+    # Rounding may give constant columns a tiny variance.
     size = np.square(predictions).mean(axis=0) + np.square(targets).mean(axis=0)
     return np.divide(
         2 * covariance,

@@ -1,8 +1,8 @@
-"""Random numbers that can be had again.
+"""Reproducible random numbers.
 
-A choice that depends on a seed and a clip's id alone is the same in any order
-of the clips; a random state in a checkpoint lets a resumed run go on as if it
-had never stopped.
+Choices that depend only on a seed and a clip's id do not depend on the order of
+the clips. Random states in a checkpoint make a resumed run equal to an
+uninterrupted one.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from vavl_sb.utils import distributed as processes
 
 
 def shuffled(clips: Iterable[str], seed: int) -> list[str]:
-    """Ids in an order that depends on the seed and the ids alone.
+    """Shuffles ids in an order that depends only on the seed and the ids.
 
     Example
     -------
@@ -34,9 +34,8 @@ def shuffled(clips: Iterable[str], seed: int) -> list[str]:
 
 
 def clip_generator(clip: str, seed: int, purpose: str) -> np.random.Generator:
-    """Random numbers for one clip.
-
-    What they are for is the ``purpose``: two purposes have nothing in common.
+    """Creates a random generator for a clip; the numbers of different purposes
+    are independent.
 
     Example
     -------
@@ -49,16 +48,16 @@ def clip_generator(clip: str, seed: int, purpose: str) -> np.random.Generator:
 
 
 def _digest(text: str) -> bytes:
-    """SHA-256 of a text."""
+    """Computes the SHA-256 of a text."""
     return hashlib.sha256(text.encode()).digest()
 
 
 @partial(register_checkpoint_hooks, save_on_main_only=False)
 class RandomState:
-    """The global random states of Python, numpy and torch, as a recoverable.
+    """Recoverable with the global random states of Python, NumPy and torch.
 
-    Of several processes each gets its own back. A process that there was none
-    of when they were saved keeps the state that it has.
+    Each of several processes restores its own. With more processes than at the
+    time of saving, the additional ones keep their current state.
 
     Example
     -------
@@ -76,35 +75,36 @@ class RandomState:
 
     @mark_as_saver
     def save(self, path: str | Path) -> None:
-        """Writes the states into a checkpoint's file."""
-        name, keys, *rest = np.random.get_state()
+        """Saves the states of all processes in a checkpoint."""
+        name, keys, *position = np.random.get_state()
         version, internal, gauss_next = random.getstate()
-        # As `torch.load` reads them with weights_only.
-        own = {
+        # Types that `torch.load` accepts with weights_only.
+        states = {
             "torch": torch.get_rng_state(),
             "cuda": torch.cuda.get_rng_state_all(),
-            "numpy": [name, np.asarray(keys).tolist(), *rest],
+            "numpy": [name, np.asarray(keys).tolist(), *position],
             "python": [version, list(internal), gauss_next],
         }
-        everyone = processes.gather(own)
+        all_states = processes.gather(states)
         if processes.rank() == 0:
-            torch.save(everyone, path)
+            torch.save(all_states, path)
 
     @mark_as_loader
     def load(self, path: str | Path, end_of_epoch: bool) -> None:
-        """Sets the states; within an epoch, see :meth:`go_on` too."""
-        everyone = torch.load(path, map_location="cpu", weights_only=True)
-        if processes.rank() < len(everyone):
-            states = everyone[processes.rank()]
+        """Restores this process's states; see :meth:`restore_again` for
+        checkpoints saved within an epoch."""
+        all_states = torch.load(path, map_location="cpu", weights_only=True)
+        if processes.rank() < len(all_states):
+            states = all_states[processes.rank()]
             self._set(states)
             self.pending = None if end_of_epoch else states
 
-    def go_on(self) -> None:
-        """Sets once more what was loaded within an epoch.
+    def restore_again(self) -> None:
+        """Restores the states of a checkpoint saved within an epoch once more.
 
-        To be called when the epoch goes on: until then the data loader has
-        drawn a number that the epoch had drawn before the checkpoint. Does
-        nothing the second time.
+        Must be called at the first batch after resuming: before it, the data
+        loader draws a number that the epoch drew before the checkpoint. Later
+        calls have no effect.
         """
         if self.pending is not None:
             self._set(self.pending)
@@ -112,11 +112,11 @@ class RandomState:
 
     @staticmethod
     def _set(states):
-        """Sets all states."""
+        """Sets the global random states."""
         torch.set_rng_state(states["torch"])
         if len(states["cuda"]) == torch.cuda.device_count():
             torch.cuda.set_rng_state_all(states["cuda"])
-        name, keys, *rest = states["numpy"]
-        np.random.set_state((name, np.array(keys, np.uint32), *rest))
+        name, keys, *position = states["numpy"]
+        np.random.set_state((name, np.array(keys, np.uint32), *position))
         version, internal, gauss_next = states["python"]
         random.setstate((version, tuple(internal), gauss_next))

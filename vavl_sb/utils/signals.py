@@ -1,4 +1,4 @@
-"""SIGTERM as Ctrl-C: a run that is stopped tidies up and ends in one line."""
+"""Handles SIGTERM like Ctrl-C: a run cleans up and ends with one line."""
 
 import contextlib
 import functools
@@ -10,15 +10,15 @@ from collections.abc import Iterator
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, raised where the program is, so that all is tidied up."""
+    """Raised by SIGTERM."""
 
 
 @contextlib.contextmanager
 def sigterm_raises() -> Iterator[None]:
-    """Within it, SIGTERM raises :class:`Terminated` in the main thread.
+    """Context in which SIGTERM raises :class:`Terminated` in the main thread.
 
-    Not in a process that torchrun has started: one that waits for another
-    runs no Python, and would hear of the signal too late.
+    Not in processes of torchrun: while one waits for another, it runs no Python
+    code and would handle the signal too late.
 
     Example
     -------
@@ -43,23 +43,23 @@ def sigterm_raises() -> Iterator[None]:
 
 
 def exit_status(stop: KeyboardInterrupt) -> int:
-    """The shell's number for a stop: 143 for SIGTERM, 130 for Ctrl-C."""
+    """Returns the exit status of a stop: 143 for SIGTERM, 130 for Ctrl-C."""
     terminated = isinstance(stop, Terminated)
     return 128 + (signal.SIGTERM if terminated else signal.SIGINT)
 
 
 def _raise(number, frame):
-    """SIGTERM's handler."""
+    """Handler of SIGTERM."""
     raise Terminated
 
 
 def _again(hook, dropped):
-    """Sends a signal once more where Python has dropped its exception: one that
-    is raised while an object is deleted goes nowhere."""
+    """Sends the signal again if Python has dropped its exception, as it does
+    with exceptions raised in a finalizer."""
     if not issubclass(dropped.exc_type, KeyboardInterrupt):
         hook(dropped)
         return
     terminated = issubclass(dropped.exc_type, Terminated)
     number = signal.SIGTERM if terminated else signal.SIGINT
-    # From another thread, once this one has left the deletion.
+    # Later and from another thread, when the finalizer has ended.
     threading.Timer(0.2, os.kill, (os.getpid(), number)).start()

@@ -1,8 +1,8 @@
-"""Text that others wrote, as it may be printed: shown, never obeyed.
+"""Escaping of untrusted text before it is printed.
 
-A label, a file name or another library's message may hold escape sequences
-that colour, retitle or overwrite a terminal, line breaks that forge a line of
-a table, or marks that turn letters around.
+A label, a file name or a library's message may contain escape sequences that
+recolour or overwrite a terminal, line breaks that forge a line of a table, or
+marks that reverse the text direction.
 """
 
 import re
@@ -10,16 +10,16 @@ import unicodedata
 from collections.abc import Iterable
 from typing import TextIO
 
-# Control characters, format characters (bidi marks, zero-width ones),
-# surrogates (bytes of a file name that are no UTF-8) and separators of lines.
+# Categories of control characters, format characters (bidi marks, zero-width),
+# surrogates (file names that are not UTF-8) and line separators.
 HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
 
 
 def printable(text: str) -> str:
-    r"""Text in one line, with what does not show as itself written out.
+    r"""Escapes text to one printable line.
 
-    A character of the categories in ``HIDDEN`` stands there as ``\x1b``,
-    ``\u202e`` or ``\U000e0001``. All else stays as it is.
+    Characters of the categories in ``HIDDEN`` become ``\x1b``, ``\u202e`` or
+    ``\U000e0001``; others do not change.
 
     Example
     -------
@@ -30,7 +30,7 @@ def printable(text: str) -> str:
 
 
 def _escaped(char: str) -> str:
-    """A character, or its number where it does not show as itself."""
+    """Escapes a character if it is of a hidden category."""
     if unicodedata.category(char) not in HIDDEN:
         return char
     code = ord(char)
@@ -40,7 +40,7 @@ def _escaped(char: str) -> str:
 
 
 def printable_lines(lines: Iterable[str]) -> str:
-    r"""Lines as one text; none of them can add a line of its own.
+    r"""Joins lines, escaped so that none can add another line.
 
     Example
     -------
@@ -51,7 +51,7 @@ def printable_lines(lines: Iterable[str]) -> str:
 
 
 def say(*lines: str, file: TextIO | None = None) -> None:
-    r"""Prints lines, at once: the one way in which commands print.
+    r"""Prints escaped lines and flushes; commands print only by this function.
 
     Example
     -------
@@ -62,9 +62,9 @@ def say(*lines: str, file: TextIO | None = None) -> None:
 
 
 def markdown(text: str) -> str:
-    r"""Text within a line or a cell of Markdown, which it cannot leave.
+    r"""Escapes text for a line or a table cell of Markdown.
 
-    It is :func:`printable`, without links, HTML, code, or further cells.
+    The result is :func:`printable`, and has no links, HTML, code or cells.
 
     Example
     -------
@@ -73,6 +73,6 @@ def markdown(text: str) -> str:
     """
     return re.sub(
         r"[\\`*\[\]<>&|$]",
-        lambda found: f"&#{ord(found.group())};",
+        lambda match: f"&#{ord(match.group())};",
         printable(text),
     )

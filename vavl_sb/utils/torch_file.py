@@ -1,11 +1,12 @@
-"""The tensors of a file that torch.save wrote, without running the file.
+"""Reads the tensors of files from torch.save without running code in them.
 
-Python's unpickler calls what a file names. torch's with ``weights_only`` calls
-no more than a list of its own, but a key of nested tuples ends it in a crash or
-without an end, and ``bytearray(n)`` fills the memory; nor does it read whole
-modules. Here the few opcodes that ``torch.save`` writes are followed by code of
-ours: a class is its name, an object its state, a call is noted and not made.
-Tensors are then made of what stands under a state dict's or a module's names.
+Python's unpickler calls any function that a file names. torch's with
+``weights_only`` calls only allowed functions, but a dict key of nested tuples
+makes it crash or hang, ``bytearray(n)`` exhausts the memory, and it cannot read
+whole modules. This module interprets the few opcodes that ``torch.save`` writes
+itself: a class is represented by its name, an object by its state, and calls
+are recorded, not made. Tensors are then created from the entries of the state
+dict or module.
 """
 
 import math
@@ -33,14 +34,14 @@ STORAGES = {
     "torch.LongStorage": torch.int64,
     "torch.ShortStorage": torch.int16,
 }
-# The whole module of an EfficientNet-B2 takes 66,000 steps and 160 kB.
+# A pickled module of an EfficientNet-B2 has 66,000 opcodes and 160 kB.
 MOST_STEPS = 500_000
 LARGEST_PICKLE = 2**26
 MOST_DIMENSIONS = 16
-# Tied weights are one storage under two or three names.
+# Tied weights share one storage under two or three names.
 MOST_NAMES = 4
 
-# The calls that files of weights ask for. None is made.
+# Functions that weight files may name. None is called.
 TENSORS = {"torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2"}
 PARAMETERS = {
     "torch._utils._rebuild_parameter",
@@ -54,7 +55,7 @@ OTHERS = {
 
 
 class RefusedError(ValueError):
-    """A file asks for more than tensors."""
+    """A file contains more than tensors."""
 
 
 class _Class(str):
@@ -64,7 +65,7 @@ class _Class(str):
 
 
 class _Made:
-    """What a file would have made: the name, its arguments and its state."""
+    """Record of an object or call in a file: name, arguments and state."""
 
     __slots__ = ("arguments", "name", "state")
 
@@ -74,12 +75,12 @@ class _Made:
 
 
 def read_tensors(path: str | Path) -> dict[str, torch.Tensor]:
-    """All tensors of a file by name, as ``state_dict()`` would give them.
+    """Reads all tensors of a file by name, like those of ``state_dict()``.
 
-    The file is what ``torch.save`` wrote: a state dict, one in a checkpoint, or a
-    whole pickled module, whose classes need not exist. Tensors are on the CPU and
-    may share memory. EncoderError, in one line: the file cannot be read, or would
-    have to run something.
+    The file is from ``torch.save``: a state dict, a checkpoint with a state
+    dict, or a pickled module, whose classes need not be importable. Tensors are
+    on the CPU and may share memory. Raises an EncoderError if the file cannot
+    be read, or its pickle calls other functions.
 
     Example
     -------
@@ -96,46 +97,47 @@ def read_tensors(path: str | Path) -> dict[str, torch.Tensor]:
             return _read(archive, path.stat().st_size)
     except RefusedError as error:
         raise EncoderError(
-            f"{path}: {error}, which no file of weights needs; nothing of it "
+            f"{path}: {error}, which no file of weights needs; no code in it "
             "was run: get the weights elsewhere, or as safetensors"
         ) from None
-    # Damaged bytes show as anything from EOFError to OverflowError.
+    # Damaged files raise anything from EOFError to OverflowError.
     except Exception as error:
         reason = " ".join(str(error).split())[:100]
         raise EncoderError(
-            f"{path}: is no whole file of torch.save, of PyTorch 1.6 or later "
-            f"({type(error).__name__}: {reason}); get it again"
+            f"{path}: is not a complete file of torch.save, PyTorch 1.6 or "
+            f"later ({type(error).__name__}: {reason}); get it again"
         ) from None
 
 
 def _read(archive: zipfile.ZipFile, size: int) -> dict[str, torch.Tensor]:
-    """Names and tensors of an archive of ``size`` bytes."""
-    # torch compresses nothing: what is compressed may be a bomb.
+    """Reads the tensors of an archive of ``size`` bytes."""
+    # torch.save does not compress: a compressed entry may be a zip bomb.
     if any(i.compress_type != zipfile.ZIP_STORED for i in archive.filelist):
         raise ValueError("a compressed archive")
     (entry,) = [i for i in archive.filelist if i.filename.endswith("/data.pkl")]
     if entry.file_size > LARGEST_PICKLE:
         raise RefusedError("has a pickle of more than 64 MB")
-    found = _weights_in(_follow(archive.read(entry)))
+    weights = _weights_in(_interpret(archive.read(entry)))
     storages = _Storages(archive, entry.filename.removesuffix(".pkl"), size)
     tensors = {}
-    for name, value in found.items():
+    for name, value in weights.items():
         if not _is_tensor(value):
-            raise ValueError(f"holds more than tensors, at {name[:80]!r}")
+            raise ValueError(f"{name[:80]!r} is not a tensor")
         tensors[name] = storages.tensor(value)
     if sum(t.numel() for t in tensors.values()) > MOST_NAMES * size:
         raise RefusedError("has the same memory under too many names")
     return tensors
 
 
-def _follow(pickled: bytes) -> Any:
-    """The object in a pickle, of plain types, names and :class:`_Made`."""
+def _interpret(pickled: bytes) -> Any:
+    """Returns the object in a pickle, of plain types, class names and
+    :class:`_Made`."""
     stack: list[Any] = []
     marks: list[int] = []
     memo: dict[int, Any] = {}
 
     def pop(count: int | None = None) -> list:
-        """So many values off the stack, or all since the last mark."""
+        """Takes ``count`` values from the stack, or all since the last mark."""
         start = marks.pop() if count is None else len(stack) - count
         if not 0 <= start <= len(stack):
             raise ValueError("too few values")
@@ -169,8 +171,8 @@ def _follow(pickled: bytes) -> Any:
         elif name in ("SETITEM", "SETITEMS"):
             items = pop(2 if name == "SETITEM" else None)
             if isinstance(stack[-1], dict):
-                # The hash of a tuple is that of all it holds, and a file can
-                # choose numbers whose hashes collide: texts alone are keys.
+                # Only string keys: hashing a nested tuple may take forever,
+                # and a file can choose numbers whose hashes collide.
                 pairs = zip(items[::2], items[1::2], strict=True)
                 stack[-1].update((k, v) for k, v in pairs if type(k) is str)
         elif name == "GLOBAL":
@@ -179,7 +181,7 @@ def _follow(pickled: bytes) -> Any:
             stack.append(_made(name == "REDUCE", *pop(2)))
         elif name == "BUILD":
             (state,) = pop(1)
-            # With slots the state is a pair.
+            # The state of a class with slots is a pair.
             state = state[0] if isinstance(state, tuple) and state else state
             if isinstance(stack[-1], _Made) and isinstance(state, dict):
                 stack[-1].state = state
@@ -205,9 +207,9 @@ CONSTANTS: dict[str, Callable] = {
 
 
 def _made(called: bool, name: Any, arguments: Any) -> Any:
-    """What stands for an object of a class, or for what a call returns."""
+    """Records an object or a call; a dictionary is created empty."""
     if not isinstance(name, _Class):
-        raise RefusedError("calls what is no function")
+        raise RefusedError("calls an object that is not a function")
     if called and name in DICTIONARIES:
         return {}
     if called and name not in TENSORS | PARAMETERS | OTHERS:
@@ -216,15 +218,15 @@ def _made(called: bool, name: Any, arguments: Any) -> Any:
 
 
 class _Storages:
-    """Makes tensors of an archive's storages, each of which is read once."""
+    """Creates tensors from an archive's storages; reads each storage once."""
 
     def __init__(self, archive: zipfile.ZipFile, root: str, size: int):
         self.archive, self.root = archive, root
-        self.left = size  # bytes that may be read: entries may share theirs
+        self.left = size  # Bytes left to read, since entries may overlap.
         self.raw: dict[str, bytearray] = {}
 
     def tensor(self, made: _Made) -> torch.Tensor:
-        """A view of a storage, with all its numbers checked."""
+        """Returns a view of a storage, with checked size and strides."""
         while made.name in PARAMETERS:
             made = made.arguments[0]
         storage, offset, size, stride = made.arguments[:4]
@@ -234,14 +236,14 @@ class _Storages:
             raise RefusedError("makes a tensor of an impossible size")
         if len(size) > MOST_DIMENSIONS:
             raise RefusedError("makes a tensor of an impossible shape")
-        # More elements than the storage has would be memory for nothing.
+        # Strides of 0 could make a small storage exhaust the memory.
         if math.prod(size) > len(flat):
             raise RefusedError("makes a tensor that is larger than its storage")
-        # It refuses what reaches beyond the storage.
+        # as_strided refuses views beyond the storage.
         return flat.as_strided(size, stride, offset)
 
     def _storage(self, _, kind, key, device, count):
-        """All elements of a storage, shape (count,)."""
+        """Reads all elements of a storage, shape (count,)."""
         if not isinstance(kind, _Class) or kind not in STORAGES:
             raise RefusedError("has a storage of an unknown type")
         if type(key) is not str or type(count) is not int or count < 0:
@@ -259,50 +261,50 @@ class _Storages:
         return torch.frombuffer(self.raw[key], dtype=dtype, count=count)
 
 
-def _weights_in(found: Any) -> dict[str, Any]:
-    """What stands by name in a state dict, a checkpoint or a module."""
+def _weights_in(content: Any) -> dict[str, Any]:
+    """Returns the entries of a state dict, a checkpoint or a module by name."""
     for key in WRAPPERS:
-        inner = found.get(key) if isinstance(found, dict) else None
+        inner = content.get(key) if isinstance(content, dict) else None
         if isinstance(inner, dict) or _is_module(inner):
-            found = inner
-    if _is_module(found):
-        return _module_tensors(found)
-    if isinstance(found, dict) and found:
-        return found
-    raise ValueError("holds no weights by name")
+            content = inner
+    if _is_module(content):
+        return _module_tensors(content)
+    if isinstance(content, dict) and content:
+        return content
+    raise ValueError("has no named weights")
 
 
-def _is_module(found: Any) -> bool:
-    """Whether it was a torch.nn.Module."""
-    return isinstance(found, _Made) and isinstance(
-        found.state.get("_modules"), dict
+def _is_module(value: Any) -> bool:
+    """Returns whether a value represents a torch.nn.Module."""
+    return isinstance(value, _Made) and isinstance(
+        value.state.get("_modules"), dict
     )
 
 
-def _is_tensor(found: Any) -> bool:
-    """Whether it was a tensor or a parameter."""
-    return isinstance(found, _Made) and found.name in TENSORS | PARAMETERS
+def _is_tensor(value: Any) -> bool:
+    """Returns whether a value represents a tensor or a parameter."""
+    return isinstance(value, _Made) and value.name in TENSORS | PARAMETERS
 
 
 def _module_tensors(root: _Made) -> dict[str, _Made]:
-    """Tensors of a module and of those in it, without the buffers that are not
-    kept."""
+    """Returns the tensors of a module and its submodules, without
+    non-persistent buffers."""
     tensors = {}
-    waiting, left = [("", root)], MOST_STEPS
-    for prefix, module in waiting:  # Grows as it is read.
-        passing = module.state.get("_non_persistent_buffers_set")
-        passing = passing.arguments[0] if isinstance(passing, _Made) else []
-        left -= len(passing)
-        passing = {name for name in passing if type(name) is str}
+    queue, left = [("", root)], MOST_STEPS
+    for prefix, module in queue:  # Grows in the loop.
+        ignored = module.state.get("_non_persistent_buffers_set")
+        ignored = ignored.arguments[0] if isinstance(ignored, _Made) else []
+        left -= len(ignored)
+        ignored = {name for name in ignored if type(name) is str}
         for kind in ("_parameters", "_buffers", "_modules"):
             for name, value in (module.state.get(kind) or {}).items():
                 path = f"{prefix}{name}"
-                # A module that holds itself, or one twice, and so on.
+                # A module may contain itself, or one submodule many times.
                 left -= 10 + len(path)
                 if left < 0:
                     raise ValueError("modules without end")
                 if kind == "_modules" and _is_module(value):
-                    waiting.append((f"{path}.", value))
-                elif _is_tensor(value) and name not in passing:
+                    queue.append((f"{path}.", value))
+                elif _is_tensor(value) and name not in ignored:
                     tensors[path] = value
     return tensors

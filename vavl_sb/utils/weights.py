@@ -1,4 +1,4 @@
-"""Weights as safetensors: nothing pickled, nothing executed on loading."""
+"""Weights as safetensors: no pickles, no code that runs on loading."""
 
 import os
 from pathlib import Path
@@ -26,9 +26,9 @@ def save_tensors(
 ) -> None:
     """Writes tensors as .safetensors, with ``metadata`` in the file's header.
 
-    A fault leaves a part of the file, since there may be too much to hold it
-    twice: write into a folder that gets its name when all is in it. VAVLError,
-    in one line: the disk is full, or the folder cannot be written.
+    Not atomic, since the file may be large: use
+    :func:`vavl_sb.utils.files.write_folder`. Raises a VAVLError if the disk is
+    full or the folder is not writable.
 
     Example
     -------
@@ -46,13 +46,13 @@ def save_tensors(
 
 
 def halved(tensors: Tensors) -> Tensors:
-    """Tensors as float16 where that loses nothing: they came as such.
+    """Converts tensors to float16 if that is lossless.
 
     Example
     -------
-    >>> found = halved({"a": torch.tensor([0.5]), "b": torch.tensor([0.1])})
-    >>> found["a"].dtype, found["b"].dtype
-    (torch.float16, torch.float32)
+    >>> tensors = {"a": torch.tensor([0.5]), "b": torch.tensor([0.1])}
+    >>> [tensor.dtype for tensor in halved(tensors).values()]
+    [torch.float16, torch.float32]
     """
     return {
         name: tensor.half()
@@ -64,11 +64,11 @@ def halved(tensors: Tensors) -> Tensors:
 
 
 def load_weights(module: torch.nn.Module, path: str | Path) -> None:
-    """Reads a module's parameters and buffers; all of them, or an error.
+    """Loads all parameters and buffers of a module.
 
-    Can be a ``custom_hooks`` entry of SpeechBrain's Pretrainer. EncoderError:
-    the file is missing or damaged, a number in it is not finite, or names or
-    shapes do not fit.
+    Can be a ``custom_hooks`` entry of SpeechBrain's Pretrainer. Raises an
+    EncoderError if the file is missing or damaged, has non-finite values, or
+    names or shapes do not fit.
 
     Example
     -------
@@ -93,12 +93,12 @@ def load_weights(module: torch.nn.Module, path: str | Path) -> None:
 def load_tensors(
     path: str | Path, finite: bool = True
 ) -> dict[str, torch.Tensor]:
-    """Reads tensors, whatever wrote the file; nothing of it is run.
+    """Reads tensors by name from .safetensors or a file of ``torch.save``, to
+    the CPU, without running code.
 
-    Takes .safetensors, or what ``torch.save`` wrote, and gives names to tensors
-    on the CPU. With ``finite=False`` :func:`check_finite` is to follow, on the
-    few tensors that are used. EncoderError, in one line: it cannot be read, or
-    has numbers that are not finite.
+    With ``finite=False`` the caller must call :func:`check_finite` on the
+    tensors that it uses. Raises an EncoderError if the file cannot be read, or
+    has non-finite values.
     """
     path = Path(path)
     is_safe = path.suffix == ".safetensors"
@@ -109,7 +109,8 @@ def load_tensors(
 
 
 def _read_safetensors(path: str | Path) -> dict[str, torch.Tensor]:
-    """Tensors by name; SpeechBrain's Pretrainer may name the file .ckpt."""
+    """Reads safetensors by name, also from a file that SpeechBrain's Pretrainer
+    has named .ckpt."""
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
@@ -120,9 +121,8 @@ def _read_safetensors(path: str | Path) -> dict[str, torch.Tensor]:
 
 
 def check_finite(tensors: dict[str, torch.Tensor], source: str | Path) -> None:
-    """Refuses weights that are NaN or infinite, as float32 at the latest.
-
-    An EncoderError, in one line, has the name of the first such tensor.
+    """Raises an EncoderError with the name of the first tensor that has NaN or
+    infinite values, also after conversion to float32.
 
     Example
     -------
@@ -152,15 +152,15 @@ def check_finite(tensors: dict[str, torch.Tensor], source: str | Path) -> None:
 def check_fit(
     source: str | Path,
     model: str,
-    found: Tensors,
+    tensors: Tensors,
     wanted: Tensors,
     parts: set[str],
 ) -> list[str]:
-    """Compares names and shapes with those of the network.
+    """Compares names and shapes of tensors with those of the network.
 
-    ``parts`` are first parts of names that features depend on: all in them must
-    fit. Gives the names outside of them. EncoderError, in one line: all that is
-    missing, unknown or of another shape.
+    ``parts`` are the first parts of names that features depend on; other
+    tensors are ignored, and their names returned. Raises an EncoderError with
+    all names that are missing, unknown, or of another shape.
 
     Example
     -------
@@ -169,29 +169,29 @@ def check_fit(
     Traceback (most recent call last):
     vavl_sb.utils.errors.EncoderError: f: does not fit net: 1 of another shape (a.w is (1,), not (2,)); give weights of that network
     """
-    others = [name for name in found if name not in wanted]
+    unwanted = [name for name in tensors if name not in wanted]
     faults = {
         "missing": [
             name
             for name in wanted
-            if name not in found and not name.endswith("num_batches_tracked")
+            if name not in tensors and not name.endswith("num_batches_tracked")
         ],
-        "unknown": [name for name in others if name.split(".")[0] in parts],
+        "unknown": [name for name in unwanted if name.split(".")[0] in parts],
         "of another shape": [
-            f"{name} is {tuple(found[name].shape)}, not {tuple(tensor.shape)}"
+            f"{name} is {tuple(tensors[name].shape)}, not {tuple(tensor.shape)}"
             for name, tensor in wanted.items()
-            if name in found and found[name].shape != tensor.shape
+            if name in tensors and tensors[name].shape != tensor.shape
         ],
     }
-    told = [
+    reasons = [
         f"{len(names)} {kind} "
         f"({', '.join(names[:5])}{', ...' if len(names) > 5 else ''})"
         for kind, names in faults.items()
         if names
     ]
-    if told:
+    if reasons:
         raise EncoderError(
-            f"{source}: does not fit {model}: {', '.join(told)}; give "
+            f"{source}: does not fit {model}: {', '.join(reasons)}; give "
             "weights of that network"
         )
-    return sorted(others)
+    return sorted(unwanted)

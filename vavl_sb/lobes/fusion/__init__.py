@@ -1,7 +1,6 @@
-"""Networks that read speech, faces, or both: VAVL and what it is compared with.
+"""Fusion networks: VAVL and baselines.
 
-All have the ``forward`` and the output of :class:`vavl_sb.lobes.vavl.VAVL`, and
-read the same features at the same width.
+All have the ``forward`` and the output of :class:`vavl_sb.lobes.vavl.VAVL`.
 """
 
 import importlib
@@ -10,7 +9,7 @@ import inspect
 from vavl_sb.lobes.vavl import AudioVisualNetwork
 from vavl_sb.utils.errors import VAVLError
 
-# What `--fusion` takes, and the class behind each.
+# Values of `--fusion`, and their classes.
 NETWORKS = {
     "vavl": "vavl_sb.lobes.vavl.VAVL",
     "vavl_linear": "vavl_sb.lobes.fusion.linear.VAVLLinear",
@@ -24,16 +23,16 @@ NETWORKS = {
 
 
 def make_network(fusion: str = "vavl", **arguments) -> AudioVisualNetwork:
-    """Makes a network by its name, with those arguments that it takes.
+    """Creates a network by name, with those arguments that it takes.
 
     Arguments
     ---------
     fusion : str
-        One of :data:`NETWORKS`, or a class of one's own, such as
+        A key of :data:`NETWORKS`, or your own class, such as
         "my_module.MyFusion".
     **arguments
         ``audio_dim``, ``visual_dim``, ``num_outputs``, ``d_model`` and
-        whatever else some network takes: one hparams file serves all.
+        arguments of any network, so that one hparams file works for all.
 
     Returns
     -------
@@ -42,8 +41,7 @@ def make_network(fusion: str = "vavl", **arguments) -> AudioVisualNetwork:
     Raises
     ------
     VAVLError
-        In one line: there is no such network, or no network at all takes such
-        an argument.
+        If the network does not exist, or no network takes an argument.
 
     Example
     -------
@@ -54,29 +52,29 @@ def make_network(fusion: str = "vavl", **arguments) -> AudioVisualNetwork:
     takes = _arguments(fusion)
     if any(p.kind is p.VAR_KEYWORD for p in takes.values()):
         return find_network(fusion)(**arguments)
-    others = arguments.keys() - takes.keys()
+    unused = arguments.keys() - takes.keys()
     known = {name for network in NETWORKS for name in _arguments(network)}
-    for name in sorted(others - known):
+    for name in sorted(unused - known):
         raise VAVLError(f"vavl: no network takes {name}; leave it out")
     own = {k: v for k, v in arguments.items() if k in takes}
     return find_network(fusion)(**own)
 
 
 def _arguments(fusion):
-    """The arguments that a network takes."""
+    """Returns the parameters of a network's constructor."""
     return inspect.signature(find_network(fusion).__init__).parameters
 
 
 def find_network(fusion: str) -> type[AudioVisualNetwork]:
-    """The class of a name, as :func:`make_network` takes it."""
+    """Returns the class of a name; see :func:`make_network`."""
     module, _, name = NETWORKS.get(fusion, str(fusion)).rpartition(".")
     try:
         kind = getattr(importlib.import_module(module), name)
         if not issubclass(kind, AudioVisualNetwork):
-            raise TypeError("it is no AudioVisualNetwork")
+            raise TypeError("it is not an AudioVisualNetwork")
         return kind
     except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise VAVLError(
-            f"fusion: {fusion} is none of {', '.join(NETWORKS)}, and no class "
-            f"of yours on PYTHONPATH ({' '.join(str(error).split())[:100]})"
+            f"fusion: {fusion} is none of {', '.join(NETWORKS)}, and not a "
+            f"class on PYTHONPATH ({' '.join(str(error).split())[:100]})"
         ) from None

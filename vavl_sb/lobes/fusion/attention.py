@@ -1,4 +1,4 @@
-"""Intermediate attention fusion: convolutions, weighted by attention."""
+"""Intermediate attention fusion: convolutions, frames weighted by attention."""
 
 import torch
 from torch import nn
@@ -10,9 +10,9 @@ from vavl_sb.nnet.masking import masked_mean
 
 
 class Convolutions(nn.Module):
-    """Two convolutions over time of three frames each, exact under padding.
+    """Convolutions over time with kernel size 3, independent of padding.
 
-    The widths are those of the input, after the first, and after the second.
+    The arguments are the widths of the input and of each layer's output.
 
     Example
     -------
@@ -35,7 +35,7 @@ class Convolutions(nn.Module):
         """Convolves frames (n, T, widths[0]) to (n, T, widths[-1]); the mask
         (n, T) is True where a frame is padding."""
         for convolution, norm in zip(self.convolutions, self.norms):
-            # As zeros, which are what a clip that stands alone ends with.
+            # Like the zero padding at the end of a single clip.
             x = x.masked_fill(padding_mask.unsqueeze(-1), 0.0)
             x = convolution(x.transpose(1, 2)).transpose(1, 2)
             x = norm(x).relu()
@@ -48,12 +48,12 @@ def attention_received(
     query_padding: torch.Tensor,
     key_padding: torch.Tensor,
 ) -> torch.Tensor:
-    """How much attention each key (n, K, D) gets from all queries (n, Q, D),
-    (n, K); 1 is the mean.
+    """Computes the attention (n, K) that keys (n, K, D) receive from all
+    queries (n, Q, D); its mean over keys is 1.
 
-    The paper adds the queries' attention up; here its mean is scaled by the
-    number of keys, so that a clip's lengths do not scale its frames. Masks (n,
-    Q) and (n, K) are True where there is none.
+    The paper sums the attention over queries. Here it is averaged and
+    multiplied by the number of keys, so that the scale does not depend on the
+    lengths. The masks (n, Q) and (n, K) are True where a frame is padding.
 
     Example
     -------
@@ -71,21 +71,19 @@ def attention_received(
 class IntermediateAttention(JointFusion):
     """Intermediate attention fusion (Chumachenko et al., 2022, 2201.11095).
 
-    Each modality passes two convolutions, is weighted frame by frame by how
-    much the other attends to it, and passes two more; the means over time are
-    read side by side by a linear layer. The paper's modality dropout
-    ("soft-hard") learns each clip whole, without its sound, without its face,
-    and with both scaled down, by a random share and what is left of it. Here
-    the second and third are the losses of two of the heads, and the clips of
-    the third head are scaled down half of the time. Zeros stand for a missing
-    modality. Frames are normalized one by one, not by batches.
+    Two convolutions per modality, weighting of each frame by the attention that
+    it receives from the other modality, two more convolutions, and a linear
+    layer on the concatenated means over time. The paper's modality dropout
+    ("soft-hard") trains on each clip in full, without audio, without the face,
+    and with audio scaled by a random factor s and visual by 1 - s. Here the
+    losses of the audio and visual heads cover the missing modalities, and the
+    scaling is applied to half of the clips of the audio-visual head. Zeros
+    replace a missing modality. LayerNorm replaces batch normalization.
 
     Arguments
     ---------
-    audio_dim, visual_dim, num_outputs, d_model : int
-        As of :class:`vavl_sb.lobes.vavl.VAVL`.
-    feature_noise : float
-        As of VAVL.
+    audio_dim, visual_dim, num_outputs, d_model, feature_noise
+        See :class:`vavl_sb.lobes.vavl.VAVL`.
 
     Example
     -------
@@ -120,13 +118,13 @@ class IntermediateAttention(JointFusion):
         self.prediction_head = nn.Linear(2 * d_model, num_outputs)
 
     def predict(self, head: str, inputs: dict[str, Frames]) -> torch.Tensor:
-        """What a head says; see the base class."""
+        """Predictions of a head; see the base class."""
         if self.training and head == "audiovisual":
             inputs = self._scale_down(inputs)
         return self.fuse(**inputs)
 
     def fuse(self, audio: Frames, visual: Frames) -> torch.Tensor:
-        """Predicts from both; see the base class."""
+        """Predicts from both modalities; see the base class."""
         branches = (self.audio_branch, self.visual_branch)
         own = [
             Frames(branch["first"](*frames), frames.padding_mask)
@@ -149,14 +147,15 @@ class IntermediateAttention(JointFusion):
         return self.prediction_head(torch.cat(means, dim=-1))
 
     def _scale_down(self, inputs):
-        """Both modalities by shares of one, for half of the clips."""
-        some = inputs["audio"].frames
-        share = torch.rand(len(some), 1, 1, device=some.device)
-        whole = torch.rand(len(some), 1, 1, device=some.device) < 0.5
+        """Scales audio by a random s and visual by 1 - s, in half of the
+        clips."""
+        audio = inputs["audio"].frames
+        share = torch.rand(len(audio), 1, 1, device=audio.device)
+        unscaled = torch.rand(len(audio), 1, 1, device=audio.device) < 0.5
         shares = {"audio": share, "visual": 1 - share}
         return {
             modality: Frames(
-                frames * shares[modality].masked_fill(whole, 1.0), padding
+                frames * shares[modality].masked_fill(unscaled, 1.0), padding
             )
             for modality, (frames, padding) in inputs.items()
         }

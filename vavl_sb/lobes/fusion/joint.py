@@ -1,4 +1,4 @@
-"""What networks have in common that read both modalities at once."""
+"""Base class of networks that always take both modalities as input."""
 
 from typing import NamedTuple
 
@@ -10,20 +10,21 @@ from vavl_sb.nnet.masking import PresentRows, have_all, scatter_rows
 
 
 class Frames(NamedTuple):
-    """One modality's frames (n, T, D), and where they are padding (n, T)."""
+    """Frames of one modality (n, T, D), and a mask (n, T) that is True where a
+    frame is padding."""
 
     frames: torch.Tensor
     padding_mask: torch.Tensor
 
 
 class JointFusion(AudioVisualNetwork):
-    """One network for what a clip has: what it lacks is a frame of zeros.
+    """A network that replaces a missing modality by a frame of zeros.
 
-    All three heads are that network: "audio" with zeros for the face, "visual"
-    with zeros for the voice, "audiovisual" with both. A batch takes one step
-    with the sum of the three losses, so that the network learns to do without
-    either, from clips that have both and from clips that do not. Subclasses
-    say what the network computes.
+    The three heads are the same network: "audio" with zeros for visual,
+    "visual" with zeros for audio, "audiovisual" with both. A batch takes one
+    step with the sum of the three losses. So the network is also trained
+    without either modality, on clips with one or both. Subclasses define the
+    network.
     """
 
     updates = ("joint",)
@@ -33,8 +34,8 @@ class JointFusion(AudioVisualNetwork):
         raise NotImplementedError
 
     def predict(self, head: str, inputs: dict[str, Frames]) -> torch.Tensor:
-        """What a head says, (n, num_outputs), of n clips' frames; zeros where
-        the head does without."""
+        """Predictions of a head, (n, num_outputs), from the frames of n clips;
+        the modality that the head does not use is zeros."""
         return self.fuse(**inputs)
 
     def forward_rows(
@@ -43,14 +44,15 @@ class JointFusion(AudioVisualNetwork):
         freeze_backbone: bool = False,
         detach_pair: bool = False,
     ) -> VAVLOutput:
-        """Predicts from whatever the batch has; see the base class."""
-        # Once, so that all heads see the same noise.
+        """Predicts from the modalities that each clip has; see the base
+        class."""
+        # Once, so that all heads get the same noise.
         features = {
             modality: normalized(self.get_submodule(f"{modality}_branch"), rows)
             for modality, rows in inputs.items()
             if rows.count
         }
-        found = {}
+        predictions = {}
         for head in HEADS:
             chosen = have_all(inputs[modality] for modality in READS[head])
             if chosen is None:
@@ -61,11 +63,11 @@ class JointFusion(AudioVisualNetwork):
                 else self._zeros(modality, chosen)
                 for modality, rows in inputs.items()
             }
-            found[head] = scatter_rows(self.predict(head, clips), chosen)
-        return VAVLOutput(**found)
+            predictions[head] = scatter_rows(self.predict(head, clips), chosen)
+        return VAVLOutput(**predictions)
 
     def _zeros(self, modality, chosen):
-        """A single frame of zeros for each of the chosen clips."""
+        """Returns one frame of zeros for each of the chosen clips."""
         branch = self.get_submodule(f"{modality}_branch")
         size = int(chosen.sum()), 1, len(branch["normalize"].mean)
         zeros = torch.zeros(size, device=chosen.device)
@@ -73,6 +75,6 @@ class JointFusion(AudioVisualNetwork):
 
 
 def _clips(rows, features, chosen):
-    """Frames of the chosen clips, all of which have the modality."""
+    """Selects the frames of the chosen clips, which all have the modality."""
     kept = chosen[rows.present]
     return Frames(features[kept], rows.padding_mask[kept])

@@ -1,8 +1,7 @@
-"""Networks whose prediction from both is the mean of those from each alone.
+"""Late fusion: networks that average the predictions of the modalities.
 
-The softmax of a mean of logits is the geometric mean of the probabilities,
-scaled to sum to one: for classes the mean of logits is their product, for
-attributes it is a mean of values.
+For classes the logits are averaged: the softmax of the mean is the normalized
+geometric mean of the probabilities. For attributes the values are averaged.
 """
 
 import torch
@@ -24,18 +23,18 @@ from vavl_sb.nnet.masking import PresentRows, have_all, masked_mean
 
 
 class MeanOfHeads(AudioVisualNetwork):
-    """Predicts from each modality; from both, the mean of the two.
+    """Predicts from each modality; averages the two predictions.
 
-    Nothing learns from pairs: the audio-visual prediction has no loss of its
-    own, and a clip that lacks a modality trains the other's part in full.
-    Subclasses say what one modality's prediction is.
+    Training requires no pairs: the audio-visual prediction has no loss, and a
+    clip without a modality fully trains the other's part. Subclasses define the
+    prediction from one modality.
     """
 
     updates: tuple[str, ...] = ("visual", "audio")
 
     def predict(self, modality: str, rows: PresentRows) -> torch.Tensor:
-        """Predicts, (n, num_outputs), from "audio" or "visual" of the n clips
-        that have it."""
+        """Predicts (n, num_outputs) from "audio" or "visual" features of the n
+        clips that have them."""
         raise NotImplementedError
 
     def forward_rows(
@@ -44,36 +43,31 @@ class MeanOfHeads(AudioVisualNetwork):
         freeze_backbone: bool = False,
         detach_pair: bool = False,
     ) -> VAVLOutput:
-        """Predicts from whatever the batch has; see the base class."""
-        found = {
+        """Predicts from the modalities that each clip has; see the base
+        class."""
+        predictions = {
             modality: rows.scatter(self.predict(modality, rows))
             for modality, rows in inputs.items()
             if rows.count
         }
         both = have_all(inputs.values())
         if both is not None:
-            mean = (found["audio"] + found["visual"]) / 2
+            mean = (predictions["audio"] + predictions["visual"]) / 2
             mean = mean.detach() if detach_pair else mean
-            found["audiovisual"] = mean * both.unsqueeze(-1)
-        return VAVLOutput(**found)
+            predictions["audiovisual"] = mean * both.unsqueeze(-1)
+        return VAVLOutput(**predictions)
 
 
 class LateFusion(MeanOfHeads):
-    """Two networks of one modality each, trained apart.
-
-    Each has VAVL's depth: what VAVL shares, each has of its own. Without a
-    modality, the other's network predicts.
+    """Two separately trained networks, one per modality, as deep as VAVL.
 
     Arguments
     ---------
-    audio_dim, visual_dim, num_outputs, d_model, projection_dim : int
-        As of :class:`vavl_sb.lobes.vavl.VAVL`.
     encoder_layers, shared_layers : int
-        Each network has as many conformer layers as both together.
-    nhead, d_ffn, kernel_size : int
-        As of VAVL.
-    dropout, head_dropout, feature_noise : float
-        As of VAVL.
+        Each network has ``encoder_layers + shared_layers`` conformer layers,
+        none of which are shared.
+    others
+        See :class:`vavl_sb.lobes.vavl.VAVL`.
 
     Example
     -------
@@ -127,23 +121,18 @@ class LateFusion(MeanOfHeads):
 class UAVM(MeanOfHeads):
     """Unified audio-visual model (Gong et al., 2022, arXiv 2208.00061).
 
-    Layers of each modality's own, layers and one classifier that both share,
-    and one modality at a time: each step sees frames of one modality alone,
-    and the prediction from both is the mean of logits. Where the paper draws
-    a batch's modality at random, a batch here takes a step with each. Without a
-    modality, the other's logits are the prediction.
+    Each modality has its own layers; both share further layers and one
+    classifier. Each step uses one modality alone, and the prediction from both
+    is the mean of their logits. The paper samples one modality per batch; here
+    a batch takes one step with each.
 
     Arguments
     ---------
-    audio_dim, visual_dim, num_outputs, d_model : int
-        As of :class:`vavl_sb.lobes.vavl.VAVL`.
     encoder_layers, shared_layers : int
-        Transformer layers of each modality's own, and of both; 3 and 3 in the
+        Transformer layers of each modality, and shared ones; 3 and 3 in the
         paper.
-    nhead, d_ffn : int
-        As of VAVL.
-    dropout, feature_noise : float
-        As of VAVL.
+    others
+        See :class:`vavl_sb.lobes.vavl.VAVL`.
 
     Example
     -------

@@ -1,4 +1,4 @@
-"""Linear models of what a clip's features are over time."""
+"""Linear models of the mean and deviation of features over time."""
 
 from collections.abc import Sequence
 
@@ -17,26 +17,26 @@ logger = get_logger(__name__)
 
 
 class LinearFusion(MeanOfHeads):
-    """A regression on each modality's mean and deviation over time.
+    """A regression on the mean and standard deviation of features over time.
 
     Logistic regression for classes, ridge regression for attributes
-    (:mod:`vavl_sb.nnet.regression`); from both, the product of the two, or
-    their mean. It is fitted to the training clips before the first epoch, to
-    the optimum, and has nothing left to train. A clip that lacks a modality
-    has no part in that modality's fit. Where the training clips have one frame
-    each, the deviation says nothing and has no weight.
+    (:mod:`vavl_sb.nnet.regression`), one per modality. The audio-visual
+    prediction is their product for classes, their mean for attributes. The
+    regressions are fitted to their optimum before the first epoch; there is no
+    other training. Each uses the clips that have its modality. If the training
+    clips have one frame each, the deviation gets no weight.
 
     Arguments
     ---------
     audio_dim, visual_dim, num_outputs : int
-        As of :class:`vavl_sb.lobes.vavl.VAVL`.
+        See :class:`vavl_sb.lobes.vavl.VAVL`.
     strength : float
-        Inverse penalty C; None: chosen by cross-validation over the training
-        speakers, for each modality.
+        Inverse penalty C; None: selected for each modality by cross-validation
+        over the training speakers.
     discriminant : bool
-        Whether a linear discriminant analysis of the same features has the
-        same say in classes: the mean of the two models' logits is itself
-        linear. Its covariance within the classes is also how speakers differ.
+        Whether to average the logits of the logistic regression with those of a
+        linear discriminant analysis. Its covariance within the classes includes
+        the differences between speakers.
 
     Example
     -------
@@ -82,16 +82,16 @@ class LinearFusion(MeanOfHeads):
     ) -> None:
         """Fits the regression of "audio" or "visual".
 
-        To the statistics (N, 2 D), of
-        :func:`vavl_sb.nnet.masking.masked_statistics`, of the N training clips
-        that have the modality; their targets are class indices, int64 (N,), or
+        ``statistics`` (N, 2 D) are
+        :func:`vavl_sb.nnet.masking.masked_statistics` of the N training clips
+        that have the modality; ``targets`` are class indices, int64 (N,), or
         attributes in the network's scale, float (N, num_outputs); ``speakers``
-        says who speaks in each.
+        has the speaker of each clip.
         """
         branch = self.get_submodule(f"{modality}_branch")
         x = statistics.double()
         mean, deviation = x.mean(dim=0), x.std(dim=0, correction=0)
-        # What does not vary is left as it is, and gets no weight.
+        # Constant features are not scaled, and get no weight.
         deviation[deviation <= 1e-6 * mean.abs().clamp(min=1.0)] = 1.0
         x = (x - mean) / deviation
         weight, bias, strength = fit_linear(
@@ -102,12 +102,12 @@ class LinearFusion(MeanOfHeads):
             *(modality, len(x), strength),
         )
         if self.discriminant and not targets.is_floating_point():
-            other, shift, shrinkage, scale = fit_discriminant(
+            lda_weight, lda_bias, shrinkage, scale = fit_discriminant(
                 x, targets, self.num_outputs, speakers
             )
-            weight, bias = (weight + other) / 2, (bias + shift) / 2
+            weight, bias = (weight + lda_weight) / 2, (bias + lda_bias) / 2
             logger.info(
-                "Beside it, discriminants: shrinkage %g, logits x %g",
+                "Fitted discriminants: shrinkage %g, logits scaled by %g",
                 *(shrinkage, scale),
             )
         branch["standardize"].mean.copy_(mean)
@@ -123,23 +123,22 @@ class LinearFusion(MeanOfHeads):
 
 
 class VAVLLinear(VAVL):
-    """VAVL beside linear models, for corpora of hundreds of clips.
+    """Ensemble of VAVL and linear models, for corpora of hundreds of clips.
 
-    Such a corpus has more features than clips, and models in closed form learn
-    from it what a network does not, and the other way round. Each modality has
-    a :class:`LinearFusion` with discriminants; VAVL is trained by its own
-    losses, as if it were alone. In use (eval mode) a head's logits are the mean
-    of the two; with both modalities, the mean over the audio and the visual
-    head, the geometric mean of their probabilities, for which no pairs are
-    needed. For attributes all are means of values.
+    On corpora with more features than clips, linear models and networks
+    complement each other. VAVL is trained as usual, and :class:`LinearFusion`
+    with discriminants is fitted separately. In eval mode a head's logits are
+    the mean of the two models'. By default the audio-visual logits are the mean
+    of the audio and visual heads' (the geometric mean of their probabilities),
+    which requires no training on pairs. For attributes, values are averaged.
 
     Arguments
     ---------
     fuse : str
-        What predicts from both: "product" of the two modalities' heads; "head",
-        VAVL's audio-visual head; or "both", the mean of those two.
+        Audio-visual prediction: "product" of the audio and visual heads;
+        "head", VAVL's audio-visual head; or "both", the mean of these two.
     **settings
-        As of :class:`vavl_sb.lobes.vavl.VAVL`.
+        See :class:`vavl_sb.lobes.vavl.VAVL`.
 
     Example
     -------
@@ -174,19 +173,20 @@ class VAVLLinear(VAVL):
         freeze_backbone: bool = False,
         detach_pair: bool = False,
     ) -> VAVLOutput:
-        """As of VAVL; in eval mode with the linear models' say."""
+        """Predicts as VAVL does; in eval mode averaged with the linear
+        models."""
         out = super().forward_rows(inputs, freeze_backbone, detach_pair)
         if self.training:
             return out
         linear = self.linear.forward_rows(inputs)
         for head in MODALITIES:
-            own, other = getattr(out, head), getattr(linear, head)
-            if own is not None:
-                setattr(out, head, (own + other) / 2)
+            logits = getattr(out, head)
+            if logits is not None:
+                setattr(out, head, (logits + getattr(linear, head)) / 2)
         if out.audiovisual is not None and self.fuse != "head":
             heads = [getattr(out, modality) for modality in MODALITIES]
             product = torch.stack(heads).mean(dim=0)
-            # Rows of clips that lack a modality hold 0.
+            # Rows of clips that lack a modality must be 0.
             product = product * out.audiovisual.any(dim=-1, keepdim=True)
             both = (product + out.audiovisual) / 2
             out.audiovisual = product if self.fuse == "product" else both

@@ -13,8 +13,8 @@ from vavl_sb.lobes.vavl import MODALITIES
 
 
 class CrossTransformers(nn.Module):
-    """What a modality gets from another one: ``cross_layers`` that attend to
-    it, then ``self_layers`` of self-attention, each a
+    """``cross_layers`` layers of attention to the other modality, then
+    ``self_layers`` layers of self-attention, each a
     :class:`vavl_sb.lobes.fusion.transformer.TransformerLayer`."""
 
     def __init__(self, cross_layers: int, self_layers: int, *layer):
@@ -23,21 +23,21 @@ class CrossTransformers(nn.Module):
         self.memory = Transformer(self_layers, *layer)
 
     def forward(self, own: Frames, other: Frames) -> torch.Tensor:
-        """The last frame, (n, d_model), of what comes of projected frames."""
+        """Encodes projected frames; returns the last frame, (n, d_model)."""
         x = self.cross(own.frames, other.padding_mask, source=other.frames)
         return last_frame(self.memory(x, own.padding_mask), own.padding_mask)
 
 
 def last_frame(x: torch.Tensor, padding_mask: torch.Tensor) -> torch.Tensor:
-    """The last valid frame, (n, D), of each clip of (n, T, D); the mask (n, T)
+    """Returns the last valid frame (n, D) of frames (n, T, D); the mask (n, T)
     is True where a frame is padding."""
     last = (~padding_mask).sum(dim=1) - 1
     return x[torch.arange(len(x), device=x.device), last]
 
 
 class ResidualHead(nn.Module):
-    """A residual pair of linear layers with dropout between them, then a linear
-    prediction."""
+    """Two linear layers with a residual connection and dropout between them,
+    then a linear prediction layer."""
 
     def __init__(self, width: int, num_outputs: int, dropout: float):
         super().__init__()
@@ -57,23 +57,19 @@ class ResidualHead(nn.Module):
 class MulT(JointFusion):
     """Multimodal transformer (Tsai et al., 2019, arXiv 1906.00295).
 
-    Each modality's frames attend to the other's through cross-modal layers,
-    then to themselves; the last frames of both are read side by side. Here for
-    two modalities, whose sequences need not be aligned. The paper has no
-    missing modality: zeros stand for it, and are trained on as well
+    Each modality's frames attend to the other's in cross-modal layers, then to
+    themselves. The prediction is computed from the concatenated last frames of
+    both. Here it has two modalities, whose sequences need not be aligned. The
+    paper has no missing modality: here zeros replace it, in training too
     (:class:`JointFusion`).
 
     Arguments
     ---------
-    audio_dim, visual_dim, num_outputs, d_model : int
-        As of :class:`vavl_sb.lobes.vavl.VAVL`.
     encoder_layers, shared_layers : int
         Cross-modal layers of each modality (4 or 5 in the paper), and layers
         of self-attention after them (3 in the paper).
-    nhead, d_ffn : int
-        As of VAVL.
-    dropout, head_dropout, feature_noise : float
-        As of VAVL.
+    others
+        See :class:`vavl_sb.lobes.vavl.VAVL`.
 
     Example
     -------
@@ -109,40 +105,36 @@ class MulT(JointFusion):
         )
 
     def fuse(self, audio: Frames, visual: Frames) -> torch.Tensor:
-        """Predicts from both; see the base class."""
+        """Predicts from both modalities; see the base class."""
         audio = Frames(project(self.audio_branch, audio.frames), audio[1])
         visual = Frames(project(self.visual_branch, visual.frames), visual[1])
-        found = [
+        last_frames = [
             self.audio_branch["transformers"](audio, visual),
             self.visual_branch["transformers"](visual, audio),
         ]
-        return self.prediction_head(torch.cat(found, dim=-1))
+        return self.prediction_head(torch.cat(last_frames, dim=-1))
 
 
 class AuxFormer(MulT):
     """AuxFormer (Goncalves and Busso, ICASSP 2022).
 
-    A main network as MulT's, and for each modality an auxiliary network: a
-    transformer that the frames pass three times, and layers that both share.
-    The losses of the three are added up, so that the main network's frames
-    keep what each modality says alone. In training, one modality is zeros for
-    the main network in a fifth of the clips, the other in another fifth. From
-    both, the prediction is the mean of the three networks'; without a modality,
-    it is the other's auxiliary network's. (The released code gives zeros to
-    all three, of which two then say nothing of the clip.)
+    The main network is MulT. Each modality also has an auxiliary network: a
+    transformer applied three times, and layers shared by both modalities. The
+    three losses are summed, so that the main network keeps the information of
+    each modality alone. In training, the main network gets zeros for audio in a
+    fifth of the clips and for visual in another fifth. With both modalities the
+    prediction is the mean of the three networks'; with one, that of its
+    auxiliary network. (In the released code a missing modality is zeros in all
+    three networks, so that two of them predict from zeros.)
 
     Arguments
     ---------
-    audio_dim, visual_dim, num_outputs, d_model : int
-        As of :class:`vavl_sb.lobes.vavl.VAVL`.
     encoder_layers : int
         Layers of each transformer.
-    nhead, d_ffn : int
-        As of VAVL.
-    dropout, head_dropout, feature_noise : float
-        As of VAVL.
     modality_dropout : float
-        Share of clips that lose a modality in training, for each.
+        Share of training clips that lose audio, and share that lose visual.
+    others
+        See :class:`vavl_sb.lobes.vavl.VAVL`.
 
     Example
     -------
@@ -199,9 +191,9 @@ class AuxFormer(MulT):
         )
 
     def predict(self, head: str, inputs: dict[str, Frames]) -> torch.Tensor:
-        """What a head says; see the base class.
+        """Predictions of a head; see the base class.
 
-        In training "audiovisual" is the main network alone, whose loss it has.
+        In training "audiovisual" is the main network alone, for its own loss.
         """
         if head != "audiovisual":
             return self._auxiliary(head, inputs[head])
@@ -211,7 +203,7 @@ class AuxFormer(MulT):
         return torch.stack([self.fuse(**inputs), *alone]).mean(dim=0)
 
     def _auxiliary(self, modality, clips):
-        """Prediction of an auxiliary network."""
+        """Predicts with an auxiliary network."""
         branch = self.get_submodule(f"{modality}_branch")
         x = project(branch, clips.frames)
         for _ in range(3):
@@ -221,14 +213,16 @@ class AuxFormer(MulT):
         return self.auxiliary["prediction_head"](x)
 
     def _drop(self, inputs):
-        """Zeros in place of one modality, for some clips."""
-        some = inputs["audio"].frames
-        drawn = torch.rand(len(some), 1, 1, device=some.device)
-        lost = {
-            "audio": drawn < self.modality_dropout,
-            "visual": drawn > 1 - self.modality_dropout,
+        """Modality dropout: sets one modality to zeros in random clips."""
+        audio = inputs["audio"].frames
+        random = torch.rand(len(audio), 1, 1, device=audio.device)
+        dropped = {
+            "audio": random < self.modality_dropout,
+            "visual": random > 1 - self.modality_dropout,
         }
         return {
-            modality: Frames(frames.masked_fill(lost[modality], 0.0), padding)
+            modality: Frames(
+                frames.masked_fill(dropped[modality], 0.0), padding
+            )
             for modality, (frames, padding) in inputs.items()
         }

@@ -1,4 +1,4 @@
-"""Transformer layers over one modality's frames, or from one to another."""
+"""Transformer layers within a modality, or across modalities."""
 
 import torch
 from torch import nn
@@ -9,8 +9,8 @@ from vavl_sb.nnet.normalization import FeatureNoise, InputNormalization
 
 
 class TransformerLayer(nn.Module):
-    """Attention of ``nhead`` heads and a feed-forward module ``d_ffn`` wide (4
-    ``d_model`` for None), each normalized before, with dropout in all of it.
+    """Pre-norm transformer layer with dropout; ``d_ffn`` is 4 ``d_model`` if
+    None.
 
     Example
     -------
@@ -42,22 +42,22 @@ class TransformerLayer(nn.Module):
     def forward(
         self, x: torch.Tensor, source: torch.Tensor, padding_mask: torch.Tensor
     ) -> torch.Tensor:
-        """Each frame of ``x`` (B, T, d_model) attends to the frames of
-        ``source`` (B, S, d_model); ``x`` itself for self-attention.
+        """Attends from frames ``x`` (B, T, d_model) to frames ``source`` (B, S,
+        d_model), which is ``x`` itself for self-attention.
 
-        The mask (B, S) is True where a frame of the source is padding.
+        The mask (B, S) is True where a frame of ``source`` is padding.
         """
         query = self.attention_norm(x)
         key = query if source is x else self.attention_norm(source)
-        found, _ = self.attention(
+        attended, _ = self.attention(
             query, key, key, key_padding_mask=padding_mask, need_weights=False
         )
-        x = x + self.dropout(found)
+        x = x + self.dropout(attended)
         return x + self.dropout(self.ffn(self.ffn_norm(x)))
 
 
 class Transformer(nn.Module):
-    """So many of :class:`TransformerLayer`, and a normalization at the end."""
+    """A stack of :class:`TransformerLayer` and a final LayerNorm."""
 
     def __init__(self, num_layers: int, *layer):
         super().__init__()
@@ -72,11 +72,11 @@ class Transformer(nn.Module):
         padding_mask: torch.Tensor,
         source: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Encodes frames (B, T, d_model) by themselves, or by those of another
-        modality, ``source`` (B, S, d_model), which every layer attends to.
+        """Encodes frames (B, T, d_model) by self-attention, or by attention of
+        every layer to ``source`` (B, S, d_model).
 
-        The mask is True where a frame of what is attended to is padding; padded
-        frames hold nothing of use afterwards.
+        The mask is True where a frame attended to is padding. The output at
+        padded frames is undefined.
         """
         for layer in self.layers:
             x = layer(x, x if source is None else source, padding_mask)
@@ -86,8 +86,8 @@ class Transformer(nn.Module):
 def feature_layers(
     dim: int, d_model: int, feature_noise: float
 ) -> nn.ModuleDict:
-    """What stands between features and a transformer: ``normalize``, ``noise``
-    and ``projection`` to ``d_model``."""
+    """Creates the input layers of a modality: ``normalize``, ``noise`` and
+    ``projection`` to ``d_model``."""
     return nn.ModuleDict(
         {
             "normalize": InputNormalization(dim),
@@ -98,17 +98,16 @@ def feature_layers(
 
 
 def normalized(branch: nn.ModuleDict, rows: PresentRows) -> torch.Tensor:
-    """Features (n, T, dim) as a network reads them: normalized, and in training
-    noisy."""
+    """Normalizes features (n, T, dim); adds noise in training."""
     return branch["noise"](branch["normalize"](rows.features))
 
 
 def project(branch: nn.ModuleDict, features: torch.Tensor) -> torch.Tensor:
-    """Frames (n, T, d_model) with their places in time, as sines and cosines,
-    of features (n, T, dim)."""
+    """Projects features (n, T, dim) to frames (n, T, d_model) and adds
+    sinusoidal position encodings."""
     x = branch["projection"](features)
-    place = torch.arange(x.shape[1], device=x.device, dtype=torch.float32)
+    position = torch.arange(x.shape[1], device=x.device, dtype=torch.float32)
     half = torch.arange(0, x.shape[2], 2, device=x.device) / x.shape[2]
-    angles = place.unsqueeze(1) / 10000.0**half
+    angles = position.unsqueeze(1) / 10000.0**half
     waves = torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)
     return x + waves[:, : x.shape[2]].to(x.dtype)
