@@ -52,7 +52,7 @@ def test_a_model_of_voices_has_no_face_network(tmp_path, face):
     with pytest.raises(MediaError, match="never trained"):
         models["voices", False].predict_batch(crops=crops)
     said = describe(tmp_path / "voices")
-    assert "left out" in said["encoders"]["visual"]
+    assert "not included" in said["encoders"]["visual"]
     assert "visual" not in said["licences"] and "audio" in said["licences"]
 
 
