@@ -1,4 +1,4 @@
-"""Kill -9 of all processes of torchrun: the same command goes on."""
+"""Kill -9 of all processes of torchrun: the same command resumes."""
 
 import os
 import signal

@@ -94,7 +94,7 @@ def test_a_run_leaves_what_the_readme_says(finished):
     card = (folder / "inference" / "README.md").read_text()
     assert f"# VAVL, trained on {drawn}\n" in card
     assert "nothing to license" in card and "means nothing" in card
-    assert metrics["target"] in card and "A judge who knows" in card
+    assert metrics["target"] in card and "An ideal judge" in card
     temperatures = {h: s["temperature"] for h, s in metrics["test"].items()}
     assert about["temperatures"] == temperatures
     metrics = json.loads(
@@ -290,7 +290,7 @@ def test_a_stopped_run_leaves_no_process_and_goes_on(
         running.join(120)
         assert running.exitcode == status, log.read_text()[-3000:]
         text = log.read_text()
-        assert text.count("stopped; the same command goes on") == 1
+        assert text.count("stopped; the same command resumes") == 1
         assert "Traceback" not in text
         wait_until(lambda: child_runs.members(running.pid) == [])
     # It goes on, and ends where it is told to.

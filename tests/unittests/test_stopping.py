@@ -101,7 +101,7 @@ def test_a_signal_is_one_line_and_a_status(number, status, caplog, attended):
         signal.raise_signal(number)
     assert stop.value.code == status
     (record,) = caplog.records
-    assert "the same command goes on" in record.getMessage()
+    assert "the same command resumes" in record.getMessage()
     assert signal.getsignal(number) is handler
 
 
