@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from vavl_sb.dataio import datasets as datasets_module
 from vavl_sb.dataio.datasets import emotion_datasets
 from vavl_sb.features.cache import FeatureCache, read_index
 from vavl_sb.features.extraction import extract_features
@@ -390,3 +391,30 @@ def test_a_cached_feature_with_nan_is_computed_anew(tmp_path, corpus, caplog):
     assert extract(tmp_path, corpus, again)[0] == index
     assert corpus["a"]["wav"] in again.calls and path in caplog.text
     assert np.array_equal(cache.read(path), sound)
+
+
+@pytest.mark.parametrize("frames, limit", [(1, 9), (3, 9), (1, 0)])
+def test_pooled_features_are_read_once_and_few_are_kept(
+    tmp_path, monkeypatch, frames, limit
+):
+    monkeypatch.setattr(datasets_module, "MAX_KEPT", limit)
+    cache = FeatureCache(tmp_path)
+    path = cache.path("audio", "e1", "c0ffee")
+    cache.write(path, np.full((frames, 2), 0.5, np.float16))
+    entries = {"a": {"wav": "a.wav", "video": None, "emotion": "sad"}}
+    (data,) = emotion_datasets(
+        {"train": entries},
+        {"a": {"audio": str(path), "visual": None}},
+        "classification",
+        ["sad"],
+        {"audio": 2, "visual": 2},
+        tmp_path,
+    ).values()
+    first = data[0]["audio"]
+    path.unlink()
+    if frames == 1 and limit:
+        assert torch.equal(data[0]["audio"], first)
+        assert first.dtype == torch.float32 and (first == 0.5).all()
+    else:
+        with pytest.raises(VAVLError, match="cannot be read"):
+            data[0]

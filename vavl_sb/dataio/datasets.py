@@ -34,6 +34,10 @@ from vavl_sb.utils.logger import get_logger
 
 logger = get_logger(__name__)
 
+# Clips whose pooled features stay in memory, per modality, whatever the size of
+# the corpus: 200 MB for the statistics of 12 layers of 1,024.
+MAX_KEPT = 4096
+
 
 class EmotionBatch(PaddedBatch):
     """SpeechBrain's ``PaddedBatch``, with support for clips without frames.
@@ -288,7 +292,7 @@ def _usable(entries, features, split):
 
 def _modality_item(modality, features, dim, cache, raw):
     """Dynamic item that loads one modality's frames, or audio samples."""
-    kept = {}  # Pooled features (1 or 2 frames) are small: read them once.
+    kept = {}  # Pooled features, one frame a clip, are read once.
 
     @takes("id")
     @provides(modality)
@@ -302,7 +306,7 @@ def _modality_item(modality, features, dim, cache, raw):
         try:
             if not raw:
                 frames = torch.from_numpy(cache.read(path))
-                if len(frames) <= 2:
+                if len(frames) == 1 and len(kept) < MAX_KEPT:
                     kept[path] = frames
                 return frames.float()
             samples = read_audio(path)
